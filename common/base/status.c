@@ -1,0 +1,61 @@
+/* The per-thread error record behind status.h. */
+#include "common/base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_MAX = 1024, WHERE_MAX = 128 };
+
+static _Thread_local char t_message[MESSAGE_MAX];
+static _Thread_local char t_where[WHERE_MAX];
+
+const char *rlf_status_name(rlf_status status) {
+#define NAME_(name, text) #name,
+    static const char *const names[] = {RLF_STATUS_TABLE(NAME_)};
+#undef NAME_
+    return (unsigned)status < RLF_STATUS_COUNT ? names[status] : "UNKNOWN";
+}
+
+const char *rlf_status_text(rlf_status status) {
+#define TEXT_(name, text) text,
+    static const char *const texts[] = {RLF_STATUS_TABLE(TEXT_)};
+#undef TEXT_
+    return (unsigned)status < RLF_STATUS_COUNT ? texts[status] : "unknown status";
+}
+
+static const char *path_tail(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+rlf_status rlf_raise_at(const char *file, int line, rlf_status status, const char *fmt, ...) {
+    char text[MESSAGE_MAX];  /* arguments may point into t_message */
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    memcpy(t_message, text, sizeof text);
+    snprintf(t_where, sizeof t_where, "%s:%d", path_tail(file), line);
+    return status;
+}
+
+void rlf_error_context(const char *fmt, ...) {
+    char text[MESSAGE_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n < 0) return;
+    size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
+    snprintf(text + used, sizeof text - used, ": %s", t_message);
+    memcpy(t_message, text, sizeof text);
+}
+
+const char *rlf_error_message(void) { return t_message; }
+const char *rlf_error_where(void) { return t_where; }
+
+void rlf_error_clear(void) {
+    t_message[0] = '\0';
+    t_where[0] = '\0';
+}

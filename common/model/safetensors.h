@@ -1,0 +1,37 @@
+/* safetensors: 8-byte little-endian header length, a JSON header, then raw little-endian data (huggingface/safetensors, format notes).
+ *
+ * Reading maps the file. Everything the header says is checked before use: length, JSON, dtype, shape product, offsets inside the file,
+ * no overlap, no hole. Errors name the file and the tensor or byte. */
+#ifndef RLF_COMMON_MODEL_SAFETENSORS_H
+#define RLF_COMMON_MODEL_SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+
+typedef enum rlf_dtype { RLF_DTYPE_F32, RLF_DTYPE_BF16, RLF_DTYPE_F16, RLF_DTYPE_OTHER } rlf_dtype;
+
+typedef struct rlf_st_tensor {
+    const char *name;   /* owned by the file object */
+    rlf_dtype dtype;
+    int dims;           /* 0 to 8 */
+    int64_t shape[8];
+    const void *data;   /* into the map */
+    size_t bytes;
+} rlf_st_tensor;
+
+typedef struct rlf_safetensors rlf_safetensors;
+
+rlf_status rlf_safetensors_open(rlf_safetensors **out, const char *path) RLF_MUST_USE;
+/* The same checks over bytes in memory, which must outlive the object: for tests and the fuzzer. */
+rlf_status rlf_safetensors_parse(rlf_safetensors **out, const void *bytes, size_t n, const char *label) RLF_MUST_USE;
+void rlf_safetensors_destroy(rlf_safetensors *file);
+size_t rlf_safetensors_count(const rlf_safetensors *file);
+const rlf_st_tensor *rlf_safetensors_at(const rlf_safetensors *file, size_t i);
+const rlf_st_tensor *rlf_safetensors_find(const rlf_safetensors *file, const char *name);
+
+/* Writes `n` tensors in the order given with metadata {"format":"pt"}, under PATH.tmp, fsynced, renamed to PATH. */
+rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n) RLF_MUST_USE;
+
+#endif

@@ -1,0 +1,154 @@
+/* vf: sixteen float lanes, the unit in which every CPU kernel thinks. Three implementations, one meaning:
+ *
+ *   KERN_ISA avx512    one zmm register          (compiled with -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma)
+ *   KERN_ISA avx2      two ymm registers         (-mavx2 -mfma)
+ *   KERN_ISA portable  an array of 16            (no flags: fmaf, correctly rounded everywhere)
+ *
+ * Every operation is IEEE-exact per lane, and reductions use one fixed tree, so the three give the same bits. All kernel files are compiled
+ * with -ffp-contract=off: a fused multiply-add is written vf_fma (or fmaf), never left to the compiler. Each file of this folder that
+ * includes vec.h is compiled once per ISA; KERN_CPU(name) gives its functions their own names. */
+#ifndef RLF_KERNELS_CPU_VEC_H
+#define RLF_KERNELS_CPU_VEC_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define KERN_PASTE2_(a, b) a##_##b
+#define KERN_PASTE_(a, b) KERN_PASTE2_(a, b)
+#define KERN_CPU(name) KERN_PASTE_(name, KERN_ISA)
+
+enum { VF = 16 };
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+typedef __m512 vf;
+static inline vf vf_zero(void) { return _mm512_setzero_ps(); }
+static inline vf vf_set1(float x) { return _mm512_set1_ps(x); }
+static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+static inline __mmask16 vf_mask_(int n) { return (__mmask16)((1u << n) - 1u); }
+/* First n of 16 lanes (0..16); the others are `fill`, and their memory is not touched. */
+static inline vf vf_load_n(const float *p, int n, float fill) { return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vf_mask_(n), p); }
+static inline void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vf_mask_(n), x); }
+static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }   /* a*b + c */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a*b */
+static inline vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }              /* a > b ? a : b */
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* 2^n for lanes holding integers in [-126, 127]. */
+static inline vf vf_exp2i(vf n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+/* lanes where a < b get x, others y */
+static inline vf vf_select_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+typedef struct vf { __m256 a, b; } vf;
+#define VF2_(ea, eb) ((vf){(ea), (eb)})
+static inline vf vf_zero(void) { return VF2_(_mm256_setzero_ps(), _mm256_setzero_ps()); }
+static inline vf vf_set1(float x) { return VF2_(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+static inline vf vf_load(const float *p) { return VF2_(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+static inline vf vf_load_n(const float *p, int n, float fill) {
+    float t[16];
+    for (int i = 0; i < 16; i++) t[i] = fill;
+    memcpy(t, p, (size_t)n * sizeof *t);
+    return vf_load(t);
+}
+static inline void vf_store_n(float *p, vf x, int n) {
+    float t[16];
+    vf_store(t, x);
+    memcpy(p, t, (size_t)n * sizeof *t);
+}
+static inline vf vf_add(vf x, vf y) { return VF2_(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
+static inline vf vf_sub(vf x, vf y) { return VF2_(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
+static inline vf vf_mul(vf x, vf y) { return VF2_(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+static inline vf vf_div(vf x, vf y) { return VF2_(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+static inline vf vf_fma(vf x, vf y, vf z) { return VF2_(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)); }
+static inline vf vf_fnma(vf x, vf y, vf z) { return VF2_(_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)); }
+static inline vf vf_sqrt(vf x) { return VF2_(_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)); }
+static inline vf vf_max(vf x, vf y) { return VF2_(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+static inline vf vf_min(vf x, vf y) { return VF2_(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+static inline __m256 vf_round_(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vf_round(vf x) { return VF2_(vf_round_(x.a), vf_round_(x.b)); }
+static inline __m256 vf_exp2i_(__m256 n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+static inline vf vf_exp2i(vf n) { return VF2_(vf_exp2i_(n.a), vf_exp2i_(n.b)); }
+static inline vf vf_select_lt(vf a, vf b, vf x, vf y) {
+    return VF2_(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)), _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ)));
+}
+
+#else
+typedef struct vf { float v[16]; } vf;
+#define VF_EACH_(expr) do { vf r_; for (int i = 0; i < 16; i++) r_.v[i] = (expr); return r_; } while (0)
+static inline vf vf_zero(void) { VF_EACH_(0.0f); }
+static inline vf vf_set1(float x) { VF_EACH_(x); }
+static inline vf vf_load(const float *p) { VF_EACH_(p[i]); }
+static inline void vf_store(float *p, vf x) { memcpy(p, x.v, sizeof x.v); }
+static inline vf vf_load_n(const float *p, int n, float fill) { VF_EACH_(i < n ? p[i] : fill); }
+static inline void vf_store_n(float *p, vf x, int n) { memcpy(p, x.v, (size_t)n * sizeof(float)); }
+static inline vf vf_add(vf a, vf b) { VF_EACH_(a.v[i] + b.v[i]); }
+static inline vf vf_sub(vf a, vf b) { VF_EACH_(a.v[i] - b.v[i]); }
+static inline vf vf_mul(vf a, vf b) { VF_EACH_(a.v[i] * b.v[i]); }
+static inline vf vf_div(vf a, vf b) { VF_EACH_(a.v[i] / b.v[i]); }
+static inline vf vf_fma(vf a, vf b, vf c) { VF_EACH_(fmaf(a.v[i], b.v[i], c.v[i])); }
+static inline vf vf_fnma(vf a, vf b, vf c) { VF_EACH_(fmaf(-a.v[i], b.v[i], c.v[i])); }
+static inline vf vf_sqrt(vf a) { VF_EACH_(sqrtf(a.v[i])); }
+static inline vf vf_max(vf a, vf b) { VF_EACH_(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline vf vf_min(vf a, vf b) { VF_EACH_(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline vf vf_round(vf a) { VF_EACH_(rintf(a.v[i])); }
+static inline vf vf_exp2i(vf n) {
+    vf r;
+    for (int i = 0; i < 16; i++) {
+        uint32_t bits = (uint32_t)((int32_t)n.v[i] + 127) << 23;
+        memcpy(&r.v[i], &bits, 4);
+    }
+    return r;
+}
+static inline vf vf_select_lt(vf a, vf b, vf x, vf y) { VF_EACH_(a.v[i] < b.v[i] ? x.v[i] : y.v[i]); }
+#endif
+
+/* Fixed tree: lane i with i+8, then +4, +2, +1. */
+static inline float vf_sum(vf x) {
+    float t[16];
+    vf_store(t, x);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) t[i] = t[i] + t[i + half];
+    return t[0];
+}
+static inline float vf_hmax(vf x) {
+    float t[16];
+    vf_store(t, x);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
+    return t[0];
+}
+
+/* e^x, error below 2 ulp on [-87, 88]; below -87.33 the result is exactly 0, above 88.37 it is clamped to e^88.37; exp(0) is exactly 1.
+ * Cody-Waite reduction by ln 2 in two parts and a degree-6 polynomial (coefficients: minimax of e^r on |r| <= ln2/2, as in Cephes expf). */
+static inline vf vf_exp(vf x) {
+    const vf low = vf_set1(-87.33f), high = vf_set1(88.37f);
+    vf c = vf_min(vf_max(x, low), high);
+    vf n = vf_round(vf_mul(c, vf_set1(1.44269504088896341f)));
+    vf r = vf_fnma(n, vf_set1(0.693359375f), c);
+    r = vf_fnma(n, vf_set1(-2.12194440e-4f), r);
+    vf p = vf_set1(1.9875691500e-4f);
+    p = vf_fma(p, r, vf_set1(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set1(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set1(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set1(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
+    p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set1(1.0f)));
+    return vf_select_lt(x, low, vf_zero(), vf_mul(p, vf_exp2i(n)));
+}
+
+#endif

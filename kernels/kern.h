@@ -1,0 +1,208 @@
+/* kern: the only door to arithmetic. Devices, buffers, an in-order queue, and the operations of a transformer.
+ *
+ * THE RULE. The result of a row depends on that row alone, and on its absolute position: never on how many rows come with it, on how keys
+ * are paged, on chunking, packing, or the number of threads. So decode, chunked prefill and packed training give the same bits, and tests
+ * use memcmp. Each reduction's order is fixed here:
+ *   linear      one fused-multiply-add chain per output, over k ascending, starting at 0 (the weight gradient: over rows, from the old value)
+ *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by key index mod 16
+ *               combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
+ *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
+ * The CPU paths (AVX-512, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each other. Another
+ * backend may fix another order, but then keeps to it everywhere.
+ *
+ * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. On the CPU backend
+ * kern_host_ptr gives the address; elsewhere it gives NULL and callers copy through the queue.
+ * Order and errors. Operations run in the order queued; they return nothing. A device failure is kept and comes back from the next
+ * kern_sync. Shape mismatches are bugs and assert. No operation allocates.
+ * Threads. One thread at a time uses a queue.
+ *
+ * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major; all float
+ * tensors are float32 on the CPU backend (the dtype field leaves room for bf16 storage). Index arrays are int32.
+ *
+ * C17 and C++17 may include this header. */
+#ifndef RLF_KERNELS_KERN_H
+#define RLF_KERNELS_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kern_device kern_device;
+typedef struct kern_queue kern_queue;
+typedef struct kern_buf kern_buf;
+
+typedef enum kern_dtype { KERN_F32, KERN_BF16, KERN_I32, KERN_U8 } kern_dtype;
+
+typedef struct kern_tensor {
+    kern_buf *buf;    /* NULL: no tensor (an optional argument left out) */
+    size_t offset;    /* elements */
+    kern_dtype dtype;
+} kern_tensor;
+
+static inline kern_tensor kern_none(void) { kern_tensor t = {NULL, 0, KERN_F32}; return t; }
+static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += elements; return t; }
+
+/* ---- device, memory, queue -------------------------------------------------------------------------------------------------------- */
+
+typedef struct kern_device_options {
+    const char *name;  /* "cpu" */
+    int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
+    const char *isa;   /* CPU: NULL chooses the best; "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine lacks it) */
+} kern_device_options;
+
+rlf_status kern_device_open(kern_device **out, const kern_device_options *options) RLF_MUST_USE;
+void kern_device_close(kern_device *device);
+/* e.g. "cpu avx512, 2 threads". Valid while the device is open. */
+const char *kern_device_name(const kern_device *device);
+
+/* Zeroed. Free with kern_buf_destroy before the device closes. */
+rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) RLF_MUST_USE;
+void kern_buf_destroy(kern_buf *buf);
+static inline kern_tensor kern_view(kern_buf *buf, kern_dtype dtype) { kern_tensor t = {buf, 0, dtype}; return t; }
+size_t kern_dtype_size(kern_dtype dtype);
+/* Address of the tensor's first element on a host-memory backend, else NULL. */
+void *kern_host_ptr(kern_tensor t);
+
+rlf_status kern_queue_new(kern_queue **out, kern_device *device) RLF_MUST_USE;
+void kern_queue_destroy(kern_queue *queue);
+kern_device *kern_queue_device(const kern_queue *queue);
+/* Waits for everything queued; returns the first device failure since the last sync. */
+rlf_status kern_sync(kern_queue *queue) RLF_MUST_USE;
+
+/* Counts are elements. The host side of an upload may be reused on return; a download is complete on return. */
+void kern_upload(kern_queue *queue, kern_tensor dst, const void *src, size_t n);
+void kern_download(kern_queue *queue, void *dst, kern_tensor src, size_t n);
+void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
+void kern_zero(kern_queue *queue, kern_tensor dst, size_t n);
+
+/* ---- matrix products -------------------------------------------------------------------------------------------------------------- */
+
+/* y (M,N) = x (M,K) · w (N,K)ᵀ [+ bias (N)];  accumulate: y = y + that. */
+void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate);
+/* dx (M,K) = dy (M,N) · w (N,K);  accumulate: dx = dx + that. Chain over n ascending. */
+void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate);
+/* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. */
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, int m, int n, int k);
+/* dbias (N) += column sums of dy (M,N), rows ascending. */
+void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n);
+
+/* ---- embedding and rows ----------------------------------------------------------------------------------------------------------- */
+
+/* y (M,K) = table[ids[i]];  ids (M) int32, all in range (the caller checked). */
+void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, int m, int k);
+/* dtable[ids[i]] += dy (M,K), rows ascending. */
+void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern_tensor ids, int m, int k);
+/* y (M,K) = x[index[i]]  and  y[index[i]] = x (M,K) (indices distinct). */
+void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
+void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
+
+/* ---- norms, activation, residual -------------------------------------------------------------------------------------------------- */
+
+/* y = x * rsqrt(mean(x²) + eps) * weight (K), per row (Zhang & Sennrich 2019). y may be x. */
+void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k);
+/* dx (M,K) += ..., dweight (K) += ... from dy (M,K) and the forward input x. */
+void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
+                       int m, int k);
+/* y (M,F) = silu(gate) * up, gate_up (M,2F) = [gate | up] (Shazeer 2020). */
+void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f);
+void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, kern_tensor gate_up, int m, int f);
+/* y += x over n elements. */
+void kern_add(kern_queue *queue, kern_tensor y, kern_tensor x, size_t n);
+
+/* ---- attention -------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct kern_attn_shape {
+    int heads, kv_heads, head_dim; /* H, G, D; D even, at most 256 */
+} kern_attn_shape;
+/* A qkv row holds [q: H*D | k: G*D | v: G*D]. */
+static inline int kern_qkv_width(kern_attn_shape s) { return (s.heads + 2 * s.kv_heads) * s.head_dim; }
+
+/* Per head RMSNorm of q and k with q_norm, k_norm (D) (none: skipped), then rotary embedding in the half-split form of Hugging Face
+ * (rotate_half); v is copied. rope (positions, D): D/2 cosines then D/2 sines per position. pos (M) int32. out may be in. */
+void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
+                  kern_tensor pos, int m, kern_attn_shape shape);
+/* din from dout (may be the same memory), dq_norm and dk_norm (D) +=; `in` is the forward input. */
+void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
+                       kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape);
+
+/* Causal attention over S packed sequences: rows seq_begin[s] .. seq_begin[s+1]-1 belong to sequence s, at positions 0, 1, ... Scale is
+ * 1/sqrt(D). out (M, H*D); lse (M, H): log of the sum of exp of scaled scores, kept for the gradient. seq_begin: host array (S+1), first 0, last M. */
+void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
+                    kern_attn_shape shape);
+/* dqkv (M, width) is overwritten. */
+void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
+                         const int32_t *seq_begin, int seqs, kern_attn_shape shape);
+
+/* Paged key/value cache. The layout inside a page is the backend's own. */
+typedef struct kern_kv_shape {
+    int layers, kv_heads, head_dim;
+    int page_size; /* tokens; a multiple of 16 */
+    int pages;
+} kern_kv_shape;
+size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape);
+/* Stores k and v of the M rows at slots (M) int32: page * page_size + place in page. */
+void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
+                   kern_attn_shape shape);
+/* Copies a page, all layers (copy-on-write of a shared prompt's last page). */
+void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page);
+/* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table (S, max_pages):
+ * host int32 arrays. The rows' own keys have been written. out (M, H*D). Same bits as kern_attention for the same row. */
+void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
+                          const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape);
+
+/* ---- the head: log-prob, entropy, sampling ---------------------------------------------------------------------------------------- */
+
+/* The sampling distribution. z = logits/temperature; keep the top_k largest (0: all), then the smallest set of most probable tokens whose
+ * probability reaches top_p (1: all) — ties broken by lower id; renormalise. temperature 0: greedy (the arg max, lowest id on a tie, has
+ * probability 1). Division by the temperature is multiplication by the float 1/temperature. */
+typedef struct kern_filter {
+    float temperature, top_p;
+    int top_k;
+} kern_filter;
+
+enum { KERN_HEAD_STATS = 4 }; /* floats a row that kern_logprob leaves for kern_logprob_grad */
+
+/* Per row of logits (M,V): logprob (M) = log p(target), entropy (M) of the same distribution, stats (M, KERN_HEAD_STATS). A target outside the
+ * kept set has log-prob -inf. entropy may be none. */
+void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
+                  kern_filter filter, int m, int v);
+/* Overwrites logits (M,V) by the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to them. The kept set is
+ * a constant. dentropy may be none. */
+void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats, kern_tensor targets, kern_tensor dlogprob,
+                       kern_tensor dentropy, kern_filter filter, int m, int v);
+
+typedef struct kern_sample_key {
+    uint64_t uid;
+    uint32_t sample, position; /* position of the token being drawn */
+} kern_sample_key;
+/* Draws ids (M) int32 with rlf_rng_uniform(seed, RLF_RNG_SAMPLE, uid, sample, position) by inverse distribution over kept ids ascending; logprob (M) has the
+ * very bits kern_logprob gives for that target. keys: host array (M). */
+void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
+                 const kern_sample_key *keys, int m, int v);
+
+/* ---- optimizer -------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct kern_adamw_args {
+    float lr, beta1, beta2, eps, weight_decay;
+    int64_t step;       /* 1 for the first update */
+    float grad_scale;   /* multiplies the gradient first: clipping, averaging */
+} kern_adamw_args;
+/* Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: params, moments m and v, over n elements. */
+void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args);
+/* Sum of squares of n elements, accumulated in double, order fixed by index alone. Host result, so it syncs. */
+double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n);
+/* x *= alpha. */
+void kern_scale(kern_queue *queue, kern_tensor x, float alpha, size_t n);
+/* Sum over i of mix64(bits of element i, i) mod 2^64, mix64 being the SplitMix64 finaliser: order-free, so any backend can compute it. Syncs. */
+uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
