@@ -1,0 +1,189 @@
+/* The paged decoder: one step runs rows of any mixture of prefill and decode through the layers (layer.h), and keeps the logits of the
+ * rows asked for until the next step.
+ *
+ * Within a layer all keys and values of the step are written before any row attends, so rows of one prompt may come together in a step. */
+#include <stdlib.h>
+
+#include "common/base/mem.h"
+#include "kernels/transformer/layer.h"
+
+struct kern_decoder {
+    kern_model *model; /* borrowed */
+    kern_decoder_options options;
+    kern_kv_shape kv_shape;
+    kern_buf *buf, *kv_buf;
+    kern_tensor kv;
+    /* M = max_rows */
+    kern_tensor x, normed;   /* (M, H) */
+    kern_tensor qkv;         /* (M, W) */
+    kern_tensor attn;        /* (M, heads*D) */
+    kern_tensor gate_up, act; /* (M, 2F), (M, F) */
+    kern_tensor tokens, pos, slots; /* (M) int32 */
+    /* O = max_outputs */
+    kern_tensor gathered;    /* (O, H): the residual rows whose logits are wanted */
+    kern_tensor index, ids;  /* (O) int32: output rows; targets or drawn ids */
+    kern_tensor logits;      /* (O, V) */
+    kern_tensor logprob, stats; /* (O), (O, KERN_HEAD_STATS) */
+    int outputs;             /* of the last step */
+};
+
+static void lay_out(kern_decoder *d, kern_slab *slab) {
+    const rlf_model_shape *s = &d->model->layout->shape;
+    size_t rows = (size_t)d->options.max_rows, outputs = (size_t)d->options.max_outputs;
+    d->x = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
+    d->normed = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
+    d->qkv = kern_slab_take(slab, KERN_F32, rows * (size_t)kern_qkv_width(d->model->attn));
+    d->attn = kern_slab_take(slab, KERN_F32, rows * (size_t)(s->heads * s->head_dim));
+    d->gate_up = kern_slab_take(slab, KERN_F32, rows * 2 * (size_t)s->ffn);
+    d->act = kern_slab_take(slab, KERN_F32, rows * (size_t)s->ffn);
+    d->tokens = kern_slab_take(slab, KERN_I32, rows);
+    d->pos = kern_slab_take(slab, KERN_I32, rows);
+    d->slots = kern_slab_take(slab, KERN_I32, rows);
+    d->gathered = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->hidden);
+    d->index = kern_slab_take(slab, KERN_I32, outputs);
+    d->ids = kern_slab_take(slab, KERN_I32, outputs);
+    d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
+    d->logprob = kern_slab_take(slab, KERN_F32, outputs);
+    d->stats = kern_slab_take(slab, KERN_F32, outputs * KERN_HEAD_STATS);
+}
+
+static rlf_status check_options(const kern_decoder_options *o) {
+    if (o->page_size < 16 || o->page_size % 16)
+        return RLF_RAISE(INVALID, "page_size %d: expected a positive multiple of 16", o->page_size);
+    if (o->pages < 1 || o->max_rows < 1 || o->max_outputs < 1 || o->max_outputs > o->max_rows)
+        return RLF_RAISE(INVALID, "decoder of %d pages, %d rows, %d outputs: expected at least 1 of each and outputs not above rows", o->pages,
+                         o->max_rows, o->max_outputs);
+    return RLF_OK;
+}
+
+rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_decoder_options *options) {
+    rlf_status status = RLF_OK;
+    kern_device *device = kern_queue_device(model->queue);
+    kern_slab count = {0}, slab = {0};
+    kern_decoder *d = rlf_calloc(1, sizeof *d);
+    RLF_TRY(check_options(options));
+    d->model = model;
+    d->options = *options;
+    d->kv_shape = (kern_kv_shape){.layers = model->layout->shape.layers, .kv_heads = model->attn.kv_heads, .head_dim = model->attn.head_dim,
+                                  .page_size = options->page_size, .pages = options->pages};
+    lay_out(d, &count);
+    RLF_TRY(kern_buf_new(&d->buf, device, count.bytes));
+    slab.buf = d->buf;
+    lay_out(d, &slab);
+    RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
+    d->kv = kern_view(d->kv_buf, KERN_F32);
+    *out = d;
+    d = NULL;
+out:
+    kern_decoder_destroy(d);
+    return status;
+}
+
+void kern_decoder_destroy(kern_decoder *decoder) {
+    if (!decoder) return;
+    kern_buf_destroy(decoder->kv_buf);
+    kern_buf_destroy(decoder->buf);
+    free(decoder);
+}
+
+/* ---- a step ----------------------------------------------------------------------------------------------------------------------- */
+
+static rlf_status check_row(const kern_decoder *d, const kern_step *step, int i) {
+    int64_t slots = (int64_t)d->options.pages * d->options.page_size;
+    if (step->pos[i] < 0 || step->pos[i] >= d->model->max_positions || step->pos[i] >= step->max_pages * d->options.page_size)
+        return RLF_RAISE(LIMIT, "position %d in row %d: the model has %d positions, the page table %d pages of %d", step->pos[i], i,
+                         d->model->max_positions, step->max_pages, d->options.page_size);
+    if (step->slots[i] < 0 || step->slots[i] >= slots)
+        return RLF_RAISE(INVALID, "cache slot %d in row %d: expected below %lld", step->slots[i], i, (long long)slots);
+    return RLF_OK;
+}
+
+static rlf_status check_step(const kern_decoder *d, const kern_step *step) {
+    rlf_status status = RLF_OK;
+    if (step->rows < 1 || step->rows > d->options.max_rows || step->outputs < 0 || step->outputs > d->options.max_outputs)
+        RLF_FAIL(LIMIT, "step of %d rows and %d outputs: the decoder was made for %d and %d", step->rows, step->outputs, d->options.max_rows,
+                 d->options.max_outputs);
+    RLF_TRY(kern_model_check_ids(d->model, "token of row", step->tokens, step->rows, 0));
+    for (int i = 0; i < step->rows; i++) RLF_TRY(check_row(d, step, i));
+    for (int i = 0; i < step->outputs; i++)
+        if (step->output_rows[i] < 0 || step->output_rows[i] >= step->rows || (i && step->output_rows[i] <= step->output_rows[i - 1]))
+            RLF_FAIL(INVALID, "output row %d is %d: expected ascending rows below %d", i, step->output_rows[i], step->rows);
+out:
+    return status;
+}
+
+static void run_layer(kern_decoder *d, const kern_step *step, int layer) {
+    const kern_model *m = d->model;
+    kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, step->rows);
+    kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, step->rows, m->attn);
+    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, step->seq, step->pos, step->rows, step->page_table,
+                         step->max_pages, m->attn);
+    kern_layer_attn_out(m, layer, d->x, d->attn, step->rows);
+    kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, step->rows);
+}
+
+/* Rows are gathered only where some are left out. */
+static void run_head(kern_decoder *d, const kern_step *step) {
+    const kern_model *m = d->model;
+    kern_tensor x = d->x;
+    if (step->outputs < step->rows) {
+        kern_upload(m->queue, d->index, step->output_rows, (size_t)step->outputs);
+        kern_rows_gather(m->queue, d->gathered, d->x, d->index, step->outputs, m->layout->shape.hidden);
+        x = d->gathered;
+    }
+    kern_model_head(m, d->logits, d->normed, x, step->outputs);
+}
+
+rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) {
+    rlf_status status = RLF_OK;
+    const kern_model *m = decoder->model;
+    size_t rows = (size_t)step->rows;
+    RLF_TRY(check_step(decoder, step));
+    kern_upload(m->queue, decoder->tokens, step->tokens, rows);
+    kern_upload(m->queue, decoder->pos, step->pos, rows);
+    kern_upload(m->queue, decoder->slots, step->slots, rows);
+    kern_embed(m->queue, decoder->x, kern_at(m->params, m->embed), decoder->tokens, step->rows, m->layout->shape.hidden);
+    for (int i = 0; i < m->layout->shape.layers; i++) run_layer(decoder, step, i);
+    decoder->outputs = step->outputs;
+    if (step->outputs) run_head(decoder, step);
+    RLF_TRY(kern_sync(m->queue));
+out:
+    return status;
+}
+
+/* ---- what the logits are for ------------------------------------------------------------------------------------------------------ */
+
+rlf_status kern_decoder_sample(kern_decoder *decoder, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids,
+                               float *logprobs) {
+    kern_queue *q = decoder->model->queue;
+    if (decoder->outputs) {
+        kern_sample(q, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs, decoder->model->layout->shape.vocab);
+        kern_download(q, ids, decoder->ids, (size_t)decoder->outputs);
+        kern_download(q, logprobs, decoder->logprob, (size_t)decoder->outputs);
+    }
+    return kern_sync(q);
+}
+
+rlf_status kern_decoder_logprob(kern_decoder *decoder, kern_filter filter, const int32_t *targets, float *logprobs) {
+    rlf_status status = RLF_OK;
+    kern_queue *q = decoder->model->queue;
+    if (!decoder->outputs) return RLF_OK;
+    RLF_TRY(kern_model_check_ids(decoder->model, "target", targets, decoder->outputs, 0));
+    kern_upload(q, decoder->ids, targets, (size_t)decoder->outputs);
+    kern_logprob(q, decoder->logprob, kern_none(), decoder->stats, decoder->logits, decoder->ids, filter, decoder->outputs,
+                 decoder->model->layout->shape.vocab);
+    kern_download(q, logprobs, decoder->logprob, (size_t)decoder->outputs);
+    RLF_TRY(kern_sync(q));
+out:
+    return status;
+}
+
+rlf_status kern_decoder_logits(kern_decoder *decoder, float *logits) {
+    kern_queue *q = decoder->model->queue;
+    kern_download(q, logits, decoder->logits, (size_t)decoder->outputs * (size_t)decoder->model->layout->shape.vocab);
+    return kern_sync(q);
+}
+
+void kern_decoder_copy_page(kern_decoder *decoder, int dst_page, int src_page) {
+    kern_kv_copy_page(decoder->model->queue, decoder->kv, decoder->kv_shape, dst_page, src_page);
+}

@@ -1,0 +1,157 @@
+/* Parameters, the rotary table, and the forward parts that decoder and trainer share (layer.h). */
+#include <math.h>
+#include <stdlib.h>
+
+#include "common/base/mem.h"
+#include "kernels/transformer/layer.h"
+
+enum { SLAB_ALIGN = 64 };
+
+kern_tensor kern_slab_take(kern_slab *slab, kern_dtype dtype, size_t n) {
+    size_t size = kern_dtype_size(dtype);
+    kern_tensor t = kern_at(kern_view(slab->buf, dtype), slab->bytes / size);
+    slab->bytes += (n * size + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
+    return t;
+}
+
+/* ---- creation --------------------------------------------------------------------------------------------------------------------- */
+
+static size_t offset_of(const rlf_model_layout *layout, rlf_tensor_role role, int layer) {
+    const rlf_tensor_info *t = rlf_model_tensor(layout, role, layer);
+    return t ? t->offset : 0;
+}
+
+static void find_offsets(kern_model *model) {
+    const rlf_model_layout *l = model->layout;
+    model->embed = offset_of(l, RLF_T_EMBED, -1);
+    model->norm_final = offset_of(l, RLF_T_NORM_FINAL, -1);
+    model->head = l->shape.tied ? model->embed : offset_of(l, RLF_T_HEAD, -1);
+    for (int i = 0; i < l->shape.layers; i++) {
+        model->layers[i] = (layer_offsets){
+            .norm_attn = offset_of(l, RLF_T_NORM_ATTN, i), .qkv = offset_of(l, RLF_T_Q, i), .qkv_bias = offset_of(l, RLF_T_Q_BIAS, i),
+            .q_norm = offset_of(l, RLF_T_Q_NORM, i), .k_norm = offset_of(l, RLF_T_K_NORM, i), .o = offset_of(l, RLF_T_O, i),
+            .norm_ffn = offset_of(l, RLF_T_NORM_FFN, i), .gate_up = offset_of(l, RLF_T_GATE, i), .down = offset_of(l, RLF_T_DOWN, i)};
+    }
+}
+
+/* Every rounding to float is the one transformers makes (modeling_rope_utils, default type): the frequencies and angles are float32, so the
+ * same position turns by the same angle; the cosine and sine of that angle are then exact to the last bit of a float. */
+static void fill_rope(float *table, int positions, int dim, double theta) {
+    int half = dim / 2;
+    for (int i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)dim;
+        float inv_freq = 1.0f / (float)pow(theta, (double)exponent);
+        for (int p = 0; p < positions; p++) {
+            float angle = (float)p * inv_freq;
+            table[(size_t)p * (size_t)dim + (size_t)i] = (float)cos((double)angle);
+            table[(size_t)p * (size_t)dim + (size_t)(half + i)] = (float)sin((double)angle);
+        }
+    }
+}
+
+static rlf_status make_rope(kern_model *model) {
+    rlf_status status = RLF_OK;
+    size_t n = (size_t)model->max_positions * (size_t)model->attn.head_dim;
+    float *table = rlf_calloc(n, sizeof *table);
+    RLF_TRY(kern_buf_new(&model->rope_buf, kern_queue_device(model->queue), n * sizeof *table));
+    model->rope = kern_view(model->rope_buf, KERN_F32);
+    fill_rope(table, model->max_positions, model->attn.head_dim, model->layout->shape.rope_theta);
+    kern_upload(model->queue, model->rope, table, n);
+    RLF_TRY(kern_sync(model->queue));
+out:
+    free(table);
+    return status;
+}
+
+static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
+    if (s->head_dim % 2 || s->head_dim < 2 || s->head_dim > 256)
+        return RLF_RAISE(UNSUPPORTED, "head_dim %d: expected an even number up to 256", s->head_dim);
+    if (s->kv_heads < 1 || s->heads % s->kv_heads)
+        return RLF_RAISE(UNSUPPORTED, "%d heads over %d kv_heads: expected a multiple", s->heads, s->kv_heads);
+    if (max_positions < 1) return RLF_RAISE(INVALID, "max_positions %d: expected at least 1", max_positions);
+    return RLF_OK;
+}
+
+rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, int max_positions) {
+    rlf_status status = RLF_OK;
+    const rlf_model_shape *s = &layout->shape;
+    kern_model *model = rlf_calloc(1, sizeof *model);
+    RLF_TRY(check_shape(s, max_positions));
+    model->layout = layout;
+    model->queue = queue;
+    model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim};
+    model->max_positions = max_positions;
+    model->eps = (float)s->rms_eps;
+    model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);
+    find_offsets(model);
+    RLF_TRY(kern_buf_new(&model->params_buf, kern_queue_device(queue), layout->total * kern_dtype_size(KERN_F32)));
+    model->params = kern_view(model->params_buf, KERN_F32);
+    RLF_TRY(make_rope(model));
+    *out = model;
+    model = NULL;
+out:
+    kern_model_destroy(model);
+    return status;
+}
+
+void kern_model_destroy(kern_model *model) {
+    if (!model) return;
+    kern_buf_destroy(model->params_buf);
+    kern_buf_destroy(model->rope_buf);
+    free(model->layers);
+    free(model);
+}
+
+kern_tensor kern_model_params(const kern_model *model) { return model->params; }
+const rlf_model_layout *kern_model_layout(const kern_model *model) { return model->layout; }
+
+rlf_status kern_model_check_ids(const kern_model *model, const char *what, const int32_t *ids, int n, int lowest) {
+    for (int i = 0; i < n; i++)
+        if (ids[i] < lowest || ids[i] >= model->layout->shape.vocab)
+            return RLF_RAISE(INVALID, "%s %d is %d: expected below the vocabulary's %d", what, i, ids[i], model->layout->shape.vocab);
+    return RLF_OK;
+}
+
+/* ---- the forward path of a row ---------------------------------------------------------------------------------------------------- */
+
+kern_tensor kern_layer_q_norm(const kern_model *model, int layer, kern_tensor slab) {
+    return model->layout->shape.qk_norm ? kern_at(slab, model->layers[layer].q_norm) : kern_none();
+}
+
+kern_tensor kern_layer_k_norm(const kern_model *model, int layer, kern_tensor slab) {
+    return model->layout->shape.qk_norm ? kern_at(slab, model->layers[layer].k_norm) : kern_none();
+}
+
+void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
+                    kern_tensor pos, int rows) {
+    kern_queue *q = model->queue;
+    const layer_offsets *at = &model->layers[layer];
+    int hidden = model->layout->shape.hidden;
+    kern_tensor bias = model->layout->shape.qkv_bias ? kern_at(model->params, at->qkv_bias) : kern_none();
+    kern_rmsnorm(q, normed, x, kern_at(model->params, at->norm_attn), model->eps, rows, hidden);
+    kern_linear(q, qkv_in, normed, kern_at(model->params, at->qkv), bias, rows, kern_qkv_width(model->attn), hidden, false);
+    kern_qk_rope(q, qkv, qkv_in, kern_layer_q_norm(model, layer, model->params), kern_layer_k_norm(model, layer, model->params), model->eps,
+                 model->rope, pos, rows, model->attn);
+}
+
+void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows) {
+    kern_linear(model->queue, x, attn, kern_at(model->params, model->layers[layer].o), kern_none(), rows, model->layout->shape.hidden,
+                model->attn.heads * model->attn.head_dim, true);
+}
+
+void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
+                    kern_tensor act, int rows) {
+    kern_queue *q = model->queue;
+    const layer_offsets *at = &model->layers[layer];
+    int hidden = model->layout->shape.hidden, ffn = model->layout->shape.ffn;
+    kern_rmsnorm(q, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, rows, hidden);
+    kern_linear(q, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), rows, 2 * ffn, hidden, false);
+    kern_swiglu(q, act, gate_up, rows, ffn);
+    kern_linear(q, x, act, kern_at(model->params, at->down), kern_none(), rows, hidden, ffn, true);
+}
+
+void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows) {
+    const rlf_model_shape *s = &model->layout->shape;
+    kern_rmsnorm(model->queue, normed, x, kern_at(model->params, model->norm_final), model->eps, rows, s->hidden);
+    kern_linear(model->queue, logits, normed, kern_at(model->params, model->head), kern_none(), rows, s->vocab, s->hidden, false);
+}
