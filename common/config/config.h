@@ -1,0 +1,111 @@
+/* The job file: one YAML file plus dotted overrides ("train.steps=10"), read into one struct.
+ *
+ * One table (config.c) holds every key with its type, unit, default, range and meaning; reading, overrides, suggestions for misspelt keys, the
+ * resolved dump and `rlf config` come from it. Errors name file, line and key. Relative paths in the file are relative to the current directory.
+ *
+ * Strings are owned by the config; "" means not set. */
+#ifndef RLF_COMMON_CONFIG_CONFIG_H
+#define RLF_COMMON_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/mem.h"
+
+typedef struct rlf_tool_config {
+    char *name;        /* what the model calls */
+    char *kind;        /* "index" | "calculator" */
+    char *path;        /* index: file made by `rlf index` */
+    char *description; /* shown in the prompt; "": the kind's own */
+    int64_t top_k;           /* index: passages returned (3) */
+    int64_t timeout_ms;      /* deadline of one call, from its arrival (10000) */
+    int64_t concurrency;     /* calls running at once (64) */
+    double latency_median_ms, latency_p99_ms; /* latency: {median_ms, p99_ms}: injected delay, log-normal, seeded; 0: none */
+} rlf_tool_config;
+
+typedef struct rlf_config {
+    int64_t seed;
+    char *output;  /* run folder */
+    char *mode;    /* rl | sft | eval */
+    char *device;  /* auto | cpu */
+    int64_t threads; /* per rank; 0: cores of the node / its compute ranks, at least 1 */
+    struct { char *path; } model;   /* Hugging Face folder to start from */
+    struct {
+        char *train, *eval; /* JSONL */
+        int64_t eval_limit; /* rows of data.eval used; 0: all */
+        bool shuffle;       /* train rows in a seeded order, new each epoch (true) */
+    } data;
+    struct { int64_t rollout, tool; } ranks; /* the rest, after the coordinator, are learners */
+    struct {
+        int64_t steps;               /* optimizer steps (sft) or rollout+update steps (rl) */
+        int64_t prompts;             /* questions a step (rl), rows a step (sft) */
+        int64_t updates;             /* optimizer updates a step (mini-batches; rl) */
+        int64_t micro_tokens;        /* token budget of one micro-batch */
+        int64_t eval_every;          /* steps; 0: only at the end if data.eval is set */
+        bool eval_at_start;
+        int64_t checkpoint_every;    /* steps; 0: only at the end */
+        int64_t keep;                /* newest checkpoints kept; 0: all */
+        bool resume;                 /* continue from the newest complete checkpoint of `output` (true) */
+    } train;
+    rlf_tool_config *tools;
+    size_t n_tools;
+    struct { double exact_match, f1, format; } reward; /* weights of the rule components; a component of weight 0 is still measured */
+    struct {
+        char *name;            /* grpo */
+        int64_t group;         /* samples a question */
+        double clip_low, clip_high; /* ratio clipped to [1-low, 1+high] */
+        double dual_clip;      /* lower bound factor for negative advantages; 0: off */
+        double kl;             /* coefficient; 0: no reference model is kept */
+        char *kl_estimator;    /* k1 | k2 | k3 */
+        double entropy;        /* bonus coefficient */
+        bool normalize_std;    /* divide by the group's standard deviation (true) */
+        char *aggregate;       /* token (mean over all tokens of the batch) | sequence (mean of per-trajectory means) */
+        bool mask_truncated;   /* trajectories cut by a limit leave the loss (false) */
+        bool drop_zero_variance; /* groups whose rewards are all equal leave the batch (false) */
+    } algorithm;
+    struct {
+        char *system;             /* system prompt; "": the template's own default */
+        char *chat;               /* auto | chatml | qwen3 : auto recognises the checkpoint's template */
+        bool thinking;            /* Qwen3 thinking mode (false) */
+        bool tools_in_prompt;     /* the template's tool block lists the tools (true) */
+        char *tool_format;        /* hermes */
+        bool stop_at_answer;      /* </answer> in the model's text ends the episode (true) */
+        int64_t max_turns;        /* tool rounds */
+        int64_t max_calls;        /* tool calls in one turn; more are answered as bad calls (4) */
+        int64_t max_prompt_tokens;   /* longer prompts are refused with their row */
+        int64_t max_turn_tokens;     /* generated in one turn */
+        int64_t max_observation_tokens; /* a tool's answer is cut to this */
+        int64_t max_tokens;       /* whole episode */
+        int64_t retries;          /* times an episode lost to infrastructure is tried again (2) */
+        int64_t timeout_s;        /* deadline of one episode */
+    } episode;
+    struct { double temperature, top_p; int64_t top_k; } sampling;
+    struct { double temperature, top_p; int64_t top_k; int64_t samples; } eval_sampling; /* default: greedy, 1 sample */
+    struct {
+        int64_t batch;         /* rows in one engine step */
+        int64_t prefill_chunk; /* prompt or observation tokens of one episode in one step */
+        int64_t page_size;     /* tokens, a multiple of 16 */
+        int64_t cache_tokens;  /* KV pool of one rollout rank */
+        int64_t seats;         /* episodes that generate at once */
+    } rollout;
+    struct {
+        double lr, beta1, beta2, eps, weight_decay, grad_clip; /* grad_clip 0: off */
+        char *schedule;        /* constant | cosine */
+        int64_t warmup_steps;
+        double min_lr_ratio;   /* cosine ends at lr * this */
+    } optimizer;
+    struct { int64_t message_s, collective_s, startup_s; } deadline; /* a rank silent for longer ends the job with its name */
+    struct { char *level; bool trajectories; bool progress; } log; /* trajectories: write rollouts/ files (true) */
+} rlf_config;
+
+/* Reads `path`, applies `overrides` ("a.b=value"), checks ranges and cross-key rules. */
+rlf_status rlf_config_load(rlf_config *config, const char *path, char **overrides, size_t n_overrides) RLF_MUST_USE;
+/* The same from memory; `label` stands for the file name in messages. */
+rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, const char *label, char **overrides, size_t n_overrides) RLF_MUST_USE;
+void rlf_config_clean_up(rlf_config *config);
+/* The resolved configuration, every key, as YAML that rlf_config_parse reads back to the same values. */
+void rlf_config_dump(const rlf_config *config, rlf_str *out);
+/* The reference: every key, type, unit, default and meaning, as a Markdown table. */
+void rlf_config_reference(rlf_str *out);
+
+#endif

@@ -1,0 +1,42 @@
+/* Data rows: JSONL in the schema of verl and Search-R1.
+ *
+ *   {"data_source":"nq","prompt":[{"role":"user","content":"…"}],"reward_model":{"ground_truth":{"target":["…"]}},"extra_info":{…}}
+ *
+ * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of "prompt": the whole
+ * conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall produce, tool contents what the tool
+ * answered. Errors name file, line, and what was expected; every line is checked at load. */
+#ifndef RLF_COMMON_CONFIG_DATA_H
+#define RLF_COMMON_CONFIG_DATA_H
+
+#include <stdbool.h>
+
+#include "common/base/mem.h"
+
+typedef struct rlf_chat_message {
+    const char *role;    /* "system" | "user" | "assistant" | "tool" */
+    const char *content; /* UTF-8, NUL terminated */
+} rlf_chat_message;
+
+typedef struct rlf_row {
+    const char *data_source;
+    const rlf_chat_message *messages;
+    size_t n_messages;
+    const char **targets; /* accepted answers */
+    size_t n_targets;
+    const char *extra;    /* extra_info as compact JSON text, "" if none */
+    const char *id;       /* extra_info.index as text, or the line number */
+} rlf_row;
+
+typedef struct rlf_dataset {
+    rlf_row *rows;
+    size_t n;
+    rlf_arena arena; /* owns all of it */
+} rlf_dataset;
+
+/* supervised: rows need "messages" with at least one assistant message; else "prompt" (or "messages" without assistant) and a ground truth. */
+rlf_status rlf_dataset_load(rlf_dataset *data, const char *path, bool supervised) RLF_MUST_USE;
+void rlf_dataset_clean_up(rlf_dataset *data);
+/* One line, for tests and the fuzzer; strings go to `arena`. */
+rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised, rlf_arena *arena) RLF_MUST_USE;
+
+#endif
