@@ -1,5 +1,6 @@
-/* The worker pool. One job at a time: the caller publishes it under the mutex (a new generation number), everyone draws task numbers from
- * one atomic counter, and the caller waits until the last worker has left the job.
+/* The worker pool. One job at a time. `left` counts the tasks not yet taken; whoever brings it down from t > 0 owns task tasks - t, and the job
+ * cannot end, nor its fields change, before that task is finished. A thread that gets t <= 0 touches nothing else. So the caller waits for
+ * tasks, never for threads: a worker that wakes late, because other ranks hold its core, finds nothing to do and delays no one.
  *
  * Kernels come in quick succession, so an idle worker watches the generation for SPIN_NS before it sleeps on the condition variable, and the
  * caller does the same for the end of a job. No longer: many ranks may share the cores, and a spinning one takes the time another needs. */
@@ -20,19 +21,20 @@ struct kern_pool {
     pthread_t *workers;
     int started;
 
-    kern_task_fn *fn; /* the job: written by the caller while no worker is in one */
+    kern_task_fn *fn; /* the job: written by the caller while all tasks of the one before are finished */
     void *ctx;
     int tasks;
-    atomic_int next;         /* next task to hand out */
-    atomic_int busy;         /* workers still in the job */
-    atomic_uint generation;  /* job number; changes under `mutex` */
-    bool stop;               /* under `mutex` */
+    atomic_int left;        /* tasks not taken; below 0: threads that came too late */
+    atomic_int finished;    /* tasks done */
+    atomic_uint generation; /* job number; changes under `mutex` */
+    atomic_bool stop;
 
     pthread_mutex_t mutex;
-    pthread_cond_t work; /* generation or stop changed */
-    pthread_cond_t done; /* busy reached 0 */
+    pthread_cond_t work; /* generation changed */
+    pthread_cond_t done; /* finished reached tasks */
 };
 
+/* What a worker is told; it frees it. */
 typedef struct worker_start {
     kern_pool *pool;
     int thread;
@@ -44,74 +46,60 @@ static inline void pause_cpu(void) {
 #endif
 }
 
+static void finish_task(kern_pool *pool, int tasks) {
+    if (atomic_fetch_add_explicit(&pool->finished, 1, memory_order_acq_rel) + 1 < tasks) return;
+    pthread_mutex_lock(&pool->mutex); /* the caller is either before its check or asleep: never between */
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
 static void run_tasks(kern_pool *pool, int thread) {
-    for (;;) {
-        int task = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (task >= pool->tasks) return;
-        pool->fn(pool->ctx, task, thread);
+    int left;
+    while ((left = atomic_fetch_sub_explicit(&pool->left, 1, memory_order_acq_rel)) > 0) {
+        int tasks = pool->tasks; /* after the last finish_task the field is the next job's */
+        pool->fn(pool->ctx, tasks - left, thread);
+        finish_task(pool, tasks);
     }
 }
 
-/* Returns whether *value left `old` within SPIN_NS. */
-static bool spin_while(const atomic_uint *value, unsigned old) {
+static bool job_is_new(kern_pool *pool, int seen) {
+    return atomic_load_explicit(&pool->generation, memory_order_acquire) != (unsigned)seen;
+}
+
+static bool job_is_done(kern_pool *pool, int tasks) { return atomic_load_explicit(&pool->finished, memory_order_acquire) == tasks; }
+
+/* Waits until holds(pool, value): first watching, then asleep on `cond`. */
+static void wait_until(kern_pool *pool, bool (*holds)(kern_pool *pool, int value), int value, pthread_cond_t *cond) {
     int64_t end = rlf_now_ns() + SPIN_NS;
     do {
         for (int i = 0; i < 32; i++) {
-            if (atomic_load_explicit(value, memory_order_acquire) != old) return true;
+            if (holds(pool, value)) return;
             pause_cpu();
         }
     } while (rlf_now_ns() < end);
-    return false;
-}
-
-/* Waits for a job newer than `seen`; false: the pool is closing. */
-static bool wait_for_job(kern_pool *pool, unsigned seen) {
-    if (spin_while(&pool->generation, seen)) return !pool->stop;
     pthread_mutex_lock(&pool->mutex);
-    while (atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->work, &pool->mutex);
-    bool go_on = !pool->stop;
-    pthread_mutex_unlock(&pool->mutex);
-    return go_on;
-}
-
-static void leave_job(kern_pool *pool) {
-    if (atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_acq_rel) != 1) return;
-    pthread_mutex_lock(&pool->mutex); /* the caller is either before its check or asleep: never between */
-    pthread_cond_signal(&pool->done);
+    while (!holds(pool, value)) pthread_cond_wait(cond, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
 }
 
 static void *worker_main(void *arg) {
     worker_start start = *(worker_start *)arg;
     free(arg);
+    kern_pool *pool = start.pool;
     unsigned seen = 0;
-    while (wait_for_job(start.pool, seen)) {
-        seen++;
-        run_tasks(start.pool, start.thread);
-        leave_job(start.pool);
+    for (;;) {
+        wait_until(pool, job_is_new, (int)seen, &pool->work);
+        seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (atomic_load_explicit(&pool->stop, memory_order_relaxed)) return NULL;
+        run_tasks(pool, start.thread);
     }
-    return NULL;
 }
 
 /* A new generation: wakes every worker. */
-static void announce(kern_pool *pool, bool stop) {
+static void announce(kern_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
-    pool->stop = stop;
     atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-static void wait_until_done(kern_pool *pool) {
-    int64_t end = rlf_now_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < 32; i++) {
-            if (!atomic_load_explicit(&pool->busy, memory_order_acquire)) return;
-            pause_cpu();
-        }
-    } while (rlf_now_ns() < end);
-    pthread_mutex_lock(&pool->mutex);
-    while (atomic_load_explicit(&pool->busy, memory_order_acquire)) pthread_cond_wait(&pool->done, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -145,7 +133,8 @@ out:
 
 void kern_pool_destroy(kern_pool *pool) {
     if (!pool) return;
-    announce(pool, true);
+    atomic_store_explicit(&pool->stop, true, memory_order_relaxed);
+    announce(pool);
     for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i], NULL);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
@@ -164,9 +153,9 @@ void kern_pool_run(kern_pool *pool, int tasks, kern_task_fn *fn, void *ctx) {
     pool->fn = fn;
     pool->ctx = ctx;
     pool->tasks = tasks;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->started, memory_order_relaxed);
-    announce(pool, false);
+    atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->left, tasks, memory_order_release);
+    announce(pool);
     run_tasks(pool, 0);
-    wait_until_done(pool);
+    wait_until(pool, job_is_done, tasks, &pool->done);
 }

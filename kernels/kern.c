@@ -1,0 +1,355 @@
+/* kern.c: devices, buffers and queues, and the operations of kern.h as calls into the device's table (ops.h).
+ *
+ * There is one backend so far, the CPU: buffers are host memory, an operation is finished when its function returns, and so a sync has
+ * nothing to wait for. Every operation comes through here once, which is where tensors are checked against their buffers: type, and that
+ * the elements the shape asks for are inside. A tensor that does not fit is our bug, hence the asserts. */
+#include "kernels/kern.h"
+
+#include <assert.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/base/mem.h"
+#include "kernels/ops.h"
+
+struct kern_device {
+    const kern_ops *ops;
+    kern_cpu_ctx cpu;
+    char name[64];
+};
+
+struct kern_queue {
+    kern_device *device;
+};
+
+struct kern_buf {
+    void *ptr;
+    size_t bytes;
+    bool mapped; /* from mmap, else from aligned_alloc */
+};
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+
+enum {
+    ALIGNMENT = 64,
+    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero pages until touched, and in large pages where the system has them */
+};
+
+static void *map_zeroed(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_HUGEPAGE); /* a wish: failure costs speed only */
+    return p;
+}
+
+static void *allocate_zeroed(size_t bytes) {
+    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *p = aligned_alloc(ALIGNMENT, rounded ? rounded : ALIGNMENT);
+    if (p) memset(p, 0, rounded);
+    return p;
+}
+
+rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) {
+    (void)device;
+    bool mapped = bytes >= MAP_FROM_BYTES;
+    void *ptr = mapped ? map_zeroed(bytes) : allocate_zeroed(bytes);
+    if (!ptr) return RLF_RAISE(NO_MEMORY, "cannot allocate a device buffer of %zu bytes", bytes);
+    kern_buf *buf = rlf_calloc(1, sizeof *buf);
+    *buf = (kern_buf){ptr, bytes, mapped};
+    *out = buf;
+    return RLF_OK;
+}
+
+void kern_buf_destroy(kern_buf *buf) {
+    if (!buf) return;
+    if (buf->mapped)
+        munmap(buf->ptr, buf->bytes);
+    else
+        free(buf->ptr);
+    free(buf);
+}
+
+size_t kern_dtype_size(kern_dtype dtype) {
+    switch (dtype) {
+    case KERN_F32:
+    case KERN_I32: return 4;
+    case KERN_BF16: return 2;
+    case KERN_U8: return 1;
+    }
+    assert(!"unknown dtype");
+    return 0;
+}
+
+void *kern_host_ptr(kern_tensor t) { return (char *)t.buf->ptr + t.offset * kern_dtype_size(t.dtype); }
+
+/* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct isa_entry {
+    const char *name;
+    const kern_ops *ops;
+} isa_entry;
+
+static bool machine_has(const char *isa) {
+#ifdef KERN_HAVE_X86
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!strcmp(isa, "avx2")) return avx2;
+    if (!strcmp(isa, "avx512"))
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw");
+#endif
+    return !strcmp(isa, "portable");
+}
+
+/* `wanted` NULL: the best the machine has. */
+static rlf_status choose_isa(isa_entry *out, const char *wanted) {
+    static const isa_entry best_first[] = {
+#ifdef KERN_HAVE_X86
+        {"avx512", &kern_cpu_ops_avx512},
+        {"avx2", &kern_cpu_ops_avx2},
+#endif
+        {"portable", &kern_cpu_ops_portable},
+    };
+    for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++) {
+        if (wanted && strcmp(wanted, best_first[i].name) != 0) continue;
+        if (!machine_has(best_first[i].name)) continue;
+        *out = best_first[i];
+        return RLF_OK;
+    }
+    return RLF_RAISE(UNSUPPORTED, "instruction set \"%s\" is not one this build and this machine have (avx512, avx2, portable)", wanted);
+}
+
+static int affinity_cores(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    return CPU_COUNT(&set);
+}
+
+rlf_status kern_device_open(kern_device **out, const kern_device_options *options) {
+    rlf_status status = RLF_OK;
+    isa_entry isa;
+    kern_device *device = rlf_calloc(1, sizeof *device);
+    int threads = options->threads ? options->threads : affinity_cores();
+    if (strcmp(options->name, "cpu") != 0) RLF_FAIL(UNSUPPORTED, "no device named \"%s\"; this build has: cpu", options->name);
+    if (threads < 1 || threads > KERN_MAX_THREADS) RLF_FAIL(INVALID, "%d threads; expected 1 to %d", threads, KERN_MAX_THREADS);
+    RLF_TRY(choose_isa(&isa, options->isa));
+    device->ops = isa.ops;
+    device->cpu.threads = threads;
+    device->cpu.scratch = map_zeroed((size_t)threads * KERN_SCRATCH_BYTES);
+    if (!device->cpu.scratch) RLF_FAIL(NO_MEMORY, "cannot reserve scratch memory for %d threads", threads);
+    RLF_TRY(kern_pool_new(&device->cpu.pool, threads));
+    snprintf(device->name, sizeof device->name, "cpu %s, %d thread%s", isa.name, threads, threads == 1 ? "" : "s");
+    *out = device;
+    device = NULL;
+out:
+    kern_device_close(device);
+    return status;
+}
+
+void kern_device_close(kern_device *device) {
+    if (!device) return;
+    kern_pool_destroy(device->cpu.pool);
+    if (device->cpu.scratch) munmap(device->cpu.scratch, (size_t)device->cpu.threads * KERN_SCRATCH_BYTES);
+    free(device);
+}
+
+const char *kern_device_name(const kern_device *device) { return device->name; }
+
+rlf_status kern_queue_new(kern_queue **out, kern_device *device) {
+    *out = rlf_calloc(1, sizeof **out);
+    (*out)->device = device;
+    return RLF_OK;
+}
+
+void kern_queue_destroy(kern_queue *queue) { free(queue); }
+kern_device *kern_queue_device(const kern_queue *queue) { return queue->device; }
+
+rlf_status kern_sync(kern_queue *queue) {
+    (void)queue;
+    return RLF_OK;
+}
+
+/* ---- unwrapping ------------------------------------------------------------------------------------------------------------------- */
+
+/* Address of a tensor that must be there, be of `dtype`, and hold n elements. */
+static void *must(kern_tensor t, kern_dtype dtype, size_t n) {
+    assert(t.buf && t.dtype == dtype);
+    assert(t.offset + n <= t.buf->bytes / kern_dtype_size(dtype));
+    return kern_host_ptr(t);
+}
+
+static float *f32(kern_tensor t, size_t n) { return must(t, KERN_F32, n); }
+static float *f32_or_none(kern_tensor t, size_t n) { return t.buf ? must(t, KERN_F32, n) : NULL; }
+static const int32_t *i32(kern_tensor t, size_t n) { return must(t, KERN_I32, n); }
+
+/* Elements of an array of a rows by b columns. */
+static size_t area(int a, int b) {
+    assert(a >= 0 && b >= 0);
+    return (size_t)a * (size_t)b;
+}
+
+static size_t qkv_area(int m, kern_attn_shape shape) { return area(m, kern_qkv_width(shape)); }
+static size_t heads_area(int m, kern_attn_shape shape) { return area(m, shape.heads * shape.head_dim); }
+
+static const kern_ops *ops_of(const kern_queue *queue) { return queue->device->ops; }
+static kern_cpu_ctx *ctx_of(kern_queue *queue) { return &queue->device->cpu; }
+
+/* ---- copies ----------------------------------------------------------------------------------------------------------------------- */
+
+void kern_upload(kern_queue *queue, kern_tensor dst, const void *src, size_t n) {
+    (void)queue;
+    if (n) memcpy(must(dst, dst.dtype, n), src, n * kern_dtype_size(dst.dtype));
+}
+
+void kern_download(kern_queue *queue, void *dst, kern_tensor src, size_t n) {
+    (void)queue;
+    if (n) memcpy(dst, must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
+}
+
+void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n) {
+    (void)queue;
+    if (n) memmove(must(dst, src.dtype, n), must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
+}
+
+void kern_zero(kern_queue *queue, kern_tensor dst, size_t n) {
+    (void)queue;
+    if (n) memset(must(dst, dst.dtype, n), 0, n * kern_dtype_size(dst.dtype));
+}
+
+/* ---- operations: see kern.h ------------------------------------------------------------------------------------------------------- */
+
+void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate) {
+    ops_of(queue)->linear(ctx_of(queue), f32(y, area(m, n)), f32(x, area(m, k)), f32(w, area(n, k)), f32_or_none(bias, (size_t)n), m, n, k,
+                          accumulate);
+}
+
+void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate) {
+    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), f32(w, area(n, k)), m, n, k, accumulate);
+}
+
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, int m, int n, int k) {
+    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), m, n, k);
+}
+
+void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n) {
+    ops_of(queue)->bias_grad(ctx_of(queue), f32(dbias, (size_t)n), f32(dy, area(m, n)), m, n);
+}
+
+/* Tables of the next four have as many rows as the ids need, which is not checked here. */
+void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, int m, int k) {
+    kern_rows_gather(queue, y, table, ids, m, k);
+}
+
+void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern_tensor ids, int m, int k) {
+    ops_of(queue)->embed_grad(ctx_of(queue), f32(dtable, 0), f32(dy, area(m, k)), i32(ids, (size_t)m), m, k);
+}
+
+void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
+    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), f32(x, 0), i32(index, (size_t)m), m, k);
+}
+
+void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
+    ops_of(queue)->rows_scatter(ctx_of(queue), f32(y, 0), f32(x, area(m, k)), i32(index, (size_t)m), m, k);
+}
+
+void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k) {
+    ops_of(queue)->rmsnorm(ctx_of(queue), f32(y, area(m, k)), f32(x, area(m, k)), f32(weight, (size_t)k), eps, m, k);
+}
+
+void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
+                       int m, int k) {
+    ops_of(queue)->rmsnorm_grad(ctx_of(queue), f32(dx, area(m, k)), f32(dweight, (size_t)k), f32(dy, area(m, k)), f32(x, area(m, k)),
+                                f32(weight, (size_t)k), eps, m, k);
+}
+
+void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f) {
+    ops_of(queue)->swiglu(ctx_of(queue), f32(y, area(m, f)), f32(gate_up, 2 * area(m, f)), m, f);
+}
+
+void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, kern_tensor gate_up, int m, int f) {
+    ops_of(queue)->swiglu_grad(ctx_of(queue), f32(dgate_up, 2 * area(m, f)), f32(dy, area(m, f)), f32(gate_up, 2 * area(m, f)), m, f);
+}
+
+void kern_add(kern_queue *queue, kern_tensor y, kern_tensor x, size_t n) { ops_of(queue)->add(ctx_of(queue), f32(y, n), f32(x, n), n); }
+
+void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
+                  kern_tensor pos, int m, kern_attn_shape shape) {
+    size_t d = (size_t)shape.head_dim;
+    ops_of(queue)->qk_rope(ctx_of(queue), f32(out, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d),
+                           f32_or_none(k_norm, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
+}
+
+void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
+                       kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape) {
+    size_t d = (size_t)shape.head_dim;
+    ops_of(queue)->qk_rope_grad(ctx_of(queue), f32(din, qkv_area(m, shape)), f32_or_none(dq_norm, d), f32_or_none(dk_norm, d),
+                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d), f32_or_none(k_norm, d), eps,
+                                f32(rope, 0), i32(pos, (size_t)m), m, shape);
+}
+
+void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
+                    kern_attn_shape shape) {
+    int m = seq_begin[seqs];
+    ops_of(queue)->attention(ctx_of(queue), f32(out, heads_area(m, shape)), f32(lse, area(m, shape.heads)), f32(qkv, qkv_area(m, shape)),
+                             seq_begin, seqs, shape);
+}
+
+void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
+                         const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
+    int m = seq_begin[seqs];
+    ops_of(queue)->attention_grad(ctx_of(queue), f32(dqkv, qkv_area(m, shape)), f32(dout, heads_area(m, shape)), f32(out, heads_area(m, shape)),
+                                  f32(lse, area(m, shape.heads)), f32(qkv, qkv_area(m, shape)), seq_begin, seqs, shape);
+}
+
+size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape) { return device->ops->kv_bytes(shape); }
+
+static float *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape) {
+    return f32(kv, kern_kv_bytes(queue->device, shape) / sizeof(float));
+}
+
+void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
+                   kern_attn_shape shape) {
+    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)), i32(slots, (size_t)m), m,
+                            shape);
+}
+
+void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
+    ops_of(queue)->kv_copy_page(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, dst_page, src_page);
+}
+
+void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
+                          const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape) {
+    ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)), kv_cache(queue, kv, kv_shape),
+                                   kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+}
+
+void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
+                  kern_filter filter, int m, int v) {
+    ops_of(queue)->logprob(ctx_of(queue), f32(logprob, (size_t)m), f32_or_none(entropy, (size_t)m), f32(stats, area(m, KERN_HEAD_STATS)),
+                           f32(logits, area(m, v)), i32(targets, (size_t)m), filter, m, v);
+}
+
+void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats, kern_tensor targets, kern_tensor dlogprob,
+                       kern_tensor dentropy, kern_filter filter, int m, int v) {
+    ops_of(queue)->logprob_grad(ctx_of(queue), f32(logits, area(m, v)), f32(stats, area(m, KERN_HEAD_STATS)), i32(targets, (size_t)m),
+                                f32(dlogprob, (size_t)m), f32_or_none(dentropy, (size_t)m), filter, m, v);
+}
+
+void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
+                 const kern_sample_key *keys, int m, int v) {
+    ops_of(queue)->sample(ctx_of(queue), must(ids, KERN_I32, (size_t)m), f32(logprob, (size_t)m), f32(logits, area(m, v)), filter, seed, keys, m,
+                          v);
+}
+
+void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args) {
+    ops_of(queue)->adamw(ctx_of(queue), f32(param, n), f32(grad, n), f32(m, n), f32(v, n), n, &args);
+}
+
+double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n) { return ops_of(queue)->sumsq(ctx_of(queue), f32(x, n), n); }
+void kern_scale(kern_queue *queue, kern_tensor x, float alpha, size_t n) { ops_of(queue)->scale(ctx_of(queue), f32(x, n), alpha, n); }
+
+uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n) {
+    return ops_of(queue)->checksum(ctx_of(queue), must(x, x.dtype, n), x.dtype, n);
+}
