@@ -1,0 +1,59 @@
+/* rlf: runs one command of the table below. No MPI: one process, one machine. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "trainer/cli/cli.h"
+
+typedef struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} command;
+
+/* One line a command, whose file is trainer/cli/NAME.c. */
+static const command commands[] = {
+    {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+int rlf_cli_fail(const char *command) {
+    fprintf(stderr, "rlf %s: %s\n", command, rlf_error_message());
+    return 1;
+}
+
+int rlf_cli_help(const char *usage) {
+    printf("usage: %s\n", usage);
+    return 0;
+}
+
+int rlf_cli_misuse(const char *command, const char *what) {
+    fprintf(stderr, "rlf %s: %s (see rlf %s --help)\n", command, what, command);
+    return 2;
+}
+
+static int help(void) {
+    printf("usage: rlf COMMAND [options]\n\nThe one-process companion of rlf-train. `rlf COMMAND --help` tells more.\n\n");
+    for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    rlf_log_init(-1, "rlf", RLF_LOG_INFO);
+    const char *name = argc > 1 ? argv[1] : "";
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) return help();
+    if (!strcmp(name, "--version")) {
+        printf("rlf %s\n", RLF_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(name, commands[i].name)) continue;
+        int result = commands[i].run(argc - 1, argv + 1);
+        if (fflush(stdout) == 0 && !ferror(stdout)) return result;
+        fprintf(stderr, "rlf %s: cannot write to standard output\n", name);
+        return 1;
+    }
+    fprintf(stderr, *name ? "rlf: no command \"%s\" (see rlf --help)\n" : "rlf: no command given%s (see rlf --help)\n", name);
+    return 2;
+}
