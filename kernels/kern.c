@@ -129,7 +129,7 @@ static int affinity_cores(void) {
 
 rlf_status kern_device_open(kern_device **out, const kern_device_options *options) {
     rlf_status status = RLF_OK;
-    isa_entry isa;
+    isa_entry isa = {NULL, NULL};
     kern_device *device = rlf_calloc(1, sizeof *device);
     int threads = options->threads ? options->threads : affinity_cores();
     if (strcmp(options->name, "cpu") != 0) RLF_FAIL(UNSUPPORTED, "no device named \"%s\"; this build has: cpu", options->name);

@@ -1,0 +1,366 @@
+/* Matrix products: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two gradients.
+ *
+ * Every element of C is one chain of fused multiply-adds over depth ascending (THE RULE), so which elements are worked on together is free,
+ * and only ever changes speed. The scheme is that of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (TOMS 2008):
+ *
+ *   task     a block of at most TASK_ROWS x TASK_COLS elements of C, for one thread; tasks share nothing
+ *   depth    in steps of DEPTH; between steps the chains rest in C as float32, which loses nothing
+ *   panel    MR rows of A, or NR columns of B, over one step, copied to [depth][MR] or [depth][NR]: all row panels of the task (second-
+ *            level cache), but one column panel at a time (first-level cache), used for all its rows and dropped. So weights stay
+ *            row-major in memory, and no second copy of them is kept anywhere
+ *   tile     MR x NR chains in registers over one step
+ *
+ * With few rows (decoding) the copy of B is most of the work; see the end of the file for one to four rows. */
+#include "kernels/cpu/isa/isa.h"
+
+#if defined(__AVX512F__)
+enum { MR = 14, NV = 2 }; /* 28 sums, 2 columns, 2 rows: 32 registers */
+#define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#elif defined(__AVX2__)
+enum { MR = 6, NV = 1 }; /* 12 sums, 2 columns, 2 rows: 16 registers */
+#define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#else
+enum { MR = 4, NV = 1 };
+#define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4)
+#endif
+
+enum {
+    NR = NV * VF,
+    DEPTH = 256,
+    TASK_ROWS = 518,
+    TASK_COLS = 512,
+    SLACK = VF /* a copied line may write this far past its panel */
+};
+
+/* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else ptr[d*ld + line]. */
+typedef struct operand {
+    const float *ptr;
+    size_t ld;
+    bool along_depth;
+} operand;
+
+typedef enum chain_start {
+    FROM_ZERO, /* C = chain + bias */
+    ADDED,     /* C = C + (chain + bias) */
+    FROM_C     /* the chain begins with C */
+} chain_start;
+
+typedef struct product {
+    operand a, b;
+    float *c;
+    const float *bias; /* (cols) or NULL */
+    int rows, cols, depth;
+    chain_start start;
+    int col_tasks, task_rows, task_cols; /* how C is cut: see cut() */
+} product;
+
+/* What a thread keeps in its scratch. */
+typedef struct workspace {
+    float rows[TASK_ROWS * DEPTH + SLACK]; /* the row panels, one after the other */
+    float cols[NR * DEPTH + SLACK];        /* the column panel */
+    float chains[TASK_ROWS * TASK_COLS];   /* C between steps, where C itself holds what the result is added to */
+} workspace;
+_Static_assert(sizeof(workspace) <= KERN_SCRATCH_BYTES, "the workspace of a product must fit into a thread's scratch");
+
+/* ---- copying panels --------------------------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+/* to[d*width + i] = from[i][d] for d, i < 16. */
+static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
+    __m512 t[VF], u[VF];
+#pragma GCC unroll 16
+    for (int i = 0; i < VF; i++) t[i] = _mm512_loadu_ps(from[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < VF; i += 2) { /* pairs of rows */
+        u[i] = _mm512_unpacklo_ps(t[i], t[i + 1]);
+        u[i + 1] = _mm512_unpackhi_ps(t[i], t[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < VF; i += 4) { /* quads: t[i+j] has column j of every group of four */
+        t[i] = _mm512_shuffle_ps(u[i], u[i + 2], 0x44);
+        t[i + 1] = _mm512_shuffle_ps(u[i], u[i + 2], 0xee);
+        t[i + 2] = _mm512_shuffle_ps(u[i + 1], u[i + 3], 0x44);
+        t[i + 3] = _mm512_shuffle_ps(u[i + 1], u[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) { /* 4x4 transpose of 128-bit groups */
+        __m512 a = _mm512_shuffle_f32x4(t[j], t[j + 4], 0x88), b = _mm512_shuffle_f32x4(t[j], t[j + 4], 0xdd);
+        __m512 c = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0x88), d = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0xdd);
+        u[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+        u[j + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        u[j + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        u[j + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int d = 0; d < VF; d++) _mm512_storeu_ps(to + (size_t)d * width, u[d]);
+}
+#elif defined(__AVX2__)
+/* Columns d..d+7 of eight rows: to[i] for i < 8 is column i. */
+static inline void transpose8(__m256 to[8], const float *const from[8], size_t d) {
+    __m256 t[8], u[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* rows i and i+4 side by side, by halves of eight columns */
+        t[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[i] + d)), _mm_loadu_ps(from[i + 4] + d), 1);
+        t[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[i] + d + 4)), _mm_loadu_ps(from[i + 4] + d + 4), 1);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_unpacklo_ps(t[i], t[i + 1]);
+        u[i + 1] = _mm256_unpackhi_ps(t[i], t[i + 1]);
+        u[i + 2] = _mm256_unpacklo_ps(t[i + 2], t[i + 3]);
+        u[i + 3] = _mm256_unpackhi_ps(t[i + 2], t[i + 3]);
+        to[i] = _mm256_shuffle_ps(u[i], u[i + 2], 0x44);
+        to[i + 1] = _mm256_shuffle_ps(u[i], u[i + 2], 0xee);
+        to[i + 2] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0x44);
+        to[i + 3] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0xee);
+    }
+}
+
+static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
+    for (size_t d = 0; d < VF; d += 8) {
+        __m256 low[8], high[8];
+        transpose8(low, from, d);
+        transpose8(high, from + 8, d);
+        for (size_t i = 0; i < 8; i++) {
+            _mm256_storeu_ps(to + (d + i) * width, low[i]);
+            _mm256_storeu_ps(to + (d + i) * width + 8, high[i]);
+        }
+    }
+}
+#else
+static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
+    for (size_t d = 0; d < VF; d++)
+        for (int i = 0; i < VF; i++) to[d * width + (size_t)i] = from[i][d];
+}
+#endif
+
+/* Sixteen lanes of a panel from `lines` (1..16) lines along depth; the lanes beyond repeat the last line and are never used. Where width < 16
+ * a store runs into the next depth's place, which is written after it. */
+static void copy_along_depth(float *to, size_t width, const float *from, size_t ld, int lines, int depth) {
+    const float *line[VF];
+    for (int i = 0; i < VF; i++) line[i] = from + (size_t)kern_min(i, lines - 1) * ld;
+    int d = 0;
+    for (; d + VF <= depth; d += VF) {
+        transpose16(to + (size_t)d * width, width, line);
+        for (int i = 0; i < VF; i++) line[i] += VF;
+    }
+    for (int rest = 0; d < depth; d++, rest++)
+        for (int i = 0; i < VF; i++) to[(size_t)d * width + (size_t)i] = line[i][rest];
+}
+
+static void copy_across_depth(float *to, size_t width, const float *from, size_t ld, int lines, int depth) {
+    if (lines >= VF) {
+        for (int d = 0; d < depth; d++) vf_store(to + (size_t)d * width, vf_load(from + (size_t)d * ld));
+        return;
+    }
+    for (int d = 0; d < depth; d++) vf_store(to + (size_t)d * width, vf_load_n(from + (size_t)d * ld, lines, 0.0f));
+}
+
+/* to[(d - begin)*width + i] = element (line + i, d) for i < lines <= width, begin <= d < begin + depth. */
+static void copy_panel(float *to, int width, const operand *x, int line, int lines, int begin, int depth) {
+    for (int i = 0; i < lines; i += VF) {
+        int lanes = kern_min(VF, lines - i);
+        size_t first = (size_t)(line + i);
+        if (x->along_depth)
+            copy_along_depth(to + i, (size_t)width, x->ptr + first * x->ld + (size_t)begin, x->ld, lanes, depth);
+        else
+            copy_across_depth(to + i, (size_t)width, x->ptr + (size_t)begin * x->ld + first, x->ld, lanes, depth);
+    }
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct tile {
+    const float *a, *b; /* panels */
+    int depth, cols;    /* cols: of NR, that exist in C */
+    const float *from;  /* where the chains come from; NULL: zero */
+    float *to;
+    size_t from_ld, to_ld;
+    const float *bias; /* of the tile's first column, or NULL: none, or not the last step */
+    bool add;          /* to = to + chain */
+} tile;
+
+static inline vf load_lanes(const float *p, int n) { return n >= VF ? vf_load(p) : n > 0 ? vf_load_n(p, n, 0.0f) : vf_zero(); }
+static inline void store_lanes(float *p, vf x, int n) {
+    if (n >= VF)
+        vf_store(p, x);
+    else if (n > 0)
+        vf_store_n(p, x, n);
+}
+
+/* `rows` is a constant wherever this is called, so that the sums live in registers. */
+static inline __attribute__((always_inline)) void tile_run(const tile *t, const int rows) {
+    vf sum[MR][NV];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < NV; v++) sum[i][v] = t->from ? load_lanes(t->from + (size_t)i * t->from_ld + v * VF, t->cols - v * VF) : vf_zero();
+    const float *a = t->a, *b = t->b;
+    for (int d = 0; d < t->depth; d++, a += rows, b += NR) {
+        vf col[NV];
+        for (int v = 0; v < NV; v++) col[v] = vf_load(b + v * VF);
+#pragma GCC unroll 14
+        for (int i = 0; i < rows; i++) {
+            vf row = vf_set1(a[i]);
+            for (int v = 0; v < NV; v++) sum[i][v] = vf_fma(row, col[v], sum[i][v]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < NV; v++) {
+            int lanes = t->cols - v * VF;
+            float *to = t->to + (size_t)i * t->to_ld + v * VF;
+            vf y = sum[i][v];
+            if (t->bias) y = vf_add(y, load_lanes(t->bias + v * VF, lanes));
+            if (t->add) y = vf_add(load_lanes(to, lanes), y);
+            store_lanes(to, y, lanes);
+        }
+}
+
+#define TILE_FUNCTION(rows) static void tile_##rows(const tile *t) { tile_run(t, rows); }
+FOR_TILE_ROWS(TILE_FUNCTION)
+#define TILE_ENTRY(rows) tile_##rows,
+static void (*const tile_of_rows[MR + 1])(const tile *t) = {NULL, FOR_TILE_ROWS(TILE_ENTRY)};
+
+/* ---- one task --------------------------------------------------------------------------------------------------------------------- */
+
+/* A block of C: rows row .. row+rows-1, columns col .. col+cols-1. Its rows are dealt to panels evenly: 16 are 8 + 8, not 14 + 2. */
+typedef struct block {
+    int row, rows, col, cols, panels;
+} block;
+
+static block block_of(const product *p, int task) {
+    block b;
+    b.row = task / p->col_tasks * p->task_rows;
+    b.col = task % p->col_tasks * p->task_cols;
+    b.rows = kern_min(p->task_rows, p->rows - b.row);
+    b.cols = kern_min(p->task_cols, p->cols - b.col);
+    b.panels = (b.rows + MR - 1) / MR;
+    return b;
+}
+
+static int panel_begin(const block *b, int panel) { return (int)((int64_t)b->rows * panel / b->panels); }
+
+static void copy_row_panels(workspace *space, const product *p, const block *b, int begin, int depth) {
+    for (int panel = 0; panel < b->panels; panel++) {
+        int row = panel_begin(b, panel), rows = panel_begin(b, panel + 1) - row;
+        copy_panel(space->rows + (size_t)row * (size_t)depth, rows, &p->a, b->row + row, rows, begin, depth);
+    }
+}
+
+/* One step over depth of one column panel: fills in where the chains come from and go to, and runs its tiles. */
+static void run_column_panel(workspace *space, const product *p, const block *b, int col, int begin, int depth) {
+    const size_t ld = (size_t)p->cols;
+    bool first = begin == 0, last = begin + depth == p->depth, aside = p->start == ADDED;
+    float *c = p->c + (size_t)b->row * ld + (size_t)(b->col + col);
+    float *chains = aside ? space->chains + col : c;
+    size_t chains_ld = aside ? TASK_COLS : ld;
+    tile t = {
+        .b = space->cols,
+        .depth = depth,
+        .cols = kern_min(NR, b->cols - col),
+        .from_ld = chains_ld,
+        .to_ld = last ? ld : chains_ld,
+        .bias = last && p->bias ? p->bias + b->col + col : NULL,
+        .add = last && aside,
+    };
+    for (int panel = 0; panel < b->panels; panel++) {
+        int row = panel_begin(b, panel), rows = panel_begin(b, panel + 1) - row;
+        t.a = space->rows + (size_t)row * (size_t)depth;
+        t.from = first && p->start != FROM_C ? NULL : chains + (size_t)row * chains_ld;
+        t.to = (last ? c : chains) + (size_t)row * t.to_ld;
+        tile_of_rows[rows](&t);
+    }
+}
+
+static void product_task(const product *p, workspace *space, int task) {
+    block b = block_of(p, task);
+    for (int begin = 0; begin < p->depth; begin += DEPTH) {
+        int depth = kern_min(DEPTH, p->depth - begin);
+        copy_row_panels(space, p, &b, begin, depth);
+        for (int col = 0; col < b.cols; col += NR) {
+            copy_panel(space->cols, NR, &p->b, b.col + col, kern_min(NR, b.cols - col), begin, depth);
+            run_column_panel(space, p, &b, col, begin, depth);
+        }
+    }
+}
+
+typedef struct product_job {
+    const product *product;
+    kern_cpu_ctx *ctx;
+} product_job;
+
+static void run_task(void *arg, int task, int thread) {
+    const product_job *job = arg;
+    product_task(job->product, kern_scratch(job->ctx, thread), task);
+}
+
+static int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+/* Cuts C evenly into blocks as large as allowed, and the columns finer until every thread has a few, so that none waits long for another. */
+static int cut(product *p, int threads) {
+    int row_tasks = divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, NR);
+    p->task_rows = divide_up(p->rows, row_tasks);
+    int wanted = threads > 1 ? divide_up(4 * threads, row_tasks) : 1;
+    int per_task = kern_min(TASK_COLS / NR, divide_up(panels, wanted));
+    p->task_cols = divide_up(panels, divide_up(panels, per_task)) * NR;
+    p->col_tasks = divide_up(p->cols, p->task_cols);
+    return row_tasks * p->col_tasks;
+}
+
+/* No depth: the chain is its start. */
+static void run_empty(const product *p) {
+    if (p->start == FROM_C) return;
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; j < p->cols; j++) {
+            float *c = p->c + (size_t)i * (size_t)p->cols + (size_t)j;
+            float y = p->bias ? 0.0f + p->bias[j] : 0.0f;
+            *c = p->start == ADDED ? *c + y : y;
+        }
+}
+
+static void run_product(kern_cpu_ctx *ctx, product p) {
+    if (p.rows == 0 || p.cols == 0) return;
+    if (p.depth == 0) {
+        run_empty(&p);
+        return;
+    }
+    product_job job = {&p, ctx};
+    kern_pool_run(ctx->pool, cut(&p, ctx->threads), run_task, &job);
+}
+
+/* ---- the operations --------------------------------------------------------------------------------------------------------------- */
+
+void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const float *w, const float *bias, int m, int n, int k, bool accumulate) {
+    run_product(ctx, (product){
+                         .a = {x, (size_t)k, true},
+                         .b = {w, (size_t)k, true},
+                         .c = y,
+                         .bias = bias,
+                         .rows = m,
+                         .cols = n,
+                         .depth = k,
+                         .start = accumulate ? ADDED : FROM_ZERO,
+                     });
+}
+
+void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const float *w, int m, int n, int k, bool accumulate) {
+    run_product(ctx, (product){
+                         .a = {dy, (size_t)n, true},
+                         .b = {w, (size_t)k, false},
+                         .c = dx,
+                         .rows = m,
+                         .cols = k,
+                         .depth = n,
+                         .start = accumulate ? ADDED : FROM_ZERO,
+                     });
+}
+
+void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
+    run_product(ctx, (product){
+                         .a = {dy, (size_t)n, false},
+                         .b = {x, (size_t)k, false},
+                         .c = dw,
+                         .rows = n,
+                         .cols = k,
+                         .depth = m,
+                         .start = FROM_C,
+                     });
+}

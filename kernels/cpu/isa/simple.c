@@ -1,0 +1,261 @@
+/* The operations that are one pass over memory: rows by index, sums, AdamW, checksum.
+ *
+ * Work is cut into pieces whose size depends on the shape alone. Where pieces meet in one number (sumsq, checksum) each leaves its own part
+ * in memory and the parts are added in order; where they would meet in one element (bias_grad, embed_grad) the cut is by columns, and each
+ * task goes through all rows ascending. Loops are plain C: the compiler makes vectors of them, and no step depends on their width. */
+#include "kernels/cpu/isa/isa.h"
+
+enum {
+    CHUNK = 1 << 16,  /* elements of one task of an elementwise operation */
+    COLUMNS = 128,    /* columns of one task where rows must be taken in order */
+    SMALL = 1 << 14   /* elements below which a second thread costs more than it brings */
+};
+
+static int pieces(size_t n, size_t piece) { return (int)((n + piece - 1) / piece); }
+
+/* ---- rows by index ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct rows_job {
+    float *y;
+    const float *x;
+    const int32_t *index;
+    int m, k, rows; /* rows: of one task */
+} rows_job;
+
+static rows_job rows_job_of(float *y, const float *x, const int32_t *index, int m, int k) {
+    int rows = k > 0 ? SMALL / k : m;
+    return (rows_job){y, x, index, m, k, rows > 0 ? rows : 1};
+}
+
+static void gather_task(void *arg, int task, int thread) {
+    const rows_job *job = arg;
+    (void)thread;
+    size_t k = (size_t)job->k;
+    int end = kern_min(job->m, (task + 1) * job->rows);
+    for (int i = task * job->rows; i < end; i++) memcpy(job->y + (size_t)i * k, job->x + (size_t)job->index[i] * k, k * sizeof(float));
+}
+
+void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
+    rows_job job = rows_job_of(y, x, index, m, k);
+    kern_pool_run(ctx->pool, pieces((size_t)m, (size_t)job.rows), gather_task, &job);
+}
+
+static void scatter_task(void *arg, int task, int thread) {
+    const rows_job *job = arg;
+    (void)thread;
+    size_t k = (size_t)job->k;
+    int end = kern_min(job->m, (task + 1) * job->rows);
+    for (int i = task * job->rows; i < end; i++) memcpy(job->y + (size_t)job->index[i] * k, job->x + (size_t)i * k, k * sizeof(float));
+}
+
+void KERN_OP(rows_scatter)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
+    rows_job job = rows_job_of(y, x, index, m, k);
+    kern_pool_run(ctx->pool, pieces((size_t)m, (size_t)job.rows), scatter_task, &job);
+}
+
+/* ---- sums over rows, by columns --------------------------------------------------------------------------------------------------- */
+
+static void embed_grad_task(void *arg, int task, int thread) {
+    const rows_job *job = arg;
+    (void)thread;
+    size_t k = (size_t)job->k, begin = (size_t)task * COLUMNS, end = kern_min_size(k, begin + COLUMNS);
+    for (int i = 0; i < job->m; i++) {
+        float *to = job->y + (size_t)job->index[i] * k;
+        const float *from = job->x + (size_t)i * k;
+        for (size_t j = begin; j < end; j++) to[j] += from[j];
+    }
+}
+
+void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
+    rows_job job = rows_job_of(dtable, dy, ids, m, k);
+    kern_pool_run(ctx->pool, pieces((size_t)k, COLUMNS), embed_grad_task, &job);
+}
+
+static void bias_grad_task(void *arg, int task, int thread) {
+    const rows_job *job = arg;
+    (void)thread;
+    size_t n = (size_t)job->k, begin = (size_t)task * COLUMNS, end = kern_min_size(n, begin + COLUMNS);
+    for (int i = 0; i < job->m; i++) {
+        const float *from = job->x + (size_t)i * n;
+        for (size_t j = begin; j < end; j++) job->y[j] += from[j];
+    }
+}
+
+void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n) {
+    rows_job job = rows_job_of(dbias, dy, NULL, m, n);
+    kern_pool_run(ctx->pool, pieces((size_t)n, COLUMNS), bias_grad_task, &job);
+}
+
+/* ---- elementwise ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct elements_job {
+    float *y;
+    const float *x;
+    float alpha;
+    size_t n;
+} elements_job;
+
+static void add_task(void *arg, int task, int thread) {
+    const elements_job *job = arg;
+    (void)thread;
+    size_t end = kern_min_size(job->n, ((size_t)task + 1) * CHUNK);
+    for (size_t i = (size_t)task * CHUNK; i < end; i++) job->y[i] += job->x[i];
+}
+
+void KERN_OP(add)(kern_cpu_ctx *ctx, float *y, const float *x, size_t n) {
+    elements_job job = {y, x, 0, n};
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), add_task, &job);
+}
+
+static void scale_task(void *arg, int task, int thread) {
+    const elements_job *job = arg;
+    (void)thread;
+    size_t end = kern_min_size(job->n, ((size_t)task + 1) * CHUNK);
+    for (size_t i = (size_t)task * CHUNK; i < end; i++) job->y[i] *= job->alpha;
+}
+
+void KERN_OP(scale)(kern_cpu_ctx *ctx, float *x, float alpha, size_t n) {
+    elements_job job = {x, NULL, alpha, n};
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), scale_task, &job);
+}
+
+/* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct adamw_job {
+    float *param;
+    const float *grad;
+    float *m, *v;
+    size_t n;
+    float grad_scale, keep, new1, beta2, new2, inv_root_bias2, step, eps;
+} adamw_job;
+
+/* Scalars are worked out in double and rounded once. Per element, in this order, each step one float rounding:
+ *   g = grad*scale;  m += (1-beta1)*(g-m);  v = beta2*v + (1-beta2)*(g*g);
+ *   p = p*(1-lr*decay) - lr/bias1 * (m / (sqrt(v)*(1/sqrt(bias2)) + eps)),   bias_i = 1 - beta_i^step */
+static adamw_job adamw_job_of(float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
+    double bias1 = 1.0 - pow(args->beta1, (double)args->step), bias2 = 1.0 - pow(args->beta2, (double)args->step);
+    return (adamw_job){
+        .param = param,
+        .grad = grad,
+        .m = m,
+        .v = v,
+        .n = n,
+        .grad_scale = args->grad_scale,
+        .keep = (float)(1.0 - (double)args->lr * args->weight_decay),
+        .new1 = (float)(1.0 - (double)args->beta1),
+        .beta2 = args->beta2,
+        .new2 = (float)(1.0 - (double)args->beta2),
+        .inv_root_bias2 = (float)(1.0 / sqrt(bias2)),
+        .step = (float)(args->lr / bias1),
+        .eps = args->eps,
+    };
+}
+
+static void adamw_task(void *arg, int task, int thread) {
+    const adamw_job job = *(const adamw_job *)arg;
+    (void)thread;
+    size_t end = kern_min_size(job.n, ((size_t)task + 1) * CHUNK);
+    for (size_t i = (size_t)task * CHUNK; i < end; i++) {
+        float g = job.grad[i] * job.grad_scale;
+        float m = job.m[i] + job.new1 * (g - job.m[i]);
+        float v = job.beta2 * job.v[i] + job.new2 * (g * g);
+        job.m[i] = m;
+        job.v[i] = v;
+        job.param[i] = job.param[i] * job.keep - job.step * (m / (sqrtf(v) * job.inv_root_bias2 + job.eps));
+    }
+}
+
+void KERN_OP(adamw)(kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
+    adamw_job job = adamw_job_of(param, grad, m, v, n, args);
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), adamw_task, &job);
+}
+
+/* ---- sums to one number ----------------------------------------------------------------------------------------------------------- */
+
+enum { PARTS = 1 << 16 }; /* parts worked out before they are added up: they lie in the scratch of thread 0 */
+
+typedef struct sum_job {
+    const void *x;
+    kern_dtype dtype;
+    size_t n, begin; /* begin: of the first part */
+    void *parts;     /* double or uint64_t */
+} sum_job;
+
+enum { SUMSQ_PART = 4096 };
+
+/* Sixteen lanes by index mod 16, then lane i with i+8, +4, +2, +1. */
+static double sumsq_part(const float *x, size_t n) {
+    double lane[VF] = {0};
+    size_t whole = n / VF * VF;
+    for (size_t i = 0; i < whole; i += VF)
+        for (size_t j = 0; j < VF; j++) lane[j] += (double)x[i + j] * (double)x[i + j];
+    for (size_t i = whole; i < n; i++) lane[i - whole] += (double)x[i] * (double)x[i];
+    for (int half = VF / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0];
+}
+
+static void sumsq_task(void *arg, int task, int thread) {
+    const sum_job *job = arg;
+    (void)thread;
+    enum { PARTS_OF_TASK = CHUNK / SUMSQ_PART };
+    for (int i = 0; i < PARTS_OF_TASK; i++) {
+        size_t part = (size_t)task * PARTS_OF_TASK + (size_t)i, begin = job->begin + part * SUMSQ_PART;
+        if (begin >= job->n) return;
+        ((double *)job->parts)[part] = sumsq_part((const float *)job->x + begin, kern_min_size(job->n - begin, SUMSQ_PART));
+    }
+}
+
+double KERN_OP(sumsq)(kern_cpu_ctx *ctx, const float *x, size_t n) {
+    double sum = 0, *parts = kern_scratch(ctx, 0);
+    const size_t stride = (size_t)PARTS * SUMSQ_PART;
+    for (size_t begin = 0; begin < n; begin += stride) {
+        size_t count = kern_min_size(n - begin, stride);
+        sum_job job = {x, KERN_F32, n, begin, parts};
+        kern_pool_run(ctx->pool, pieces(count, CHUNK), sumsq_task, &job);
+        for (int i = 0; i < pieces(count, SUMSQ_PART); i++) sum += parts[i];
+    }
+    return sum;
+}
+
+/* The finaliser of SplitMix64 (Steele, Lea & Flood 2014) on the element's bits, its place added by the golden ratio step. */
+static inline uint64_t mix64(uint64_t bits, uint64_t i) {
+    uint64_t z = bits + (i + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+static uint64_t checksum_range(const void *x, kern_dtype dtype, size_t begin, size_t end) {
+    uint64_t sum = 0;
+    switch (kern_dtype_size(dtype)) {
+    case 4:
+        for (size_t i = begin; i < end; i++) sum += mix64(((const uint32_t *)x)[i], i);
+        break;
+    case 2:
+        for (size_t i = begin; i < end; i++) sum += mix64(((const uint16_t *)x)[i], i);
+        break;
+    default:
+        for (size_t i = begin; i < end; i++) sum += mix64(((const uint8_t *)x)[i], i);
+    }
+    return sum;
+}
+
+static void checksum_task(void *arg, int task, int thread) {
+    const sum_job *job = arg;
+    (void)thread;
+    size_t begin = job->begin + (size_t)task * CHUNK;
+    ((uint64_t *)job->parts)[task] = checksum_range(job->x, job->dtype, begin, kern_min_size(job->n, begin + CHUNK));
+}
+
+uint64_t KERN_OP(checksum)(kern_cpu_ctx *ctx, const void *x, kern_dtype dtype, size_t n) {
+    uint64_t sum = 0, *parts = kern_scratch(ctx, 0);
+    const size_t stride = (size_t)PARTS * CHUNK;
+    for (size_t begin = 0; begin < n; begin += stride) {
+        size_t count = kern_min_size(n - begin, stride);
+        sum_job job = {x, dtype, n, begin, parts};
+        kern_pool_run(ctx->pool, pieces(count, CHUNK), checksum_task, &job);
+        for (int i = 0; i < pieces(count, CHUNK); i++) sum += parts[i];
+    }
+    return sum;
+}
