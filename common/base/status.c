@@ -47,8 +47,8 @@ void rlf_error_context(const char *fmt, ...) {
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (n < 0) return;
-    size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
-    snprintf(text + used, sizeof text - used, ": %s", t_message);
+    size_t used = (size_t)n < sizeof text / 2 ? (size_t)n : sizeof text / 2;
+    snprintf(text + used, sizeof text - used, ": %.*s", (int)(sizeof text - used - 3), t_message);
     memcpy(t_message, text, sizeof text);
 }
 

@@ -1,0 +1,348 @@
+/* MPI behind transport.h. Messages use one communicator (tag = message type), raw buffers another, so that neither matches the other. */
+#include "common/msg/transport.h"
+
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "common/base/clock.h"
+
+enum { PIECE_BYTES = 64 << 20, SLEEP_MIN_US = 20, SLEEP_MAX_US = 1000, BULK_TAG = 1 };
+
+/* A message on its way out: MPI reads `bytes` until the request completes. */
+typedef struct outgoing {
+    MPI_Request request;
+    rlf_str bytes;
+} outgoing;
+
+struct rlf_transport {
+    MPI_Comm messages, bulk;
+    int rank, size, local_rank, local_size;
+    outgoing *out;
+    size_t n_out, cap_out;
+    rlf_str spare; /* the memory of the last completed send */
+    float *scratch;
+    size_t scratch_n;
+};
+
+static rlf_status mpi_failed(int code, const char *operation) {
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int n = 0;
+    MPI_Error_string(code, text, &n);
+    return RLF_RAISE(PEER, "%s failed: %s", operation, text);
+}
+
+#define MPI_TRY(call)                                              \
+    do {                                                           \
+        int code_ = (call);                                        \
+        if (code_ != MPI_SUCCESS) {                                \
+            status = mpi_failed(code_, #call);                     \
+            goto out;                                              \
+        }                                                          \
+    } while (0)
+
+/* Sleeps longer the longer nothing came. */
+static void back_off(int64_t *us) {
+    rlf_sleep_us(*us);
+    *us = *us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : *us * 2;
+}
+
+static rlf_status find_local_ranks(rlf_transport *t) {
+    rlf_status status = RLF_OK;
+    MPI_Comm node;
+    MPI_TRY(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, t->rank, MPI_INFO_NULL, &node));
+    MPI_Comm_rank(node, &t->local_rank);
+    MPI_Comm_size(node, &t->local_size);
+    MPI_Comm_free(&node);
+out:
+    return status;
+}
+
+rlf_status rlf_transport_new(rlf_transport **out, int *argc, char ***argv) {
+    rlf_status status = RLF_OK;
+    rlf_transport *t = rlf_calloc(1, sizeof *t);
+    int started = 0, provided = 0;
+    prctl(PR_SET_TIMERSLACK, 1000); /* short sleeps shall be short */
+    MPI_Initialized(&started);
+    if (!started) MPI_TRY(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_TRY(MPI_Comm_rank(MPI_COMM_WORLD, &t->rank));
+    MPI_TRY(MPI_Comm_size(MPI_COMM_WORLD, &t->size));
+    MPI_TRY(MPI_Comm_dup(MPI_COMM_WORLD, &t->messages));
+    MPI_TRY(MPI_Comm_dup(MPI_COMM_WORLD, &t->bulk));
+    RLF_TRY(find_local_ranks(t));
+    *out = t;
+    return RLF_OK;
+out:
+    free(t);
+    return status;
+}
+
+/* Drops finished sends. */
+static void reap_sends(rlf_transport *t) {
+    size_t kept = 0;
+    for (size_t i = 0; i < t->n_out; i++) {
+        int done = 0;
+        MPI_Test(&t->out[i].request, &done, MPI_STATUS_IGNORE);
+        if (!done) {
+            t->out[kept++] = t->out[i];
+            continue;
+        }
+        rlf_str_clean_up(&t->spare);
+        t->spare = t->out[i].bytes;
+    }
+    t->n_out = kept;
+}
+
+void rlf_transport_poll(rlf_transport *t) { reap_sends(t); }
+
+/* Waits until the request is done or the deadline has passed; *done tells which. */
+static rlf_status wait_request(rlf_transport *t, MPI_Request *request, int64_t deadline_ms, bool *done) {
+    rlf_status status = RLF_OK;
+    int64_t us = SLEEP_MIN_US;
+    for (;;) {
+        int flag = 0;
+        MPI_TRY(MPI_Test(request, &flag, MPI_STATUS_IGNORE));
+        *done = flag;
+        if (flag || rlf_now_ms() > deadline_ms) break;
+        reap_sends(t);
+        back_off(&us);
+    }
+out:
+    return status;
+}
+
+void rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
+    int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
+    while (t->n_out && rlf_now_ms() < deadline) {
+        reap_sends(t);
+        if (t->n_out) back_off(&us);
+    }
+    MPI_Request barrier;
+    bool together = false;
+    if (MPI_Ibarrier(t->bulk, &barrier) != MPI_SUCCESS || wait_request(t, &barrier, deadline, &together) != RLF_OK || !together)
+        rlf_transport_abort(t, 1);
+    MPI_Comm_free(&t->messages);
+    MPI_Comm_free(&t->bulk);
+    for (size_t i = 0; i < t->n_out; i++) rlf_str_clean_up(&t->out[i].bytes);
+    rlf_str_clean_up(&t->spare);
+    free(t->out);
+    free(t->scratch);
+    free(t);
+    MPI_Finalize();
+}
+
+void rlf_transport_abort(rlf_transport *t, int exit_status) {
+    (void)t;
+    MPI_Abort(MPI_COMM_WORLD, exit_status);
+    _Exit(exit_status);
+}
+
+int rlf_transport_rank(const rlf_transport *t) { return t->rank; }
+int rlf_transport_size(const rlf_transport *t) { return t->size; }
+int rlf_transport_local_size(const rlf_transport *t) { return t->local_size; }
+int rlf_transport_local_rank(const rlf_transport *t) { return t->local_rank; }
+
+/* ---- messages --------------------------------------------------------------------------------------------------------------------- */
+
+rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void *record) {
+    rlf_status status = RLF_OK;
+    reap_sends(t);
+    outgoing o = {.bytes = t->spare};
+    t->spare = (rlf_str){0};
+    rlf_str_reset(&o.bytes);
+    rlf_message_encode(type, record, &o.bytes);
+    if (o.bytes.len > RLF_MSG_MAX_BYTES)
+        RLF_FAIL(LIMIT, "message %s to rank %d: %zu bytes, at most %d allowed", rlf_message_name((int)type), to, o.bytes.len, RLF_MSG_MAX_BYTES);
+    MPI_TRY(MPI_Isend(o.bytes.ptr, (int)o.bytes.len, MPI_BYTE, to, (int)type, t->messages, &o.request));
+    t->out = rlf_grow(t->out, t->n_out, &t->cap_out, sizeof *t->out);
+    t->out[t->n_out++] = o;
+    return RLF_OK;
+out:
+    rlf_str_clean_up(&o.bytes);
+    return status;
+}
+
+/* Takes a message that has arrived, if one has. */
+static rlf_status take_message(rlf_transport *t, rlf_received *m, bool *got) {
+    rlf_status status = RLF_OK;
+    int flag = 0, n = 0;
+    MPI_Message handle;
+    MPI_Status info;
+    MPI_TRY(MPI_Improbe(MPI_ANY_SOURCE, MPI_ANY_TAG, t->messages, &flag, &handle, &info));
+    *got = flag;
+    if (!flag) goto out;
+    MPI_TRY(MPI_Get_count(&info, MPI_BYTE, &n));
+    rlf_str_reset(&m->bytes);
+    if (m->bytes.cap < (size_t)n + 1) {
+        m->bytes.ptr = rlf_realloc(m->bytes.ptr, (size_t)n + 1, 1);
+        m->bytes.cap = (size_t)n + 1;
+    }
+    MPI_TRY(MPI_Mrecv(m->bytes.ptr, n, MPI_BYTE, &handle, MPI_STATUS_IGNORE));
+    m->bytes.len = (size_t)n;
+    m->bytes.ptr[n] = '\0';
+    m->from = info.MPI_SOURCE;
+    m->type = (rlf_message_type)info.MPI_TAG;
+out:
+    return status;
+}
+
+rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *got) {
+    rlf_status status = RLF_OK;
+    int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
+    for (;;) {
+        RLF_TRY(take_message(t, m, got));
+        if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
+        reap_sends(t);
+        back_off(&us);
+    }
+out:
+    return status;
+}
+
+/* ---- raw buffers ------------------------------------------------------------------------------------------------------------------ */
+
+static int piece_size(size_t bytes, size_t at) { return (int)(bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES); }
+
+static rlf_status wait_bulk(rlf_transport *t, MPI_Request *request, int64_t deadline, const char *verb, int peer, size_t at, size_t bytes, const char *what) {
+    bool done = false;
+    rlf_status status = wait_request(t, request, deadline, &done);
+    if (status == RLF_OK && !done)
+        status = RLF_RAISE(TIMEOUT, "deadline passed while %s rank %d: %s (byte %zu of %zu)", verb, peer, what, at, bytes);
+    return status;
+}
+
+rlf_status rlf_bulk_send_many(rlf_transport *t, const int *to, size_t n, const void *data, size_t bytes, int timeout_ms, const char *what) {
+    rlf_status status = RLF_OK;
+    int64_t deadline = rlf_now_ms() + timeout_ms;
+    MPI_Request *requests = rlf_calloc(n, sizeof *requests);
+    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+        for (size_t i = 0; i < n; i++) {
+            requests[i] = MPI_REQUEST_NULL;
+            if (to[i] != t->rank)
+                MPI_TRY(MPI_Isend((const char *)data + at, piece_size(bytes, at), MPI_BYTE, to[i], BULK_TAG, t->bulk, &requests[i]));
+        }
+        for (size_t i = 0; i < n; i++) RLF_TRY(wait_bulk(t, &requests[i], deadline, "sending to", to[i], at, bytes, what));
+    }
+out:
+    free(requests);
+    return status;
+}
+
+rlf_status rlf_bulk_send(rlf_transport *t, int to, const void *data, size_t bytes, int timeout_ms, const char *what) {
+    return rlf_bulk_send_many(t, &to, 1, data, bytes, timeout_ms, what);
+}
+
+rlf_status rlf_bulk_receive(rlf_transport *t, int from, void *data, size_t bytes, int timeout_ms, const char *what) {
+    rlf_status status = RLF_OK;
+    int64_t deadline = rlf_now_ms() + timeout_ms;
+    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+        MPI_Request request;
+        MPI_TRY(MPI_Irecv((char *)data + at, piece_size(bytes, at), MPI_BYTE, from, BULK_TAG, t->bulk, &request));
+        RLF_TRY(wait_bulk(t, &request, deadline, "receiving from", from, at, bytes, what));
+    }
+out:
+    return status;
+}
+
+/* ---- collectives in rank order ---------------------------------------------------------------------------------------------------- */
+
+void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end) {
+    size_t blocks = (n + 15) / 16;
+    *begin = blocks * (size_t)i / (size_t)count * 16;
+    *end = i == count - 1 ? n : blocks * (size_t)(i + 1) / (size_t)count * 16;
+}
+
+static float *scratch_of(rlf_transport *t, size_t n) {
+    if (t->scratch_n < n) {
+        t->scratch = rlf_realloc(t->scratch, n, sizeof *t->scratch);
+        t->scratch_n = n;
+    }
+    return t->scratch;
+}
+
+/* What this rank exchanges with one peer. */
+typedef struct exchange {
+    float *send, *receive;
+    size_t send_n, receive_n;
+} exchange;
+
+static rlf_status exchange_all(rlf_transport *t, int first, int count, const exchange *with, int timeout_ms, const char *what) {
+    rlf_status status = RLF_OK;
+    int64_t deadline = rlf_now_ms() + timeout_ms;
+    MPI_Request *requests = rlf_calloc((size_t)count * 2, sizeof *requests);
+    for (int i = 0; i < 2 * count; i++) requests[i] = MPI_REQUEST_NULL;
+    for (int i = 0; i < count; i++) {
+        if (first + i == t->rank) continue;
+        if (with[i].send_n > INT32_MAX || with[i].receive_n > INT32_MAX) RLF_FAIL(LIMIT, "%s: a shard of over 2^31 elements", what);
+        MPI_TRY(MPI_Irecv(with[i].receive, (int)with[i].receive_n, MPI_FLOAT, first + i, BULK_TAG, t->bulk, &requests[i]));
+        MPI_TRY(MPI_Isend(with[i].send, (int)with[i].send_n, MPI_FLOAT, first + i, BULK_TAG, t->bulk, &requests[count + i]));
+    }
+    for (int i = 0; i < 2 * count; i++)
+        RLF_TRY(wait_bulk(t, &requests[i], deadline, i < count ? "receiving from" : "sending to", first + i % count, 0, 0, what));
+out:
+    free(requests);
+    return status;
+}
+
+rlf_status rlf_reduce_scatter(rlf_transport *t, int first, int count, float *x, size_t n, int timeout_ms) {
+    if (count == 1) return RLF_OK;
+    rlf_status status = RLF_OK;
+    int me = t->rank - first;
+    size_t begin, end;
+    rlf_shard(n, count, me, &begin, &end);
+    size_t mine = end - begin;
+    float *parts = scratch_of(t, mine * (size_t)count);
+    exchange *with = rlf_calloc((size_t)count, sizeof *with);
+    for (int i = 0; i < count; i++) {
+        size_t b, e;
+        rlf_shard(n, count, i, &b, &e);
+        with[i] = (exchange){x + b, parts + mine * (size_t)i, e - b, mine};
+    }
+    RLF_TRY(exchange_all(t, first, count, with, timeout_ms, "gradient reduce-scatter"));
+    memcpy(parts + mine * (size_t)me, x + begin, mine * sizeof *x);
+    for (size_t j = 0; j < mine; j++) {
+        float sum = parts[j];
+        for (int i = 1; i < count; i++) sum += parts[mine * (size_t)i + j];
+        x[begin + j] = sum;
+    }
+out:
+    free(with);
+    return status;
+}
+
+rlf_status rlf_all_gather(rlf_transport *t, int first, int count, float *x, size_t n, int timeout_ms) {
+    if (count == 1) return RLF_OK;
+    size_t begin, end;
+    rlf_shard(n, count, t->rank - first, &begin, &end);
+    exchange *with = rlf_calloc((size_t)count, sizeof *with);
+    for (int i = 0; i < count; i++) {
+        size_t b, e;
+        rlf_shard(n, count, i, &b, &e);
+        with[i] = (exchange){x + begin, x + b, end - begin, e - b};
+    }
+    rlf_status status = exchange_all(t, first, count, with, timeout_ms, "weight all-gather");
+    free(with);
+    return status;
+}
+
+rlf_status rlf_all_reduce(rlf_transport *t, int first, int count, double *x, size_t n, int timeout_ms) {
+    if (count == 1) return RLF_OK;
+    rlf_status status = RLF_OK;
+    size_t floats = n * 2; /* doubles travel as pairs of floats' bytes */
+    double *all = rlf_calloc(n * (size_t)count, sizeof *all);
+    exchange *with = rlf_calloc((size_t)count, sizeof *with);
+    for (int i = 0; i < count; i++) with[i] = (exchange){(float *)x, (float *)(all + n * (size_t)i), floats, floats};
+    RLF_TRY(exchange_all(t, first, count, with, timeout_ms, "all-reduce of sums"));
+    memcpy(all + n * (size_t)(t->rank - first), x, n * sizeof *x);
+    for (size_t j = 0; j < n; j++) {
+        x[j] = all[j];
+        for (int i = 1; i < count; i++) x[j] += all[n * (size_t)i + j];
+    }
+out:
+    free(with);
+    free(all);
+    return status;
+}

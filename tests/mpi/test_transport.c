@@ -1,0 +1,153 @@
+/* Transport under MPI, at any number of ranks. Each case ends in a vote over all ranks before the verdict is acted on, so that no rank is left
+ * waiting in a collective. */
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/msg/transport.h"
+
+static rlf_transport *g_t;
+
+/* Every rank sends `count` numbered messages to every rank; each must arrive once, in order per sender. */
+static bool messages_keep_their_order_per_sender(void) {
+    enum { COUNT = 200 };
+    int size = rlf_transport_size(g_t);
+    int64_t *next = rlf_calloc((size_t)size, sizeof *next);
+    bool ok = true;
+    for (int64_t i = 0; i < COUNT; i++)
+        for (int to = 0; to < size; to++) {
+            rlf_control c = {.kind = RLF_CONTROL_READY, .value = i, .text = rlf_slice_of("hello")};
+            ok &= rlf_send(g_t, to, RLF_MSG_CONTROL, &c) == RLF_OK;
+        }
+    rlf_received m = {0};
+    rlf_arena arena = {0};
+    for (int left = COUNT * size; ok && left; left--) {
+        bool got = false;
+        rlf_control c;
+        ok &= rlf_receive(g_t, &m, 20000, &got) == RLF_OK && got;
+        ok = ok && rlf_message_decode(m.type, m.bytes.ptr, m.bytes.len, m.from, &arena, &c) == RLF_OK;
+        ok = ok && c.value == next[m.from]++ && rlf_slice_eq(c.text, "hello");
+        rlf_arena_reset(&arena);
+    }
+    rlf_str_clean_up(&m.bytes);
+    rlf_arena_clean_up(&arena);
+    free(next);
+    return ok;
+}
+
+static bool receive_returns_when_nothing_comes(void) {
+    rlf_received m = {0};
+    bool got = true;
+    int64_t start = rlf_now_ms();
+    bool ok = rlf_receive(g_t, &m, 50, &got) == RLF_OK && !got && rlf_now_ms() - start >= 50;
+    rlf_str_clean_up(&m.bytes);
+    return ok;
+}
+
+static bool idle_rank_uses_little_cpu(void) {
+    rlf_received m = {0};
+    bool got = false;
+    clock_t before = clock();
+    bool ok = rlf_receive(g_t, &m, 500, &got) == RLF_OK && !got;
+    double cpu_s = (double)(clock() - before) / CLOCKS_PER_SEC;
+    rlf_str_clean_up(&m.bytes);
+    return ok && cpu_s < 0.25; /* half a spin: catches a busy loop, not a slow machine */
+}
+
+/* A ring of 100 MiB would be slow here; 70 MiB crosses the piece boundary once. */
+static bool bulk_arrives_whole(void) {
+    size_t n = (70u << 20) + 12345;
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    if (size == 1) return true;
+    unsigned char *data = rlf_calloc(n, 1);
+    bool ok = true;
+    if (rank == 0) {
+        int to[64];
+        for (int i = 0; i < size; i++) to[i] = i;
+        for (size_t i = 0; i < n; i++) data[i] = (unsigned char)(i * 31 + i / 255);
+        ok = rlf_bulk_send_many(g_t, to, (size_t)size, data, n, 60000, "test") == RLF_OK;
+    } else {
+        ok = rlf_bulk_receive(g_t, 0, data, n, 60000, "test") == RLF_OK;
+        for (size_t i = 0; ok && i < n; i++) ok = data[i] == (unsigned char)(i * 31 + i / 255);
+    }
+    free(data);
+    return ok;
+}
+
+static bool late_bulk_names_rank_and_operation(void) {
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    if (size == 1 || rank != size - 1) return true;
+    char byte;
+    rlf_status status = rlf_bulk_receive(g_t, 0, &byte, 1, 30, "weights version 7");
+    return status == RLF_TIMEOUT && strstr(rlf_error_message(), "rank 0") && strstr(rlf_error_message(), "weights version 7");
+}
+
+static float element(int rank, size_t i) { return (float)((i * 2654435761u + (unsigned)rank * 97u) % 1000u) * 0.001f; }
+
+static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) {
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    bool ok = true;
+    for (size_t n = 1; n < 5000 && ok; n = n * 3 + 5) {
+        float *x = rlf_calloc(n, sizeof *x);
+        for (size_t i = 0; i < n; i++) x[i] = element(rank, i);
+        ok &= rlf_reduce_scatter(g_t, 0, size, x, n, 20000) == RLF_OK;
+        ok &= rlf_all_gather(g_t, 0, size, x, n, 20000) == RLF_OK;
+        for (size_t i = 0; i < n && ok; i++) {
+            float sum = element(0, i);
+            for (int r = 1; r < size; r++) sum += element(r, i);
+            ok = memcmp(&sum, &x[i], sizeof sum) == 0;
+        }
+        free(x);
+    }
+    return ok;
+}
+
+static bool all_reduce_adds_on_every_rank(void) {
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    double x[2] = {rank + 1, 0.25};
+    bool ok = rlf_all_reduce(g_t, 0, size, x, 2, 20000) == RLF_OK;
+    return ok && x[0] == size * (size + 1) / 2 && x[1] == 0.25 * size;
+}
+
+static bool shards_cover_everything_once(void) {
+    for (size_t n = 0; n < 200; n++)
+        for (int count = 1; count < 9; count++) {
+            size_t at = 0, b, e;
+            for (int i = 0; i < count; i++) {
+                rlf_shard(n, count, i, &b, &e);
+                if (b != at || e < b) return false;
+                at = e;
+            }
+            if (at != n) return false;
+        }
+    return true;
+}
+
+int main(int argc, char **argv) {
+    static const struct { const char *name; bool (*run)(void); } cases[] = {
+        {"messages_keep_their_order_per_sender", messages_keep_their_order_per_sender},
+        {"receive_returns_when_nothing_comes", receive_returns_when_nothing_comes},
+        {"idle_rank_uses_little_cpu", idle_rank_uses_little_cpu},
+        {"bulk_arrives_whole", bulk_arrives_whole},
+        {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
+        {"all_reduce_adds_on_every_rank", all_reduce_adds_on_every_rank},
+        {"shards_cover_everything_once", shards_cover_everything_once},
+        {"late_bulk_names_rank_and_operation", late_bulk_names_rank_and_operation}, /* last: leaves a receive open */
+    };
+    if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK) {
+        fprintf(stderr, "%s\n", rlf_error_message());
+        return 1;
+    }
+    int failed = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int mine = cases[i].run(), all = 0;
+        MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+        if (!mine) fprintf(stderr, "rank %d: %s: %s\n", rlf_transport_rank(g_t), cases[i].name, rlf_error_message());
+        if (rlf_transport_rank(g_t) == 0) printf("%s %s\n", all ? "ok  " : "FAIL", cases[i].name);
+        failed += !all;
+    }
+    rlf_transport_destroy(g_t, 10000);
+    return failed != 0;
+}
