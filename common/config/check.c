@@ -1,0 +1,110 @@
+/* The rules between keys (keys.h): each is one line that names a key, what it must be, and why. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/config/keys.h"
+
+static void place(const char *label, int line, char *out, size_t size) {
+    if (line > 0) snprintf(out, size, "%.300s:%d", label, line);
+    else snprintf(out, size, "%.300s", line < 0 ? "command line" : label);
+}
+
+static rlf_status fail(const rlf_config_origin *origin, const char *name, const char *fmt, ...) RLF_PRINTF(3, 4) RLF_MUST_USE;
+static rlf_status fail(const rlf_config_origin *origin, const char *name, const char *fmt, ...) {
+    char where[320], text[400];
+    const rlf_key *key = rlf_key_find(rlf_config_keys, rlf_config_key_count, name);
+    place(origin->label, key ? origin->lines[key - rlf_config_keys] : 0, where, sizeof where);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return RLF_RAISE(INVALID, "%s: key '%s': %s", where, name, text);
+}
+
+static rlf_status require(const rlf_config_origin *origin, const char *value, const char *name, const char *why) {
+    return *value ? RLF_OK : fail(origin, name, "required: %s", why);
+}
+
+static rlf_status check_required(const rlf_config *c, const rlf_config_origin *o) {
+    rlf_status status = RLF_OK;
+    RLF_TRY(require(o, c->mode, "mode", "one of rl, sft, eval"));
+    RLF_TRY(require(o, c->output, "output", "the run folder"));
+    RLF_TRY(require(o, c->model.path, "model.path", "the checkpoint folder to start from"));
+    if (strcmp(c->mode, "eval") == 0) RLF_TRY(require(o, c->data.eval, "data.eval", "the rows to evaluate (mode eval)"));
+    else RLF_TRY(require(o, c->data.train, "data.train", "the rows to train on (mode rl or sft)"));
+out:
+    return status;
+}
+
+static rlf_status check_ranks(const rlf_config *c, const rlf_config_origin *o) {
+    bool generates = strcmp(c->mode, "sft") != 0 || *c->data.eval;
+    if (generates && c->ranks.rollout < 1) return fail(o, "ranks.rollout", "expected at least 1, since answers are generated");
+    if (generates && c->ranks.tool < 1) return fail(o, "ranks.tool", "expected at least 1, since answers are scored there");
+    return RLF_OK;
+}
+
+static rlf_status check_lengths(const rlf_config *c, const rlf_config_origin *o) {
+    if (c->episode.max_tokens <= c->episode.max_prompt_tokens)
+        return fail(o, "episode.max_tokens", "expected more than episode.max_prompt_tokens (%lld), found %lld",
+                    (long long)c->episode.max_prompt_tokens, (long long)c->episode.max_tokens);
+    if (c->train.micro_tokens < c->episode.max_tokens)
+        return fail(o, "train.micro_tokens", "expected at least episode.max_tokens (%lld), found %lld", (long long)c->episode.max_tokens,
+                    (long long)c->train.micro_tokens);
+    int64_t page = c->rollout.page_size, pages = (c->episode.max_tokens + page - 1) / page;
+    if (page % 16) return fail(o, "rollout.page_size", "expected a multiple of 16, found %lld", (long long)page);
+    if (c->rollout.cache_tokens < pages * page)
+        return fail(o, "rollout.cache_tokens", "expected at least %lld, one episode of episode.max_tokens in whole pages, found %lld",
+                    (long long)(pages * page), (long long)c->rollout.cache_tokens);
+    return RLF_OK;
+}
+
+static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *o) {
+    if (c->algorithm.dual_clip != 0 && c->algorithm.dual_clip <= 1)
+        return fail(o, "algorithm.dual_clip", "expected 0 (off) or more than 1, found %g", c->algorithm.dual_clip);
+    if (strcmp(c->mode, "rl") == 0 && c->sampling.temperature == 0)
+        return fail(o, "sampling.temperature", "expected more than 0 in mode rl: greedy samples of a group are all the same");
+    if (strcmp(c->mode, "rl") == 0 && c->train.updates > c->train.prompts * c->algorithm.group)
+        return fail(o, "train.updates", "expected at most train.prompts * algorithm.group (%lld), found %lld",
+                    (long long)(c->train.prompts * c->algorithm.group), (long long)c->train.updates);
+    return RLF_OK;
+}
+
+/* ---- tools ------------------------------------------------------------------------------------------------------------------------ */
+
+static rlf_status tool_fail(const rlf_config_origin *o, size_t i, const char *key, const char *text) {
+    char where[320];
+    place(o->label, o->tool_lines[i], where, sizeof where);
+    return RLF_RAISE(INVALID, "%s: key 'tools.%zu.%s': %s", where, i, key, text);
+}
+
+static bool is_tool_name(const char *name) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t n = strlen(name);
+    return n > 0 && n <= 64 && strspn(name, allowed) == n;
+}
+
+static rlf_status check_tool(const rlf_config *c, const rlf_config_origin *o, size_t i) {
+    const rlf_tool_config *t = &c->tools[i];
+    if (!*t->name) return tool_fail(o, i, "name", "required: what the model calls");
+    if (!is_tool_name(t->name)) return tool_fail(o, i, "name", "expected at most 64 letters, digits, _ or -");
+    if (!*t->kind) return tool_fail(o, i, "kind", "required: one of index, calculator");
+    if (strcmp(t->kind, "index") == 0 && !*t->path) return tool_fail(o, i, "path", "required for kind index: the file made by `rlf index`");
+    if (t->latency_p99_ms > 0 && t->latency_median_ms <= 0) return tool_fail(o, i, "latency.median_ms", "required where latency.p99_ms is set");
+    if (t->latency_p99_ms > 0 && t->latency_p99_ms < t->latency_median_ms)
+        return tool_fail(o, i, "latency.p99_ms", "expected at least latency.median_ms");
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(c->tools[j].name, t->name) == 0) return tool_fail(o, i, "name", "another tool has the same name");
+    return RLF_OK;
+}
+
+rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *origin) {
+    rlf_status status = RLF_OK;
+    RLF_TRY(check_required(config, origin));
+    RLF_TRY(check_ranks(config, origin));
+    RLF_TRY(check_lengths(config, origin));
+    RLF_TRY(check_algorithm(config, origin));
+    for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(check_tool(config, origin, i));
+out:
+    return status;
+}
