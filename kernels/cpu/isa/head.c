@@ -1,0 +1,373 @@
+/* The head: log-prob, entropy and their gradient, and sampling, under temperature, top-k and top-p.
+ *
+ * One row of logits is described once (row_open) for all three, which is why a sampled token's log-prob has the bits of kern_logprob:
+ *
+ *   z = logits * (1/temperature); maximum over all z; e[j] = exp(z[j] - maximum)
+ *   kept: z[j] > threshold, or z[j] == threshold and j <= threshold_id
+ *   sum of kept e, and of kept e*(z - maximum), in 16 lanes by j mod 16, fixed tree
+ *   log p(j) = (z[j] - maximum) - log(sum)
+ *
+ * The kept set. Tokens are ordered by (z descending, id ascending). top_k keeps a prefix of that order; top_p then the shortest prefix whose
+ * share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Mass is counted in integers,
+ * trunc(e * 2^40), so it does not depend on the order of addition and a radix selection finds the prefix without sorting. */
+#include <assert.h>
+
+#include "common/base/rng.h"
+#include "kernels/cpu/isa/isa.h"
+
+enum {
+    SAMPLE_BLOCK = 256,  /* ids in one partial sum of the sampler */
+    MAX_VOCAB = 1 << 19, /* ids are compared as floats, exact below 2^24; scratch holds 3 arrays of them */
+    CHUNK = 64           /* ids in one maximum of the top-k prefilter */
+};
+
+typedef struct head_row {
+    const float *logits;
+    int v;
+    float inverse_t, maximum, threshold;
+    int threshold_id;
+    float sum, weighted; /* of kept e and e*(z - maximum) */
+    float log_sum;
+} head_row;
+
+static inline float load_z(const head_row *row, int id) { return row->logits[id] * row->inverse_t; }
+
+/* z of ids i..i+15; past the end -inf, whose e is 0. */
+static inline vf load_z16(const head_row *row, int i) {
+    const int n = row->v - i;
+    return vf_mul(n >= VF ? vf_load(row->logits + i) : vf_load_n(row->logits + i, n, -INFINITY), vf_set1(row->inverse_t));
+}
+
+static inline bool is_kept(const head_row *row, int id) {
+    const float z = load_z(row, id);
+    return z > row->threshold || (z == row->threshold && id <= row->threshold_id);
+}
+
+/* x where ids i..i+15 with these z are kept, else 0. */
+static inline vf keep16(const head_row *row, vf z, int i, vf x) {
+    const vf t = vf_set1(row->threshold), ids = vf_add(vf_iota(), vf_set1((float)i));
+    vf tied = vf_select_lt(vf_set1((float)row->threshold_id), ids, vf_zero(), x);
+    return vf_select_lt(z, t, vf_zero(), vf_select_lt(t, z, x, tied));
+}
+
+/* e of ids i..i+15, 0 where not kept. */
+static inline vf kept_e16(const head_row *row, int i) {
+    const vf z = load_z16(row, i);
+    return keep16(row, z, i, vf_exp(vf_sub(z, vf_set1(row->maximum))));
+}
+
+/* z - maximum, bounded below where e is 0 anyway, so that e times it is never 0 times infinity. */
+static inline vf bounded_shift(const head_row *row, vf z) { return vf_max(vf_sub(z, vf_set1(row->maximum)), vf_set1(-1000.0f)); }
+
+static float row_maximum(const head_row *row) {
+    vf top = vf_set1(-INFINITY);
+    for (int i = 0; i < row->v; i += VF) top = vf_max(load_z16(row, i), top);
+    return vf_hmax(top);
+}
+
+static void row_sums(head_row *row) {
+    const bool all = row->threshold == -INFINITY;
+    vf sum = vf_zero(), weighted = vf_zero();
+    for (int i = 0; i < row->v; i += VF) {
+        const vf z = load_z16(row, i), shift = bounded_shift(row, z);
+        vf e = vf_exp(vf_sub(z, vf_set1(row->maximum)));
+        if (!all) e = keep16(row, z, i, e);
+        sum = vf_add(sum, e);
+        weighted = vf_fma(e, shift, weighted);
+    }
+    row->sum = vf_sum(sum);
+    row->weighted = vf_sum(weighted);
+    row->log_sum = vf_log1(row->sum);
+}
+
+static float row_entropy(const head_row *row) { return row->log_sum - row->weighted / row->sum; }
+
+static float row_logprob(const head_row *row, int id) {
+    return is_kept(row, id) ? (load_z(row, id) - row->maximum) - row->log_sum : -INFINITY;
+}
+
+/* ---- selection of the kept set ---------------------------------------------------------------------------------------------------- */
+
+/* Candidates, ids ascending. e NULL: each weighs 1, else trunc(e * 2^40). */
+typedef struct candidates {
+    float *z, *e;
+    int32_t *id;
+    int n;
+} candidates;
+
+/* Larger z, larger key; -0 and 0 alike. */
+static inline uint32_t order_key(float z) {
+    uint32_t bits;
+    z = z + 0.0f;
+    memcpy(&bits, &z, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static inline uint64_t weight_of(const candidates *c, int i) { return c->e ? (uint64_t)(c->e[i] * 0x1p40f) : 1; }
+
+enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
+
+/* Keeps the candidates whose key digit at `shift` is the one in which the running weight, from the largest down, reaches *need; takes what
+ * lies above off *need. */
+static void select_digit(candidates *c, int shift, uint64_t *need) {
+    uint64_t weight[DIGITS] = {0};
+    for (int i = 0; i < c->n; i++) weight[order_key(c->z[i]) >> shift & (DIGITS - 1)] += weight_of(c, i);
+    uint32_t digit = DIGITS - 1;
+    while (digit > 0 && weight[digit] < *need) *need -= weight[digit--];
+    int n = 0;
+    for (int i = 0; i < c->n; i++) {
+        if ((order_key(c->z[i]) >> shift & (DIGITS - 1)) != digit) continue;
+        c->z[n] = c->z[i];
+        c->id[n] = c->id[i];
+        if (c->e) c->e[n] = c->e[i];
+        n++;
+    }
+    c->n = n;
+}
+
+/* Sets the row's threshold to the last token of the shortest prefix, in (z descending, id ascending), whose weight reaches `need`, which is
+ * at least 1 and at most the total. Uses up the candidates. */
+static void select_prefix(head_row *row, candidates *c, uint64_t need) {
+    for (int shift = 2 * DIGIT_BITS; shift >= 0 && c->n > 1; shift -= DIGIT_BITS) select_digit(c, shift, &need);
+    int i = 0; /* the rest are equal in z */
+    while (i < c->n - 1 && weight_of(c, i) < need) need -= weight_of(c, i++);
+    if (c->n == 0) return;
+    row->threshold = c->z[i];
+    row->threshold_id = c->id[i];
+}
+
+static candidates candidates_in(float *scratch, int v, bool weighted) {
+    const int padded = (v + VF - 1) / VF * VF;
+    return (candidates){.z = scratch, .id = (int32_t *)(scratch + padded), .e = weighted ? scratch + 2 * (size_t)padded : NULL};
+}
+
+static void add_candidates(const head_row *row, candidates *c, int begin, int end) {
+    for (int id = begin; id < end; id++) {
+        c->z[c->n] = load_z(row, id);
+        c->id[c->n] = id;
+        c->n += is_kept(row, id);
+    }
+}
+
+/* A floor that at least k values reach: the k-th largest of the chunks' maxima. -inf when there are fewer chunks than k. Chunk maxima are left in
+ * `maxima`. */
+static float top_k_floor(const head_row *row, int k, float *maxima, float *work, int32_t *ids) {
+    const int chunks = (row->v + CHUNK - 1) / CHUNK;
+    for (int c = 0; c < chunks; c++) {
+        vf top = vf_set1(-INFINITY);
+        for (int i = c * CHUNK; i < row->v && i < (c + 1) * CHUNK; i += VF) top = vf_max(load_z16(row, i), top);
+        maxima[c] = vf_hmax(top);
+    }
+    if (chunks < k) return -INFINITY;
+    head_row order = {.threshold = -INFINITY};
+    candidates c = {.z = work, .id = ids, .n = chunks};
+    for (int i = 0; i < chunks; i++) {
+        work[i] = maxima[i];
+        ids[i] = i;
+    }
+    select_prefix(&order, &c, (uint64_t)k);
+    return order.threshold;
+}
+
+static void keep_top_k(head_row *row, int k, float *scratch) {
+    float *maxima = scratch;
+    scratch += (row->v + CHUNK - 1) / CHUNK;
+    candidates c = candidates_in(scratch, row->v, false);
+    const float lower = top_k_floor(row, k, maxima, c.z, c.id);
+    head_row above = *row;
+    above.threshold = lower;
+    for (int i = 0; i * CHUNK < row->v; i++)
+        if (!(maxima[i] < lower)) add_candidates(&above, &c, i * CHUNK, kern_min(row->v, (i + 1) * CHUNK));
+    select_prefix(row, &c, (uint64_t)k);
+}
+
+static void keep_top_p(head_row *row, float top_p, float *scratch) {
+    candidates c = candidates_in(scratch, row->v, true);
+    add_candidates(row, &c, 0, row->v);
+    uint64_t total = 0;
+    for (int i = 0; i < c.n; i += VF) {
+        const int n = kern_min(VF, c.n - i);
+        vf_store_n(c.e + i, vf_exp(vf_sub(vf_load_n(c.z + i, n, 0.0f), vf_set1(row->maximum))), n);
+        for (int j = i; j < i + n; j++) total += weight_of(&c, j);
+    }
+    const double wanted = ceil((double)top_p * (double)total);
+    select_prefix(row, &c, wanted < 1 ? 1 : wanted < (double)total ? (uint64_t)wanted : total);
+}
+
+/* temperature > 0. */
+static void row_open(head_row *row, const float *logits, int v, kern_filter filter, float *scratch) {
+    *row = (head_row){.logits = logits, .v = v, .inverse_t = 1.0f / filter.temperature, .threshold = -INFINITY, .threshold_id = v};
+    row->maximum = row_maximum(row);
+    if (filter.top_k > 0 && filter.top_k < v) keep_top_k(row, filter.top_k, scratch);
+    if (filter.top_p < 1.0f) keep_top_p(row, filter.top_p, scratch);
+    row_sums(row);
+}
+
+/* The lowest id of the largest logit. */
+static int row_argmax(const float *logits, int v) {
+    const head_row row = {.logits = logits, .v = v, .inverse_t = 1.0f};
+    const float top = row_maximum(&row);
+    int id = 0;
+    while (id < v - 1 && logits[id] != top) id++;
+    return logits[id] == top ? id : 0;
+}
+
+/* ---- operations ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct head_job {
+    const kern_cpu_ctx *cpu;
+    float *logprob, *entropy, *stats, *dlogits;
+    const float *logits, *dlogprob, *dentropy;
+    const int32_t *targets;
+    int32_t *ids;
+    kern_filter filter;
+    uint64_t seed;
+    const kern_sample_key *keys;
+    int v;
+} head_job;
+
+static void check_job(const head_job *job) {
+    assert(job->v > 0 && job->v <= MAX_VOCAB);
+    assert(job->filter.temperature >= 0 && job->filter.top_p > 0 && job->filter.top_k >= 0);
+    (void)job;
+}
+
+static void logprob_row(void *arg, int i, int thread) {
+    const head_job *job = arg;
+    const float *logits = job->logits + (size_t)i * job->v;
+    const int target = job->targets[i];
+    float *stats = job->stats ? job->stats + (size_t)i * KERN_HEAD_STATS : NULL;
+    if (job->filter.temperature == 0.0f) {
+        job->logprob[i] = target == row_argmax(logits, job->v) ? 0.0f : -INFINITY;
+        if (job->entropy) job->entropy[i] = 0.0f;
+        if (stats) memset(stats, 0, KERN_HEAD_STATS * sizeof *stats);
+        return;
+    }
+    head_row row;
+    row_open(&row, logits, job->v, job->filter, kern_scratch(job->cpu, thread));
+    job->logprob[i] = row_logprob(&row, target);
+    if (job->entropy) job->entropy[i] = row_entropy(&row);
+    if (!stats) return;
+    stats[0] = row.maximum;
+    stats[1] = row.log_sum;
+    stats[2] = row.threshold;
+    memcpy(&stats[3], &row.threshold_id, sizeof *stats);
+}
+
+void KERN_OP(logprob)(kern_cpu_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,
+                      kern_filter filter, int m, int v) {
+    head_job job = {.cpu = ctx, .logprob = logprob, .entropy = entropy, .stats = stats, .logits = logits, .targets = targets,
+                    .filter = filter, .v = v};
+    check_job(&job);
+    kern_pool_run(ctx->pool, m, logprob_row, &job);
+}
+
+/* d/dz_j of a log p(t) + b H, over kept j: a (1[j = t] - p_j) - b p_j (log p_j + H); times 1/temperature. A target outside the kept set has
+ * a constant log-prob. */
+static void logprob_grad_row(void *arg, int i, int thread) {
+    (void)thread;
+    const head_job *job = arg;
+    float *logits = job->dlogits + (size_t)i * job->v;
+    const float *stats = job->stats + (size_t)i * KERN_HEAD_STATS;
+    if (job->filter.temperature == 0.0f) {
+        memset(logits, 0, (size_t)job->v * sizeof *logits);
+        return;
+    }
+    head_row row = {.logits = logits, .v = job->v, .inverse_t = 1.0f / job->filter.temperature, .maximum = stats[0], .log_sum = stats[1],
+                    .threshold = stats[2]};
+    memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
+    const int target = job->targets[i];
+    const float a = is_kept(&row, target) ? job->dlogprob[i] : 0.0f, b = job->dentropy ? job->dentropy[i] : 0.0f;
+    float entropy = 0.0f;
+    if (b != 0.0f) {
+        row_sums(&row);
+        entropy = row_entropy(&row);
+    }
+    const vf va = vf_set1(a), vb = vf_set1(b), centre = vf_set1(entropy - row.log_sum), scale = vf_set1(-row.inverse_t);
+    for (int j = 0; j < job->v; j += VF) {
+        const vf z = load_z16(&row, j), shift = bounded_shift(&row, z);
+        vf p = keep16(&row, z, j, vf_exp(vf_sub(shift, vf_set1(row.log_sum))));
+        vf d = vf_mul(vf_mul(p, vf_fma(vb, vf_add(shift, centre), va)), scale);
+        if (job->v - j >= VF)
+            vf_store(logits + j, d);
+        else
+            vf_store_n(logits + j, d, job->v - j);
+    }
+    logits[target] += a * row.inverse_t;
+}
+
+void KERN_OP(logprob_grad)(kern_cpu_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,
+                           const float *dentropy, kern_filter filter, int m, int v) {
+    head_job job = {.cpu = ctx, .dlogits = logits, .stats = (float *)stats, .targets = targets, .dlogprob = dlogprob,
+                    .dentropy = dentropy, .filter = filter, .v = v};
+    check_job(&job);
+    kern_pool_run(ctx->pool, m, logprob_grad_row, &job);
+}
+
+static float block_sum(const head_row *row, int begin) {
+    vf sum = vf_zero();
+    for (int i = begin; i < row->v && i < begin + SAMPLE_BLOCK; i += VF) sum = vf_add(sum, kept_e16(row, i));
+    return vf_sum(sum);
+}
+
+/* The first id of the block whose running e passes `rest`; rounding may leave none: then the last one with any probability. */
+static int draw_in_block(const head_row *row, int begin, float rest) {
+    float run = 0.0f;
+    int last = 0;
+    for (int i = begin; i < row->v && i < begin + SAMPLE_BLOCK; i += VF) {
+        float e[VF];
+        vf_store(e, kept_e16(row, i));
+        for (int j = 0; j < VF && i + j < row->v; j++) {
+            if (!(e[j] > 0.0f)) continue;
+            last = i + j;
+            run += e[j];
+            if (run > rest) return last;
+        }
+    }
+    return last;
+}
+
+/* Inverse distribution over kept ids ascending: blocks of 256 by their sums, then ids within the block. */
+static int draw(const head_row *row, float u, float *sums) {
+    const int blocks = (row->v + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
+    float total = 0.0f, before = 0.0f;
+    for (int b = 0; b < blocks; b++) {
+        sums[b] = block_sum(row, b * SAMPLE_BLOCK);
+        total += sums[b];
+    }
+    const float point = u * total;
+    int chosen = 0;
+    float chosen_before = 0.0f;
+    for (int b = 0; b < blocks; b++) {
+        if (sums[b] > 0.0f) {
+            chosen = b;
+            chosen_before = before;
+        }
+        before += sums[b];
+        if (before > point) break;
+    }
+    return draw_in_block(row, chosen * SAMPLE_BLOCK, point - chosen_before);
+}
+
+static void sample_row(void *arg, int i, int thread) {
+    const head_job *job = arg;
+    const float *logits = job->logits + (size_t)i * job->v;
+    const kern_sample_key key = job->keys[i];
+    if (job->filter.temperature == 0.0f) {
+        job->ids[i] = row_argmax(logits, job->v);
+        job->logprob[i] = 0.0f;
+        return;
+    }
+    head_row row;
+    float *scratch = kern_scratch(job->cpu, thread);
+    row_open(&row, logits, job->v, job->filter, scratch);
+    job->ids[i] = draw(&row, rlf_rng_uniform(job->seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position), scratch);
+    job->logprob[i] = row_logprob(&row, job->ids[i]);
+}
+
+void KERN_OP(sample)(kern_cpu_ctx *ctx, int32_t *ids, float *logprob, const float *logits, kern_filter filter, uint64_t seed,
+                     const kern_sample_key *keys, int m, int v) {
+    head_job job = {.cpu = ctx, .ids = ids, .logprob = logprob, .logits = logits, .filter = filter, .seed = seed, .keys = keys, .v = v};
+    check_job(&job);
+    kern_pool_run(ctx->pool, m, sample_row, &job);
+}
