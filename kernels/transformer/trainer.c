@@ -53,8 +53,8 @@ struct kern_trainer {
 
 static kern_trainer_options chosen(const rlf_model_shape *s, const kern_trainer_options *options) {
     kern_trainer_options o = *options;
-    if (o.head_rows <= 0) o.head_rows = (int)(HEAD_CHUNK_BYTES / ((size_t)s->vocab * sizeof(float)));
-    if (o.head_rows < HEAD_ROWS_MIN) o.head_rows = HEAD_ROWS_MIN;
+    int fitting = (int)(HEAD_CHUNK_BYTES / ((size_t)s->vocab * sizeof(float)));
+    if (o.head_rows <= 0) o.head_rows = fitting > HEAD_ROWS_MIN ? fitting : HEAD_ROWS_MIN;
     if (o.head_rows > o.max_tokens) o.head_rows = o.max_tokens;
     return o;
 }

@@ -1,0 +1,322 @@
+/* The rule of kern.h, end to end: whatever the batch size, prefill chunk, page size, packing, thread count or instruction set, a token's
+ * log-probability has the same bits. Everything here is compared with memcmp. */
+#include "tests/unit/kernels/rig.h"
+
+static const kern_filter PLAIN = {.temperature = 0.7f, .top_p = 1.0f, .top_k = 0};
+static const kern_filter KEPT = {.temperature = 1.3f, .top_p = 0.9f, .top_k = 40};
+
+/* 8 heads over 4, hidden 64; and a shape in which nothing is a multiple of 16. */
+static rlf_model_shape even_shape(void) {
+    rlf_model_shape s;
+    must(rlf_model_shape_named(&s, "tiny"));
+    return s;
+}
+static rlf_model_shape odd_shape(void) {
+    return (rlf_model_shape){.family = "qwen3", .hidden = 40, .layers = 2, .heads = 6, .kv_heads = 2, .head_dim = 18, .ffn = 52, .vocab = 101,
+                             .max_positions = MAX_POSITIONS, .rope_theta = 1e6, .rms_eps = 1e-6, .tied = false, .qk_norm = true};
+}
+
+/* ---- the same rows by decoder and by trainer --------------------------------------------------------------------------------------- */
+
+static void by_trainer(rig *r, const pack *p, kern_filter filter, int head_rows, float *logprob, float *entropy) {
+    kern_trainer_options options = {.max_tokens = p->rows, .max_seqs = p->seqs, .head_rows = head_rows, .gradients = false};
+    kern_trainer *trainer;
+    kern_batch batch = pack_batch(p);
+    must(kern_trainer_new(&trainer, r->model, &options));
+    must(kern_trainer_logprobs(trainer, r->model, &batch, filter, logprob, entropy));
+    kern_trainer_destroy(trainer);
+}
+
+/* How the decoder goes through the sequences: `together` at a time, up to `chunk` tokens of each in a step. */
+typedef struct schedule {
+    int chunk, together, page_size;
+} schedule;
+
+typedef struct feed {
+    const pack *p;
+    schedule plan;
+    int max_pages, pages;
+    int32_t *page_table;                            /* (seqs, max_pages), pages scattered over the pool */
+    int32_t *tokens, *pos, *seq, *slots, *outputs;  /* (chunk * together) of the step being built */
+    int32_t *targets, *rows_of;                     /* of the outputs: target, row of the pack */
+    float *logprobs;
+    int *next;                                      /* (seqs) first token not fed yet */
+} feed;
+
+static feed feed_new(const pack *p, schedule plan) {
+    size_t rows = (size_t)plan.chunk * (size_t)plan.together, seqs = (size_t)p->seqs;
+    feed f = {.p = p, .plan = plan, .max_pages = (p->longest + plan.page_size - 1) / plan.page_size};
+    f.pages = f.max_pages * p->seqs;
+    f.page_table = rlf_calloc(seqs * (size_t)f.max_pages, sizeof(int32_t));
+    for (int i = 0; i < f.pages; i++) f.page_table[i] = f.pages - 1 - i;
+    int32_t **arrays[] = {&f.tokens, &f.pos, &f.seq, &f.slots, &f.outputs, &f.targets, &f.rows_of};
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) *arrays[i] = rlf_calloc(rows, sizeof(int32_t));
+    f.logprobs = rlf_calloc(rows, sizeof(float));
+    f.next = rlf_calloc(seqs, sizeof(int));
+    return f;
+}
+
+static void feed_free(feed *f) {
+    int32_t *arrays[] = {f->page_table, f->tokens, f->pos, f->seq, f->slots, f->outputs, f->targets, f->rows_of};
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) free(arrays[i]);
+    free(f->logprobs);
+    free(f->next);
+}
+
+/* Appends the next tokens of sequence s to the step. */
+static void feed_sequence(feed *f, kern_step *step, int s) {
+    const pack *p = f->p;
+    for (int n = 0; n < f->plan.chunk && p->begin[s] + f->next[s] < p->begin[s + 1]; n++) {
+        int row = p->begin[s] + f->next[s], pos = f->next[s]++, i = step->rows++;
+        f->tokens[i] = p->tokens[row];
+        f->pos[i] = pos;
+        f->seq[i] = s;
+        f->slots[i] = f->page_table[s * f->max_pages + pos / f->plan.page_size] * f->plan.page_size + pos % f->plan.page_size;
+        if (p->targets[row] < 0) continue;
+        f->rows_of[step->outputs] = row;
+        f->targets[step->outputs] = p->targets[row];
+        f->outputs[step->outputs++] = i;
+    }
+}
+
+/* One step over up to `together` unfinished sequences from `first` on; false when all are done. */
+static bool feed_step(feed *f, kern_step *step) {
+    *step = (kern_step){.tokens = f->tokens, .pos = f->pos, .seq = f->seq, .slots = f->slots, .max_pages = f->max_pages,
+                        .page_table = f->page_table, .output_rows = f->outputs};
+    int fed = 0;
+    for (int s = 0; s < f->p->seqs && fed < f->plan.together; s++) {
+        if (f->p->begin[s] + f->next[s] >= f->p->begin[s + 1]) continue;
+        feed_sequence(f, step, s);
+        fed++;
+    }
+    return step->rows > 0;
+}
+
+static void by_decoder(rig *r, const pack *p, kern_filter filter, schedule plan, float *logprob) {
+    feed f = feed_new(p, plan);
+    kern_decoder_options options = {.page_size = plan.page_size, .pages = f.pages, .max_rows = plan.chunk * plan.together,
+                                    .max_outputs = plan.chunk * plan.together};
+    kern_decoder *decoder;
+    kern_step step;
+    must(kern_decoder_new(&decoder, r->model, &options));
+    memset(logprob, 0, (size_t)p->rows * sizeof *logprob);
+    while (feed_step(&f, &step)) {
+        must(kern_decoder_step(decoder, &step));
+        must(kern_decoder_logprob(decoder, filter, f.targets, f.logprobs));
+        for (int i = 0; i < step.outputs; i++) logprob[f.rows_of[i]] = f.logprobs[i];
+    }
+    kern_decoder_destroy(decoder);
+    feed_free(&f);
+}
+
+static void same_bits(const char *what, const pack *p, const float *got, const float *expected) {
+    for (int i = 0; i < p->rows; i++)
+        if (memcmp(&got[i], &expected[i], sizeof(float)))
+            fail_msg("%s: row %d of %d is %.9g, expected %.9g", what, i, p->rows, (double)got[i], (double)expected[i]);
+}
+
+/* ---- cases ------------------------------------------------------------------------------------------------------------------------- */
+
+/* 64 sequences of 1 to 70 tokens, the first ones around page boundaries. */
+static pack many_sequences(int vocab) {
+    int lengths[64] = {70, 1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65};
+    for (int s = 13; s < 64; s++) lengths[s] = 1 + below(7, (uint64_t)s, 40);
+    return pack_new(lengths, 64, vocab);
+}
+
+static void check_decoder(rig *r, const pack *p, const float *expected, schedule plan) {
+    char what[96];
+    float *got = rlf_calloc((size_t)p->rows, sizeof *got);
+    snprintf(what, sizeof what, "%s, chunk %d, %d together, pages of %d", kern_device_name(r->device), plan.chunk, plan.together, plan.page_size);
+    by_decoder(r, p, PLAIN, plan, got);
+    same_bits(what, p, got, expected);
+    free(got);
+}
+
+static void check_schedules(rlf_model_shape shape, const schedule *plans, size_t n) {
+    rig r;
+    assert_true(rig_open(&r, &shape, NULL, 2));
+    pack p = many_sequences(shape.vocab);
+    float *expected = rlf_calloc((size_t)p.rows, sizeof *expected);
+    by_trainer(&r, &p, PLAIN, 0, expected, NULL);
+    for (int i = 0; i < p.rows; i++) assert_true(p.targets[i] < 0 ? expected[i] == 0 : expected[i] < 0);
+    for (size_t i = 0; i < n; i++) check_decoder(&r, &p, expected, plans[i]);
+    free(expected);
+    pack_free(&p);
+    rig_close(&r);
+}
+
+static void decoder_equals_trainer_at_every_chunk_batch_and_page_size(void **state) {
+    (void)state;
+    const schedule plans[] = {{1, 1, 16},  {1, 5, 32},  {1, 16, 64}, {1, 33, 16}, {1, 64, 32}, {3, 1, 32},  {3, 7, 16},
+                              {3, 64, 64}, {16, 1, 64}, {16, 9, 16}, {16, 64, 32}, {70, 1, 16}, {70, 8, 32}, {70, 64, 64}};
+    check_schedules(even_shape(), plans, sizeof plans / sizeof plans[0]);
+}
+
+static void decoder_equals_trainer_when_no_size_is_a_multiple_of_sixteen(void **state) {
+    (void)state;
+    const schedule plans[] = {{1, 2, 16}, {1, 64, 16}, {3, 11, 32}, {16, 3, 64}, {70, 64, 16}};
+    check_schedules(odd_shape(), plans, sizeof plans / sizeof plans[0]);
+}
+
+static void packed_equals_alone_for_every_head_chunk(void **state) {
+    (void)state;
+    rig r;
+    rlf_model_shape shape = even_shape();
+    assert_true(rig_open(&r, &shape, NULL, 2));
+    pack p = many_sequences(shape.vocab);
+    float *packed = rlf_calloc(4 * (size_t)p.rows, sizeof *packed), *packed_h = packed + p.rows, *got = packed_h + p.rows, *got_h = got + p.rows;
+    by_trainer(&r, &p, KEPT, 0, packed, packed_h);
+    for (int s = 0; s < p.seqs; s++) {
+        int first = p.begin[s];
+        int32_t begin[2] = {0, p.begin[s + 1] - first};
+        pack alone = {.rows = begin[1], .seqs = 1, .tokens = p.tokens + first, .begin = begin, .targets = p.targets + first};
+        by_trainer(&r, &alone, KEPT, 1 + s % 20, got + first, got_h + first);
+    }
+    same_bits("log-prob alone", &p, got, packed);
+    same_bits("entropy alone", &p, got_h, packed_h);
+    free(packed);
+    pack_free(&p);
+    rig_close(&r);
+}
+
+static void weighted_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
+    (void)ctx, (void)logprob, (void)entropy;
+    for (int i = 0; i < n; i++) {
+        dlogprob[i] = unit(1000, (uint64_t)row[i]);
+        dentropy[i] = unit(1001, (uint64_t)row[i]);
+    }
+}
+
+/* Log-probs, entropies and gradients of a packed batch: (rows), (rows), (total). */
+static void train_once(rig *r, const pack *p, float *out) {
+    kern_trainer_options options = {.max_tokens = p->rows, .max_seqs = p->seqs, .gradients = true};
+    kern_batch batch = pack_batch(p);
+    kern_trainer *trainer;
+    kern_buf *grads;
+    must(kern_trainer_new(&trainer, r->model, &options));
+    must(kern_buf_new(&grads, r->device, r->layout.total * sizeof(float)));
+    must(kern_trainer_logprobs(trainer, r->model, &batch, PLAIN, out, out + p->rows));
+    must(kern_trainer_gradients(trainer, &batch, PLAIN, weighted_loss, NULL, kern_view(grads, KERN_F32)));
+    kern_download(r->queue, out + 2 * p->rows, kern_view(grads, KERN_F32), r->layout.total);
+    must(kern_sync(r->queue));
+    kern_buf_destroy(grads);
+    kern_trainer_destroy(trainer);
+}
+
+static void check_backends(rlf_model_shape shape) {
+    const char *isas[] = {"avx512", "avx2", "portable"};
+    const int lengths[] = {37, 1, 18, 64, 5}, threads[] = {1, 2, 4};
+    const schedule plan = {3, 4, 16};
+    pack p = pack_new(lengths, 5, shape.vocab);
+    float *expected = NULL, *got = NULL;
+    int compared = 0;
+    for (int i = 0; i < 3; i++) {
+        for (int t = 0; t < 3; t++) {
+            rig r;
+            if (!rig_open(&r, &shape, isas[i], threads[t])) continue;
+            size_t n = 2 * (size_t)p.rows + r.layout.total;
+            got = rlf_realloc(got, n, sizeof *got);
+            train_once(&r, &p, got);
+            if (!expected) {
+                expected = rlf_calloc(n, sizeof *expected);
+                memcpy(expected, got, n * sizeof *expected);
+            }
+            same_bits(kern_device_name(r.device), &p, got, expected);
+            assert_memory_equal(got, expected, n * sizeof *got);
+            check_decoder(&r, &p, expected, plan);
+            rig_close(&r);
+            compared++;
+        }
+    }
+    assert_true(compared >= 3);
+    free(expected);
+    free(got);
+    pack_free(&p);
+}
+
+static void threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients(void **state) {
+    (void)state;
+    check_backends(even_shape());
+    check_backends(odd_shape());
+}
+
+/* ---- what was sampled is what is trained on ---------------------------------------------------------------------------------------- */
+
+enum { GROUP = 6, PROMPT = 21, DRAWN = 30, PAGE = 16 };
+
+static int slot_of(int sample, int pos, int max_pages) { return (sample * max_pages + pos / PAGE) * PAGE + pos % PAGE; }
+
+/* The prompt goes through once, as sample 0; its pages are copied for the others. */
+static void prefill_group(kern_decoder *decoder, const int32_t *prompt, const int32_t *page_table, int max_pages) {
+    int32_t pos[PROMPT], seq[PROMPT] = {0}, slots[PROMPT];
+    for (int i = 0; i < PROMPT; i++) {
+        pos[i] = i;
+        slots[i] = slot_of(0, i, max_pages);
+    }
+    kern_step step = {.rows = PROMPT, .tokens = prompt, .pos = pos, .seq = seq, .slots = slots, .max_pages = max_pages, .page_table = page_table};
+    must(kern_decoder_step(decoder, &step));
+    for (int s = 1; s < GROUP; s++)
+        for (int page = 0; page * PAGE < PROMPT; page++) kern_decoder_copy_page(decoder, s * max_pages + page, page);
+}
+
+static void check_sampled(rig *r, kern_filter filter) {
+    enum { LENGTH = PROMPT + DRAWN, MAX_PAGES = (LENGTH + PAGE - 1) / PAGE };
+    int lengths[GROUP];
+    int32_t page_table[GROUP * MAX_PAGES], pos[GROUP], seq[GROUP], slots[GROUP], last[GROUP], ids[GROUP];
+    float logprobs[GROUP], *rollout = rlf_calloc(2 * GROUP * LENGTH, sizeof *rollout), *trained = rollout + GROUP * LENGTH;
+    kern_sample_key keys[GROUP];
+    kern_decoder *decoder;
+    kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_rows = PROMPT, .max_outputs = GROUP};
+    for (int s = 0; s < GROUP; s++) lengths[s] = LENGTH;
+    for (int i = 0; i < GROUP * MAX_PAGES; i++) page_table[i] = i;
+    pack p = pack_new(lengths, GROUP, r->layout.shape.vocab);
+    for (int s = 1; s < GROUP; s++) memcpy(p.tokens + s * LENGTH, p.tokens, PROMPT * sizeof(int32_t));
+    must(kern_decoder_new(&decoder, r->model, &options));
+    prefill_group(decoder, p.tokens, page_table, MAX_PAGES);
+    for (int at = PROMPT - 1; at + 1 < LENGTH; at++) { /* the prompt's last token is fed again to get its logits */
+        for (int s = 0; s < GROUP; s++) {
+            last[s] = p.tokens[s * LENGTH + at];
+            pos[s] = at;
+            seq[s] = s;
+            slots[s] = slot_of(s, at, MAX_PAGES);
+            keys[s] = (kern_sample_key){.uid = 5, .sample = (uint32_t)s, .position = (uint32_t)at + 1};
+        }
+        kern_step step = {.rows = GROUP, .tokens = last, .pos = pos, .seq = seq, .slots = slots, .max_pages = MAX_PAGES,
+                          .page_table = page_table, .outputs = GROUP, .output_rows = seq};
+        must(kern_decoder_step(decoder, &step));
+        must(kern_decoder_sample(decoder, filter, 99, keys, ids, logprobs));
+        for (int s = 0; s < GROUP; s++) {
+            p.tokens[s * LENGTH + at + 1] = ids[s];
+            rollout[s * LENGTH + at] = logprobs[s];
+        }
+    }
+    for (int i = 0; i < p.rows; i++) p.targets[i] = i % LENGTH >= PROMPT - 1 && i % LENGTH + 1 < LENGTH ? p.tokens[i + 1] : -1;
+    by_trainer(r, &p, filter, 0, trained, NULL);
+    same_bits("sampled log-prob", &p, trained, rollout);
+    kern_decoder_destroy(decoder);
+    pack_free(&p);
+    free(rollout);
+}
+
+static void training_sees_the_very_logprobs_sampling_had(void **state) {
+    (void)state;
+    rig r;
+    rlf_model_shape shape = even_shape();
+    assert_true(rig_open(&r, &shape, NULL, 2));
+    check_sampled(&r, PLAIN);
+    check_sampled(&r, KEPT);
+    check_sampled(&r, (kern_filter){.temperature = 0, .top_p = 1, .top_k = 0});
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decoder_equals_trainer_at_every_chunk_batch_and_page_size),
+        cmocka_unit_test(decoder_equals_trainer_when_no_size_is_a_multiple_of_sixteen),
+        cmocka_unit_test(packed_equals_alone_for_every_head_chunk),
+        cmocka_unit_test(threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients),
+        cmocka_unit_test(training_sees_the_very_logprobs_sampling_had),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
