@@ -27,11 +27,12 @@ rlf_status rlf_safetensors_open(rlf_safetensors **out, const char *path) RLF_MUS
 /* The same checks over bytes in memory, which must outlive the object: for tests and the fuzzer. */
 rlf_status rlf_safetensors_parse(rlf_safetensors **out, const void *bytes, size_t n, const char *label) RLF_MUST_USE;
 void rlf_safetensors_destroy(rlf_safetensors *file);
+/* Tensors are numbered in the order of their data. */
 size_t rlf_safetensors_count(const rlf_safetensors *file);
 const rlf_st_tensor *rlf_safetensors_at(const rlf_safetensors *file, size_t i);
 const rlf_st_tensor *rlf_safetensors_find(const rlf_safetensors *file, const char *name);
 
-/* Writes `n` tensors in the order given with metadata {"format":"pt"}, under PATH.tmp, fsynced, renamed to PATH. */
+/* Writes `n` tensors (F32, BF16 or F16, distinct names) in the order given with metadata {"format":"pt"}, under PATH.tmp, fsynced, renamed to PATH. */
 rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n) RLF_MUST_USE;
 
 #endif
