@@ -1,0 +1,66 @@
+/* Every CPU device a test compares: each instruction set this machine has, with 1 to 4 threads; and tensors with known contents on them.
+ * Include after cmocka.h. */
+#ifndef RLF_TESTS_CPU_DEVICES_H
+#define RLF_TESTS_CPU_DEVICES_H
+
+#include "common/base/rng.h"
+#include "kernels/kern.h"
+
+enum { MAX_DEVICES = 12, MAX_THREADS = 4 };
+
+static kern_queue *queues[MAX_DEVICES];
+static int device_count;
+
+/* Group setup and teardown. */
+static int open_devices(void **state) {
+    static const char *const isas[] = {"portable", "avx2", "avx512"};
+    (void)state;
+    for (int isa = 0; isa < 3; isa++)
+        for (int threads = 1; threads <= MAX_THREADS; threads++) {
+            kern_device_options options = {"cpu", threads, isas[isa]};
+            kern_device *device;
+            rlf_status status = kern_device_open(&device, &options);
+            if (status == RLF_UNSUPPORTED) continue;
+            if (status != RLF_OK || kern_queue_new(&queues[device_count], device) != RLF_OK) return -1;
+            device_count++;
+        }
+    return 0;
+}
+
+static int close_devices(void **state) {
+    (void)state;
+    for (int i = 0; i < device_count; i++) {
+        kern_device *device = kern_queue_device(queues[i]);
+        kern_queue_destroy(queues[i]);
+        kern_device_close(device);
+    }
+    return 0;
+}
+
+/* A new tensor holding a copy of n values (zero if NULL); drop() frees it. */
+static inline kern_tensor tensor_of(kern_queue *queue, kern_dtype dtype, const void *values, size_t n) {
+    kern_buf *buf;
+    assert_int_equal(kern_buf_new(&buf, kern_queue_device(queue), n * kern_dtype_size(dtype)), RLF_OK);
+    kern_tensor t = kern_view(buf, dtype);
+    if (values) kern_upload(queue, t, values, n);
+    return t;
+}
+
+static inline void drop(kern_tensor t) { kern_buf_destroy(t.buf); }
+
+/* The tensor holds exactly these bits. */
+static inline void assert_holds(kern_queue *queue, kern_tensor t, const float *expected, size_t n) {
+    float *got = kern_host_ptr(t);
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &expected[i], sizeof(float)) != 0)
+            fail_msg("%s: element %zu is %a, expected %a", kern_device_name(kern_queue_device(queue)), i, (double)got[i], (double)expected[i]);
+}
+
+/* n floats in [-1, 1); free() them. Different streams differ. */
+static inline float *random_floats(size_t n, uint32_t stream) {
+    float *x = malloc((n ? n : 1) * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = 2.0f * rlf_rng_uniform(9, RLF_RNG_TEST, i, stream, 0) - 1.0f;
+    return x;
+}
+
+#endif

@@ -1,0 +1,229 @@
+/* Matrix products against their definition: one fmaf chain per element. Every comparison is of bits, for every instruction set and 1 to 4
+ * threads. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/kernels/cpu_devices.h"
+
+typedef struct shape {
+    int m, n, k;
+} shape;
+
+static size_t area(int a, int b) { return (size_t)a * (size_t)b; }
+
+static float *copy_of(const float *x, size_t n) { return memcpy(malloc((n ? n : 1) * sizeof *x), x, n * sizeof *x); }
+
+/* ---- the definition --------------------------------------------------------------------------------------------------------------- */
+
+static void reference_linear(float *y, const float *x, const float *w, const float *bias, shape s, bool accumulate) {
+    for (int i = 0; i < s.m; i++)
+        for (int j = 0; j < s.n; j++) {
+            float chain = 0;
+            for (int l = 0; l < s.k; l++) chain = fmaf(x[area(i, s.k) + (size_t)l], w[area(j, s.k) + (size_t)l], chain);
+            if (bias) chain += bias[j];
+            float *to = &y[area(i, s.n) + (size_t)j];
+            *to = accumulate ? *to + chain : chain;
+        }
+}
+
+static void reference_grad_input(float *dx, const float *dy, const float *w, shape s, bool accumulate) {
+    for (int i = 0; i < s.m; i++)
+        for (int l = 0; l < s.k; l++) {
+            float chain = 0;
+            for (int j = 0; j < s.n; j++) chain = fmaf(dy[area(i, s.n) + (size_t)j], w[area(j, s.k) + (size_t)l], chain);
+            float *to = &dx[area(i, s.k) + (size_t)l];
+            *to = accumulate ? *to + chain : chain;
+        }
+}
+
+static void reference_grad_weight(float *dw, const float *dy, const float *x, shape s) {
+    for (int j = 0; j < s.n; j++)
+        for (int l = 0; l < s.k; l++)
+            for (int i = 0; i < s.m; i++) {
+                float *to = &dw[area(j, s.k) + (size_t)l];
+                *to = fmaf(dy[area(i, s.n) + (size_t)j], x[area(i, s.k) + (size_t)l], *to);
+            }
+}
+
+/* ---- comparisons ------------------------------------------------------------------------------------------------------------------ */
+
+static void check_linear(shape s, bool with_bias, bool accumulate) {
+    float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2), *bias = random_floats((size_t)s.n, 3);
+    float *old = random_floats(area(s.m, s.n), 4), *expected = copy_of(old, area(s.m, s.n));
+    reference_linear(expected, x, w, with_bias ? bias : NULL, s, accumulate);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+        kern_tensor tb = tensor_of(q, KERN_F32, bias, (size_t)s.n), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
+        kern_linear(q, ty, tx, tw, with_bias ? tb : kern_none(), s.m, s.n, s.k, accumulate);
+        assert_int_equal(kern_sync(q), RLF_OK);
+        assert_holds(q, ty, expected, area(s.m, s.n));
+        drop(tx), drop(tw), drop(tb), drop(ty);
+    }
+    free(x), free(w), free(bias), free(old), free(expected);
+}
+
+static void check_grad_input(shape s, bool accumulate) {
+    float *dy = random_floats(area(s.m, s.n), 1), *w = random_floats(area(s.n, s.k), 2);
+    float *old = random_floats(area(s.m, s.k), 4), *expected = copy_of(old, area(s.m, s.k));
+    reference_grad_input(expected, dy, w, s, accumulate);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+        kern_tensor tdx = tensor_of(q, KERN_F32, old, area(s.m, s.k));
+        kern_linear_grad_input(q, tdx, tdy, tw, s.m, s.n, s.k, accumulate);
+        assert_holds(q, tdx, expected, area(s.m, s.k));
+        drop(tdy), drop(tw), drop(tdx);
+    }
+    free(dy), free(w), free(old), free(expected);
+}
+
+static void check_grad_weight(shape s) {
+    float *dy = random_floats(area(s.m, s.n), 1), *x = random_floats(area(s.m, s.k), 2);
+    float *old = random_floats(area(s.n, s.k), 4), *expected = copy_of(old, area(s.n, s.k));
+    reference_grad_weight(expected, dy, x, s);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tx = tensor_of(q, KERN_F32, x, area(s.m, s.k));
+        kern_tensor tdw = tensor_of(q, KERN_F32, old, area(s.n, s.k));
+        kern_linear_grad_weight(q, tdw, tdy, tx, s.m, s.n, s.k);
+        assert_holds(q, tdw, expected, area(s.n, s.k));
+        drop(tdy), drop(tx), drop(tdw);
+    }
+    free(dy), free(x), free(old), free(expected);
+}
+
+/* ---- cases ------------------------------------------------------------------------------------------------------------------------ */
+
+/* The i-th of a fixed random set, each side 1..70. */
+static shape odd_shape(uint64_t i) {
+    uint64_t side[3];
+    for (uint32_t j = 0; j < 3; j++) side[j] = 1 + rlf_rng_below(1, RLF_RNG_TEST, i, j, 7, 70);
+    return (shape){(int)side[0], (int)side[1], (int)side[2]};
+}
+
+/* Beyond one panel, step over depth, and task. */
+static const shape large_shapes[] = {{1, 1100, 300}, {2, 700, 515}, {3, 260, 1025}, {4, 513, 257}, {5, 530, 256}, {70, 70, 770}, {530, 40, 261}, {33, 1030, 31}};
+enum { ODD_SHAPES = 60, LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
+
+static void linear_is_one_chain_per_element(void **state) {
+    (void)state;
+    for (int m = 1; m <= 36; m++) check_linear((shape){m, 35, 19}, false, false);
+    for (uint64_t i = 0; i < ODD_SHAPES; i++) check_linear(odd_shape(i), false, false);
+    for (int i = 0; i < LARGE_SHAPES; i++) check_linear(large_shapes[i], false, false);
+}
+
+static void linear_adds_bias_then_old_value(void **state) {
+    (void)state;
+    for (uint64_t i = 0; i < ODD_SHAPES; i++) check_linear(odd_shape(100 + i), i % 2 == 0, i % 3 != 0);
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        check_linear(large_shapes[i], true, true);
+        check_linear(large_shapes[i], true, false);
+    }
+}
+
+static void grad_input_is_one_chain_per_element(void **state) {
+    (void)state;
+    for (uint64_t i = 0; i < ODD_SHAPES; i++) check_grad_input(odd_shape(200 + i), i % 2 == 0);
+    for (int i = 0; i < LARGE_SHAPES; i++) check_grad_input(large_shapes[i], i % 2 == 1);
+}
+
+static void grad_weight_continues_the_chain_of_the_old_value(void **state) {
+    (void)state;
+    for (uint64_t i = 0; i < ODD_SHAPES; i++) check_grad_weight(odd_shape(300 + i));
+    for (int i = 0; i < LARGE_SHAPES; i++) check_grad_weight(large_shapes[i]);
+}
+
+static void grad_weight_of_row_blocks_equals_that_of_all_rows(void **state) {
+    const shape s = {67, 29, 41};
+    (void)state;
+    float *dy = random_floats(area(s.m, s.n), 1), *x = random_floats(area(s.m, s.k), 2), *expected = calloc(area(s.n, s.k), sizeof(float));
+    reference_grad_weight(expected, dy, x, s);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tx = tensor_of(q, KERN_F32, x, area(s.m, s.k));
+        kern_tensor tdw = tensor_of(q, KERN_F32, NULL, area(s.n, s.k));
+        for (int begin = 0, rows = 1; begin < s.m; begin += rows, rows = rows * 2 < s.m - begin ? rows * 2 : s.m - begin)
+            kern_linear_grad_weight(q, tdw, kern_at(tdy, area(begin, s.n)), kern_at(tx, area(begin, s.k)), rows, s.n, s.k);
+        assert_holds(q, tdw, expected, area(s.n, s.k));
+        drop(tdy), drop(tx), drop(tdw);
+    }
+    free(dy), free(x), free(expected);
+}
+
+static void a_row_is_the_same_alone_and_among_others(void **state) {
+    const shape s = {64, 97, 530};
+    static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
+    (void)state;
+    float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
+    reference_linear(expected, x, w, NULL, s, false);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+        kern_tensor ty = tensor_of(q, KERN_F32, NULL, area(s.m, s.n));
+        for (size_t b = 0; b < sizeof batch / sizeof *batch; b++) {
+            kern_zero(q, ty, area(s.m, s.n));
+            for (int row = 0; row < s.m; row += batch[b]) {
+                int rows = batch[b] < s.m - row ? batch[b] : s.m - row;
+                kern_linear(q, kern_at(ty, area(row, s.n)), kern_at(tx, area(row, s.k)), tw, kern_none(), rows, s.n, s.k, false);
+            }
+            assert_holds(q, ty, expected, area(s.m, s.n));
+        }
+        drop(tx), drop(tw), drop(ty);
+    }
+    free(x), free(w), free(expected);
+}
+
+static void rows_outside_the_product_are_untouched(void **state) {
+    const shape s = {5, 37, 21};
+    (void)state;
+    float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2);
+    size_t n = area(s.m + 2, s.n);
+    float *expected = random_floats(n, 3), *old = copy_of(expected, n);
+    reference_linear(expected + s.n, x, w, NULL, s, false);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+        kern_tensor ty = tensor_of(q, KERN_F32, old, n);
+        kern_linear(q, kern_at(ty, (size_t)s.n), tx, tw, kern_none(), s.m, s.n, s.k, false);
+        assert_holds(q, ty, expected, n);
+        drop(tx), drop(tw), drop(ty);
+    }
+    free(x), free(w), free(old), free(expected);
+}
+
+static void empty_sides_are_allowed(void **state) {
+    const float ones[4] = {1, 1, 1, 1}, bias[2] = {3, 4}, with_bias[4] = {4, 5, 4, 5};
+    (void)state;
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor y = tensor_of(q, KERN_F32, ones, 4), empty = tensor_of(q, KERN_F32, NULL, 0), b = tensor_of(q, KERN_F32, bias, 2);
+        kern_linear(q, y, empty, y, kern_none(), 0, 2, 2, false);
+        kern_linear_grad_weight(q, y, empty, empty, 0, 2, 2);
+        assert_holds(q, y, ones, 4);
+        kern_linear(q, y, empty, empty, b, 2, 2, 0, true);
+        assert_holds(q, y, with_bias, 4);
+        drop(y), drop(empty), drop(b);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_is_one_chain_per_element),
+        cmocka_unit_test(linear_adds_bias_then_old_value),
+        cmocka_unit_test(grad_input_is_one_chain_per_element),
+        cmocka_unit_test(grad_weight_continues_the_chain_of_the_old_value),
+        cmocka_unit_test(grad_weight_of_row_blocks_equals_that_of_all_rows),
+        cmocka_unit_test(a_row_is_the_same_alone_and_among_others),
+        cmocka_unit_test(rows_outside_the_product_are_untouched),
+        cmocka_unit_test(empty_sides_are_allowed),
+    };
+    return cmocka_run_group_tests_name("linear", tests, open_devices, close_devices);
+}

@@ -1,0 +1,281 @@
+/* The one-pass operations against plain loops: bits where the definition fixes them, a tolerance in double for AdamW; and buffers and devices. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/kernels/cpu_devices.h"
+
+/* Element counts below, at and above what one task, one vector and one part of a sum hold. */
+static const size_t counts[] = {0, 1, 15, 16, 17, 100, 4095, 4097, 65536, 65537, 200001};
+enum { COUNTS = sizeof counts / sizeof *counts };
+
+static void add_and_scale_are_elementwise(void **state) {
+    (void)state;
+    for (int c = 0; c < COUNTS; c++) {
+        size_t n = counts[c];
+        float *x = random_floats(n, 1), *y = random_floats(n, 2), *expected = malloc((n + 1) * sizeof(float));
+        for (size_t i = 0; i < n; i++) {
+            float sum = y[i] + x[i];
+            expected[i] = sum * 0.3f;
+        }
+        for (int d = 0; d < device_count; d++) {
+            kern_tensor tx = tensor_of(queues[d], KERN_F32, x, n), ty = tensor_of(queues[d], KERN_F32, y, n);
+            kern_add(queues[d], ty, tx, n);
+            kern_scale(queues[d], ty, 0.3f, n);
+            assert_holds(queues[d], ty, expected, n);
+            drop(tx), drop(ty);
+        }
+        free(x), free(y), free(expected);
+    }
+}
+
+static double sumsq_by_definition(const float *x, size_t n) {
+    double sum = 0;
+    for (size_t begin = 0; begin < n; begin += 4096) {
+        double lane[16] = {0};
+        for (size_t i = begin; i < n && i < begin + 4096; i++) lane[i % 16] += (double)x[i] * (double)x[i];
+        for (int half = 8; half; half /= 2)
+            for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+        sum += lane[0];
+    }
+    return sum;
+}
+
+static void sumsq_is_the_same_on_every_device_and_close_to_exact(void **state) {
+    (void)state;
+    for (int c = 0; c < COUNTS; c++) {
+        size_t n = counts[c];
+        float *x = random_floats(n, 1);
+        double expected = sumsq_by_definition(x, n);
+        long double exact = 0;
+        for (size_t i = 0; i < n; i++) exact += (long double)x[i] * x[i];
+        assert_true(fabsl(expected - exact) <= 1e-13L * exact);
+        for (int d = 0; d < device_count; d++) {
+            kern_tensor t = tensor_of(queues[d], KERN_F32, x, n);
+            double got = kern_sumsq(queues[d], t, n);
+            assert_memory_equal(&got, &expected, sizeof got);
+            drop(t);
+        }
+        free(x);
+    }
+}
+
+static uint64_t mix(uint64_t z) {
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+static void checksum_is_a_sum_of_mixed_bits_and_places(void **state) {
+    (void)state;
+    for (int c = 0; c < COUNTS; c++) {
+        size_t n = counts[c];
+        float *x = random_floats(n, 1);
+        uint64_t words = 0, halves = 0, bytes = 0;
+        for (size_t i = 0; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, &x[i], 4);
+            words += mix(bits + (i + 1) * 0x9E3779B97F4A7C15u);
+            halves += mix(((const uint16_t *)x)[i] + (i + 1) * 0x9E3779B97F4A7C15u);
+            bytes += mix(((const uint8_t *)x)[i] + (i + 1) * 0x9E3779B97F4A7C15u);
+        }
+        for (int d = 0; d < device_count; d++) {
+            kern_tensor t = tensor_of(queues[d], KERN_F32, x, n);
+            assert_int_equal(kern_checksum(queues[d], t, n), words);
+            assert_int_equal(kern_checksum(queues[d], kern_view(t.buf, KERN_BF16), n), halves);
+            assert_int_equal(kern_checksum(queues[d], kern_view(t.buf, KERN_U8), n), bytes);
+            drop(t);
+        }
+        free(x);
+    }
+}
+
+static void checksum_sees_a_flipped_bit_and_a_swap(void **state) {
+    float x[4] = {1, 2, 3, 4}, flipped[4] = {1, 2, 3, 4}, swapped[4] = {1, 3, 2, 4};
+    (void)state;
+    flipped[3] = nextafterf(4, 5);
+    kern_tensor a = tensor_of(queues[0], KERN_F32, x, 4), b = tensor_of(queues[0], KERN_F32, flipped, 4);
+    kern_tensor c = tensor_of(queues[0], KERN_F32, swapped, 4);
+    assert_int_not_equal(kern_checksum(queues[0], a, 4), kern_checksum(queues[0], b, 4));
+    assert_int_not_equal(kern_checksum(queues[0], a, 4), kern_checksum(queues[0], c, 4));
+    drop(a), drop(b), drop(c);
+}
+
+enum { VOCABULARY = 37, ROWS = 300, WIDTH = 131 };
+
+static void random_ids(int32_t ids[ROWS]) {
+    for (uint32_t i = 0; i < ROWS; i++) ids[i] = (int32_t)rlf_rng_below(3, RLF_RNG_TEST, i, 0, 0, VOCABULARY);
+}
+
+static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) {
+    int32_t ids[ROWS];
+    (void)state;
+    random_ids(ids);
+    float *table = random_floats(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2), *dtable = random_floats(VOCABULARY * WIDTH, 3);
+    float *y = malloc(ROWS * WIDTH * sizeof *y), *sum = malloc(VOCABULARY * WIDTH * sizeof *sum);
+    memcpy(sum, dtable, VOCABULARY * WIDTH * sizeof *sum);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < WIDTH; j++) {
+            y[i * WIDTH + j] = table[ids[i] * WIDTH + j];
+            sum[ids[i] * WIDTH + j] += dy[i * WIDTH + j];
+        }
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor t = tensor_of(q, KERN_F32, table, VOCABULARY * WIDTH), ti = tensor_of(q, KERN_I32, ids, ROWS);
+        kern_tensor ty = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH), tdy = tensor_of(q, KERN_F32, dy, ROWS * WIDTH);
+        kern_tensor td = tensor_of(q, KERN_F32, dtable, VOCABULARY * WIDTH);
+        kern_embed(q, ty, t, ti, ROWS, WIDTH);
+        assert_holds(q, ty, y, ROWS * WIDTH);
+        kern_embed_grad(q, td, tdy, ti, ROWS, WIDTH);
+        assert_holds(q, td, sum, VOCABULARY * WIDTH);
+        drop(t), drop(ti), drop(ty), drop(tdy), drop(td);
+    }
+    free(table), free(dy), free(dtable), free(y), free(sum);
+}
+
+static void scatter_undoes_gather(void **state) {
+    int32_t index[ROWS];
+    (void)state;
+    for (int i = 0; i < ROWS; i++) index[i] = (i * 7 + 3) % ROWS; /* a permutation: 7 and 300 have no common divisor */
+    float *x = random_floats(ROWS * WIDTH, 1), *gathered = malloc(ROWS * WIDTH * sizeof *gathered);
+    for (int i = 0; i < ROWS; i++) memcpy(gathered + i * WIDTH, x + index[i] * WIDTH, WIDTH * sizeof *x);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, ROWS * WIDTH), ti = tensor_of(q, KERN_I32, index, ROWS);
+        kern_tensor ty = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH), back = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH);
+        kern_rows_gather(q, ty, tx, ti, ROWS, WIDTH);
+        assert_holds(q, ty, gathered, ROWS * WIDTH);
+        kern_rows_scatter(q, back, ty, ti, ROWS, WIDTH);
+        assert_holds(q, back, x, ROWS * WIDTH);
+        drop(tx), drop(ti), drop(ty), drop(back);
+    }
+    free(x), free(gathered);
+}
+
+static void bias_grad_sums_columns_by_ascending_row(void **state) {
+    (void)state;
+    float *dy = random_floats(ROWS * WIDTH, 1), *old = random_floats(WIDTH, 2), expected[WIDTH];
+    memcpy(expected, old, sizeof expected);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < WIDTH; j++) expected[j] += dy[i * WIDTH + j];
+    for (int d = 0; d < device_count; d++) {
+        kern_tensor t = tensor_of(queues[d], KERN_F32, dy, ROWS * WIDTH), tb = tensor_of(queues[d], KERN_F32, old, WIDTH);
+        kern_bias_grad(queues[d], tb, t, ROWS, WIDTH);
+        assert_holds(queues[d], tb, expected, WIDTH);
+        drop(t), drop(tb);
+    }
+    free(dy), free(old);
+}
+
+/* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */
+
+enum { ADAM_N = 70001, ADAM_STEPS = 5 };
+static const kern_adamw_args adam_args = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.5f};
+
+/* torch.optim.AdamW, in double, on one element with gradient g at every step; the parameter after ADAM_STEPS. */
+static double adamw_in_double(double p, double g) {
+    double m = 0, v = 0, beta1 = (double)adam_args.beta1, beta2 = (double)adam_args.beta2, lr = (double)adam_args.lr;
+    for (int step = 1; step <= ADAM_STEPS; step++) {
+        double scaled = g * (double)adam_args.grad_scale;
+        p *= 1 - lr * (double)adam_args.weight_decay;
+        m = beta1 * m + (1 - beta1) * scaled;
+        v = beta2 * v + (1 - beta2) * scaled * scaled;
+        p -= lr / (1 - pow(beta1, step)) * m / (sqrt(v) / sqrt(1 - pow(beta2, step)) + (double)adam_args.eps);
+    }
+    return p;
+}
+
+static void adamw_follows_the_formula_and_is_the_same_on_every_device(void **state) {
+    (void)state;
+    float *param = random_floats(ADAM_N, 1), *grad = random_floats(ADAM_N, 2), *first = NULL;
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor p = tensor_of(q, KERN_F32, param, ADAM_N), g = tensor_of(q, KERN_F32, grad, ADAM_N);
+        kern_tensor m = tensor_of(q, KERN_F32, NULL, ADAM_N), v = tensor_of(q, KERN_F32, NULL, ADAM_N);
+        kern_adamw_args args = adam_args;
+        for (args.step = 1; args.step <= ADAM_STEPS; args.step++) kern_adamw(q, p, g, m, v, ADAM_N, args);
+        if (!first) {
+            first = malloc(ADAM_N * sizeof *first);
+            kern_download(q, first, p, ADAM_N);
+        }
+        assert_holds(q, p, first, ADAM_N);
+        drop(p), drop(g), drop(m), drop(v);
+    }
+    for (int i = 0; i < ADAM_N; i++) assert_true(fabs((double)first[i] - adamw_in_double((double)param[i], (double)grad[i])) < 1e-6);
+    free(param), free(grad), free(first);
+}
+
+/* ---- devices and buffers ---------------------------------------------------------------------------------------------------------- */
+
+static void a_new_buffer_is_zero_and_copies_move_elements(void **state) {
+    static const size_t sizes[] = {1, 1000, 1 << 19};
+    (void)state;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t n = sizes[s];
+        float *x = random_floats(n, 1), *zeros = calloc(n + 1, sizeof *zeros), *back = malloc(n * sizeof *back);
+        kern_tensor a = tensor_of(queues[0], KERN_F32, NULL, n + 1), b = tensor_of(queues[0], KERN_F32, x, n);
+        assert_holds(queues[0], a, zeros, n + 1);
+        kern_copy(queues[0], kern_at(a, 1), b, n);
+        kern_download(queues[0], back, kern_at(a, 1), n);
+        assert_memory_equal(back, x, n * sizeof *x);
+        kern_zero(queues[0], a, n + 1);
+        assert_holds(queues[0], a, zeros, n + 1);
+        drop(a), drop(b);
+        free(x), free(zeros), free(back);
+    }
+}
+
+static rlf_status open_and_close(const char *name, int threads, const char *isa) {
+    kern_device_options options = {name, threads, isa};
+    kern_device *device = NULL;
+    rlf_status status = kern_device_open(&device, &options);
+    kern_device_close(device);
+    return status;
+}
+
+static void a_device_that_cannot_be_had_is_refused_by_name(void **state) {
+    (void)state;
+    assert_int_equal(open_and_close("tpu", 1, NULL), RLF_UNSUPPORTED);
+    assert_non_null(strstr(rlf_error_message(), "tpu"));
+    assert_int_equal(open_and_close("cpu", 1, "avx9000"), RLF_UNSUPPORTED);
+    assert_non_null(strstr(rlf_error_message(), "avx9000"));
+    assert_int_equal(open_and_close("cpu", -1, NULL), RLF_INVALID);
+    assert_int_equal(open_and_close("cpu", 100000, NULL), RLF_INVALID);
+    assert_int_equal(open_and_close("cpu", 0, NULL), RLF_OK);
+}
+
+static void a_device_tells_its_instruction_set_and_threads(void **state) {
+    (void)state;
+    assert_string_equal(kern_device_name(kern_queue_device(queues[0])), "cpu portable, 1 thread");
+    assert_string_equal(kern_device_name(kern_queue_device(queues[1])), "cpu portable, 2 threads");
+}
+
+static void a_buffer_too_large_for_memory_is_an_error(void **state) {
+    (void)state;
+    kern_buf *buf;
+    assert_int_equal(kern_buf_new(&buf, kern_queue_device(queues[0]), SIZE_MAX / 4), RLF_NO_MEMORY);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(add_and_scale_are_elementwise),
+        cmocka_unit_test(sumsq_is_the_same_on_every_device_and_close_to_exact),
+        cmocka_unit_test(checksum_is_a_sum_of_mixed_bits_and_places),
+        cmocka_unit_test(checksum_sees_a_flipped_bit_and_a_swap),
+        cmocka_unit_test(embed_copies_rows_and_its_gradient_adds_them_in_order),
+        cmocka_unit_test(scatter_undoes_gather),
+        cmocka_unit_test(bias_grad_sums_columns_by_ascending_row),
+        cmocka_unit_test(adamw_follows_the_formula_and_is_the_same_on_every_device),
+        cmocka_unit_test(a_new_buffer_is_zero_and_copies_move_elements),
+        cmocka_unit_test(a_device_that_cannot_be_had_is_refused_by_name),
+        cmocka_unit_test(a_device_tells_its_instruction_set_and_threads),
+        cmocka_unit_test(a_buffer_too_large_for_memory_is_an_error),
+    };
+    return cmocka_run_group_tests_name("simple", tests, open_devices, close_devices);
+}
