@@ -6,14 +6,14 @@
 #include "common/base/status.h"
 #include "trainer/cli/cli.h"
 
-typedef struct command {
+typedef struct entry {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
-} command;
+} entry;
 
 /* One line a command, whose file is trainer/cli/NAME.c. */
-static const command commands[] = {
+static const entry commands[] = {
     {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

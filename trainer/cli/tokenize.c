@@ -7,9 +7,10 @@
 #include "trainer/cli/cli.h"
 
 static const char usage[] =
-    "rlf tokenize MODEL [--plain] < lines\n\n"
+    "rlf tokenize MODEL [--plain] [--null] < lines\n\n"
     "Prints one JSON array of token ids for each line (without its newline). MODEL: a folder with tokenizer.json.\n"
-    "  --plain   text that looks like an added token (<|im_end|>) is encoded as plain text";
+    "  --plain   text that looks like an added token (<|im_end|>) is encoded as plain text\n"
+    "  --null    texts end with a NUL byte, not a newline, and may hold newlines";
 
 static void print_ids(const rlf_ids *ids) {
     putchar('[');
@@ -20,9 +21,11 @@ static void print_ids(const rlf_ids *ids) {
 int rlf_cmd_tokenize(int argc, char **argv) {
     const char *dir = NULL;
     bool plain = false;
+    int end = '\n';
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return rlf_cli_help(usage);
         if (!strcmp(argv[i], "--plain")) plain = true;
+        else if (!strcmp(argv[i], "--null")) end = '\0';
         else if (argv[i][0] == '-' || dir) return rlf_cli_misuse("tokenize", "expected one MODEL folder");
         else dir = argv[i];
     }
@@ -34,8 +37,8 @@ int rlf_cmd_tokenize(int argc, char **argv) {
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
-    while ((n = getline(&line, &cap, stdin)) >= 0) {
-        if (n > 0 && line[n - 1] == '\n') n--;
+    while ((n = getdelim(&line, &cap, end, stdin)) >= 0) {
+        if (n > 0 && line[n - 1] == end) n--;
         ids.n = 0;
         rlf_tokenizer_encode(tokenizer, line, (size_t)n, !plain, &ids);
         print_ids(&ids);
