@@ -15,6 +15,8 @@ typedef struct entry {
 /* One line a command, whose file is trainer/cli/NAME.c. */
 static const entry commands[] = {
     {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
+    {"index", rlf_cmd_index, "a corpus of passages to a full-text index"},
+    {"search", rlf_cmd_search, "queries to the best passages of an index"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

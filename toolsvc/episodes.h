@@ -1,0 +1,33 @@
+/* The episodes that are open on a tool rank: a hash table from (uid, sample, attempt). */
+#ifndef RLF_TOOLSVC_EPISODES_H
+#define RLF_TOOLSVC_EPISODES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct toolsvc_episode_key {
+    int64_t uid, sample, attempt;
+} toolsvc_episode_key;
+
+typedef struct toolsvc_episode {
+    toolsvc_episode_key key;
+    int64_t seed;
+    size_t calls; /* not yet answered */
+} toolsvc_episode;
+
+/* Zeroed: empty. Open addressing with linear probing, at most half full. */
+typedef struct toolsvc_episodes {
+    struct toolsvc_episode_slot *slots;
+    size_t n, cap;
+} toolsvc_episodes;
+
+void toolsvc_episodes_clean_up(toolsvc_episodes *table);
+/* NULL if it is not there. Valid until the next put or remove. */
+toolsvc_episode *toolsvc_episodes_find(toolsvc_episodes *table, toolsvc_episode_key key);
+/* The episode of that key, made if it was not there. Valid until the next put or remove. */
+toolsvc_episode *toolsvc_episodes_put(toolsvc_episodes *table, toolsvc_episode_key key);
+/* False if it was not there. */
+bool toolsvc_episodes_remove(toolsvc_episodes *table, toolsvc_episode_key key);
+
+#endif

@@ -1,0 +1,95 @@
+/* The event loop of a tool rank: the transport and libuv, turn by turn in one thread.
+ *
+ * MPI has no descriptor to wait for, so the loop looks at it between short waits: 20 us after something happened, doubling to 1 ms. The waits are on libuv's
+ * own descriptor, so a worker that finishes ends them at once; what may wait up to a millisecond is a new message to an idle rank. */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "common/base/log.h"
+#include "toolsvc/service.h"
+#include "toolsvc/toolsvc.h"
+
+enum { SHORTEST_WAIT_US = 20, LONGEST_WAIT_US = 1000, MESSAGES_PER_TURN = 64, STOP_MS = 3000 };
+
+static rlf_status send_message(void *user, int to, rlf_message_type type, const void *record) { return rlf_send(user, to, type, record); }
+
+/* libuv starts its worker threads at first use, as many as this variable says (4 by default): as many as there are cores, but not more than calls may run. */
+static void choose_workers(const rlf_config *config) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN), wanted = 0;
+    char text[32];
+    for (size_t i = 0; i < config->n_tools; i++) wanted += config->tools[i].concurrency > 1024 ? 1024 : (long)config->tools[i].concurrency;
+    if (wanted > cores) wanted = cores;
+    snprintf(text, sizeof text, "%ld", wanted < 2 ? 2 : wanted);
+    setenv("UV_THREADPOOL_SIZE", text, 0);
+}
+
+/* Sleeps until libuv has something, at most wait_us. */
+static bool wait_for_loop(uv_loop_t *loop, long wait_us) {
+    struct pollfd fd = {.fd = uv_backend_fd(loop), .events = POLLIN};
+    struct timespec limit = {wait_us / 1000000, wait_us % 1000000 * 1000};
+    return ppoll(&fd, 1, &limit, NULL) > 0;
+}
+
+/* Handles what has arrived; *any tells whether there was something. */
+static rlf_status take_messages(rlf_transport *transport, toolsvc_service *service, rlf_received *message, bool *any) {
+    *any = false;
+    for (int i = 0; i < MESSAGES_PER_TURN && !toolsvc_service_stopped(service); i++) {
+        bool got;
+        rlf_status status = rlf_receive(transport, message, 0, &got);
+        if (status != RLF_OK || !got) return status;
+        *any = true;
+        toolsvc_service_handle(service, message->type, message->from, message->bytes.ptr, message->bytes.len);
+    }
+    return RLF_OK;
+}
+
+static rlf_status serve(rlf_transport *transport, uv_loop_t *loop, toolsvc_service *service) {
+    rlf_status status = RLF_OK;
+    rlf_received message = {0};
+    long wait_us = SHORTEST_WAIT_US;
+    while (!toolsvc_service_stopped(service)) {
+        bool any;
+        RLF_TRY(take_messages(transport, service, &message, &any));
+        if (any) wait_us = SHORTEST_WAIT_US;
+        uv_run(loop, UV_RUN_NOWAIT);
+        if (toolsvc_service_stopped(service)) break;
+        bool woken = wait_for_loop(loop, wait_us);
+        wait_us = woken ? SHORTEST_WAIT_US : wait_us * 2 > LONGEST_WAIT_US ? LONGEST_WAIT_US : wait_us * 2;
+    }
+    status = toolsvc_service_status(service);
+out:
+    rlf_str_clean_up(&message.bytes);
+    return status;
+}
+
+static void report(const toolsvc_counts *n) {
+    RLF_INFO("tool service stops: %zu calls (%zu bad, %zu timeouts, %zu infrastructure errors, %zu dropped), %zu scores, %zu of %zu messages malformed", n->calls,
+             n->bad_calls, n->timeouts, n->infra, n->dropped, n->scores, n->malformed, n->messages);
+}
+
+rlf_status toolsvc_run(rlf_transport *transport, const rlf_config *config) {
+    rlf_status status = RLF_OK;
+    toolsvc_tools tools = {0};
+    toolsvc_service *service = NULL;
+    uv_loop_t loop;
+    bool clean = true;
+    choose_workers(config);
+    if (uv_loop_init(&loop) != 0) return RLF_RAISE(INTERNAL, "libuv: cannot make an event loop");
+    RLF_TRY(toolsvc_tools_init(&tools, config, NULL));
+    toolsvc_service_new(&service, &loop, config, &tools, send_message, transport);
+    rlf_control ready = {.kind = RLF_CONTROL_READY};
+    status = rlf_send(transport, 0, RLF_MSG_CONTROL, &ready);
+    if (status == RLF_OK) status = serve(transport, &loop, service);
+    report(toolsvc_service_counts(service));
+    clean = toolsvc_service_destroy(service, STOP_MS);
+    if (!clean) RLF_WARN("a tool call is still running %d ms after the stop; it is left behind", (int)STOP_MS);
+out:
+    if (clean) {
+        toolsvc_tools_clean_up(&tools);
+        uv_loop_close(&loop);
+    }
+    return status;
+}
