@@ -1,0 +1,113 @@
+/* What the tests of single operations share: a device of a given instruction set, tensors that it frees, reproducible values, comparisons. */
+#ifndef RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
+#define RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "kernels/kern.h"
+
+enum { FX_MAX_BUFS = 64 };
+
+typedef struct fixture {
+    kern_device *device;
+    kern_queue *queue;
+    kern_buf *bufs[FX_MAX_BUFS];
+    int n;
+} fixture;
+
+/* The ways a result is computed again to compare its bits; the first is the one the others are held against. */
+typedef struct variant {
+    const char *isa;
+    int threads;
+} variant;
+static const variant VARIANTS[] = {{"portable", 1}, {"avx2", 1}, {"avx2", 3}, {"avx512", 1}, {"avx512", 2}, {"avx512", 4}};
+enum { N_VARIANTS = sizeof VARIANTS / sizeof *VARIANTS };
+
+#define must(expr)                                                                       \
+    do {                                                                                 \
+        if ((expr) != RLF_OK) fail_msg("%s: %s", rlf_error_where(), rlf_error_message()); \
+    } while (0)
+
+/* False where this machine lacks the instruction set. isa NULL: the best. */
+static inline bool fx_open(fixture *fx, const char *isa, int threads) {
+    *fx = (fixture){0};
+    rlf_status status = kern_device_open(&fx->device, &(kern_device_options){.name = "cpu", .threads = threads, .isa = isa});
+    if (status == RLF_UNSUPPORTED) return false;
+    must(status);
+    must(kern_queue_new(&fx->queue, fx->device));
+    return true;
+}
+
+/* Frees tensors made since the fixture had n of them. */
+static inline void fx_release(fixture *fx, int n) {
+    while (fx->n > n) kern_buf_destroy(fx->bufs[--fx->n]);
+}
+
+static inline void fx_close(fixture *fx) {
+    fx_release(fx, 0);
+    kern_queue_destroy(fx->queue);
+    kern_device_close(fx->device);
+}
+
+static inline kern_tensor fx_zeros(fixture *fx, kern_dtype dtype, size_t n) {
+    assert_true(fx->n < FX_MAX_BUFS);
+    must(kern_buf_new(&fx->bufs[fx->n], fx->device, n * kern_dtype_size(dtype)));
+    return kern_view(fx->bufs[fx->n++], dtype);
+}
+static inline kern_tensor fx_f32(fixture *fx, const float *src, size_t n) {
+    kern_tensor t = fx_zeros(fx, KERN_F32, n);
+    kern_upload(fx->queue, t, src, n);
+    return t;
+}
+static inline kern_tensor fx_i32(fixture *fx, const int32_t *src, size_t n) {
+    kern_tensor t = fx_zeros(fx, KERN_I32, n);
+    kern_upload(fx->queue, t, src, n);
+    return t;
+}
+static inline void fx_get(fixture *fx, float *dst, kern_tensor t, size_t n) {
+    kern_download(fx->queue, dst, t, n);
+    must(kern_sync(fx->queue));
+}
+
+/* n floats in [-scale, scale), of stream `stream`. Free with free(). */
+static inline float *random_floats(uint64_t stream, size_t n, float scale) {
+    float *x = rlf_calloc(n, sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = scale * (2 * rlf_rng_uniform(7, RLF_RNG_TEST, stream, 0, (uint32_t)i) - 1);
+    return x;
+}
+static inline float *zero_floats(size_t n) { return rlf_calloc(n, sizeof(float)); }
+
+static inline void same_bits(const char *what, const float *got, const float *expected, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &expected[i], sizeof *got))
+            fail_msg("%s: element %zu of %zu is %.9g, expected %.9g", what, i, n, (double)got[i], (double)expected[i]);
+}
+
+/* |got - expected| <= tolerance * (1 + |expected|). */
+static inline void close_to(const char *what, double got, double expected, double tolerance) {
+    if (!(fabs(got - expected) <= tolerance * (1 + fabs(expected)))) fail_msg("%s: %.9g, expected %.9g", what, got, expected);
+}
+
+/* The slope of f at x[i] by central difference, x being double. */
+static inline double slope(double (*f)(const void *problem, const double *x), const void *problem, double *x, size_t i) {
+    const double h = 1e-5, old = x[i];
+    x[i] = old + h;
+    const double up = f(problem, x);
+    x[i] = old - h;
+    const double down = f(problem, x);
+    x[i] = old;
+    return (up - down) / (2 * h);
+}
+
+#endif
