@@ -17,6 +17,7 @@ static const entry commands[] = {
     {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
     {"index", rlf_cmd_index, "a corpus of passages to a full-text index"},
     {"search", rlf_cmd_search, "queries to the best passages of an index"},
+    {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
