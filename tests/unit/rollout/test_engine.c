@@ -1,0 +1,164 @@
+/* The engine over a model that checks every cache read (fake_model.h): the same tokens whatever the schedule. */
+#include "fake_model.h"
+
+enum { GROUPS = 5, SAMPLES = 3, SEQS = GROUPS * SAMPLES, LONGEST = 120 };
+
+typedef struct reader {
+    rollout_seq *seq;
+    int wanted, pauses; /* tokens to draw; times it pauses on the way */
+    int paused_for;     /* steps left; 0: not paused */
+    int tool_steps;     /* how long a tool takes */
+    bool done;
+    int32_t tokens[LONGEST];
+    float logprobs[LONGEST];
+    size_t n;
+} reader;
+
+static void finish_reader(reader *r) {
+    r->n = rollout_seq_tokens(r->seq)->n;
+    memcpy(r->tokens, rollout_seq_tokens(r->seq)->v, r->n * sizeof *r->tokens);
+    memcpy(r->logprobs, rollout_seq_logprobs(r->seq), r->n * sizeof *r->logprobs);
+    rollout_seq_close(r->seq);
+    r->done = true;
+}
+
+static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
+    (void)id;
+    (void)logprob;
+    reader *r = owner;
+    if (--r->wanted == 0) finish_reader(r);
+    else if (r->wanted % 7 == 0 && r->pauses-- > 0) {
+        rollout_seq_pause(seq);
+        r->paused_for = r->tool_steps;
+    }
+    return RLF_OK;
+}
+
+typedef struct schedule { int batch, chunk, page_size, pages, seats, tool_steps; } schedule;
+
+static void submit(rollout_engine *e, reader *readers, int tool_steps) {
+    for (int g = 0; g < GROUPS; g++) {
+        int32_t ids[40];
+        size_t n = (size_t[]){1, 16, 17, 33, 40}[g];
+        for (size_t i = 0; i < n; i++) ids[i] = (int32_t)(fake_mix((uint64_t)g * 100 + i) % 200);
+        rollout_prompt *prompt = rollout_prompt_new(e, ids, n);
+        for (uint32_t s = 0; s < SAMPLES; s++) {
+            reader *r = &readers[g * SAMPLES + (int)s];
+            *r = (reader){.wanted = 10 + 5 * (int)s + g, .pauses = 2, .tool_steps = tool_steps + (int)s};
+            rollout_draw draw = {.uid = (uint64_t)g, .sample = s, .seed = g == 4 ? 8 : 7, .filter = {.temperature = g == 2 ? 0.5f : 1, .top_p = 1}};
+            r->seq = rollout_seq_open(e, prompt, draw, on_token, r);
+        }
+        rollout_prompt_release(prompt);
+    }
+}
+
+static bool tools(reader *readers, rollout_engine *e) {
+    bool alive = false;
+    for (int i = 0; i < SEQS; i++) {
+        reader *r = &readers[i];
+        alive = alive || !r->done;
+        if (r->done || !r->paused_for) continue;
+        if (--r->paused_for && rollout_engine_ready(e)) continue;
+        const int32_t answer[] = {1, 2, 3, 4, 5, (int32_t)(r->wanted)};
+        r->paused_for = 0;
+        rollout_seq_append(r->seq, answer, 6);
+        rollout_seq_resume(r->seq);
+    }
+    return alive;
+}
+
+static rollout_engine_stats run(schedule s, reader *readers) {
+    fake_model *model = fake_new(s.page_size, s.pages, 256);
+    rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages, .seats = s.seats,
+                                      .max_tokens = LONGEST};
+    rollout_engine *e = NULL;
+    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    submit(e, readers, s.tool_steps);
+    for (int i = 0; tools(readers, e); i++) {
+        assert_true(i < 100000);
+        assert_int_equal(rollout_engine_step(e), RLF_OK);
+    }
+    assert_true(model->most_rows <= s.batch);
+    rollout_engine_stats stats = *rollout_engine_statistics(e);
+    rollout_engine_destroy(e); /* asserts that every page came back */
+    fake_destroy(model);
+    return stats;
+}
+
+static void assert_same(const reader *a, const reader *b) {
+    for (int i = 0; i < SEQS; i++) {
+        assert_int_equal(a[i].n, b[i].n);
+        assert_memory_equal(a[i].tokens, b[i].tokens, a[i].n * sizeof *a[i].tokens);
+        assert_memory_equal(a[i].logprobs, b[i].logprobs, a[i].n * sizeof *a[i].logprobs);
+    }
+}
+
+static const schedule roomy = {256, 64, 16, 400, 64, 3};
+
+static void tokens_do_not_depend_on_the_schedule(void **state) {
+    (void)state;
+    static reader first[SEQS], other[SEQS];
+    const schedule schedules[] = {{1, 1, 16, 400, 1, 1},   {7, 3, 16, 400, 5, 9},  {64, 16, 32, 100, 3, 2},
+                                  {16, 200, 48, 60, 64, 1}, {3, 64, 16, 400, 15, 30}, {256, 64, 64, 64, 2, 1}};
+    run(roomy, first);
+    for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++) {
+        run(schedules[i], other);
+        assert_same(first, other);
+    }
+}
+
+static void tokens_do_not_depend_on_cache_pressure(void **state) {
+    (void)state;
+    static reader first[SEQS], other[SEQS];
+    run(roomy, first);
+    for (int pages = 9; pages < 40; pages += 3)
+        for (int seats = 1; seats <= 9; seats += 4)
+            for (int batch = 1; batch <= 33; batch += 16) {
+                rollout_engine_stats stats = run((schedule){batch, 11, 16, pages, seats, 5}, other);
+                assert_same(first, other);
+                if (pages == 9 && seats > 1 && batch > 1) assert_true(stats.given_up > 0);
+            }
+}
+
+static void prompt_of_a_group_is_computed_once(void **state) {
+    (void)state;
+    static reader readers[SEQS];
+    rollout_engine_stats stats = run(roomy, readers);
+    assert_int_equal(stats.prompt_rows, 0 + 15 + 16 + 32 + 39);
+    assert_int_equal(stats.given_up, 0);
+}
+
+static void log_probs_are_zero_where_the_model_did_not_choose(void **state) {
+    (void)state;
+    static reader readers[SEQS];
+    run(roomy, readers);
+    const reader *r = &readers[SAMPLES]; /* prompt of 16 tokens, 11 drawn, 2 pauses at most */
+    size_t zeros = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        if (i < 16) assert_true(r->logprobs[i] == 0);
+        zeros += r->logprobs[i] == 0;
+    }
+    assert_int_equal(r->n - zeros, 11);
+}
+
+static void pool_too_small_for_one_sequence_is_refused(void **state) {
+    (void)state;
+    rollout_engine_options options = {.batch = 4, .prefill_chunk = 4, .page_size = 16, .pages = 8, .seats = 4, .max_tokens = LONGEST};
+    rollout_engine *e = NULL;
+    assert_int_equal(rollout_engine_new(&e, (rollout_model){0}, &options), RLF_LIMIT);
+    assert_non_null(strstr(rlf_error_message(), "rollout.cache_tokens"));
+    options.pages = 9;
+    assert_int_equal(rollout_engine_new(&e, (rollout_model){0}, &options), RLF_OK);
+    rollout_engine_destroy(e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_do_not_depend_on_the_schedule),
+        cmocka_unit_test(tokens_do_not_depend_on_cache_pressure),
+        cmocka_unit_test(prompt_of_a_group_is_computed_once),
+        cmocka_unit_test(log_probs_are_zero_where_the_model_did_not_choose),
+        cmocka_unit_test(pool_too_small_for_one_sequence_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
