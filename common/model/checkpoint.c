@@ -135,7 +135,7 @@ typedef struct name_list {
 } name_list;
 
 static void list_name(name_list *list, const char *name) {
-    if (list->text.len + strlen(name) < LIST_BYTES) {
+    if (list->shown == list->n && list->text.len + strlen(name) < LIST_BYTES) {
         rlf_str_printf(&list->text, "%s%.200s", list->n ? ", " : "", name);
         list->shown++;
     }
