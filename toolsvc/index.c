@@ -4,8 +4,7 @@
  *          common_term(term, passages): every stem found in at least COMMON_MIN passages; meta(key, value).
  *
  * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as dear as its most
- * common words, which tell least. common_term says how long those lists are; words are taken from the rarest up until MAX_POSTINGS is reached. Words in more
- * than half of the passages have no weight in BM25 at all and go first. */
+ * common words, which tell least. common_term says how long those lists are; words are taken from the rarest up until MAX_POSTINGS is reached. */
 #include "toolsvc/index.h"
 
 #include <errno.h>
@@ -152,7 +151,7 @@ static rlf_status fill(sqlite3 *db, const char *path, const char *corpus, size_t
     RLF_TRY(run_sql(db, path, sql));
     RLF_TRY(run_sql(db, path, "INSERT INTO passage_fts(passage_fts) VALUES('rebuild'); INSERT INTO passage_fts(passage_fts) VALUES('optimize');"
                               "CREATE VIRTUAL TABLE temp.stems USING fts5vocab('main', 'passage_fts', 'row');"));
-    snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %d OR doc * 2 > %zu;", (int)COMMON_MIN, *passages);
+    snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %d;", (int)COMMON_MIN);
     RLF_TRY(run_sql(db, path, sql));
     RLF_TRY(run_sql(db, path, "DROP TABLE temp.stems; COMMIT;"));
 out:
@@ -382,25 +381,25 @@ static void quote(rlf_str *out, rlf_slice text) {
 }
 
 /* The words worth looking up, quoted and joined by OR; empty if the query has no word. */
-static void write_expression(word_list *list, size_t total_passages, rlf_str *out) {
+static void write_expression(word_list *list, rlf_str *out) {
     qsort(list->v, list->n, sizeof *list->v, by_weight);
     int64_t postings = 0;
     for (size_t i = 0; i < list->n; i++) {
         const word *w = &list->v[i];
-        if (i > 0 && (w->stop || (size_t)w->passages > total_passages / 2 || postings + w->passages > MAX_POSTINGS)) break;
+        if (i > 0 && (w->stop || postings + w->passages > MAX_POSTINGS)) break;
         postings += w->passages;
         if (i > 0) rlf_str_puts(out, " OR ");
         quote(out, w->text);
     }
 }
 
-static rlf_status make_expression(toolsvc_index *index, connection *c, const char *query, size_t n, rlf_arena *arena, rlf_str *out) {
+static rlf_status make_expression(connection *c, const char *query, size_t n, rlf_arena *arena, rlf_str *out) {
     word_list list = {.query = query, .arena = arena};
     if (n > MAX_QUERY) n = MAX_QUERY;
     int rc = c->tokenizer.xTokenize(c->words, &list, FTS5_TOKENIZE_QUERY, query, (int)n, take_word);
     if (rc != SQLITE_OK && rc != SQLITE_DONE) return RLF_RAISE(INTERNAL, "the tokenizer failed (%d)", rc);
     for (size_t i = 0; i < list.n; i++) count_passages(c, &list.v[i]);
-    write_expression(&list, index->passages, out);
+    write_expression(&list, out);
     return RLF_OK;
 }
 
@@ -433,7 +432,7 @@ rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t 
     *hits = rlf_arena_alloc(arena, k, sizeof **hits);
     RLF_TRY(borrow(index, &c));
     if (cancel) sqlite3_progress_handler(c->db, 1000, is_cancelled, (void *)cancel);
-    RLF_TRY(make_expression(index, c, query, n, arena, &expression));
+    RLF_TRY(make_expression(c, query, n, arena, &expression));
     if (expression.len == 0 || k == 0) goto out;
     sqlite3_bind_text(c->search, 1, expression.ptr, (int)expression.len, SQLITE_STATIC);
     sqlite3_bind_int64(c->search, 2, (sqlite3_int64)k);

@@ -1,0 +1,325 @@
+/* The full-text index: corpus forms, errors with their line, hostile queries, order, cancelling, threads, and recall on real questions. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "toolsvc/index.h"
+
+typedef struct fixture {
+    char folder[64], corpus[96], path[96];
+    toolsvc_index *index;
+    rlf_arena arena;
+    toolsvc_hit *hits;
+    size_t count;
+} fixture;
+
+static const char countries[] =
+    "{\"id\": \"a\", \"contents\": \"\\\"Peru\\\"\\nThe capital of Peru is Lima. Its currency is the sol.\"}\n"
+    "\n"
+    "{\"id\": 17, \"title\": \"Chile\", \"text\": \"The capital of Chile is Santiago; running rivers, caf\\u00e9 and S\\u00e3o.\"}\n"
+    "{\"id\": \"c\", \"contents\": \"Norway\\nThe capital of Norway is Oslo.\"}\n"
+    "{\"id\": \"d\", \"contents\": \"no title: near and not\"}\n"
+    "{\"id\": \"e\", \"text\": \"twin\"}\n"
+    "{\"id\": \"f\", \"text\": \"twin\"}\n";
+
+static void write_corpus(fixture *f, const char *text) {
+    FILE *out = fopen(f->corpus, "w");
+    assert_non_null(out);
+    fputs(text, out);
+    fclose(out);
+}
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    snprintf(f->folder, sizeof f->folder, "/tmp/rlf-index-XXXXXX");
+    if (!mkdtemp(f->folder)) return -1;
+    snprintf(f->corpus, sizeof f->corpus, "%s/corpus.jsonl", f->folder);
+    snprintf(f->path, sizeof f->path, "%s/index", f->folder);
+    write_corpus(f, countries);
+    size_t n;
+    if (toolsvc_index_build(f->corpus, f->path, &n) != RLF_OK || n != 6) return -1;
+    if (toolsvc_index_open(&f->index, f->path) != RLF_OK) return -1;
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture *f = *state;
+    toolsvc_index_destroy(f->index);
+    rlf_arena_clean_up(&f->arena);
+    unlink(f->corpus);
+    unlink(f->path);
+    int left = rmdir(f->folder); /* fails if a build left a file behind */
+    free(f);
+    return left;
+}
+
+static void search_bytes(fixture *f, const char *query, size_t n, size_t k) {
+    assert_int_equal(toolsvc_index_search(f->index, query, n, k, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
+}
+static void search(fixture *f, const char *query) { search_bytes(f, query, strlen(query), 3); }
+
+static void both_corpus_forms_give_id_title_and_text(void **state) {
+    fixture *f = *state;
+    search(f, "Lima");
+    assert_int_equal(f->count, 1);
+    assert_string_equal(f->hits[0].id, "a");
+    assert_string_equal(f->hits[0].title, "Peru");
+    assert_true(f->hits[0].title_quoted);
+    assert_string_equal(f->hits[0].text, "The capital of Peru is Lima. Its currency is the sol.");
+    assert_true(f->hits[0].score > 0);
+    search(f, "Santiago");
+    assert_string_equal(f->hits[0].id, "17");
+    assert_string_equal(f->hits[0].title, "Chile");
+    assert_false(f->hits[0].title_quoted);
+    search(f, "Oslo");
+    assert_string_equal(f->hits[0].title, "Norway");
+    assert_false(f->hits[0].title_quoted);
+    search(f, "near");
+    assert_string_equal(f->hits[0].title, "");
+    assert_string_equal(f->hits[0].text, "no title: near and not");
+}
+
+static void words_match_by_stem_case_and_accent(void **state) {
+    fixture *f = *state;
+    static const char *const queries[] = {"RUN", "river", "cafe", "CAF\xc3\x89", "sao"};
+    for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+        search(f, queries[i]);
+        assert_int_equal(f->count, 1);
+        assert_string_equal(f->hits[0].id, "17");
+    }
+}
+
+static void equal_scores_keep_the_order_of_the_corpus(void **state) {
+    fixture *f = *state;
+    search(f, "twin");
+    assert_int_equal(f->count, 2);
+    assert_string_equal(f->hits[0].id, "e");
+    assert_string_equal(f->hits[1].id, "f");
+    assert_true(f->hits[0].score == f->hits[1].score);
+    search_bytes(f, "twin", 4, 1);
+    assert_int_equal(f->count, 1);
+    assert_string_equal(f->hits[0].id, "e");
+}
+
+static void query_syntax_is_plain_text(void **state) {
+    fixture *f = *state;
+    static const char *const queries[] = {"\"Lima", "Lima\"", "Lima AND zebra", "NEAR(Lima, 2)", "Lima*", "^Lima", "text:Lima", "-Lima NOT Lima", "{text} : Lima",
+                                          "(Lima", "Lima)", "a\"b\" Lima '; DROP TABLE passage; --", "Lima + \\ %", "\xff\xfe Lima \xc3", "\xe2\x80\x9cLima\xe2\x80\x9d?"};
+    for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+        search(f, queries[i]);
+        assert_true(f->count >= 1);
+        if (!strstr(queries[i], "NEAR") && !strstr(queries[i], "NOT")) assert_string_equal(f->hits[0].id, "a");
+    }
+}
+
+static void query_without_words_finds_nothing(void **state) {
+    fixture *f = *state;
+    static const char *const queries[] = {"", "   ", "\"\"", "*:()^", "?!", "zebra quagga"};
+    for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+        search(f, queries[i]);
+        assert_int_equal(f->count, 0);
+    }
+    search_bytes(f, "Li\0ma Lima", 10, 3); /* NUL parts words */
+    assert_int_equal(f->count, 1);
+}
+
+static void stop_words_are_used_only_if_nothing_else_is_there(void **state) {
+    fixture *f = *state;
+    search(f, "the");
+    assert_int_equal(f->count, 3);
+    search(f, "what is the currency");
+    assert_int_equal(f->count, 1);
+    assert_string_equal(f->hits[0].id, "a");
+}
+
+static void very_long_query_is_answered(void **state) {
+    fixture *f = *state;
+    rlf_str query = {0};
+    rlf_str_puts(&query, "Lima ");
+    for (int i = 0; query.len < 10000; i++) rlf_str_printf(&query, "w%d \"OR\" ", i);
+    search_bytes(f, query.ptr, query.len, 3);
+    assert_string_equal(f->hits[0].id, "a");
+    rlf_str_reset(&query);
+    while (query.len < 200000) rlf_str_puts(&query, "x");
+    search_bytes(f, query.ptr, query.len, 3);
+    assert_int_equal(f->count, 0);
+    rlf_str_clean_up(&query);
+}
+
+static void *search_many(void *argument) {
+    toolsvc_index *index = argument;
+    rlf_arena arena = {0};
+    size_t good = 0;
+    for (int i = 0; i < 50; i++) {
+        toolsvc_hit *hits;
+        size_t count;
+        rlf_arena_reset(&arena);
+        if (toolsvc_index_search(index, "capital Lima", 12, 3, NULL, &arena, &hits, &count) == RLF_OK && count == 3 && !strcmp(hits[0].id, "a")) good++;
+    }
+    rlf_arena_clean_up(&arena);
+    return (void *)good;
+}
+
+static void threads_search_one_index_at_once(void **state) {
+    fixture *f = *state;
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, search_many, f->index), 0);
+    for (int i = 0; i < 4; i++) {
+        void *good;
+        pthread_join(threads[i], &good);
+        assert_int_equal((size_t)good, 50);
+    }
+}
+
+static void bad_corpus_names_its_line_and_leaves_the_old_index(void **state) {
+    fixture *f = *state;
+    static const struct {
+        const char *corpus, *wanted;
+    } cases[] = {{"{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"b\", \"text\"\n", "corpus.jsonl:2: byte"},
+                 {"[]\n", "corpus.jsonl:1: expected a JSON object"},
+                 {"{\"text\": \"x\"}\n", "corpus.jsonl:1: key \"id\""},
+                 {"{\"id\": 1.5, \"text\": \"x\"}\n", "corpus.jsonl:1: key \"id\""},
+                 {"{\"id\": \"a\", \"contents\": 3}\n", "corpus.jsonl:1: key \"contents\""},
+                 {"{\"id\": \"a\", \"title\": \"x\"}\n", "corpus.jsonl:1: expected a string under"},
+                 {"{\"id\": \"a\", \"title\": 1, \"text\": \"x\"}\n", "corpus.jsonl:1: key \"title\""},
+                 {"{\"id\": \"a\", \"text\": \"\xff\"}\n", "corpus.jsonl:1: byte"},
+                 {"", "no passages"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t n;
+        write_corpus(f, cases[i].corpus);
+        assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_INVALID);
+        assert_non_null(strstr(rlf_error_message(), cases[i].wanted));
+    }
+    toolsvc_index *again;
+    assert_int_equal(toolsvc_index_open(&again, f->path), RLF_OK);
+    assert_int_equal(toolsvc_index_passages(again), 6);
+    toolsvc_index_destroy(again);
+    size_t n;
+    assert_int_equal(toolsvc_index_build("/nonexistent/x.jsonl", f->path, &n), RLF_IO);
+    assert_int_equal(toolsvc_index_build(f->corpus, "/nonexistent/index", &n), RLF_IO);
+}
+
+static void file_that_is_no_index_is_refused(void **state) {
+    fixture *f = *state;
+    toolsvc_index *index;
+    assert_int_equal(toolsvc_index_open(&index, f->corpus), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "not an index made by rlf index"));
+    assert_int_equal(toolsvc_index_open(&index, "/nonexistent/index"), RLF_IO);
+    assert_non_null(strstr(rlf_error_message(), "/nonexistent/index"));
+    assert_null(index);
+}
+
+static void truncated_index_is_an_error_not_a_crash(void **state) {
+    fixture *f = *state;
+    toolsvc_index *index;
+    char copy[128];
+    rlf_str bytes = {0};
+    assert_int_equal(rlf_str_read_file(&bytes, f->path, 1 << 20), RLF_OK);
+    snprintf(copy, sizeof copy, "%s/copy", f->folder);
+    for (size_t n = 0; n < bytes.len; n += bytes.len / 7) {
+        FILE *out = fopen(copy, "w");
+        fwrite(bytes.ptr, 1, n, out);
+        fclose(out);
+        if (toolsvc_index_open(&index, copy) != RLF_OK) continue;
+        rlf_status status = toolsvc_index_search(index, "Lima", 4, 3, NULL, &f->arena, &f->hits, &f->count);
+        assert_true(status != RLF_OK || f->count <= 3);
+        toolsvc_index_destroy(index);
+    }
+    unlink(copy);
+    rlf_str_clean_up(&bytes);
+}
+
+/* A corpus in which one word is in every passage and one in a few, so that the posting budget and cancelling come into play. */
+static void common_words_yield_to_rare_ones(void **state) {
+    fixture *f = *state;
+    FILE *out = fopen(f->corpus, "w");
+    for (int i = 0; i < 70000; i++) fprintf(out, "{\"id\": %d, \"text\": \"filler %s number%d\"}\n", i, i % 40000 == 7 ? "rare" : i % 2 ? "odd" : "even", i);
+    fclose(out);
+    size_t n;
+    toolsvc_index *index;
+    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_int_equal(toolsvc_index_open(&index, f->path), RLF_OK);
+    assert_int_equal(toolsvc_index_search(index, "filler rare", 11, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_int_equal(f->count, 2); /* "filler" was left out */
+    assert_string_equal(f->hits[0].id, "7");
+    assert_string_equal(f->hits[1].id, "40007");
+    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_int_equal(f->count, 10);
+    atomic_bool cancel = true;
+    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_STOPPED);
+    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_int_equal(f->count, 10);
+    toolsvc_index_destroy(index);
+}
+
+/* Of the questions in `file`, how many find their paragraph in the top 3. */
+static void count_recall(fixture *f, const char *file, size_t *found, size_t *total) {
+    char *line = NULL;
+    size_t cap = 0;
+    FILE *in = fopen(file, "r");
+    assert_non_null(in);
+    *found = *total = 0;
+    while (getline(&line, &cap, in) > 0) {
+        json_t *row = json_loads(line, 0, NULL);
+        const char *question = json_string_value(json_object_get(json_array_get(json_object_get(row, "prompt"), 0), "content"));
+        const char *passage = json_string_value(json_object_get(json_object_get(row, "extra_info"), "passage"));
+        search(f, question);
+        bool hit = false;
+        for (size_t i = 0; i < f->count; i++) hit = hit || strcmp(f->hits[i].id, passage) == 0;
+        *found += hit;
+        ++*total;
+        json_decref(row);
+    }
+    free(line);
+    fclose(in);
+}
+
+static void real_questions_find_their_paragraph(void **state) {
+    fixture *f = *state;
+    size_t n, found, total;
+    if (access(RLF_SHARED "/data/xquad_passages.jsonl", R_OK) != 0) {
+        print_message("%s is not here: skipped\n", RLF_SHARED "/data/xquad_passages.jsonl");
+        skip();
+    }
+    toolsvc_index_destroy(f->index);
+    f->index = NULL;
+    assert_int_equal(toolsvc_index_build(RLF_SHARED "/data/xquad_passages.jsonl", f->path, &n), RLF_OK);
+    assert_int_equal(n, 180);
+    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    count_recall(f, RLF_SHARED "/data/xquad_train.jsonl", &found, &total);
+    print_message("recall@3 on xquad_train: %zu of %zu = %.4f\n", found, total, (double)found / (double)total);
+    count_recall(f, RLF_SHARED "/data/xquad_test.jsonl", &found, &total);
+    print_message("recall@3 on xquad_test: %zu of %zu = %.4f\n", found, total, (double)found / (double)total);
+    assert_int_equal(total, 179);
+    assert_true((double)found / (double)total >= 0.97);
+}
+
+int main(void) {
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(both_corpus_forms_give_id_title_and_text),
+        CASE(words_match_by_stem_case_and_accent),
+        CASE(equal_scores_keep_the_order_of_the_corpus),
+        CASE(query_syntax_is_plain_text),
+        CASE(query_without_words_finds_nothing),
+        CASE(stop_words_are_used_only_if_nothing_else_is_there),
+        CASE(very_long_query_is_answered),
+        CASE(threads_search_one_index_at_once),
+        CASE(bad_corpus_names_its_line_and_leaves_the_old_index),
+        CASE(file_that_is_no_index_is_refused),
+        CASE(truncated_index_is_an_error_not_a_crash),
+        CASE(common_words_yield_to_rare_ones),
+        CASE(real_questions_find_their_paragraph),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,426 @@
+/* The service without a transport: messages in by hand, answers caught by a callback, tools that block until the test lets them go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "toolsvc/episodes.h"
+#include "toolsvc/service.h"
+
+/* ---- a tool that the test holds back ------------------------------------------------------------------------------------------------- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool open;              /* calls of "gate" may end */
+    int running, most, ran; /* calls inside, at most at once, and ended */
+} g_gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, true, 0, 0, 0};
+
+static void set_gate(bool open) {
+    pthread_mutex_lock(&g_gate.lock);
+    g_gate.open = open;
+    pthread_cond_broadcast(&g_gate.changed);
+    pthread_mutex_unlock(&g_gate.lock);
+}
+
+/* Answers with its argument once the gate is open or nobody waits. */
+static rlf_call_status run_gate(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+    (void)config, (void)state;
+    pthread_mutex_lock(&g_gate.lock);
+    if (++g_gate.running > g_gate.most) g_gate.most = g_gate.running;
+    while (!g_gate.open && !atomic_load(cancel)) {
+        pthread_mutex_unlock(&g_gate.lock);
+        rlf_sleep_us(200);
+        pthread_mutex_lock(&g_gate.lock);
+    }
+    g_gate.running--;
+    g_gate.ran++;
+    pthread_mutex_unlock(&g_gate.lock);
+    rlf_str_append(out, argument, n);
+    return RLF_CALL_OK;
+}
+
+static rlf_call_status run_broken(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+    (void)config, (void)state, (void)argument, (void)n, (void)cancel;
+    rlf_str_append(out, "half \xff\xfe", 7);
+    return RLF_CALL_TOOL_ERROR;
+}
+
+static const toolsvc_kind kind_gate = {.name = "gate", .description = "", .parameter = {"text", ""}, .run = run_gate};
+static const toolsvc_kind kind_broken = {.name = "broken", .description = "", .parameter = {"text", ""}, .run = run_broken};
+static const toolsvc_kind *const kinds[] = {&kind_gate, &kind_broken, NULL};
+
+/* ---- fixture --------------------------------------------------------------------------------------------------------------------------- */
+
+enum { MOST_ANSWERS = 256 };
+
+typedef struct caught {
+    int to;
+    rlf_message_type type;
+    int64_t uid, turn, call, status;
+    size_t components;
+    char text[160];
+} caught;
+
+typedef struct fixture {
+    uv_loop_t loop;
+    rlf_tool_config tool_configs[2];
+    rlf_config config;
+    toolsvc_tools tools;
+    toolsvc_service *service;
+    caught answers[MOST_ANSWERS];
+    size_t n;
+    bool fail_sends;
+} fixture;
+
+static rlf_status catch_answer(void *user, int to, rlf_message_type type, const void *record) {
+    fixture *f = user;
+    if (f->fail_sends) return RLF_RAISE(PEER, "the wire is cut");
+    if (type == RLF_MSG_HEARTBEAT) return RLF_OK;
+    assert_true(f->n < MOST_ANSWERS);
+    caught *a = &f->answers[f->n++];
+    *a = (caught){.to = to, .type = type};
+    if (type == RLF_MSG_OBSERVATION) {
+        const rlf_observation *o = record;
+        a->uid = o->uid, a->turn = o->turn, a->call = o->call, a->status = o->status;
+        snprintf(a->text, sizeof a->text, "%.*s", (int)o->text.len, o->text.ptr);
+    } else {
+        const rlf_reward *r = record;
+        assert_int_equal(type, RLF_MSG_REWARD);
+        a->uid = r->uid, a->status = r->status, a->components = r->components.n;
+    }
+    return RLF_OK;
+}
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64};
+    f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64};
+    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 2, .reward = {.exact_match = 1}};
+    g_gate.open = true;
+    g_gate.running = g_gate.most = g_gate.ran = 0;
+    if (toolsvc_tools_init(&f->tools, &f->config, kinds) != RLF_OK || uv_loop_init(&f->loop) != 0) return -1;
+    toolsvc_service_new(&f->service, &f->loop, &f->config, &f->tools, catch_answer, f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture *f = *state;
+    set_gate(true);
+    if (f->service && !toolsvc_service_destroy(f->service, 5000)) return -1;
+    toolsvc_tools_clean_up(&f->tools);
+    int left = uv_loop_close(&f->loop); /* busy if a handle was left open */
+    free(f);
+    return left;
+}
+
+static void give(fixture *f, rlf_message_type type, const void *record) {
+    rlf_str bytes = {0};
+    rlf_message_encode(type, record, &bytes);
+    toolsvc_service_handle(f->service, type, 5, bytes.ptr, bytes.len);
+    rlf_str_clean_up(&bytes);
+}
+
+static void give_open(fixture *f, int64_t uid) { give(f, RLF_MSG_OPEN, &(rlf_open){.uid = uid, .seed = 1, .extra = {"", 0}}); }
+
+static void give_call(fixture *f, int64_t uid, int64_t call, const char *tool, const char *arguments) {
+    give(f, RLF_MSG_CALL, &(rlf_call){.uid = uid, .turn = 2, .call = call, .tool = rlf_slice_of(tool), .arguments = rlf_slice_of(arguments)});
+}
+
+/* Runs the loop until n answers were caught. */
+static void await(fixture *f, size_t n) {
+    int64_t deadline = rlf_now_ms() + 20000;
+    while (f->n < n) {
+        assert_true(rlf_now_ms() < deadline);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+        rlf_sleep_us(100);
+    }
+    assert_int_equal(f->n, n);
+}
+
+static void await_running(int n) {
+    int64_t deadline = rlf_now_ms() + 20000;
+    for (int running = -1; running != n; rlf_sleep_us(100)) {
+        assert_true(rlf_now_ms() < deadline);
+        pthread_mutex_lock(&g_gate.lock);
+        running = g_gate.running;
+        pthread_mutex_unlock(&g_gate.lock);
+    }
+}
+
+/* ---- cases ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void call_is_answered_to_its_sender(void **state) {
+    fixture *f = *state;
+    give_open(f, 7);
+    give_call(f, 7, 3, "gate", "{\"text\": \"hello\"}");
+    await(f, 1);
+    const caught *a = &f->answers[0];
+    assert_int_equal(a->to, 5);
+    assert_int_equal(a->uid, 7);
+    assert_int_equal(a->turn, 2);
+    assert_int_equal(a->call, 3);
+    assert_int_equal(a->status, RLF_CALL_OK);
+    assert_string_equal(a->text, "hello");
+    assert_int_equal(toolsvc_service_outstanding(f->service), 0);
+}
+
+static void error_of_a_tool_is_told_as_valid_utf8(void **state) {
+    fixture *f = *state;
+    give_open(f, 1);
+    give_call(f, 1, 0, "broken", "{\"text\": \"\"}");
+    await(f, 1);
+    assert_int_equal(f->answers[0].status, RLF_CALL_TOOL_ERROR);
+    assert_string_equal(f->answers[0].text, "error: half \xef\xbf\xbd\xef\xbf\xbd");
+}
+
+static void bad_call_never_runs(void **state) {
+    fixture *f = *state;
+    give_open(f, 1);
+    give_call(f, 1, 0, "nothing", "{}");
+    give_call(f, 1, 1, "gate", "{\"text\": 3}");
+    assert_int_equal(f->n, 2); /* at once */
+    assert_int_equal(f->answers[0].status, RLF_CALL_BAD_CALL);
+    assert_int_equal(f->answers[1].status, RLF_CALL_BAD_CALL);
+    assert_string_equal(f->answers[1].text, "error: the argument \"text\" of gate must be a string, not a number");
+    assert_int_equal(g_gate.ran, 0);
+}
+
+static void episode_that_is_not_open_gets_a_protocol_error(void **state) {
+    fixture *f = *state;
+    give_call(f, 9, 0, "gate", "{\"text\": \"x\"}");
+    give(f, RLF_MSG_SCORE, &(rlf_score){.uid = 9, .data_source = {"", 0}, .extra = {"", 0}});
+    assert_int_equal(f->n, 2);
+    assert_int_equal(f->answers[0].status, RLF_CALL_INFRA);
+    assert_non_null(strstr(f->answers[0].text, "error: protocol: CALL of episode 9"));
+    assert_int_equal(f->answers[1].type, RLF_MSG_REWARD);
+    assert_int_equal(f->answers[1].status, RLF_CALL_INFRA);
+    assert_int_equal(f->answers[1].components, 0);
+    give_open(f, 9);
+    give_call(f, 9, 0, "gate", "{\"text\": \"x\"}");
+    await(f, 3);
+    assert_int_equal(f->answers[2].status, RLF_CALL_OK);
+}
+
+static void malformed_message_is_counted_and_the_service_lives(void **state) {
+    fixture *f = *state;
+    toolsvc_service_handle(f->service, RLF_MSG_CALL, 5, "\xc1junk", 5);
+    toolsvc_service_handle(f->service, RLF_MSG_CALL, 5, "", 0);
+    toolsvc_service_handle(f->service, RLF_MSG_BATCH, 5, "\x80", 1);
+    assert_int_equal(toolsvc_service_counts(f->service)->malformed, 3);
+    assert_false(toolsvc_service_stopped(f->service));
+    give_open(f, 1);
+    give_call(f, 1, 0, "gate", "{\"text\": \"still\"}");
+    await(f, 1);
+    assert_string_equal(f->answers[0].text, "still");
+}
+
+static void deadline_passes_and_the_late_result_is_dropped(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].timeout_ms = 30;
+    set_gate(false);
+    give_open(f, 1);
+    give_call(f, 1, 0, "gate", "{\"text\": \"late\"}");
+    await(f, 1);
+    assert_int_equal(f->answers[0].status, RLF_CALL_TIMEOUT);
+    assert_string_equal(f->answers[0].text, "error: gate did not answer within 30 ms");
+    assert_int_equal(toolsvc_service_outstanding(f->service), 0);
+    set_gate(true);
+    await_running(0);
+    give_call(f, 1, 1, "gate", "{\"text\": \"next\"}");
+    await(f, 2);
+    assert_string_equal(f->answers[1].text, "next");
+}
+
+static void concurrency_of_a_tool_is_kept(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].concurrency = 2;
+    set_gate(false);
+    give_open(f, 1);
+    for (int i = 0; i < 6; i++) give_call(f, 1, i, "gate", "{\"text\": \"x\"}");
+    await_running(2);
+    give_call(f, 1, 6, "broken", "{\"text\": \"\"}"); /* another tool is not held up */
+    await(f, 1);
+    assert_int_equal(f->answers[0].call, 6);
+    set_gate(true);
+    await(f, 7);
+    assert_int_equal(g_gate.most, 2);
+    assert_int_equal(g_gate.ran, 6);
+}
+
+static void queued_call_times_out_without_running(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].concurrency = 1;
+    set_gate(false);
+    give_open(f, 1);
+    give_call(f, 1, 0, "gate", "{\"text\": \"first\"}");
+    f->tool_configs[0].timeout_ms = 30;
+    give_call(f, 1, 1, "gate", "{\"text\": \"second\"}");
+    await(f, 1);
+    assert_int_equal(f->answers[0].call, 1);
+    assert_int_equal(f->answers[0].status, RLF_CALL_TIMEOUT);
+    set_gate(true);
+    await(f, 2);
+    assert_string_equal(f->answers[1].text, "first");
+    assert_int_equal(g_gate.ran, 1);
+}
+
+static void closing_drops_calls_under_way(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].concurrency = 1;
+    set_gate(false);
+    give_open(f, 1);
+    give_open(f, 2);
+    give_call(f, 1, 0, "gate", "{\"text\": \"a\"}");
+    give_call(f, 1, 1, "gate", "{\"text\": \"b\"}");
+    give_call(f, 2, 0, "gate", "{\"text\": \"c\"}");
+    await_running(1);
+    give(f, RLF_MSG_CLOSE, &(rlf_close){.uid = 1});
+    assert_int_equal(toolsvc_service_outstanding(f->service), 1);
+    set_gate(true);
+    await(f, 1);
+    assert_string_equal(f->answers[0].text, "c");
+    assert_int_equal(toolsvc_service_counts(f->service)->dropped, 2);
+    give_call(f, 1, 2, "gate", "{\"text\": \"d\"}");
+    assert_int_equal(f->answers[1].status, RLF_CALL_INFRA);
+}
+
+static void injected_latency_holds_back_the_answer(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].latency_median_ms = 60;
+    f->tool_configs[0].concurrency = 1;
+    give_open(f, 1);
+    int64_t begin = rlf_now_ms();
+    for (int i = 0; i < 8; i++) give_call(f, 1, i, "gate", "{\"text\": \"x\"}");
+    await(f, 8);
+    assert_true(rlf_now_ms() - begin >= 60); /* and side by side: one place does not make it 8 x 60 */
+    assert_int_equal(g_gate.ran, 8);
+}
+
+static void latency_beyond_the_deadline_is_a_timeout(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].latency_median_ms = 1000;
+    f->tool_configs[0].timeout_ms = 20;
+    give_open(f, 1);
+    give_call(f, 1, 0, "gate", "{\"text\": \"x\"}");
+    await(f, 1);
+    assert_int_equal(f->answers[0].status, RLF_CALL_TIMEOUT);
+    assert_int_equal(g_gate.ran, 0);
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void latency_is_seeded_and_log_normal(void **state) {
+    (void)state;
+    enum { N = 20000 };
+    static double ms[N];
+    rlf_tool_config tool = {.latency_median_ms = 300, .latency_p99_ms = 3000};
+    for (int i = 0; i < N; i++) {
+        ms[i] = toolsvc_latency_ms(&tool, 42, i, 3, 1, 2);
+        assert_true(ms[i] == toolsvc_latency_ms(&tool, 42, i, 3, 1, 2));
+    }
+    assert_true(toolsvc_latency_ms(&tool, 42, 5, 3, 1, 2) != toolsvc_latency_ms(&tool, 42, 5, 3, 1, 3));
+    assert_true(toolsvc_latency_ms(&tool, 42, 5, 3, 1, 2) != toolsvc_latency_ms(&tool, 43, 5, 3, 1, 2));
+    qsort(ms, N, sizeof *ms, ascending);
+    assert_true(fabs(ms[N / 2] / 300 - 1) < 0.05);
+    assert_true(fabs(ms[N * 99 / 100] / 3000 - 1) < 0.15);
+    tool.latency_p99_ms = 0;
+    assert_true(toolsvc_latency_ms(&tool, 1, 2, 3, 4, 5) == 300);
+    tool.latency_median_ms = 0;
+    assert_true(toolsvc_latency_ms(&tool, 1, 2, 3, 4, 5) == 0);
+}
+
+static void score_is_rewarded_with_named_components(void **state) {
+    fixture *f = *state;
+    rlf_text turn = {rlf_slice_of("<answer>x</answer>")}, target = {rlf_slice_of("x")};
+    rlf_score score = {.uid = 4, .data_source = {"", 0}, .extra = {"", 0}, .finish = RLF_FINISH_ANSWER};
+    score.turns.v = &turn, score.turns.n = 1;
+    score.targets.v = &target, score.targets.n = 1;
+    give_open(f, 4);
+    give(f, RLF_MSG_SCORE, &score);
+    assert_int_equal(f->n, 1);
+    assert_int_equal(f->answers[0].type, RLF_MSG_REWARD);
+    assert_int_equal(f->answers[0].status, RLF_CALL_OK);
+    assert_int_equal(f->answers[0].components, 3);
+}
+
+static void stop_ends_the_service_with_calls_under_way(void **state) {
+    fixture *f = *state;
+    f->tool_configs[0].concurrency = 2;
+    set_gate(false);
+    give_open(f, 1);
+    for (int i = 0; i < 5; i++) give_call(f, 1, i, "gate", "{\"text\": \"x\"}");
+    await_running(2);
+    give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_FLUSH, .text = {"", 0}});
+    assert_false(toolsvc_service_stopped(f->service));
+    give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_STOP, .text = {"", 0}});
+    assert_true(toolsvc_service_stopped(f->service));
+    assert_int_equal(toolsvc_service_status(f->service), RLF_OK);
+    assert_true(toolsvc_service_destroy(f->service, 5000)); /* the gate stays shut: calls end because they are cancelled */
+    f->service = NULL;
+    assert_int_equal(f->n, 0);
+}
+
+static void failed_send_stops_the_service(void **state) {
+    fixture *f = *state;
+    give_open(f, 1);
+    f->fail_sends = true;
+    give_call(f, 1, 0, "nothing", "{}");
+    assert_true(toolsvc_service_stopped(f->service));
+    assert_int_equal(toolsvc_service_status(f->service), RLF_PEER);
+}
+
+static void episode_table_finds_what_was_put(void **state) {
+    (void)state;
+    enum { N = 3000 };
+    toolsvc_episodes table = {0};
+    assert_null(toolsvc_episodes_find(&table, (toolsvc_episode_key){0, 0, 0}));
+    for (int64_t i = 0; i < N; i++) toolsvc_episodes_put(&table, (toolsvc_episode_key){i / 8, i % 8, 0})->seed = i;
+    toolsvc_episodes_put(&table, (toolsvc_episode_key){0, 0, 1})->seed = -1;
+    assert_int_equal(table.n, N + 1);
+    for (int64_t i = 0; i < N; i += 3) assert_true(toolsvc_episodes_remove(&table, (toolsvc_episode_key){i / 8, i % 8, 0}));
+    assert_false(toolsvc_episodes_remove(&table, (toolsvc_episode_key){0, 0, 0}));
+    for (int64_t i = 0; i < N; i++) {
+        toolsvc_episode *e = toolsvc_episodes_find(&table, (toolsvc_episode_key){i / 8, i % 8, 0});
+        assert_true(i % 3 ? e && e->seed == i : !e);
+    }
+    assert_int_equal(toolsvc_episodes_find(&table, (toolsvc_episode_key){0, 0, 1})->seed, -1);
+    toolsvc_episodes_clean_up(&table);
+}
+
+int main(void) {
+    rlf_log_init(-1, "test", RLF_LOG_ERROR + 1);
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(call_is_answered_to_its_sender),
+        CASE(error_of_a_tool_is_told_as_valid_utf8),
+        CASE(bad_call_never_runs),
+        CASE(episode_that_is_not_open_gets_a_protocol_error),
+        CASE(malformed_message_is_counted_and_the_service_lives),
+        CASE(deadline_passes_and_the_late_result_is_dropped),
+        CASE(concurrency_of_a_tool_is_kept),
+        CASE(queued_call_times_out_without_running),
+        CASE(closing_drops_calls_under_way),
+        CASE(injected_latency_holds_back_the_answer),
+        CASE(latency_beyond_the_deadline_is_a_timeout),
+        CASE(score_is_rewarded_with_named_components),
+        CASE(stop_ends_the_service_with_calls_under_way),
+        CASE(failed_send_stops_the_service),
+        cmocka_unit_test(latency_is_seeded_and_log_normal),
+        cmocka_unit_test(episode_table_finds_what_was_put),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
