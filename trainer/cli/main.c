@@ -17,6 +17,8 @@ static const entry commands[] = {
     {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
     {"index", rlf_cmd_index, "a corpus of passages to a full-text index"},
     {"search", rlf_cmd_search, "queries to the best passages of an index"},
+    {"init", rlf_cmd_init, "a checkpoint folder of a known shape with random weights"},
+    {"config", rlf_cmd_config, "every key of a job file, or the resolved configuration of one"},
     {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
