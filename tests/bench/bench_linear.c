@@ -12,8 +12,8 @@
 
 enum { ROUND_MS = 300, WEIGHT_FLOATS = 48 << 20 };
 
-typedef enum kind { FORWARD, GRAD_INPUT, GRAD_WEIGHT } kind;
-static const char *const kind_names[] = {"forward", "grad_input", "grad_weight"};
+typedef enum direction { FORWARD, GRAD_INPUT, GRAD_WEIGHT } direction;
+static const char *const direction_names[] = {"forward", "grad_input", "grad_weight"};
 
 typedef struct operands {
     kern_queue *queue;
@@ -38,26 +38,26 @@ static kern_tensor random_tensor(kern_device *device, size_t n) {
     return t;
 }
 
-static void run_once(const operands *o, kind kind, kern_tensor w, int m, int n, int k) {
-    if (kind == FORWARD) kern_linear(o->queue, o->y, o->x, w, kern_none(), m, n, k, false);
-    if (kind == GRAD_INPUT) kern_linear_grad_input(o->queue, o->x, o->y, w, m, n, k, false);
-    if (kind == GRAD_WEIGHT) kern_linear_grad_weight(o->queue, w, o->y, o->x, m, n, k);
+static void run_once(const operands *o, direction dir, kern_tensor w, int m, int n, int k) {
+    if (dir == FORWARD) kern_linear(o->queue, o->y, o->x, w, kern_none(), m, n, k, false);
+    if (dir == GRAD_INPUT) kern_linear_grad_input(o->queue, o->x, o->y, w, m, n, k, false);
+    if (dir == GRAD_WEIGHT) kern_linear_grad_weight(o->queue, w, o->y, o->x, m, n, k);
 }
 
 /* One line. `cold`: successive calls take successive weights. */
-static void measure(const operands *o, const char *label, kind kind, int m, int n, int k, bool cold) {
+static void measure(const operands *o, const char *label, direction dir, int m, int n, int k, bool cold) {
     size_t size = (size_t)n * (size_t)k, sets = cold ? WEIGHT_FLOATS / size : 1, set = 0;
     double best = 1e30, total = 0, end = rlf_now_s() + ROUND_MS * 1e-3;
     int calls = 0;
     while (rlf_now_s() < end) {
         double begin = rlf_now_s();
-        run_once(o, kind, kern_at(o->w, size * (set++ % sets)), m, n, k);
+        run_once(o, dir, kern_at(o->w, size * (set++ % sets)), m, n, k);
         double spent = rlf_now_s() - begin;
         if (calls++) total += spent; /* the first one warms up */
         if (spent < best) best = spent;
     }
     double flops = 2.0 * m * n * k, mean = calls > 1 ? total / (calls - 1) : best;
-    printf("  %-12s %-12s m %5d n %5d k %5d  best %7.1f  mean %7.1f GFLOP/s", label, kind_names[kind], m, n, k, flops / best * 1e-9,
+    printf("  %-12s %-12s m %5d n %5d k %5d  best %7.1f  mean %7.1f GFLOP/s", label, direction_names[dir], m, n, k, flops / best * 1e-9,
            flops / mean * 1e-9);
     if (cold) printf("  weights %5.1f GB/s", (double)size * 4 / mean * 1e-9);
     printf("\n");
@@ -71,7 +71,8 @@ static void measure_all(const operands *o) {
     static const int decode_rows[] = {1, 4, 16, 32};
     measure(o, "square", FORWARD, 2048, 2048, 2048, false);
     for (size_t i = 0; i < count; i++)
-        for (int kind = FORWARD; kind <= GRAD_WEIGHT; kind++) measure(o, shapes[i].label, kind, i + 1 < count ? 2048 : 256, shapes[i].n, shapes[i].k, false);
+        for (int dir = FORWARD; dir <= GRAD_WEIGHT; dir++)
+            measure(o, shapes[i].label, (direction)dir, i + 1 < count ? 2048 : 256, shapes[i].n, shapes[i].k, false);
     for (size_t r = 0; r < sizeof decode_rows / sizeof *decode_rows; r++)
         for (size_t i = 0; i < count; i++) measure(o, shapes[i].label, FORWARD, decode_rows[r], shapes[i].n, shapes[i].k, true);
 }
