@@ -1,0 +1,326 @@
+/* The tokenizer against ids of the `tokenizers` library (tests/golden/make_text.py), its corners, and what it must refuse. */
+#include "tests/unit/text/golden.h"
+
+#include <unistd.h>
+
+#include "common/text/utf8.h"
+
+static rlf_tokenizer *tiny;
+
+static int load_tiny(void **state) {
+    (void)state;
+    tiny = tiny_tokenizer();
+    return 0;
+}
+
+static int drop_tiny(void **state) {
+    (void)state;
+    rlf_tokenizer_destroy(tiny);
+    return 0;
+}
+
+static void check_cases(const rlf_tokenizer *tokenizer, const char *name) {
+    json_t *cases = golden(name);
+    assert_true(json_array_size(cases) > 50);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *text = json_object_get(json_array_get(cases, i), "text"), *want = json_object_get(json_array_get(cases, i), "ids");
+        rlf_ids ids = {0};
+        rlf_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), true, &ids);
+        for (size_t k = 0; k < ids.n && k < json_array_size(want); k++)
+            if (ids.v[k] != json_integer_value(json_array_get(want, k))) fail_msg("%s: case %zu, token %zu: got %d", name, i, k, ids.v[k]);
+        assert_int_equal(ids.n, json_array_size(want));
+        rlf_ids_clean_up(&ids);
+    }
+    json_decref(cases);
+}
+
+static void ids_equal_the_librarys_on_a_tiny_table(void **state) {
+    (void)state;
+    check_cases(tiny, "text_tiny_cases.json");
+}
+
+static void ids_equal_the_librarys_on_the_qwen3_table(void **state) {
+    (void)state;
+    const char *dir = RLF_SHARED "/data/qwen3_tokenizer";
+    if (access(dir, R_OK) != 0) {
+        print_message("skipped: no %s\n", dir);
+        skip();
+    }
+    rlf_tokenizer *qwen = NULL;
+    assert_ok(rlf_tokenizer_load(&qwen, dir));
+    assert_int_equal(rlf_tokenizer_size(qwen), 151669);
+    assert_int_equal(rlf_tokenizer_id(qwen, "<|im_end|>"), 151645);
+    assert_true(rlf_tokenizer_is_special(qwen, 151645));
+    assert_false(rlf_tokenizer_is_special(qwen, rlf_tokenizer_id(qwen, "<tool_call>")));
+    check_cases(qwen, "text_qwen3_cases.json");
+    rlf_tokenizer_destroy(qwen);
+}
+
+static void decoding_gives_the_text_back(void **state) {
+    (void)state;
+    static const char text[] = "Hello, w\xc3\xb6rld \xe6\x97\xa5\xe6\x9c\xac\xf0\x9f\x98\x80 <|im_end|>\n\n  x\t1234";
+    rlf_ids ids = {0};
+    rlf_str out = {0};
+    rlf_tokenizer_encode(tiny, text, sizeof text - 1, true, &ids);
+    rlf_tokenizer_decode(tiny, ids.v, ids.n, false, &out);
+    assert_string_equal(out.ptr, text);
+    rlf_ids_clean_up(&ids);
+    rlf_str_clean_up(&out);
+}
+
+static void skipping_special_tokens_leaves_the_others(void **state) {
+    (void)state;
+    int32_t ids[] = {rlf_tokenizer_id(tiny, "<|im_end|>"), rlf_tokenizer_id(tiny, "A"), rlf_tokenizer_id(tiny, "<tool_call>"), -1, 1 << 30};
+    rlf_str out = {0};
+    rlf_tokenizer_decode(tiny, ids, 5, true, &out);
+    assert_string_equal(out.ptr, "A<tool_call>");
+    rlf_str_clean_up(&out);
+}
+
+static void plain_encoding_never_gives_an_added_token(void **state) {
+    (void)state;
+    static const char text[] = "<|im_end|><tool_call><right>er <left>";
+    rlf_ids ids = {0};
+    rlf_str out = {0};
+    rlf_tokenizer_encode(tiny, text, sizeof text - 1, false, &ids);
+    assert_true(ids.n > 10);
+    for (size_t i = 0; i < ids.n; i++) assert_true(ids.v[i] != rlf_tokenizer_id(tiny, "<|im_end|>") && ids.v[i] != rlf_tokenizer_id(tiny, "<tool_call>"));
+    rlf_tokenizer_decode(tiny, ids.v, ids.n, false, &out);
+    assert_string_equal(out.ptr, text);
+    rlf_ids_clean_up(&ids);
+    rlf_str_clean_up(&out);
+}
+
+static void broken_utf8_is_encoded_byte_by_byte(void **state) {
+    (void)state;
+    /* a lone continuation, an overlong form, a surrogate, a cut character: each byte its own id, whole text around as usual */
+    static const char text[] = "ab\x80" "cd\xc0\xaf" "ef\xed\xa0\x80" "<|im_end|>\xe6\x97";
+    rlf_ids ids = {0}, part = {0};
+    rlf_str out = {0};
+    rlf_tokenizer_encode(tiny, text, sizeof text - 1, true, &ids);
+    rlf_tokenizer_decode(tiny, ids.v, ids.n, false, &out);
+    assert_int_equal(out.len, sizeof text - 1);
+    assert_memory_equal(out.ptr, text, sizeof text - 1);
+    rlf_tokenizer_encode(tiny, "ab", 2, true, &part);
+    assert_memory_equal(ids.v, part.v, part.n * sizeof *part.v);
+    rlf_str_reset(&out);
+    rlf_tokenizer_decode(tiny, ids.v + part.n, 1, false, &out);
+    assert_string_equal(out.ptr, "\x80");
+    assert_int_equal(ids.v[ids.n - 3], rlf_tokenizer_id(tiny, "<|im_end|>"));
+    rlf_ids_clean_up(&ids);
+    rlf_ids_clean_up(&part);
+    rlf_str_clean_up(&out);
+}
+
+/* A piece of one megabyte: the naive algorithm would need about 10^12 steps, so this ends only if the heap is used. The same through a piece of a quarter. */
+static void a_long_piece_encodes_as_its_repetition(void **state) {
+    (void)state;
+    enum { N = 1 << 20 };
+    char *text = rlf_calloc(N, 1);
+    memset(text, 'a', N);
+    rlf_ids whole = {0};
+    rlf_str out = {0};
+    rlf_tokenizer_encode(tiny, text, N, true, &whole);
+    rlf_tokenizer_decode(tiny, whole.v, whole.n, false, &out);
+    assert_int_equal(out.len, N);
+    assert_memory_equal(out.ptr, text, N);
+    assert_true(whole.n <= N);
+    rlf_ids_clean_up(&whole);
+    rlf_str_clean_up(&out);
+    free(text);
+}
+
+/* The two ways of merging, at the lengths where one takes over from the other. */
+static void short_and_long_pieces_merge_alike(void **state) {
+    (void)state;
+    char text[256];
+    for (int i = 0; i < 256; i++) text[i] = "theandingreator"[i * 7 % 15];
+    for (size_t n = 40; n < 60; n++) {
+        rlf_ids a = {0}, b = {0};
+        rlf_str back = {0};
+        rlf_tokenizer_encode(tiny, text, n, true, &a);
+        rlf_tokenizer_encode(tiny, text, n + 100, true, &b);
+        rlf_tokenizer_decode(tiny, a.v, a.n, false, &back);
+        assert_int_equal(back.len, n);
+        for (size_t i = 0; i + 12 < a.n; i++) assert_int_equal(a.v[i], b.v[i]); /* far from the end they agree */
+        rlf_ids_clean_up(&a);
+        rlf_ids_clean_up(&b);
+        rlf_str_clean_up(&back);
+    }
+}
+
+static void a_long_run_of_marks_is_ordered(void **state) {
+    (void)state;
+    enum { PAIRS = 100000 }; /* U+0301 (class 230) and U+0316 (class 220) in turn; a quadratic order would take minutes */
+    rlf_str text = {0}, buffer = {0};
+    rlf_str_putc(&text, 'x');
+    for (int i = 0; i < PAIRS; i++) rlf_str_puts(&text, "\xcc\x81\xcc\x96");
+    rlf_slice normal = rlf_utf8_nfc(text.ptr, text.len, &buffer);
+    assert_int_equal(normal.len, text.len);
+    assert_memory_equal(normal.ptr + 1, "\xcc\x96", 2);
+    assert_memory_equal(normal.ptr + 1 + 2 * (PAIRS - 1), "\xcc\x96\xcc\x81", 4);
+    rlf_str_clean_up(&text);
+    rlf_str_clean_up(&buffer);
+}
+
+static void characters_after_unicode_9_do_not_reorder(void **state) {
+    (void)state;
+    rlf_str buffer = {0};
+    static const char text[] = "a\xe0\xa3\xa3\xe0\xa3\x93\xcc\x81"; /* U+08E3 (220), U+08D3 (of Unicode 11), U+0301 */
+    rlf_slice normal = rlf_utf8_nfc(text, sizeof text - 1, &buffer);
+    assert_int_equal(normal.len, sizeof text - 1);
+    assert_memory_equal(normal.ptr, text, sizeof text - 1);
+    rlf_str_clean_up(&buffer);
+}
+
+/* ---- refusals: the tiny document with one value replaced ---- */
+
+static void expect_refusal(const char *path, const char *key, const char *json, rlf_status want, const char *part) {
+    json_t *root = golden("text_tiny_tokenizer.json"), *at = root;
+    char *names = strdup(path), *save = NULL;
+    for (char *name = strtok_r(names, "/", &save); name; name = strtok_r(NULL, "/", &save))
+        at = json_is_array(at) ? json_array_get(at, (size_t)strtol(name, NULL, 10)) : json_object_get(at, name);
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    assert_non_null(value);
+    assert_int_equal(json_object_set_new(at, key, value), 0);
+    char *text = json_dumps(root, JSON_COMPACT);
+    rlf_tokenizer *tokenizer = NULL;
+    rlf_status got = rlf_tokenizer_parse(&tokenizer, text, strlen(text), "t.json");
+    assert_null(tokenizer);
+    if (got != want || !strstr(rlf_error_message(), part) || strncmp(rlf_error_message(), "t.json: ", 8))
+        fail_msg("%s/%s = %s: %s, \"%s\"", path, key, json, rlf_status_name(got), rlf_error_message());
+    free(text);
+    free(names);
+    json_decref(root);
+}
+
+static void unsupported_features_are_refused_by_key(void **state) {
+    (void)state;
+    static const struct { const char *path, *key, *json, *part; } bad[] = {
+        {"", "normalizer", "{\"type\":\"NFKC\"}", "normalizer: type NFKC"},
+        {"", "pre_tokenizer", "{\"type\":\"Whitespace\"}", "pre_tokenizer: type Whitespace"},
+        {"", "pre_tokenizer", "null", "pre_tokenizer"},
+        {"", "decoder", "{\"type\":\"WordPiece\"}", "decoder: type WordPiece"},
+        {"model", "type", "\"Unigram\"", "model.type: Unigram"},
+        {"model", "dropout", "0.1", "model.dropout"},
+        {"model", "end_of_word_suffix", "\"</w>\"", "model.end_of_word_suffix"},
+        {"model", "continuing_subword_prefix", "\"##\"", "model.continuing_subword_prefix"},
+        {"pre_tokenizer/pretokenizers/0", "behavior", "\"Removed\"", "pre_tokenizer.pretokenizers[0].behavior: Removed"},
+        {"pre_tokenizer/pretokenizers/0", "invert", "true", "pre_tokenizer.pretokenizers[0].invert"},
+        {"pre_tokenizer/pretokenizers/0", "pattern", "{\"String\":\" \"}", "pre_tokenizer.pretokenizers[0].pattern"},
+        {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"\\\\w+\"}", "escape"},
+        {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"\\\\s*\"}", "empty text"},
+        {"pre_tokenizer/pretokenizers/1", "add_prefix_space", "true", "pre_tokenizer.pretokenizers[1].add_prefix_space"},
+        {"added_tokens/0", "single_word", "true", "added_tokens[0].single_word"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) expect_refusal(bad[i].path, bad[i].key, bad[i].json, RLF_UNSUPPORTED, bad[i].part);
+}
+
+static void invalid_documents_are_refused_by_key(void **state) {
+    (void)state;
+    static const struct { const char *path, *key, *json, *part; } bad[] = {
+        {"", "model", "3", "\"model\""},
+        {"", "added_tokens", "{}", "added_tokens"},
+        {"model", "vocab", "[]", "model.vocab"},
+        {"model", "merges", "null", "model.merges"},
+        {"model", "merges", "[\"a b c\"]", "model.merges[0]"},
+        {"model", "merges", "[[\"a\"]]", "model.merges[0]"},
+        {"model", "merges", "[[\"zzqq\",\"a\"]]", "model.merges[0]"},
+        {"model/vocab", "new", "-1", "\"new\""},
+        {"model/vocab", "new", "1e3", "\"new\""},
+        {"model/vocab", "new", "4000000000", "\"new\""},
+        {"model/vocab", "new", "5", "another token"},
+        {"added_tokens/0", "content", "\"\"", "added_tokens[0].content"},
+        {"added_tokens/0", "id", "7", "added_tokens[0]"},
+        {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"(a\"}", "bad regex"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) expect_refusal(bad[i].path, bad[i].key, bad[i].json, RLF_INVALID, bad[i].part);
+}
+
+static void a_vocabulary_without_every_byte_is_refused(void **state) {
+    (void)state;
+    static const char json[] = "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}";
+    rlf_tokenizer *tokenizer = NULL;
+    assert_int_equal(rlf_tokenizer_parse(&tokenizer, json, sizeof json - 1, "t"), RLF_UNSUPPORTED);
+    assert_non_null(strstr(rlf_error_message(), "byte 0x00"));
+}
+
+static void bad_json_is_refused_with_its_place(void **state) {
+    (void)state;
+    rlf_tokenizer *tokenizer = NULL;
+    assert_int_equal(rlf_tokenizer_parse(&tokenizer, "{\n\"model\": x}", 13, "t.json"), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "t.json: line 2"));
+    assert_int_equal(rlf_tokenizer_load(&tokenizer, "/nonexistent"), RLF_IO);
+    assert_non_null(strstr(rlf_error_message(), "/nonexistent/tokenizer.json"));
+}
+
+/* Builds on the tiny document: the GPT-2 pre-tokenizer, merges written "a b", ignore_merges. */
+static rlf_tokenizer *variant(const char *pre, const char *merges, bool ignore) {
+    json_t *root = golden("text_tiny_tokenizer.json"), *model = json_object_get(root, "model");
+    rlf_tokenizer *tokenizer = NULL;
+    if (pre) json_object_set_new(root, "pre_tokenizer", json_loads(pre, 0, NULL));
+    if (merges) json_object_set_new(model, "merges", json_loads(merges, 0, NULL));
+    json_object_set_new(model, "ignore_merges", json_boolean(ignore));
+    char *text = json_dumps(root, 0);
+    assert_ok(rlf_tokenizer_parse(&tokenizer, text, strlen(text), "variant"));
+    free(text);
+    json_decref(root);
+    return tokenizer;
+}
+
+static void merges_may_be_written_as_text(void **state) {
+    (void)state;
+    rlf_tokenizer *t = variant(NULL, "[\"t h\", \"th e\"]", false);
+    rlf_ids ids = {0};
+    rlf_tokenizer_encode(t, "the", 3, true, &ids);
+    assert_int_equal(ids.n, 1);
+    assert_int_equal(ids.v[0], rlf_tokenizer_id(t, "the"));
+    rlf_tokenizer_encode(t, "and", 3, true, &ids);
+    assert_int_equal(ids.n, 4);
+    rlf_ids_clean_up(&ids);
+    rlf_tokenizer_destroy(t);
+}
+
+static void ignore_merges_takes_whole_words_from_the_vocabulary(void **state) {
+    (void)state;
+    rlf_tokenizer *t = variant(NULL, "[]", true);
+    rlf_ids ids = {0};
+    rlf_tokenizer_encode(t, "the", 3, true, &ids);
+    assert_int_equal(ids.n, 1);
+    rlf_ids_clean_up(&ids);
+    rlf_tokenizer_destroy(t);
+}
+
+static void plain_byte_level_splits_as_gpt2(void **state) {
+    (void)state;
+    rlf_tokenizer *t = variant("{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}", "[]", true);
+    rlf_ids ids = {0};
+    rlf_tokenizer_encode(t, "the for", 7, true, &ids);
+    assert_int_equal(ids.n, 2);
+    assert_int_equal(ids.v[1], rlf_tokenizer_id(t, "\xc4\xa0" "for"));
+    rlf_ids_clean_up(&ids);
+    rlf_tokenizer_destroy(t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ids_equal_the_librarys_on_a_tiny_table),
+        cmocka_unit_test(ids_equal_the_librarys_on_the_qwen3_table),
+        cmocka_unit_test(decoding_gives_the_text_back),
+        cmocka_unit_test(skipping_special_tokens_leaves_the_others),
+        cmocka_unit_test(plain_encoding_never_gives_an_added_token),
+        cmocka_unit_test(broken_utf8_is_encoded_byte_by_byte),
+        cmocka_unit_test(a_long_piece_encodes_as_its_repetition),
+        cmocka_unit_test(short_and_long_pieces_merge_alike),
+        cmocka_unit_test(a_long_run_of_marks_is_ordered),
+        cmocka_unit_test(characters_after_unicode_9_do_not_reorder),
+        cmocka_unit_test(unsupported_features_are_refused_by_key),
+        cmocka_unit_test(invalid_documents_are_refused_by_key),
+        cmocka_unit_test(a_vocabulary_without_every_byte_is_refused),
+        cmocka_unit_test(bad_json_is_refused_with_its_place),
+        cmocka_unit_test(merges_may_be_written_as_text),
+        cmocka_unit_test(ignore_merges_takes_whole_words_from_the_vocabulary),
+        cmocka_unit_test(plain_byte_level_splits_as_gpt2),
+    };
+    return cmocka_run_group_tests(tests, load_tiny, drop_tiny);
+}
