@@ -301,13 +301,24 @@ out:
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------------- */
 
+/* The text with the fewest digits that reads back to the same numbers (1e-06 must not become 9.9999999999999995e-07). */
+static char *shortest_text(const json_t *root) {
+    for (int digits = 6;; digits++) {
+        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+        json_t *again = text ? json_loads(text, 0, NULL) : NULL;
+        bool same = digits == 17 || !text || json_equal(root, again);
+        json_decref(again);
+        if (same) return text;
+        free(text);
+    }
+}
+
 static rlf_status put_json(const char *dir, const char *name, const json_t *root) {
-    char *path = join(dir, name), *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    char *path = join(dir, name), *text = shortest_text(root);
     rlf_str bytes = {0};
     rlf_status status = RLF_OK;
     if (!text) RLF_FAIL(NO_MEMORY, "%s: no memory for its text", path);
-    rlf_str_puts(&bytes, text);
-    rlf_str_putc(&bytes, '\n');
+    rlf_str_printf(&bytes, "%s\n", text);
     RLF_TRY(rlf_outfile_put(path, bytes.ptr, bytes.len));
 out:
     rlf_str_clean_up(&bytes);

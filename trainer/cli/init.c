@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/mem.h"
+#include "common/base/outfile.h"
 #include "common/model/checkpoint.h"
 #include "common/text/tokenizer.h"
 #include "trainer/cli/cli.h"
@@ -97,13 +98,28 @@ out:
     return status;
 }
 
-static rlf_status check_tokenizer(const options *o) {
-    rlf_tokenizer *tokenizer = NULL;
-    rlf_status status = rlf_tokenizer_load(&tokenizer, o->tokenizer);
-    if (status == RLF_OK && (long long)rlf_tokenizer_size(tokenizer) > o->model.vocab)
-        status = RLF_RAISE(INVALID, "%s: the tokenizer has ids up to %lld, but the shape only %d rows; give --vocab", o->tokenizer,
-                           (long long)rlf_tokenizer_size(tokenizer) - 1, o->model.vocab);
-    rlf_tokenizer_destroy(tokenizer);
+static rlf_status load_tokenizer(const options *o, rlf_tokenizer **out) {
+    rlf_status status = rlf_tokenizer_load(out, o->tokenizer);
+    if (status == RLF_OK && (long long)rlf_tokenizer_size(*out) > o->model.vocab)
+        return RLF_RAISE(INVALID, "%s: the tokenizer has ids up to %lld, but the shape only %d rows; give --vocab", o->tokenizer,
+                         (long long)rlf_tokenizer_size(*out) - 1, o->model.vocab);
+    return status;
+}
+
+/* Copies the tokenizer, and tells `generate` of transformers which tokens end a turn, where they have their usual names. */
+static rlf_status put_tokenizer(const options *o, const rlf_tokenizer *tokenizer) {
+    rlf_status status = RLF_OK;
+    rlf_str path = {0}, text = {0};
+    int32_t turn = rlf_tokenizer_id(tokenizer, "<|im_end|>"), text_end = rlf_tokenizer_id(tokenizer, "<|endoftext|>");
+    RLF_TRY(rlf_checkpoint_copy_tokenizer(o->out, o->tokenizer));
+    if (turn < 0) goto out;
+    rlf_str_printf(&path, "%s/generation_config.json", o->out);
+    if (text_end < 0) rlf_str_printf(&text, "{\n  \"eos_token_id\": %d\n}\n", turn);
+    else rlf_str_printf(&text, "{\n  \"eos_token_id\": [\n    %d,\n    %d\n  ],\n  \"pad_token_id\": %d\n}\n", turn, text_end, text_end);
+    RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
+out:
+    rlf_str_clean_up(&path);
+    rlf_str_clean_up(&text);
     return status;
 }
 
@@ -122,14 +138,16 @@ static rlf_status run(options *o) {
     rlf_status status = RLF_OK;
     rlf_model_layout layout = {0};
     float *weights = NULL;
-    if (o->tokenizer) RLF_TRY(check_tokenizer(o));
+    rlf_tokenizer *tokenizer = NULL;
+    if (o->tokenizer) RLF_TRY(load_tokenizer(o, &tokenizer));
     RLF_TRY(make_folder(o->out));
     rlf_model_layout_init(&layout, &o->model);
     weights = rlf_calloc(layout.total, sizeof *weights);
     rlf_checkpoint_random(&layout, (uint64_t)o->seed, weights);
-    if (o->tokenizer) RLF_TRY(rlf_checkpoint_copy_tokenizer(o->out, o->tokenizer));
     RLF_TRY(rlf_checkpoint_write(o->out, &layout, weights, NULL));
+    if (o->tokenizer) RLF_TRY(put_tokenizer(o, tokenizer));
 out:
+    rlf_tokenizer_destroy(tokenizer);
     free(weights);
     rlf_model_layout_clean_up(&layout);
     return status;
