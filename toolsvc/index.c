@@ -4,7 +4,7 @@
  *          common_term(term, passages): every stem found in at least COMMON_MIN passages; meta(key, value).
  *
  * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as dear as its most
- * common words, which tell least. common_term says how long those lists are; words are taken from the rarest up until MAX_POSTINGS is reached. */
+ * common words, which tell least. common_term says how long those lists are; words are taken from the rarest up until a budget of postings is used up. */
 #include "toolsvc/index.h"
 
 #include <errno.h>
@@ -24,7 +24,8 @@ enum {
     MAX_WORDS = 64,       /* distinct words of one query */
     MAX_QUERY = 64 << 10, /* bytes of a query that are looked at */
     COMMON_MIN = 1000,
-    MAX_POSTINGS = 60000,
+    MIN_BUDGET = 60000,    /* postings walked for one query: this many, */
+    BUDGET_SHARE = 50,     /* or one in 50 of the corpus, whichever is more */
     MAX_RESULTS = 1000,
     BUSY_MS = 5000
 };
@@ -381,25 +382,25 @@ static void quote(rlf_str *out, rlf_slice text) {
 }
 
 /* The words worth looking up, quoted and joined by OR; empty if the query has no word. */
-static void write_expression(word_list *list, rlf_str *out) {
+static void write_expression(word_list *list, int64_t budget, rlf_str *out) {
     qsort(list->v, list->n, sizeof *list->v, by_weight);
     int64_t postings = 0;
     for (size_t i = 0; i < list->n; i++) {
         const word *w = &list->v[i];
-        if (i > 0 && (w->stop || postings + w->passages > MAX_POSTINGS)) break;
+        if (i > 0 && (w->stop || postings + w->passages > budget)) break;
         postings += w->passages;
         if (i > 0) rlf_str_puts(out, " OR ");
         quote(out, w->text);
     }
 }
 
-static rlf_status make_expression(connection *c, const char *query, size_t n, rlf_arena *arena, rlf_str *out) {
+static rlf_status make_expression(connection *c, size_t passages, const char *query, size_t n, rlf_arena *arena, rlf_str *out) {
     word_list list = {.query = query, .arena = arena};
     if (n > MAX_QUERY) n = MAX_QUERY;
     int rc = c->tokenizer.xTokenize(c->words, &list, FTS5_TOKENIZE_QUERY, query, (int)n, take_word);
     if (rc != SQLITE_OK && rc != SQLITE_DONE) return RLF_RAISE(INTERNAL, "the tokenizer failed (%d)", rc);
     for (size_t i = 0; i < list.n; i++) count_passages(c, &list.v[i]);
-    write_expression(&list, out);
+    write_expression(&list, passages / BUDGET_SHARE > MIN_BUDGET ? (int64_t)(passages / BUDGET_SHARE) : MIN_BUDGET, out);
     return RLF_OK;
 }
 
@@ -432,7 +433,7 @@ rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t 
     *hits = rlf_arena_alloc(arena, k, sizeof **hits);
     RLF_TRY(borrow(index, &c));
     if (cancel) sqlite3_progress_handler(c->db, 1000, is_cancelled, (void *)cancel);
-    RLF_TRY(make_expression(c, query, n, arena, &expression));
+    RLF_TRY(make_expression(c, index->passages, query, n, arena, &expression));
     if (expression.len == 0 || k == 0) goto out;
     sqlite3_bind_text(c->search, 1, expression.ptr, (int)expression.len, SQLITE_STATIC);
     sqlite3_bind_int64(c->search, 2, (sqlite3_int64)k);
