@@ -220,7 +220,7 @@ static rlf_status load_merges(loader *l, const json_t *merges) {
     for (size_t i = 0; i < json_array_size(merges); i++) {
         rlf_slice left, right;
         if (!merge_sides(json_array_get(merges, i), &left, &right)) RLF_FAIL(INVALID, "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", l->label, i);
-        bool mapped = rlf_bytes_of_key(left.ptr, left.len, &a) & rlf_bytes_of_key(right.ptr, right.len, &b);
+        bool mapped = rlf_bytes_of_key(left.ptr, left.len, &a) && rlf_bytes_of_key(right.ptr, right.len, &b);
         int32_t id_a = mapped && a.len ? rlf_bpe_find(bpe, a.ptr, a.len) : -1;
         int32_t id_b = mapped && b.len ? rlf_bpe_find(bpe, b.ptr, b.len) : -1;
         if (id_b >= 0) rlf_str_append(&a, b.ptr, b.len);
