@@ -1,0 +1,143 @@
+/* The checks and plans of --check (check.h). */
+#include "trainer/check.h"
+
+#include <stdlib.h>
+
+#include "common/model/checkpoint.h"
+#include "kernels/transformer/transformer.h"
+#include "trainer/job.h"
+
+#define MB(bytes) ((double)(bytes) / 1e6)
+
+typedef struct lengths {
+    size_t rows;
+    int64_t longest, total;
+} lengths;
+
+static void measure(lengths *l, size_t tokens) {
+    l->rows++;
+    l->total += (int64_t)tokens;
+    if ((int64_t)tokens > l->longest) l->longest = (int64_t)tokens;
+}
+
+static rlf_status check_prompts(trainer_job *job, const rlf_dataset *data, size_t limit, const char *file, lengths *l) {
+    rlf_status status = RLF_OK;
+    rlf_ids ids = {0};
+    size_t rows = limit > 0 && limit < data->n ? limit : data->n, n;
+    for (size_t i = 0; i < rows; i++) {
+        rlf_episode episode;
+        rlf_arena_reset(&job->arena);
+        RLF_TRY(trainer_episode_of(job, &data->rows[i], file, 1, 1, (trainer_sampling){1, 1, 0}, &job->arena, &episode));
+        const rlf_chat_message *messages = trainer_prompt(job, &data->rows[i], &job->arena, &n);
+        ids.n = 0;
+        RLF_TRY(rlf_chat_prompt(job->chat, messages, n, trainer_tools_shown(job), &ids));
+        measure(l, ids.n);
+    }
+out:
+    rlf_ids_clean_up(&ids);
+    return status;
+}
+
+static rlf_status check_supervised(trainer_job *job, lengths *l) {
+    rlf_status status = RLF_OK;
+    for (size_t i = 0; i < job->train.n; i++) {
+        rlf_sequence sequence;
+        rlf_arena_reset(&job->arena);
+        RLF_TRY(trainer_supervised_of(job, &job->train.rows[i], 1, &job->arena, &sequence));
+        measure(l, sequence.tokens.n);
+    }
+out:
+    return status;
+}
+
+static void report_lengths(const char *key, const char *file, const lengths *l, const char *what, rlf_str *out) {
+    rlf_str_printf(out, "%-10s  %s: %zu rows, %s of %.0f tokens on average, %lld at most\n", key, file, l->rows, what,
+                   l->rows ? (double)l->total / (double)l->rows : 0.0, (long long)l->longest);
+}
+
+static rlf_status check_data(trainer_job *job, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    bool supervised = trainer_mode_is(config, "sft");
+    lengths train = {0}, eval = {0};
+    if (!trainer_mode_is(config, "eval")) {
+        RLF_TRY(rlf_dataset_load(&job->train, config->data.train, supervised));
+        RLF_TRY(supervised ? check_supervised(job, &train) : check_prompts(job, &job->train, 0, config->data.train, &train));
+        report_lengths("data.train", config->data.train, &train, supervised ? "conversations" : "prompts", out);
+    }
+    if (config->data.eval[0]) {
+        RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
+        RLF_TRY(check_prompts(job, &job->eval, (size_t)config->data.eval_limit, config->data.eval, &eval));
+        report_lengths("data.eval", config->data.eval, &eval, "prompts", out);
+    }
+out:
+    return status;
+}
+
+/* Every tensor is read: a missing, misshapen or cut one is found here and not after the job has waited for its nodes. */
+static rlf_status check_model(const rlf_config *config, const rlf_model_layout *layout, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    const rlf_model_shape *s = &layout->shape;
+    float *weights = rlf_calloc(layout->total, sizeof *weights);
+    RLF_TRY(rlf_checkpoint_read(config->model.path, layout, weights));
+    rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n", "model.path", config->model.path,
+                   s->family, s->layers, s->hidden, s->heads, s->kv_heads, s->vocab, (double)layout->total / 1e6);
+    if (config->episode.max_tokens > s->max_positions)
+        RLF_FAIL(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens, config->model.path, s->max_positions);
+out:
+    free(weights);
+    return status;
+}
+
+static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
+    const rlf_model_shape *s = &layout->shape;
+    double weights = (double)layout->total * sizeof(float);
+    double cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float);
+    rlf_str_printf(out, "rank %d-%d  rollout      %.1f MB each: weights %.1f, KV cache %.1f (%lld tokens)\n", top->rollout_first,
+                   top->rollout_first + top->rollouts - 1, MB(weights + cache), MB(weights), MB(cache), (long long)config->rollout.cache_tokens);
+}
+
+static void plan_learners(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
+    int64_t rows = config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
+    kern_trainer_options options = {.max_tokens = (int)rows, .max_seqs = (int)rows, .gradients = true};
+    bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
+    double slab = (double)layout->total * sizeof(float), moments = 2 * slab / top->learners;
+    double activations = (double)kern_trainer_bytes(layout, &options);
+    rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference %.1f, activations %.1f (%lld tokens)\n",
+                   top->learner_first, top->learner_first + top->learners - 1, MB(slab * (2 + reference) + moments + activations), MB(slab), MB(slab),
+                   MB(moments), top->learners, reference ? MB(slab) : 0.0, MB(activations), (long long)rows);
+}
+
+static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *layout, int size, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    trainer_topology top;
+    int ranks = size > 1 ? size : trainer_topology_least(config);
+    RLF_TRY(trainer_topology_init(&top, config, ranks));
+    rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks, size > 1 ? "" : " (the least this job can be started with)");
+    if (top.tools) rlf_str_printf(out, "rank %d-%d  tool         %zu tools and the reward\n", top.tool_first, top.tool_first + top.tools - 1, config->n_tools);
+    if (top.rollouts) plan_rollouts(config, layout, &top, out);
+    if (top.learners) plan_learners(config, layout, &top, out);
+out:
+    return status;
+}
+
+rlf_status trainer_check(const rlf_config *config, int size, const char *tool_schemas, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    trainer_job job = {.config = config, .tool_schemas = tool_schemas};
+    rlf_model_layout layout = {0};
+    RLF_TRY(rlf_model_shape_read(&job.shape, config->model.path));
+    rlf_model_layout_init(&layout, &job.shape);
+    RLF_TRY(check_model(config, &layout, out));
+    RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
+    RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->episode.chat, config->model.path, config->episode.thinking));
+    RLF_TRY(check_data(&job, out));
+    RLF_TRY(check_plan(config, &layout, size, out));
+out:
+    if (job.chat) rlf_chat_destroy(job.chat);
+    if (job.tokenizer) rlf_tokenizer_destroy(job.tokenizer);
+    rlf_dataset_clean_up(&job.train);
+    rlf_dataset_clean_up(&job.eval);
+    rlf_arena_clean_up(&job.arena);
+    rlf_model_layout_clean_up(&layout);
+    return status;
+}

@@ -1,0 +1,192 @@
+/* Rank 0 (trainer.h): opens the job, waits until every rank is ready, drives the steps, checkpoints, stops.
+ *
+ * At the boundary of a step the order is: step, evaluation where one is due, checkpoint where one is due, stop where one was asked for. So a checkpoint holds the
+ * results of every evaluation before it, and a resumed run does again only what was lost. SIGTERM and SIGUSR1 are asked-for stops: the step under way ends, a
+ * checkpoint is written, and the job ends with status 0, to be continued by the same command. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/outfile.h"
+#include "trainer/files.h"
+#include "trainer/job.h"
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int number) { stop_signal = number; }
+
+static void listen_for_stop(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------------------------------------- */
+
+static rlf_status open_text(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    RLF_TRY(rlf_model_shape_read(&job->shape, config->model.path));
+    RLF_TRY(rlf_tokenizer_load(&job->tokenizer, config->model.path));
+    RLF_TRY(rlf_chat_new(&job->chat, job->tokenizer, config->episode.chat, config->model.path, config->episode.thinking));
+out:
+    return status;
+}
+
+static rlf_status open_data(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    if (!trainer_mode_is(config, "eval")) {
+        RLF_TRY(rlf_dataset_load(&job->train, config->data.train, trainer_mode_is(config, "sft")));
+        if (job->train.n == 0) RLF_FAIL(INVALID, "%s holds no rows", config->data.train);
+        trainer_order_init(&job->order, (uint64_t)config->seed, job->train.n, config->data.shuffle);
+    }
+    if (config->data.eval[0]) {
+        RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
+        if (job->eval.n == 0) RLF_FAIL(INVALID, "%s holds no rows", config->data.eval);
+    }
+out:
+    return status;
+}
+
+/* A run folder belongs to one run: checkpoints in it are continued or the job is refused, never overwritten. */
+static rlf_status open_state(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    bool evaluates = trainer_mode_is(config, "eval");
+    size_t checkpoints;
+    RLF_TRY(trainer_checkpoint_count(config, &checkpoints));
+    if (checkpoints > 0 && evaluates)
+        RLF_FAIL(INVALID, "output %s is the folder of a training run: give the evaluation a folder of its own", config->output);
+    if (checkpoints > 0 && !config->train.resume)
+        RLF_FAIL(INVALID, "output %s holds checkpoints and train.resume is false: choose another output", config->output);
+    job->steps = evaluates ? 0 : config->train.steps;
+    job->published = evaluates ? 0 : -1;
+    if (evaluates) goto out;
+    RLF_TRY(trainer_checkpoint_tidy(config));
+    RLF_TRY(trainer_resume_find(config, &job->start_step, &job->checkpoint));
+    if (job->start_step == 0) goto out;
+    RLF_TRY(trainer_checkpoint_read(config, job->checkpoint.ptr, &job->state));
+    if (job->state.step != job->start_step) RLF_FAIL(INVALID, "%s says it is step %lld", job->checkpoint.ptr, (long long)job->state.step);
+    job->saved_step = job->start_step;
+    RLF_INFO("going on from %s", job->checkpoint.ptr);
+out:
+    return status;
+}
+
+static rlf_status open_folder(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    static const char *const folders[] = {"checkpoints", "rollouts"};
+    rlf_str path = {0}, text = {0};
+    for (int i = 0; i < 2; i++) {
+        rlf_str_reset(&path);
+        rlf_str_printf(&path, "%s/%s", job->config->output, folders[i]);
+        RLF_TRY(trainer_make_folder(path.ptr));
+    }
+    rlf_str_reset(&path);
+    rlf_str_printf(&path, "%s/config.yaml", job->config->output);
+    rlf_config_dump(job->config, &text);
+    RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
+    RLF_TRY(trainer_metrics_open(&job->metrics, job->config->output, job->start_step));
+out:
+    rlf_str_clean_up(&path);
+    rlf_str_clean_up(&text);
+    return status;
+}
+
+static void draw_progress(void *ctx) { trainer_progress_draw(&((trainer_job *)ctx)->progress, false); }
+
+static rlf_status open_job(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    trainer_topology topology;
+    RLF_TRY(trainer_topology_init(&topology, job->config, rlf_transport_size(job->transport)));
+    trainer_watch_init(&job->watch, job->transport, &topology);
+    for (int rank = 1; rank < topology.size; rank++)
+        trainer_watch_expect(&job->watch, rank, 1, job->config->deadline.startup_s, "word that it is ready");
+    job->train_s = rlf_calloc((size_t)topology.size, sizeof *job->train_s);
+    trainer_state_init(&job->state);
+    RLF_TRY(open_text(job));
+    RLF_TRY(open_data(job));
+    RLF_TRY(open_state(job));
+    RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_READY, NULL, NULL));
+    RLF_TRY(open_folder(job));
+    RLF_INFO("%s: %d ranks are ready: %d tool, %d rollout, %d learner", job->config->mode, topology.size, topology.tools, topology.rollouts, topology.learners);
+    trainer_progress_init(&job->progress, job->config->log.progress && job->steps > 0, job->config->mode, job->start_step, job->steps);
+    job->watch.tick = draw_progress;
+    job->watch.tick_ctx = job;
+out:
+    return status;
+}
+
+static void close_job(trainer_job *job) {
+    trainer_watch_clean_up(&job->watch);
+    trainer_metrics_close(&job->metrics);
+    trainer_order_clean_up(&job->order);
+    trainer_state_clean_up(&job->state);
+    if (job->chat) rlf_chat_destroy(job->chat);
+    if (job->tokenizer) rlf_tokenizer_destroy(job->tokenizer);
+    rlf_dataset_clean_up(&job->train);
+    rlf_dataset_clean_up(&job->eval);
+    rlf_arena_clean_up(&job->arena);
+    rlf_str_clean_up(&job->checkpoint);
+    free(job->train_s);
+}
+
+/* ---- the run ----------------------------------------------------------------------------------------------------------------------------- */
+
+static bool due(int64_t every, int64_t step, int64_t steps) { return step == steps || (every > 0 && step > 0 && step % every == 0); }
+
+static bool evaluation_is_due(const trainer_job *job) {
+    const rlf_config *config = job->config;
+    if (!config->data.eval[0] || trainer_evaluated(job, job->state.step)) return false;
+    return due(config->train.eval_every, job->state.step, job->steps) || (job->state.step == 0 && config->train.eval_at_start);
+}
+
+static rlf_status one_step(trainer_job *job) {
+    rlf_arena_reset(&job->arena);
+    return trainer_mode_is(job->config, "sft") ? trainer_supervised_step(job) : trainer_rl_step(job);
+}
+
+static rlf_status run_steps(trainer_job *job, bool *stopped) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    if (trainer_mode_is(config, "rl")) RLF_TRY(trainer_exchange_publish(job, job->state.step));
+    if (evaluation_is_due(job)) RLF_TRY(trainer_evaluate(job));
+    while (job->state.step < job->steps && !stop_signal) {
+        RLF_TRY(one_step(job));
+        if (evaluation_is_due(job) && !stop_signal) RLF_TRY(trainer_evaluate(job));
+        if (due(config->train.checkpoint_every, job->state.step, job->steps)) RLF_TRY(trainer_exchange_save(job));
+    }
+    trainer_progress_draw(&job->progress, job->state.step > job->start_step);
+    trainer_progress_clear(&job->progress);
+    *stopped = stop_signal != 0 && (job->state.step < job->steps || evaluation_is_due(job));
+    if (job->state.step > 0) RLF_TRY(trainer_exchange_save(job));
+out:
+    return status;
+}
+
+static void say_where(const trainer_job *job) {
+    const char *output = job->config->output;
+    if (job->checkpoint.ptr && job->checkpoint.ptr[0]) RLF_INFO("checkpoint    %s", job->checkpoint.ptr);
+    RLF_INFO("curves        %s/metrics.jsonl, and for TensorBoard in %s", output, output);
+    if (job->config->log.trajectories && trainer_generates(job->config)) RLF_INFO("trajectories  %s/rollouts/", output);
+}
+
+rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *config, const char *tool_schemas) {
+    rlf_status status = RLF_OK;
+    trainer_job job = {.transport = transport, .config = config, .tool_schemas = tool_schemas};
+    bool stopped = false;
+    listen_for_stop();
+    RLF_TRY(open_job(&job));
+    RLF_TRY(run_steps(&job, &stopped));
+    if (stopped) RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", (int)stop_signal, (long long)job.state.step);
+    else RLF_TRY(trainer_summary_write(&job));
+    RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
+    say_where(&job);
+out:
+    close_job(&job);
+    return status;
+}

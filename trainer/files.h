@@ -1,0 +1,17 @@
+/* Folders of a run: made, synced, removed. Files are written with common/base/outfile.h. Private to trainer/. */
+#ifndef RLF_TRAINER_FILES_H
+#define RLF_TRAINER_FILES_H
+
+#include <stdbool.h>
+
+#include "common/base/status.h"
+
+/* Creates the folder and its parents; existing ones are fine. */
+rlf_status trainer_make_folder(const char *path) RLF_MUST_USE;
+/* Syncs the entries of a folder to disk. */
+rlf_status trainer_sync_folder(const char *path) RLF_MUST_USE;
+/* Removes a file or a whole folder; links are removed, not followed. A path that does not exist is fine. */
+rlf_status trainer_remove_tree(const char *path) RLF_MUST_USE;
+bool trainer_file_exists(const char *path);
+
+#endif

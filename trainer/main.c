@@ -1,0 +1,203 @@
+/* rlf-train: the program of every rank. Reads the job file, finds its role, and runs it.
+ *
+ * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR and waits a bounded
+ * time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends the process. */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "rollout/rollout.h"
+#include "toolsvc/toolsvc.h"
+#include "trainer/check.h"
+
+enum { GOODBYE_MS = 10000, CHECK_WAIT_MS = 3600 * 1000 };
+
+static const char usage[] =
+    "usage: mpirun -np N rlf-train [--check] JOB.yaml [key=value ...]\n"
+    "\n"
+    "Teaches a language model to use tools: N ranks run one job, which JOB.yaml describes (mode: rl, sft or eval).\n"
+    "key=value overrides a key of the file, by its dotted name: train.steps=10.\n"
+    "\n"
+    "  --check    read config, data, model and tools, print the plan of ranks and memory, and stop\n"
+    "  --help     this text\n"
+    "  --version  the version\n"
+    "\n"
+    "SIGUSR1 or SIGTERM: finish the step, write a checkpoint, stop. The same command goes on from the newest checkpoint.\n";
+
+typedef struct arguments {
+    const char *path;  /* JOB.yaml */
+    char **overrides;  /* points into argv's strings */
+    size_t n_overrides;
+    bool check;
+    const char *wrong; /* the argument that is not understood, NULL if none */
+} arguments;
+
+static void parse_arguments(int argc, char **argv, arguments *a) {
+    *a = (arguments){.overrides = rlf_calloc((size_t)argc, sizeof *a->overrides)};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--check") == 0) a->check = true;
+        else if (argv[i][0] == '-') a->wrong = argv[i];
+        else if (!a->path) a->path = argv[i];
+        else a->overrides[a->n_overrides++] = argv[i];
+    }
+}
+
+static bool asks_for(int argc, char **argv, const char *option) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], option) == 0) return true;
+    return false;
+}
+
+static rlf_status load_config(const arguments *a, rlf_config *config) {
+    if (a->wrong) return RLF_RAISE(INVALID, "unknown option %s: see rlf-train --help", a->wrong);
+    if (!a->path) return RLF_RAISE(INVALID, "no job file given: see rlf-train --help");
+    return rlf_config_load(config, a->path, a->overrides, a->n_overrides);
+}
+
+static rlf_log_level log_level(const char *name) {
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) return (rlf_log_level)i;
+    return RLF_LOG_INFO;
+}
+
+/* Threads of this rank where the config leaves the choice: the node's cores shared by its ranks of the same role, because roles take turns: learners wait
+ * while episodes are generated, and the other way round. A rank that the launcher has bound uses the cores it was bound to. */
+static int default_threads(const rlf_transport *transport, const trainer_topology *topology) {
+    cpu_set_t mask;
+    int rank = rlf_transport_rank(transport), first = rank - rlf_transport_local_rank(transport), same = 0;
+    int online = (int)sysconf(_SC_NPROCESSORS_ONLN), cores = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : online;
+    if (cores < online && cores <= online / rlf_transport_local_size(transport)) return cores;
+    for (int i = first; i < first + rlf_transport_local_size(transport); i++)
+        same += trainer_topology_role(topology, i) == trainer_topology_role(topology, rank);
+    return same > 0 && cores > same ? cores / same : 1;
+}
+
+static rlf_status run_check(rlf_transport *transport, const rlf_config *config) {
+    rlf_status status = RLF_OK;
+    rlf_str schemas = {0}, report = {0};
+    rlf_control stop = {.kind = RLF_CONTROL_STOP, .text = rlf_slice_of("checked")};
+    RLF_TRY(toolsvc_check(config));
+    toolsvc_schemas(config, &schemas);
+    RLF_TRY(trainer_check(config, rlf_transport_size(transport), schemas.ptr, &report));
+    rlf_str_printf(&report, "tools       %zu, all open\nok\n", config->n_tools);
+    fputs(report.ptr, stdout);
+    for (int rank = 1; rank < rlf_transport_size(transport); rank++) RLF_TRY(rlf_send(transport, rank, RLF_MSG_CONTROL, &stop));
+out:
+    rlf_str_clean_up(&schemas);
+    rlf_str_clean_up(&report);
+    return status;
+}
+
+/* Waits for the end of the job, which rank 0 decides: STOP, or being ended. False if neither came. */
+static bool await_stop(rlf_transport *transport, int64_t timeout_ms) {
+    rlf_received message = {0};
+    int64_t end = rlf_now_ms() + timeout_ms;
+    bool stop = false;
+    while (!stop && rlf_now_ms() < end) {
+        rlf_arena arena = {0};
+        rlf_control control;
+        bool got = false;
+        if (rlf_receive(transport, &message, 100, &got) != RLF_OK) break;
+        if (got && message.type == RLF_MSG_CONTROL)
+            stop = rlf_message_decode(RLF_MSG_CONTROL, message.bytes.ptr, message.bytes.len, message.from, &arena, &control) == RLF_OK &&
+                   control.kind == RLF_CONTROL_STOP;
+        rlf_arena_clean_up(&arena);
+    }
+    rlf_str_clean_up(&message.bytes);
+    return stop;
+}
+
+static rlf_status run_coordinator(rlf_transport *transport, const rlf_config *config) {
+    rlf_status status = RLF_OK;
+    rlf_str schemas = {0};
+    if (config->n_tools > 0) RLF_TRY(toolsvc_check(config));
+    toolsvc_schemas(config, &schemas);
+    RLF_TRY(trainer_coordinator_run(transport, config, schemas.ptr ? schemas.ptr : "[]"));
+out:
+    rlf_str_clean_up(&schemas);
+    return status;
+}
+
+static rlf_status run_role(rlf_transport *transport, const rlf_config *config, trainer_role *role) {
+    rlf_status status = RLF_OK;
+    trainer_topology topology;
+    int rank = rlf_transport_rank(transport);
+    RLF_TRY(trainer_topology_init(&topology, config, rlf_transport_size(transport)));
+    *role = trainer_topology_role(&topology, rank);
+    rlf_log_init(rank, trainer_role_name(*role), log_level(config->log.level));
+    int threads = config->threads > 0 ? (int)config->threads : default_threads(transport, &topology);
+    switch (*role) {
+    case TRAINER_COORDINATOR: return run_coordinator(transport, config);
+    case TRAINER_TOOL: return toolsvc_run(transport, config);
+    case TRAINER_ROLLOUT: return rollout_run(transport, config, threads);
+    case TRAINER_LEARNER: return trainer_learner_run(transport, config, threads);
+    }
+out:
+    return status;
+}
+
+/* "rank 2 rollout: what went wrong (file.c:12)"; an error that another rank sent is its own line already. */
+static void error_line(int rank, trainer_role role, rlf_status status, rlf_str *line) {
+    if (rank == 0 && status == RLF_PEER) rlf_str_puts(line, rlf_error_message());
+    else rlf_str_printf(line, "rank %d %s: %s (%s)", rank, trainer_role_name(role), rlf_error_message(), rlf_error_where());
+}
+
+static void print_error(const rlf_str *line) { fprintf(stderr, "rlf-train: error: %s\n", line->ptr); }
+
+static int end_with_error(rlf_transport *transport, trainer_role role, rlf_status status) {
+    int rank = rlf_transport_rank(transport);
+    rlf_str line = {0};
+    error_line(rank, role, status, &line);
+    if (rank > 0) {
+        rlf_control error = {.kind = RLF_CONTROL_ERROR, .value = status, .text = {line.ptr, line.len}};
+        if (rlf_send(transport, 0, RLF_MSG_CONTROL, &error) == RLF_OK && await_stop(transport, GOODBYE_MS)) return EXIT_FAILURE;
+    }
+    print_error(&line);
+    rlf_str_clean_up(&line);
+    if (rlf_transport_size(transport) > 1) rlf_transport_abort(transport, EXIT_FAILURE);
+    return EXIT_FAILURE;
+}
+
+/* Stopping is for rank 0 to decide; a peer that is gone shows as an error of a call, not as a signal. */
+static void settle_signals(int rank) {
+    signal(SIGPIPE, SIG_IGN);
+    if (rank == 0) return;
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+}
+
+int main(int argc, char **argv) {
+    rlf_status status = RLF_OK;
+    rlf_transport *transport = NULL;
+    rlf_config config = {0};
+    arguments given;
+    trainer_role role = TRAINER_COORDINATOR;
+    int exit_status = EXIT_SUCCESS;
+    if (asks_for(argc, argv, "--help")) return fputs(usage, stdout) < 0;
+    if (asks_for(argc, argv, "--version")) return puts("rlf-train " RLF_VERSION) < 0;
+    if (rlf_transport_new(&transport, &argc, &argv) != RLF_OK) {
+        fprintf(stderr, "rlf-train: error: %s (%s)\n", rlf_error_message(), rlf_error_where());
+        return EXIT_FAILURE;
+    }
+    settle_signals(rlf_transport_rank(transport));
+    parse_arguments(argc, argv, &given);
+    if (given.check && rlf_transport_rank(transport) > 0) {
+        exit_status = await_stop(transport, CHECK_WAIT_MS) ? EXIT_SUCCESS : EXIT_FAILURE;
+        goto out;
+    }
+    RLF_TRY(load_config(&given, &config));
+    if (given.check) RLF_TRY(run_check(transport, &config));
+    else RLF_TRY(run_role(transport, &config, &role));
+out:
+    if (status != RLF_OK) exit_status = end_with_error(transport, role, status);
+    rlf_transport_destroy(transport, GOODBYE_MS);
+    rlf_config_clean_up(&config);
+    free(given.overrides);
+    return exit_status;
+}

@@ -1,0 +1,121 @@
+/* Rows to episodes and supervised sequences (job.h). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/job.h"
+
+const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
+    const char *system = job->config->episode.system;
+    bool add = system[0] && (row->n_messages == 0 || strcmp(row->messages[0].role, "system") != 0);
+    *n = row->n_messages + add;
+    if (!add) return row->messages;
+    rlf_chat_message *messages = rlf_arena_alloc(arena, *n, sizeof *messages);
+    messages[0] = (rlf_chat_message){"system", system};
+    memcpy(messages + 1, row->messages, row->n_messages * sizeof *messages);
+    return messages;
+}
+
+const char *trainer_tools_shown(const trainer_job *job) {
+    const rlf_config *config = job->config;
+    return config->episode.tools_in_prompt && config->n_tools > 0 && config->episode.max_turns > 0 ? job->tool_schemas : NULL;
+}
+
+static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *messages, size_t n, const rlf_row *row, const char *file) {
+    rlf_ids ids = {0};
+    int64_t most = job->config->episode.max_prompt_tokens;
+    rlf_status status = rlf_chat_prompt(job->chat, messages, n, trainer_tools_shown(job), &ids);
+    if (status != RLF_OK) rlf_error_context("%s, row %s", file, row->id);
+    else if ((int64_t)ids.n > most)
+        status = RLF_RAISE(LIMIT, "%s, row %s: the prompt has %zu tokens, episode.max_prompt_tokens is %lld", file, row->id, ids.n, (long long)most);
+    rlf_ids_clean_up(&ids);
+    return status;
+}
+
+static void put_texts(rlf_episode *out, const rlf_chat_message *messages, size_t n, const rlf_row *row, rlf_arena *arena) {
+    out->prompt.v = rlf_arena_alloc(arena, n, sizeof *out->prompt.v);
+    out->prompt.n = n;
+    for (size_t i = 0; i < n; i++) {
+        out->prompt.v[i].role = rlf_slice_of(messages[i].role);
+        out->prompt.v[i].content = rlf_slice_of(messages[i].content);
+    }
+    out->targets.v = rlf_arena_alloc(arena, row->n_targets, sizeof *out->targets.v);
+    out->targets.n = row->n_targets;
+    for (size_t i = 0; i < row->n_targets; i++) out->targets.v[i].text = rlf_slice_of(row->targets[i]);
+}
+
+static void put_limits(rlf_episode *out, const rlf_config *config, trainer_sampling sampling, rlf_arena *arena) {
+    out->limits.v = rlf_arena_alloc(arena, 1, sizeof *out->limits.v);
+    out->limits.n = 1;
+    out->limits.v[0] = (rlf_limits){.turns = config->episode.max_turns, .turn_tokens = config->episode.max_turn_tokens,
+                                    .observation_tokens = config->episode.max_observation_tokens, .tokens = config->episode.max_tokens,
+                                    .timeout_ms = config->episode.timeout_s * 1000};
+    out->sampling.v = rlf_arena_alloc(arena, 1, sizeof *out->sampling.v);
+    out->sampling.n = 1;
+    out->sampling.v[0].temperature = sampling.temperature;
+    out->sampling.v[0].top_p = sampling.top_p;
+    out->sampling.v[0].top_k = sampling.top_k;
+}
+
+rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples, trainer_sampling sampling,
+                              rlf_arena *arena, rlf_episode *out) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    size_t n;
+    const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
+    RLF_TRY(check_prompt(job, messages, n, row, file));
+    const char *tools = trainer_tools_shown(job);
+    *out = (rlf_episode){.uid = uid, .samples = samples, .seed = config->seed, .version = job->published, .tools = rlf_slice_of(tools ? tools : ""),
+                         .data_source = rlf_slice_of(row->data_source), .extra = rlf_slice_of(row->extra)};
+    put_texts(out, messages, n, row, arena);
+    put_limits(out, config, sampling, arena);
+out:
+    return status;
+}
+
+/* ---- supervised ------------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct span_list {
+    rlf_span *v;
+    size_t n, cap;
+} span_list;
+
+/* Version -1: nothing sampled these tokens, so no log-prob of a rollout is compared. */
+static void add_span(void *ctx, size_t begin, size_t end, bool model) {
+    span_list *list = ctx;
+    rlf_span_kind kind = model ? RLF_SPAN_MODEL : list->n == 0 ? RLF_SPAN_PROMPT : RLF_SPAN_OBSERVATION;
+    list->v = rlf_grow(list->v, list->n, &list->cap, sizeof *list->v);
+    list->v[list->n] = (rlf_span){.begin = (int64_t)begin, .end = (int64_t)end, .kind = kind, .turn = (int64_t)list->n / 2, .version = -1};
+    list->n++;
+}
+
+static void keep(rlf_sequence *out, const rlf_ids *ids, const span_list *spans, rlf_arena *arena) {
+    out->tokens.v = rlf_arena_alloc(arena, ids->n, sizeof *out->tokens.v);
+    memcpy(out->tokens.v, ids->v, ids->n * sizeof *ids->v);
+    out->logprobs.v = rlf_arena_alloc(arena, ids->n, sizeof *out->logprobs.v);
+    out->tokens.n = out->logprobs.n = ids->n;
+    out->spans.v = rlf_arena_alloc(arena, spans->n, sizeof *out->spans.v);
+    memcpy(out->spans.v, spans->v, spans->n * sizeof *spans->v);
+    out->spans.n = spans->n;
+}
+
+rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    rlf_ids ids = {0};
+    span_list spans = {0};
+    size_t n;
+    const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
+    status = rlf_chat_supervised(job->chat, messages, n, trainer_tools_shown(job), (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
+    if (status != RLF_OK) {
+        rlf_error_context("%s, row %s", config->data.train, row->id);
+        goto out;
+    }
+    if ((int64_t)ids.n > config->episode.max_tokens)
+        RLF_FAIL(LIMIT, "%s, row %s has %zu tokens, episode.max_tokens is %lld", config->data.train, row->id, ids.n, (long long)config->episode.max_tokens);
+    *out = (rlf_sequence){.uid = uid, .advantage = 1, .weight = 1};
+    keep(out, &ids, &spans, arena);
+out:
+    rlf_ids_clean_up(&ids);
+    free(spans.v);
+    return status;
+}
