@@ -19,6 +19,8 @@ static const entry commands[] = {
     {"search", rlf_cmd_search, "queries to the best passages of an index"},
     {"init", rlf_cmd_init, "a checkpoint folder of a known shape with random weights"},
     {"config", rlf_cmd_config, "every key of a job file, or the resolved configuration of one"},
+    {"score", rlf_cmd_score, "text lines to the log-probs of their tokens"},
+    {"generate", rlf_cmd_generate, "answers of a model to prompts"},
     {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

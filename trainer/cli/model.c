@@ -1,0 +1,81 @@
+/* A checkpoint folder opened for one process (model.h). */
+#include "trainer/cli/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/model/checkpoint.h"
+
+rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, int threads) {
+    rlf_status status = RLF_OK;
+    rlf_model_shape shape;
+    kern_device_options options = {.name = "cpu", .threads = threads};
+    *model = (rlf_cli_model){0};
+    RLF_TRY(rlf_model_shape_read(&shape, dir));
+    rlf_model_layout_init(&model->layout, &shape);
+    RLF_TRY(rlf_tokenizer_load(&model->tokenizer, dir));
+    RLF_TRY(kern_device_open(&model->device, &options));
+    RLF_TRY(kern_queue_new(&model->queue, model->device));
+out:
+    return status;
+}
+
+rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, size_t positions) {
+    rlf_status status = RLF_OK;
+    float *owned = NULL, *weights;
+    if (positions > (size_t)model->layout.shape.max_positions)
+        RLF_FAIL(LIMIT, "text of %zu tokens: the model in %s has %d positions", positions, dir, model->layout.shape.max_positions);
+    RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, positions ? (int)positions : 1));
+    weights = kern_host_ptr(kern_model_params(model->model));
+    if (!weights) weights = owned = rlf_calloc(model->layout.total, sizeof *weights);
+    RLF_TRY(rlf_checkpoint_read(dir, &model->layout, weights));
+    if (owned) kern_upload(model->queue, kern_model_params(model->model), owned, model->layout.total);
+    RLF_TRY(kern_sync(model->queue));
+out:
+    free(owned);
+    return status;
+}
+
+void rlf_cli_model_clean_up(rlf_cli_model *model) {
+    kern_model_destroy(model->model);
+    kern_queue_destroy(model->queue);
+    kern_device_close(model->device);
+    rlf_tokenizer_destroy(model->tokenizer);
+    rlf_model_layout_clean_up(&model->layout);
+}
+
+static rlf_status add_text(rlf_cli_texts *texts, size_t *cap, const char *text, size_t n, rlf_cli_encode_fn *encode, void *ctx) {
+    texts->ids = rlf_grow(texts->ids, texts->n, cap, sizeof *texts->ids);
+    rlf_ids *ids = &texts->ids[texts->n++];
+    *ids = (rlf_ids){0};
+    rlf_status status = encode(ctx, text, n, ids);
+    if (ids->n > texts->longest) texts->longest = ids->n;
+    if (status != RLF_OK) rlf_error_context("line %zu", texts->n);
+    return status;
+}
+
+rlf_status rlf_cli_texts_read(rlf_cli_texts *texts, const char *text, rlf_cli_encode_fn *encode, void *ctx) {
+    rlf_status status = RLF_OK;
+    char *line = NULL;
+    size_t cap = 0, cap_texts = 0;
+    *texts = (rlf_cli_texts){0};
+    if (text) RLF_TRY(add_text(texts, &cap_texts, text, rlf_slice_of(text).len, encode, ctx));
+    for (ssize_t n; !text && (n = getline(&line, &cap, stdin)) >= 0;) {
+        if (n > 0 && line[n - 1] == '\n') line[--n] = 0;
+        RLF_TRY(add_text(texts, &cap_texts, line, (size_t)n, encode, ctx));
+    }
+out:
+    free(line);
+    return status;
+}
+
+void rlf_cli_texts_clean_up(rlf_cli_texts *texts) {
+    for (size_t i = 0; i < texts->n; i++) rlf_ids_clean_up(&texts->ids[i]);
+    free(texts->ids);
+}
+
+bool rlf_cli_number(const char *text, double low, double high, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    return end != text && !*end && *out >= low && *out <= high;
+}

@@ -1,0 +1,36 @@
+/* A checkpoint folder opened for one process: what `rlf score` and `rlf generate` need of it. */
+#ifndef RLF_TRAINER_CLI_MODEL_H
+#define RLF_TRAINER_CLI_MODEL_H
+
+#include "common/text/tokenizer.h"
+#include "kernels/transformer/transformer.h"
+
+typedef struct rlf_cli_model {
+    rlf_model_layout layout;
+    rlf_tokenizer *tokenizer;
+    kern_device *device;
+    kern_queue *queue;
+    kern_model *model; /* NULL until the weights are read */
+} rlf_cli_model;
+
+/* Texts of one command: a line of standard input each, or one given as an argument. */
+typedef struct rlf_cli_texts {
+    rlf_ids *ids; /* (n) owned, each with its own tokens */
+    size_t n, longest; /* tokens of the longest */
+} rlf_cli_texts;
+
+/* Reads DIR/config.json and tokenizer.json, and opens the CPU. threads 0: one per core. Clean up after failure too. */
+rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, int threads) RLF_MUST_USE;
+/* Reads the weights; `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
+rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, size_t positions) RLF_MUST_USE;
+void rlf_cli_model_clean_up(rlf_cli_model *model);
+
+/* Calls `encode` for each text (without its newline) in order; `text` NULL: the lines of standard input. */
+typedef rlf_status rlf_cli_encode_fn(void *ctx, const char *text, size_t n, rlf_ids *ids);
+rlf_status rlf_cli_texts_read(rlf_cli_texts *texts, const char *text, rlf_cli_encode_fn *encode, void *ctx) RLF_MUST_USE;
+void rlf_cli_texts_clean_up(rlf_cli_texts *texts);
+
+/* A number in [low, high], or false. */
+bool rlf_cli_number(const char *text, double low, double high, double *out);
+
+#endif
