@@ -1,7 +1,8 @@
 /* The event loop of a tool rank: the transport and libuv, turn by turn in one thread.
  *
- * MPI has no descriptor to wait for, so the loop looks at it between short waits: 20 us after something happened, doubling to 1 ms. The waits are on libuv's
- * own descriptor, so a worker that finishes ends them at once; what may wait up to a millisecond is a new message to an idle rank. */
+ * MPI has no descriptor to wait for, so the loop looks at it between waits: 20 us after something happened, doubling to 4 ms. The waits are on libuv's own
+ * descriptor and end when a timer is due, so neither a worker that finishes nor a deadline is late; what may wait is a new message to an idle rank. Each turn
+ * costs about 20 us on a busy machine: at 4 ms an idle rank takes half a percent of a core. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 #include "toolsvc/service.h"
 #include "toolsvc/toolsvc.h"
 
-enum { SHORTEST_WAIT_US = 20, LONGEST_WAIT_US = 1000, MESSAGES_PER_TURN = 64, STOP_MS = 3000 };
+enum { SHORTEST_WAIT_US = 20, LONGEST_WAIT_US = 4000, MESSAGES_PER_TURN = 64, STOP_MS = 3000 };
 
 static rlf_status send_message(void *user, int to, rlf_message_type type, const void *record) { return rlf_send(user, to, type, record); }
 
@@ -26,8 +27,10 @@ static void choose_workers(const rlf_config *config) {
     setenv("UV_THREADPOOL_SIZE", text, 0);
 }
 
-/* Sleeps until libuv has something, at most wait_us. */
+/* Sleeps until libuv has something or a timer is due, at most wait_us; true: there is something. */
 static bool wait_for_loop(uv_loop_t *loop, long wait_us) {
+    int timer_ms = uv_backend_timeout(loop);
+    if (timer_ms >= 0 && timer_ms * 1000L < wait_us) wait_us = timer_ms * 1000L;
     struct pollfd fd = {.fd = uv_backend_fd(loop), .events = POLLIN};
     struct timespec limit = {wait_us / 1000000, wait_us % 1000000 * 1000};
     return ppoll(&fd, 1, &limit, NULL) > 0;
@@ -50,14 +53,17 @@ static rlf_status serve(rlf_transport *transport, uv_loop_t *loop, toolsvc_servi
     rlf_status status = RLF_OK;
     rlf_received message = {0};
     long wait_us = SHORTEST_WAIT_US;
+    bool woken = true;
     while (!toolsvc_service_stopped(service)) {
         bool any;
         RLF_TRY(take_messages(transport, service, &message, &any));
         if (any) wait_us = SHORTEST_WAIT_US;
-        uv_run(loop, UV_RUN_NOWAIT);
+        uv_update_time(loop);
+        if (any || woken || uv_backend_timeout(loop) == 0) uv_run(loop, UV_RUN_NOWAIT);
         if (toolsvc_service_stopped(service)) break;
-        bool woken = wait_for_loop(loop, wait_us);
+        woken = wait_for_loop(loop, wait_us);
         wait_us = woken ? SHORTEST_WAIT_US : wait_us * 2 > LONGEST_WAIT_US ? LONGEST_WAIT_US : wait_us * 2;
+        rlf_transport_poll(transport);
     }
     status = toolsvc_service_status(service);
 out:
