@@ -1,5 +1,7 @@
 /* Byte-level BPE from a Hugging Face tokenizer.json (GPT-2 byte alphabet; pre-tokenizer regex through PCRE2 with Unicode; optional NFC;
  * added and special tokens found anywhere in the text). Ids equal those of the `tokenizers` library. No post-processor is applied.
+ * One limit: what is a letter or a number is PCRE2's table. A character assigned after its Unicode version (14 in PCRE2 10.42) may be split off otherwise
+ * than by the library's newer one: 20 numerals of Unicode 15 are, with the Qwen3 regex.
  *
  * Immutable once loaded; may be shared by threads. Input that is not UTF-8 is encoded byte by byte where it is broken. */
 #ifndef RLF_COMMON_TEXT_TOKENIZER_H

@@ -43,8 +43,11 @@ int rlf_cmd_tokenize(int argc, char **argv) {
         rlf_tokenizer_encode(tokenizer, line, (size_t)n, !plain, &ids);
         print_ids(&ids);
     }
+    bool failed = ferror(stdin) != 0;
     free(line);
     rlf_ids_clean_up(&ids);
     rlf_tokenizer_destroy(tokenizer);
-    return 0;
+    if (!failed) return 0;
+    (void)RLF_RAISE(IO, "cannot read standard input");
+    return rlf_cli_fail("tokenize");
 }

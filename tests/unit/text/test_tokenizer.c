@@ -112,8 +112,8 @@ static void broken_utf8_is_encoded_byte_by_byte(void **state) {
     rlf_str_clean_up(&out);
 }
 
-/* A piece of one megabyte: the naive algorithm would need about 10^12 steps, so this ends only if the heap is used. The same through a piece of a quarter. */
-static void a_long_piece_encodes_as_its_repetition(void **state) {
+/* A piece of one megabyte: the naive algorithm would need about 10^12 steps, so this ends only if the heap is used. */
+static void a_piece_of_a_megabyte_is_encoded(void **state) {
     (void)state;
     enum { N = 1 << 20 };
     char *text = rlf_calloc(N, 1);
@@ -310,7 +310,7 @@ int main(void) {
         cmocka_unit_test(skipping_special_tokens_leaves_the_others),
         cmocka_unit_test(plain_encoding_never_gives_an_added_token),
         cmocka_unit_test(broken_utf8_is_encoded_byte_by_byte),
-        cmocka_unit_test(a_long_piece_encodes_as_its_repetition),
+        cmocka_unit_test(a_piece_of_a_megabyte_is_encoded),
         cmocka_unit_test(short_and_long_pieces_merge_alike),
         cmocka_unit_test(a_long_run_of_marks_is_ordered),
         cmocka_unit_test(characters_after_unicode_9_do_not_reorder),
