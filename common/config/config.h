@@ -1,6 +1,6 @@
 /* The job file: one YAML file plus dotted overrides ("train.steps=10"), read into one struct.
  *
- * One table (config.c) holds every key with its type, unit, default, range and meaning; reading, overrides, suggestions for misspelt keys, the
+ * One table (keys.c) holds every key with its type, unit, default, range and meaning; reading, overrides, suggestions for misspelt keys, the
  * resolved dump and `rlf config` come from it. Errors name file, line and key. Relative paths in the file are relative to the current directory.
  *
  * Strings are owned by the config; "" means not set. */

@@ -4,7 +4,8 @@
  *
  * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of "prompt": the whole
  * conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall produce, tool contents what the tool
- * answered. Errors name file, line, and what was expected; every line is checked at load. */
+ * answered. Errors name file, line, and what was expected; every line is checked at load. Keys that are not named here
+ * are ignored, blank lines are skipped, and a line has at most 16 MiB. */
 #ifndef RLF_COMMON_CONFIG_DATA_H
 #define RLF_COMMON_CONFIG_DATA_H
 
@@ -28,9 +29,9 @@ typedef struct rlf_row {
 } rlf_row;
 
 typedef struct rlf_dataset {
-    rlf_row *rows;
+    rlf_row *rows;   /* (n), owned */
     size_t n;
-    rlf_arena arena; /* owns all of it */
+    rlf_arena arena; /* owns all that the rows point to */
 } rlf_dataset;
 
 /* supervised: rows need "messages" with at least one assistant message; else "prompt" (or "messages" without assistant) and a ground truth. */

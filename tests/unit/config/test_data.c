@@ -158,6 +158,25 @@ static void a_line_without_an_end_is_refused_before_it_fills_memory(void **state
     unlink(path);
 }
 
+static void real_questions_are_read(void **state) {
+    (void)state;
+    rlf_dataset data;
+    if (access(RLF_SHARED "/data/xquad_test.jsonl", R_OK) != 0) {
+        print_message("no " RLF_SHARED "/data: skipped\n");
+        skip();
+    }
+    assert_int_equal(rlf_dataset_load(&data, RLF_SHARED "/data/xquad_test.jsonl", false), RLF_OK);
+    assert_int_equal(data.n, 179);
+    for (size_t i = 0; i < data.n; i++) {
+        assert_string_equal(data.rows[i].data_source, "xquad");
+        assert_true(data.rows[i].n_targets > 0 && *data.rows[i].targets[0]);
+        assert_non_null(strstr(data.rows[i].extra, "\"passage\":\"x"));
+    }
+    assert_string_equal(data.rows[0].targets[0], "Proving that any of these classes are unequal");
+    assert_string_equal(data.rows[0].id, "56e1ee4de3433e1400423214");
+    rlf_dataset_clean_up(&data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_of_the_schema_is_read),
@@ -167,6 +186,7 @@ int main(void) {
         cmocka_unit_test(a_file_is_read_line_by_line),
         cmocka_unit_test(a_broken_line_of_a_file_is_named),
         cmocka_unit_test(a_line_without_an_end_is_refused_before_it_fills_memory),
+        cmocka_unit_test(real_questions_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
