@@ -1,13 +1,18 @@
 /* The tool kind "index": full-text search in a file made by `rlf index`. The answer is rendered as Search-R1 does: one paragraph per passage,
  *     Doc 1(Title: "Lima") Lima is the capital of Peru.
  * the title in quotes if the corpus had it so. */
+#include "common/base/log.h"
 #include "toolsvc/index.h"
 #include "toolsvc/tools.h"
 
 static rlf_status open_index(const rlf_tool_config *config, void **state) {
     if (!config->path || !config->path[0]) return RLF_RAISE(INVALID, "key \"path\": a tool of kind index needs the file made by rlf index");
     if (config->top_k < 1) return RLF_RAISE(INVALID, "key \"top_k\": %lld; at least 1 was expected", (long long)config->top_k);
-    return toolsvc_index_open((toolsvc_index **)state, config->path);
+    toolsvc_index *index;
+    rlf_status status = toolsvc_index_open(&index, config->path);
+    if (status == RLF_OK) RLF_DEBUG("%s: %s holds %zu passages", config->name, config->path, toolsvc_index_passages(index));
+    *state = index;
+    return status;
 }
 
 static void close_index(void *state) { toolsvc_index_destroy(state); }

@@ -319,25 +319,46 @@ static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {
     toolsvc_episodes_remove(&s->episodes, key);
 }
 
+/* Answers a SCORE that gets no reward. */
+static void refuse_score(toolsvc_service *s, int from, toolsvc_episode_key key) {
+    rlf_reward reward = {.uid = key.uid, .sample = key.sample, .attempt = key.attempt, .status = RLF_CALL_INFRA};
+    s->counts.infra++;
+    send_record(s, from, RLF_MSG_REWARD, &reward);
+}
+
 static void handle_score(toolsvc_service *s, int from, const rlf_score *m) {
+    toolsvc_episode_key key = {m->uid, m->sample, m->attempt};
+    s->counts.scores++;
+    if (!toolsvc_episodes_find(&s->episodes, key)) {
+        RLF_WARN("rank %d: protocol: SCORE of episode %lld sample %lld attempt %lld, which is not open", from, (long long)m->uid, (long long)m->sample,
+                 (long long)m->attempt);
+        refuse_score(s, from, key);
+        return;
+    }
     rlf_component components[TOOLSVC_REWARD_COMPONENTS];
     rlf_reward reward = {.uid = m->uid, .sample = m->sample, .attempt = m->attempt, .status = RLF_CALL_OK};
-    s->counts.scores++;
-    if (toolsvc_episodes_find(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt})) {
-        toolsvc_reward_score(s->config, m, components);
-        reward.components.v = components;
-        reward.components.n = TOOLSVC_REWARD_COMPONENTS;
-    } else {
-        RLF_WARN("rank %d: protocol: SCORE of episode %lld sample %lld, which is not open", from, (long long)m->uid, (long long)m->sample);
-        s->counts.infra++;
-        reward.status = RLF_CALL_INFRA;
-    }
+    toolsvc_reward_score(s->config, m, components);
+    reward.components.v = components;
+    reward.components.n = TOOLSVC_REWARD_COMPONENTS;
     send_record(s, from, RLF_MSG_REWARD, &reward);
 }
 
 static void handle_control(toolsvc_service *s, int from, const rlf_control *m) {
     (void)from;
     if (m->kind == RLF_CONTROL_STOP) s->stopped = true;
+}
+
+/* Logs and counts what can't be read. A SCORE that at least names its episode (it then reads as a CLOSE) is answered; a CALL needs more than that. */
+static void handle_malformed(toolsvc_service *s, rlf_message_type type, int from, const void *bytes, size_t n) {
+    rlf_close key;
+    s->counts.malformed++;
+    RLF_ERROR("message dropped: %s", rlf_error_message());
+    if (type != RLF_MSG_SCORE || rlf_message_decode(RLF_MSG_CLOSE, bytes, n, from, &s->arena, &key) != RLF_OK) return;
+    refuse_score(s, from, (toolsvc_episode_key){key.uid, key.sample, key.attempt});
+}
+
+static bool is_ours(rlf_message_type type) {
+    return type == RLF_MSG_OPEN || type == RLF_MSG_CALL || type == RLF_MSG_SCORE || type == RLF_MSG_CLOSE || type == RLF_MSG_CONTROL;
 }
 
 void toolsvc_service_handle(toolsvc_service *s, rlf_message_type type, int from, const void *bytes, size_t n) {
@@ -350,11 +371,10 @@ void toolsvc_service_handle(toolsvc_service *s, rlf_message_type type, int from,
     } m;
     s->counts.messages++;
     rlf_arena_reset(&s->arena);
-    bool ours = type == RLF_MSG_OPEN || type == RLF_MSG_CALL || type == RLF_MSG_SCORE || type == RLF_MSG_CLOSE || type == RLF_MSG_CONTROL;
-    if (!ours || rlf_message_decode(type, bytes, n, from, &s->arena, &m) != RLF_OK) {
-        s->counts.malformed++;
-        if (ours) RLF_ERROR("message dropped: %s", rlf_error_message());
-        else RLF_ERROR("message dropped: %s from rank %d is not for the tool service", rlf_message_name(type), from);
+    rlf_status status = is_ours(type) ? RLF_OK : RLF_RAISE(PROTOCOL, "%s from rank %d is not for the tool service", rlf_message_name(type), from);
+    if (status == RLF_OK) status = rlf_message_decode(type, bytes, n, from, &s->arena, &m);
+    if (status != RLF_OK) {
+        handle_malformed(s, type, from, bytes, n);
         return;
     }
     if (s->stopped) return;
