@@ -4,6 +4,7 @@
  *   train    8 sequences of 256 tokens: forward, loss, backward, global norm, AdamW
  *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each
  *   prefill  a prompt of 512 tokens
+ *   rollout  episodes that wait for tools (bench_rollout.c)
  *
  * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point operations
  * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed) and 4 heads * D
@@ -20,11 +21,13 @@
 #include "common/base/rng.h"
 #include "common/model/checkpoint.h"
 #include "kernels/transformer/transformer.h"
+#include "trainer/cli/bench_rollout.h"
 #include "trainer/cli/cli.h"
 
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
 static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--threads N] [--isa avx512|avx2|portable] [--seconds 4] [--json]\n"
+                            "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "  --threads  0 (default): one per core\n"
                             "  --seconds  how long each measurement is repeated";
 
@@ -368,6 +371,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 int rlf_cmd_bench(int argc, char **argv) {
     bench b = {.shape_name = "bench-42m", .seconds = 4};
     bool help = false;
+    if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, train, decode, prefill, all, then options");
     if (help) return rlf_cli_help(USAGE);
     b.report = json_object();

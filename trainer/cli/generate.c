@@ -13,6 +13,7 @@ static const char usage[] =
     "rlf generate MODEL [--prompt TEXT] [options] [< lines]\n\n"
     "Prints the model's answer to the prompt, or to each line of standard input, as it is drawn.\n"
     "  --chat         the prompt is a user's message in the model's chat template (default)\n"
+    "  --template     auto (the checkpoint's own), qwen3 or chatml\n"
     "  --raw          the prompt is continued as it stands\n"
     "  --max-tokens   tokens drawn at most (256)\n"
     "  --temperature  0: always the most probable token (1)\n"
@@ -24,7 +25,7 @@ static const char usage[] =
 enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
 
 typedef struct request {
-    const char *dir, *prompt;
+    const char *dir, *prompt, *template;
     bool raw;
     double max_tokens, temperature, top_p, top_k, seed, threads;
 } request;
@@ -102,7 +103,7 @@ static rlf_status generate(generator *g, const request *r) {
     RLF_TRY(rlf_cli_model_open(&g->model, r->dir, (int)r->threads));
     g->stops[0] = rlf_tokenizer_id(g->model.tokenizer, "<|im_end|>");
     g->stops[1] = rlf_tokenizer_id(g->model.tokenizer, "<|endoftext|>");
-    if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, "auto", r->dir, false));
+    if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->template, r->dir, false));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
     RLF_TRY(rlf_cli_model_read(&g->model, r->dir, length));
@@ -124,6 +125,7 @@ static void clean_up(generator *g) {
 static bool parse(request *r, int argc, char **argv, bool *help) {
     static const struct option options[] = {{"prompt", required_argument, NULL, 'p'},      {"raw", no_argument, NULL, 'r'},
                                             {"chat", no_argument, NULL, 'c'},              {"max-tokens", required_argument, NULL, 'n'},
+                                            {"template", required_argument, NULL, 'm'},
                                             {"temperature", required_argument, NULL, 't'}, {"top-p", required_argument, NULL, 'P'},
                                             {"top-k", required_argument, NULL, 'k'},       {"seed", required_argument, NULL, 's'},
                                             {"threads", required_argument, NULL, 'T'},     {"help", no_argument, NULL, 'h'},
@@ -134,6 +136,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
     while (good && (c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (c) {
         case 'p': r->prompt = optarg; break;
+        case 'm': r->template = optarg; break;
         case 'r': r->raw = true; break;
         case 'c': r->raw = false; break;
         case 'n': good = rlf_cli_number(optarg, 1, MOST_TOKENS, &r->max_tokens); break;
@@ -151,7 +154,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
 }
 
 int rlf_cmd_generate(int argc, char **argv) {
-    request r = {.max_tokens = 256, .temperature = 1, .top_p = 1};
+    request r = {.template = "auto", .max_tokens = 256, .temperature = 1, .top_p = 1};
     generator g = {0};
     bool help = false;
     if (!parse(&r, argc, argv, &help)) return rlf_cli_misuse("generate", "expected one MODEL folder and options within their ranges");
