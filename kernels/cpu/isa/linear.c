@@ -64,73 +64,76 @@ _Static_assert(sizeof(workspace) <= KERN_SCRATCH_BYTES, "the workspace of a prod
 
 /* ---- copying panels --------------------------------------------------------------------------------------------------------------- */
 
+/* transpose16: lane i of t[j] changes places with lane j of t[i]. */
 #if defined(__AVX512F__)
-/* to[d*width + i] = from[i][d] for d, i < 16. */
-static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
-    __m512 t[VF], u[VF];
-#pragma GCC unroll 16
-    for (int i = 0; i < VF; i++) t[i] = _mm512_loadu_ps(from[i]);
+static inline __attribute__((always_inline)) void transpose16(vf t[VF]) {
+    vf u[VF];
 #pragma GCC unroll 8
     for (int i = 0; i < VF; i += 2) { /* pairs of rows */
         u[i] = _mm512_unpacklo_ps(t[i], t[i + 1]);
         u[i + 1] = _mm512_unpackhi_ps(t[i], t[i + 1]);
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < VF; i += 4) { /* quads: t[i+j] has column j of every group of four */
+    for (int i = 0; i < VF; i += 4) { /* t[i+j] has column j of every group of four, of rows i..i+3 */
         t[i] = _mm512_shuffle_ps(u[i], u[i + 2], 0x44);
         t[i + 1] = _mm512_shuffle_ps(u[i], u[i + 2], 0xee);
         t[i + 2] = _mm512_shuffle_ps(u[i + 1], u[i + 3], 0x44);
         t[i + 3] = _mm512_shuffle_ps(u[i + 1], u[i + 3], 0xee);
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) { /* 4x4 transpose of 128-bit groups */
-        __m512 a = _mm512_shuffle_f32x4(t[j], t[j + 4], 0x88), b = _mm512_shuffle_f32x4(t[j], t[j + 4], 0xdd);
-        __m512 c = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0x88), d = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0xdd);
-        u[j] = _mm512_shuffle_f32x4(a, c, 0x88);
-        u[j + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
-        u[j + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
-        u[j + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    for (int j = 0; j < 4; j++) { /* the same for groups of four lanes: a 4x4 transpose of them */
+        vf a = _mm512_shuffle_f32x4(t[j], t[j + 4], 0x88), b = _mm512_shuffle_f32x4(t[j], t[j + 4], 0xdd);
+        vf c = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0x88), d = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0xdd);
+        t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+        t[j + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        t[j + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        t[j + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
-#pragma GCC unroll 16
-    for (int d = 0; d < VF; d++) _mm512_storeu_ps(to + (size_t)d * width, u[d]);
 }
 #elif defined(__AVX2__)
-/* Columns d..d+7 of eight rows: to[i] for i < 8 is column i. */
-static inline void transpose8(__m256 to[8], const float *const from[8], size_t d) {
-    __m256 t[8], u[8];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) { /* rows i and i+4 side by side, by halves of eight columns */
-        t[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[i] + d)), _mm_loadu_ps(from[i + 4] + d), 1);
-        t[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[i] + d + 4)), _mm_loadu_ps(from[i + 4] + d + 4), 1);
-    }
+static inline __attribute__((always_inline)) void transpose8(__m256 t[8]) {
+    __m256 u[8];
 #pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
+    for (int i = 0; i < 8; i += 4) { /* t[i+j] has columns j and j+4 of rows i..i+3 */
         u[i] = _mm256_unpacklo_ps(t[i], t[i + 1]);
         u[i + 1] = _mm256_unpackhi_ps(t[i], t[i + 1]);
         u[i + 2] = _mm256_unpacklo_ps(t[i + 2], t[i + 3]);
         u[i + 3] = _mm256_unpackhi_ps(t[i + 2], t[i + 3]);
-        to[i] = _mm256_shuffle_ps(u[i], u[i + 2], 0x44);
-        to[i + 1] = _mm256_shuffle_ps(u[i], u[i + 2], 0xee);
-        to[i + 2] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0x44);
-        to[i + 3] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0xee);
+        t[i] = _mm256_shuffle_ps(u[i], u[i + 2], 0x44);
+        t[i + 1] = _mm256_shuffle_ps(u[i], u[i + 2], 0xee);
+        t[i + 2] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0x44);
+        t[i + 3] = _mm256_shuffle_ps(u[i + 1], u[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m256 low = t[j], high = t[j + 4];
+        t[j] = _mm256_permute2f128_ps(low, high, 0x20);
+        t[j + 4] = _mm256_permute2f128_ps(low, high, 0x31);
     }
 }
 
-static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
-    for (size_t d = 0; d < VF; d += 8) {
-        __m256 low[8], high[8];
-        transpose8(low, from, d);
-        transpose8(high, from + 8, d);
-        for (size_t i = 0; i < 8; i++) {
-            _mm256_storeu_ps(to + (d + i) * width, low[i]);
-            _mm256_storeu_ps(to + (d + i) * width + 8, high[i]);
-        }
+static inline __attribute__((always_inline)) void transpose16(vf t[VF]) {
+    __m256 q[4][8]; /* quarters: rows 0-7 left, rows 0-7 right, rows 8-15 left, rows 8-15 right */
+    for (int i = 0; i < 8; i++) {
+        q[0][i] = t[i].a;
+        q[1][i] = t[i].b;
+        q[2][i] = t[i + 8].a;
+        q[3][i] = t[i + 8].b;
+    }
+    for (int i = 0; i < 4; i++) transpose8(q[i]);
+    for (int i = 0; i < 8; i++) {
+        t[i] = (vf){q[0][i], q[2][i]};
+        t[i + 8] = (vf){q[1][i], q[3][i]};
     }
 }
 #else
-static inline void transpose16(float *to, size_t width, const float *const from[VF]) {
-    for (size_t d = 0; d < VF; d++)
-        for (int i = 0; i < VF; i++) to[d * width + (size_t)i] = from[i][d];
+static inline void transpose16(vf t[VF]) {
+    for (int i = 0; i < VF; i++)
+        for (int j = 0; j < i; j++) {
+            float x = t[i].v[j];
+            t[i].v[j] = t[j].v[i];
+            t[j].v[i] = x;
+        }
 }
 #endif
 
@@ -141,11 +144,15 @@ static void copy_along_depth(float *to, size_t width, const float *from, size_t 
     for (int i = 0; i < VF; i++) line[i] = from + (size_t)kern_min(i, lines - 1) * ld;
     int d = 0;
     for (; d + VF <= depth; d += VF) {
-        transpose16(to + (size_t)d * width, width, line);
-        for (int i = 0; i < VF; i++) line[i] += VF;
+        vf t[VF];
+#pragma GCC unroll 16
+        for (int i = 0; i < VF; i++) t[i] = vf_load(line[i] + d);
+        transpose16(t);
+#pragma GCC unroll 16
+        for (int i = 0; i < VF; i++) vf_store(to + (size_t)(d + i) * width, t[i]);
     }
-    for (int rest = 0; d < depth; d++, rest++)
-        for (int i = 0; i < VF; i++) to[(size_t)d * width + (size_t)i] = line[i][rest];
+    for (; d < depth; d++)
+        for (int i = 0; i < VF; i++) to[(size_t)d * width + (size_t)i] = line[i][d];
 }
 
 static void copy_across_depth(float *to, size_t width, const float *from, size_t ld, int lines, int depth) {
@@ -170,6 +177,13 @@ static void copy_panel(float *to, int width, const operand *x, int line, int lin
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------------------------ */
 
+/* Memory the next panel will be copied from, asked for while this one is worked on: per step d of a tile the two cache lines at
+ * first[.] + d/VF*far + d%VF*near. */
+typedef struct prefetch {
+    const float *first[2];
+    size_t far, near;
+} prefetch;
+
 typedef struct tile {
     const float *a, *b; /* panels */
     int depth, cols;    /* cols: of NR, that exist in C */
@@ -178,6 +192,7 @@ typedef struct tile {
     size_t from_ld, to_ld;
     const float *bias; /* of the tile's first column, or NULL: none, or not the last step */
     bool add;          /* to = to + chain */
+    prefetch ahead;
 } tile;
 
 static inline vf load_lanes(const float *p, int n) { return n >= VF ? vf_load(p) : n > 0 ? vf_load_n(p, n, 0.0f) : vf_zero(); }
@@ -188,21 +203,30 @@ static inline void store_lanes(float *p, vf x, int n) {
         vf_store_n(p, x, n);
 }
 
+static inline __attribute__((always_inline)) void tile_step(vf sum[MR][NV], const float *a, const float *b, const int rows) {
+    vf col[NV];
+    for (int v = 0; v < NV; v++) col[v] = vf_load(b + v * VF);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++) {
+        vf row = vf_set1(a[i]);
+        for (int v = 0; v < NV; v++) sum[i][v] = vf_fma(row, col[v], sum[i][v]);
+    }
+}
+
 /* `rows` is a constant wherever this is called, so that the sums live in registers. */
 static inline __attribute__((always_inline)) void tile_run(const tile *t, const int rows) {
     vf sum[MR][NV];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < NV; v++) sum[i][v] = t->from ? load_lanes(t->from + (size_t)i * t->from_ld + v * VF, t->cols - v * VF) : vf_zero();
-    const float *a = t->a, *b = t->b;
-    for (int d = 0; d < t->depth; d++, a += rows, b += NR) {
-        vf col[NV];
-        for (int v = 0; v < NV; v++) col[v] = vf_load(b + v * VF);
-#pragma GCC unroll 14
-        for (int i = 0; i < rows; i++) {
-            vf row = vf_set1(a[i]);
-            for (int v = 0; v < NV; v++) sum[i][v] = vf_fma(row, col[v], sum[i][v]);
+    const float *a = t->a, *b = t->b, *line0 = t->ahead.first[0], *line1 = t->ahead.first[1];
+    int d = 0;
+    for (; d + VF <= t->depth; d += VF, line0 += t->ahead.far, line1 += t->ahead.far)
+        for (size_t i = 0; i < VF; i++, a += rows, b += NR) {
+            __builtin_prefetch(line0 + i * t->ahead.near);
+            __builtin_prefetch(line1 + i * t->ahead.near);
+            tile_step(sum, a, b, rows);
         }
-    }
+    for (; d < t->depth; d++, a += rows, b += NR) tile_step(sum, a, b, rows);
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < NV; v++) {
             int lanes = t->cols - v * VF;
@@ -245,8 +269,20 @@ static void copy_row_panels(workspace *space, const product *p, const block *b, 
     }
 }
 
+/* Shares the lines of the column panel at (col, begin) among the first tiles: two to one tile, else one to each of the first two. */
+static prefetch prefetch_for(const operand *x, int col, int begin, int panel, int panels) {
+    size_t line = (size_t)col, depth = (size_t)begin;
+    const float *first = x->along_depth ? x->ptr + line * x->ld + depth : x->ptr + depth * x->ld + line;
+    const float *second = NV == 1 ? first : x->along_depth ? first + DEPTH / VF * x->ld : first + VF;
+    if (panels > 1 && panel == 0) second = first;
+    if (panels > 1 && panel == 1) first = second;
+    return x->along_depth ? (prefetch){{first, second}, x->ld, VF} : (prefetch){{first, second}, VF * x->ld, x->ld};
+}
+
 /* One step over depth of one column panel: fills in where the chains come from and go to, and runs its tiles. */
 static void run_column_panel(workspace *space, const product *p, const block *b, int col, int begin, int depth) {
+    bool more = col + NR < b->cols;
+    int next_col = b->col + (more ? col + NR : 0), next_begin = more || begin + DEPTH >= p->depth ? begin : begin + DEPTH;
     const size_t ld = (size_t)p->cols;
     bool first = begin == 0, last = begin + depth == p->depth, aside = p->start == ADDED;
     float *c = p->c + (size_t)b->row * ld + (size_t)(b->col + col);
@@ -266,6 +302,7 @@ static void run_column_panel(workspace *space, const product *p, const block *b,
         t.a = space->rows + (size_t)row * (size_t)depth;
         t.from = first && p->start != FROM_C ? NULL : chains + (size_t)row * chains_ld;
         t.to = (last ? c : chains) + (size_t)row * t.to_ld;
+        t.ahead = panel < 2 ? prefetch_for(&p->b, next_col, next_begin, panel, b->panels) : (prefetch){{t.a, t.a}, 0, 0};
         tile_of_rows[rows](&t);
     }
 }
@@ -282,15 +319,86 @@ static void product_task(const product *p, workspace *space, int task) {
     }
 }
 
-typedef struct product_job {
-    const product *product;
-    kern_cpu_ctx *ctx;
-} product_job;
+/* ---- a few rows ------------------------------------------------------------------------------------------------------------------- */
 
-static void run_task(void *arg, int task, int thread) {
-    const product_job *job = arg;
-    product_task(job->product, kern_scratch(job->ctx, thread), task);
+/* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns' chains run through
+ * the whole depth in registers, fed by 16x16 blocks of weights transposed in registers; STREAM_GROUPS such groups side by side keep enough
+ * chains in flight, and what they will need next is asked for one panel, a contiguous piece of memory, ahead. */
+enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF };
+
+/* Makes the compiler take a pointer as new, so that it works out addresses from few registers, not one pointer per line. */
+#define FRESH_POINTER(p) __asm__("" : "+r"(p))
+
+/* t = the transposed block at `from`; asks for the sixteen cache lines at `ahead`. */
+static inline __attribute__((always_inline)) void load_block(vf t[VF], const float *from, size_t ld, const float *ahead) {
+#pragma GCC unroll 4
+    for (int i = 0; i < VF; i += 4, from += 4 * ld) {
+        FRESH_POINTER(from);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            t[i + j] = vf_load(from + (size_t)j * ld);
+            __builtin_prefetch(ahead + (i + j) * VF);
+        }
+    }
+    transpose16(t);
 }
+
+static inline __attribute__((always_inline)) void stream_finish(const product *p, vf sum, int row, int col) {
+    float *to = p->c + (size_t)row * (size_t)p->cols + (size_t)col;
+    if (p->bias) sum = vf_add(sum, vf_load(p->bias + col));
+    if (p->start == ADDED) sum = vf_add(vf_load(to), sum);
+    vf_store(to, sum);
+}
+
+static inline __attribute__((always_inline)) void stream_panel(const product *p, int col, const float *ahead, const int rows) {
+    const size_t ld = p->b.ld, x_ld = p->a.ld;
+    const float *from = p->b.ptr + (size_t)col * ld, *x = p->a.ptr;
+    vf sum[STREAM_GROUPS][STREAM_ROWS];
+    for (int g = 0; g < STREAM_GROUPS; g++)
+        for (int r = 0; r < rows; r++) sum[g][r] = vf_zero();
+    int d = 0;
+    for (; d + VF <= p->depth; d += VF)
+#pragma GCC unroll 2
+        for (int g = 0; g < STREAM_GROUPS; g++, ahead += VF * VF) {
+            vf t[VF];
+            load_block(t, from + (size_t)g * VF * ld + d, ld, ahead);
+#pragma GCC unroll 16
+            for (int i = 0; i < VF; i++)
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)(d + i)]), t[i], sum[g][r]);
+        }
+    for (; d < p->depth; d++)
+        for (int g = 0; g < STREAM_GROUPS; g++) {
+            float lane[VF];
+            for (int i = 0; i < VF; i++) lane[i] = from[(size_t)(g * VF + i) * ld + (size_t)d];
+            for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)d]), vf_load(lane), sum[g][r]);
+        }
+    for (int g = 0; g < STREAM_GROUPS; g++)
+        for (int r = 0; r < rows; r++) stream_finish(p, sum[g][r], r, col + g * VF);
+}
+
+#define STREAM_FUNCTION(rows) \
+    static void stream_##rows(const product *p, int col, const float *ahead) { stream_panel(p, col, ahead, rows); }
+STREAM_FUNCTION(1)
+STREAM_FUNCTION(2)
+STREAM_FUNCTION(3)
+STREAM_FUNCTION(4)
+static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col, const float *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
+
+/* A product this path can take: whole panels, weights along depth. */
+static bool can_stream(const product *p) {
+    return p->rows <= STREAM_ROWS && p->cols % STREAM_COLS == 0 && p->b.along_depth && p->a.along_depth && p->start != FROM_C;
+}
+
+static void stream_task(const product *p, int task) {
+    int end = kern_min(p->cols, (task + 1) * p->task_cols);
+    for (int col = task * p->task_cols; col < end; col += STREAM_COLS) {
+        int ahead = kern_min(col + STREAM_COLS, p->cols - STREAM_COLS);
+        stream_of_rows[p->rows](p, col, p->b.ptr + (size_t)ahead * p->b.ld);
+    }
+}
+
+/* ---- cutting into tasks ------------------------------------------------------------------------------------------------------------- */
 
 static int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -303,6 +411,19 @@ static int cut(product *p, int threads) {
     p->task_cols = divide_up(panels, divide_up(panels, per_task)) * NR;
     p->col_tasks = divide_up(p->cols, p->task_cols);
     return row_tasks * p->col_tasks;
+}
+
+typedef struct product_job {
+    const product *product;
+    kern_cpu_ctx *ctx;
+} product_job;
+
+static void run_task(void *arg, int task, int thread) {
+    const product_job *job = arg;
+    if (can_stream(job->product))
+        stream_task(job->product, task);
+    else
+        product_task(job->product, kern_scratch(job->ctx, thread), task);
 }
 
 /* No depth: the chain is its start. */
