@@ -1,6 +1,6 @@
 /* quickstart-data: writes the quickstart's corpus, questions and worked examples.
  *
- *   corpus.jsonl  one passage per fact of countries.tsv, every country             {"id", "contents": "\"Capital of Peru\"\nThe capital of Peru is Lima."}
+ *   corpus.jsonl  one passage per fact of countries.tsv, every country             {"id", "title": "Capital of Peru", "text": "The capital of Peru is Lima."}
  *   train.jsonl   questions about the training countries (RL)
  *   test.jsonl    questions about the other countries: none of them occurs in train.jsonl
  *   sft.jsonl     worked examples (supervised cold start) from made-up worlds: each example has its own country, names and facts, so that there is
@@ -95,12 +95,11 @@ static rlf_status write_corpus(FILE *f, const country *countries, size_t n) {
     for (size_t i = 0; i < n; i++)
         for (int attribute = 0; attribute < ATTRIBUTES; attribute++) {
             if (!countries[i].fact[attribute][0]) continue;
-            char title[256], sentence[512], contents[800], id[32];
+            char title[256], sentence[512], id[32];
             title_of(&countries[i], attribute, title, sizeof title);
             sentence_of(&countries[i], attribute, sentence, sizeof sentence);
-            snprintf(contents, sizeof contents, "\"%s\"\n%s", title, sentence);
             snprintf(id, sizeof id, "%zu-%d", i, attribute);
-            RLF_TRY(write_line(f, json_pack("{s:s,s:s}", "id", id, "contents", contents)));
+            RLF_TRY(write_line(f, json_pack("{s:s,s:s,s:s}", "id", id, "title", title, "text", sentence)));
         }
 out:
     return status;
