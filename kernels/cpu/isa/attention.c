@@ -17,7 +17,7 @@
 
 enum {
     BLOCK_ROWS = 24,  /* query rows that share a pass over the keys */
-    PACK_KEYS = 64,   /* keys a block in scratch */
+    PACK_KEYS = 64,   /* keys a block in scratch, and keys all rows of a block meet before the next keys */
     PACK_ROWS = 256   /* positions a task of packed attention: the cost of packing its keys is spread over them */
 };
 
@@ -47,17 +47,22 @@ static int last_pos(const row_block *b, int begin, int end) {
     return last;
 }
 
-/* Dot products of rows [r0, r0+rows) with the keys of block i, up to the tile's last position. */
-static void score_tile(row_block *b, int r0, int rows, const key_list *keys, int i) {
-    const int p = keys->page_size, wanted = last_pos(b, r0, r0 + rows) + 1 - i * p;
-    if (wanted <= 0) return;
-    const int columns = kern_min(p, (wanted + VF - 1) / VF * VF);
-    kern_tile t = {.a_step = 1, .b_step = (size_t)p, .depth = keys->head_dim};
-    for (int r = 0; r < rows; r++) {
-        t.a[r] = b->q[r0 + r];
-        t.c[r] = b->scores + (size_t)(r0 + r) * b->stride + (size_t)i * p;
+/* Where the 16 keys from `first` on start: their block's row of channel 0. */
+static const float *key_vector(const key_list *keys, int first) {
+    return key_block(keys, first / keys->page_size) + first % keys->page_size;
+}
+
+/* Dot products of rows [r0, r0+rows) with keys begin .. end-1, as far as the tile's last position goes. */
+static void score_tile(row_block *b, int r0, int rows, const key_list *keys, int begin, int end) {
+    const int last = kern_min(end - 1, last_pos(b, r0, r0 + rows));
+    kern_tile t = {.a_step = 1, .b_step = (size_t)keys->page_size, .depth = keys->head_dim};
+    for (int r = 0; r < rows; r++) t.a[r] = b->q[r0 + r];
+    for (int key = begin, vecs; key <= last; key += vecs * VF) {
+        vecs = tile_vecs(rows, (last - key) / VF + 1);
+        for (int v = 0; v < vecs; v++) t.b[v] = key_vector(keys, key + v * VF);
+        for (int r = 0; r < rows; r++) t.c[r] = b->scores + (size_t)(r0 + r) * b->stride + (size_t)key;
+        tile_run(&t, rows, vecs);
     }
-    tile_columns(&t, rows, key_block(keys, i), columns);
 }
 
 /* Adds e[j] v_j of block i to the outputs of rows [r0, r0+rows). */
@@ -113,8 +118,8 @@ static void attend(row_block *b, const key_list *keys) {
     float sum[BLOCK_ROWS];
     b->stride = (size_t)blocks * p;
     assert(b->stride * (size_t)b->rows <= b->capacity);
-    for (int i = 0; i < blocks; i++)
-        for (int r = 0; r < b->rows; r += TILE_ROWS) score_tile(b, r, kern_min(TILE_ROWS, b->rows - r), keys, i);
+    for (int key = 0; key <= last; key += PACK_KEYS)
+        for (int r = 0; r < b->rows; r += TILE_ROWS) score_tile(b, r, kern_min(TILE_ROWS, b->rows - r), keys, key, key + PACK_KEYS);
     for (int r0 = 0; r0 < b->rows; r0 += TILE_ROWS) {
         const int end = kern_min(r0 + TILE_ROWS, b->rows), padded = last_pos(b, r0, end) + 1;
         for (int r = r0; r < end; r++) sum[r] = softmax_row(b->scores + (size_t)r * b->stride, b->pos[r] + 1, padded, scale, b->lse[r]);

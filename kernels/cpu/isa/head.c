@@ -8,8 +8,8 @@
  *   log p(j) = (z[j] - maximum) - log(sum)
  *
  * The kept set. Tokens are ordered by (z descending, id ascending). top_k keeps a prefix of that order; top_p then the shortest prefix whose
- * share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Mass is counted in integers,
- * trunc(e * 2^40), so it does not depend on the order of addition and a radix selection finds the prefix without sorting. */
+ * share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Shares are weighed in
+ * integers, e * 2^40 rounded, so that they do not depend on the order of addition and a radix selection finds the prefix without sorting. */
 #include <assert.h>
 
 #include "common/base/rng.h"
@@ -18,7 +18,7 @@
 enum {
     SAMPLE_BLOCK = 256,  /* ids in one partial sum of the sampler */
     MAX_VOCAB = 1 << 19, /* ids are compared as floats, exact below 2^24; scratch holds 3 arrays of them */
-    CHUNK = 64           /* ids in one maximum of the top-k prefilter */
+    CHUNK = 64           /* ids in one maximum of the selection */
 };
 
 typedef struct head_row {
@@ -88,38 +88,46 @@ static float row_logprob(const head_row *row, int id) {
 
 /* ---- selection of the kept set ---------------------------------------------------------------------------------------------------- */
 
-/* Candidates, ids ascending. e NULL: each weighs 1, else trunc(e * 2^40). */
+/* Ids ascending. e NULL: each weighs 1, else e * 2^40 rounded to an integer. */
 typedef struct candidates {
     float *z, *e;
     int32_t *id;
     int n;
+    float maximum; /* of z, or above */
 } candidates;
 
-/* Larger z, larger key; -0 and 0 alike. */
-static inline uint32_t order_key(float z) {
+enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, LEVELS = 5 };
+#define WEIGHT_ONE 0x1p40f
+
+/* Digits of z, most significant first: order of z is order of digits. The first spreads what lies just below the maximum evenly, in eighths;
+ * the others are the float's own bits, made to sort like integers, -0 like 0. */
+static inline uint32_t digit_of(float z, float maximum, int level) {
+    if (level == 0) {
+        const float below = (maximum - z) * 8.0f;
+        return DIGITS - 1 - (below < (float)(DIGITS - 1) ? (uint32_t)below : DIGITS - 1);
+    }
     uint32_t bits;
     z = z + 0.0f;
     memcpy(&bits, &z, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return bits >> (32 - DIGIT_BITS * level) & (DIGITS - 1);
 }
 
-static inline uint64_t weight_of(const candidates *c, int i) { return c->e ? (uint64_t)(c->e[i] * 0x1p40f) : 1; }
+static inline uint64_t weight_of(const candidates *c, int i) { return c->e ? (uint64_t)rintf(c->e[i] * WEIGHT_ONE) : 1; }
 
-enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
-
-/* Keeps the candidates whose key digit at `shift` is the one in which the running weight, from the largest down, reaches *need; takes what
- * lies above off *need. */
-static void select_digit(candidates *c, int shift, uint64_t *need) {
+/* Keeps the candidates with the digit in which the running weight, from the largest down, reaches *need; takes what lies above off *need. */
+static void select_digit(candidates *c, int level, uint64_t *need) {
+    const candidates in = *c; /* a copy, which the stores below cannot change */
     uint64_t weight[DIGITS] = {0};
-    for (int i = 0; i < c->n; i++) weight[order_key(c->z[i]) >> shift & (DIGITS - 1)] += weight_of(c, i);
+    for (int i = 0; i < in.n; i++) weight[digit_of(in.z[i], in.maximum, level)] += weight_of(&in, i);
     uint32_t digit = DIGITS - 1;
     while (digit > 0 && weight[digit] < *need) *need -= weight[digit--];
     int n = 0;
-    for (int i = 0; i < c->n; i++) {
-        if ((order_key(c->z[i]) >> shift & (DIGITS - 1)) != digit) continue;
-        c->z[n] = c->z[i];
-        c->id[n] = c->id[i];
-        if (c->e) c->e[n] = c->e[i];
+    for (int i = 0; i < in.n; i++) {
+        if (digit_of(in.z[i], in.maximum, level) != digit) continue;
+        in.z[n] = in.z[i];
+        in.id[n] = in.id[i];
+        if (in.e) in.e[n] = in.e[i];
         n++;
     }
     c->n = n;
@@ -128,78 +136,126 @@ static void select_digit(candidates *c, int shift, uint64_t *need) {
 /* Sets the row's threshold to the last token of the shortest prefix, in (z descending, id ascending), whose weight reaches `need`, which is
  * at least 1 and at most the total. Uses up the candidates. */
 static void select_prefix(head_row *row, candidates *c, uint64_t need) {
-    for (int shift = 2 * DIGIT_BITS; shift >= 0 && c->n > 1; shift -= DIGIT_BITS) select_digit(c, shift, &need);
+    for (int level = 0; level < LEVELS && c->n > 1; level++) select_digit(c, level, &need);
     int i = 0; /* the rest are equal in z */
     while (i < c->n - 1 && weight_of(c, i) < need) need -= weight_of(c, i++);
-    if (c->n == 0) return;
+    if (c->n == 0) return; /* logits that are not numbers */
     row->threshold = c->z[i];
     row->threshold_id = c->id[i];
 }
 
-static candidates candidates_in(float *scratch, int v, bool weighted) {
-    const int padded = (v + VF - 1) / VF * VF;
-    return (candidates){.z = scratch, .id = (int32_t *)(scratch + padded), .e = weighted ? scratch + 2 * (size_t)padded : NULL};
-}
+/* What a selection works on: the chunks' maxima, which let it skip what is far below, and room for candidates. */
+typedef struct selection {
+    float *maxima; /* (chunks) */
+    int chunks;
+    candidates c;
+} selection;
 
-static void add_candidates(const head_row *row, candidates *c, int begin, int end) {
-    for (int id = begin; id < end; id++) {
-        c->z[c->n] = load_z(row, id);
-        c->id[c->n] = id;
-        c->n += is_kept(row, id);
-    }
-}
-
-/* A floor that at least k values reach: the k-th largest of the chunks' maxima. -inf when there are fewer chunks than k. Chunk maxima are left in
- * `maxima`. */
-static float top_k_floor(const head_row *row, int k, float *maxima, float *work, int32_t *ids) {
-    const int chunks = (row->v + CHUNK - 1) / CHUNK;
-    for (int c = 0; c < chunks; c++) {
+static selection selection_in(float *scratch, const head_row *row) {
+    const int padded = (row->v + CHUNK - 1) / CHUNK * CHUNK;
+    selection s = {.maxima = scratch, .chunks = padded / CHUNK};
+    scratch += (s.chunks + VF - 1) / VF * VF;
+    s.c = (candidates){.z = scratch, .id = (int32_t *)(scratch + padded), .maximum = row->maximum};
+    for (int i = 0; i < s.chunks; i++) {
         vf top = vf_set1(-INFINITY);
-        for (int i = c * CHUNK; i < row->v && i < (c + 1) * CHUNK; i += VF) top = vf_max(load_z16(row, i), top);
-        maxima[c] = vf_hmax(top);
+        for (int j = i * CHUNK; j < row->v && j < (i + 1) * CHUNK; j += VF) top = vf_max(load_z16(row, j), top);
+        s.maxima[i] = vf_hmax(top);
     }
-    if (chunks < k) return -INFINITY;
-    head_row order = {.threshold = -INFINITY};
-    candidates c = {.z = work, .id = ids, .n = chunks};
-    for (int i = 0; i < chunks; i++) {
-        work[i] = maxima[i];
-        ids[i] = i;
-    }
-    select_prefix(&order, &c, (uint64_t)k);
-    return order.threshold;
+    return s;
 }
 
-static void keep_top_k(head_row *row, int k, float *scratch) {
-    float *maxima = scratch;
-    scratch += (row->v + CHUNK - 1) / CHUNK;
-    candidates c = candidates_in(scratch, row->v, false);
-    const float lower = top_k_floor(row, k, maxima, c.z, c.id);
-    head_row above = *row;
-    above.threshold = lower;
-    for (int i = 0; i * CHUNK < row->v; i++)
-        if (!(maxima[i] < lower)) add_candidates(&above, &c, i * CHUNK, kern_min(row->v, (i + 1) * CHUNK));
-    select_prefix(row, &c, (uint64_t)k);
+/* Candidates: the kept ids with z >= lowest. */
+static void gather(selection *s, const head_row *from, float lowest) {
+    const head_row row = *from; /* a copy, which the stores below cannot change */
+    float *z = s->c.z;
+    int32_t *ids = s->c.id;
+    int n = 0;
+    for (int i = 0; i < s->chunks; i++) {
+        if (s->maxima[i] < lowest) continue;
+        for (int id = i * CHUNK; id < row.v && id < (i + 1) * CHUNK; id++) {
+            z[n] = load_z(&row, id);
+            ids[n] = id;
+            n += (z[n] >= lowest) & is_kept(&row, id);
+        }
+    }
+    s->c.n = n;
+    s->c.e = NULL;
 }
 
-static void keep_top_p(head_row *row, float top_p, float *scratch) {
-    candidates c = candidates_in(scratch, row->v, true);
-    add_candidates(row, &c, 0, row->v);
+/* At least k values reach the k-th largest of the chunks' maxima, so candidates below it need not be looked at. */
+static void keep_top_k(head_row *row, int k, selection *s) {
+    float lowest = -INFINITY;
+    if (k <= s->chunks) {
+        head_row chunks = {.threshold = -INFINITY};
+        for (int i = 0; i < s->chunks; i++) {
+            s->c.z[i] = s->maxima[i];
+            s->c.id[i] = i;
+        }
+        s->c.n = s->chunks;
+        select_prefix(&chunks, &s->c, (uint64_t)k);
+        lowest = chunks.threshold;
+    }
+    gather(s, row, lowest);
+    select_prefix(row, &s->c, (uint64_t)k);
+}
+
+/* Gives the candidates their e; returns their weight. */
+static uint64_t weigh(candidates *c, float *e) {
     uint64_t total = 0;
-    for (int i = 0; i < c.n; i += VF) {
-        const int n = kern_min(VF, c.n - i);
-        vf_store_n(c.e + i, vf_exp(vf_sub(vf_load_n(c.z + i, n, 0.0f), vf_set1(row->maximum))), n);
-        for (int j = i; j < i + n; j++) total += weight_of(&c, j);
+    c->e = e;
+    for (int i = 0; i < c->n; i += VF) {
+        const int n = kern_min(VF, c->n - i);
+        vf_store_n(e + i, vf_exp(vf_sub(vf_load_n(c->z + i, n, 0.0f), vf_set1(c->maximum))), n);
+        for (int j = i; j < i + n; j++) total += weight_of(c, j);
     }
-    const double wanted = ceil((double)top_p * (double)total);
-    select_prefix(row, &c, wanted < 1 ? 1 : wanted < (double)total ? (uint64_t)wanted : total);
+    return total;
+}
+
+/* The weight of all kept ids. Sixteen vectors at a time, in two halves of 20 bits, whose sums are exact in a float. */
+static uint64_t kept_weight(const head_row *row) {
+    int64_t total = 0;
+    for (int begin = 0; begin < row->v; begin += VF * VF) {
+        vf high = vf_zero(), low = vf_zero();
+        float parts[2][VF];
+        for (int i = begin; i < row->v && i < begin + VF * VF; i += VF) {
+            const vf e = vf_mul(kept_e16(row, i), vf_set1(0x1p20f)), h = vf_round(e);
+            high = vf_add(high, h);
+            low = vf_add(low, vf_round(vf_mul(vf_sub(e, h), vf_set1(0x1p20f))));
+        }
+        vf_store(parts[0], high);
+        vf_store(parts[1], low);
+        for (int lane = 0; lane < VF; lane++) total += (int64_t)parts[0][lane] * (1 << 20) + (int64_t)parts[1][lane];
+    }
+    return (uint64_t)total;
+}
+
+/* After top_k the candidates are few. Else most rows are decided by the tokens within NEAR of the maximum, and all by those within FAR: below it a
+ * token weighs nothing. */
+static void keep_top_p(head_row *row, float top_p, selection *s) {
+    static const float NEAR = 12.0f, FAR = 29.0f;
+    const bool few = row->threshold > -INFINITY;
+    float *e = s->c.z + 2 * (size_t)s->chunks * CHUNK;
+    gather(s, row, few ? row->threshold : row->maximum - NEAR);
+    uint64_t found = weigh(&s->c, e);
+    const double wanted = ceil((double)top_p * (double)(few ? found : kept_weight(row)));
+    const uint64_t need = wanted < 1 ? 1 : (uint64_t)wanted;
+    if (found < need) {
+        gather(s, row, row->maximum - FAR);
+        found = weigh(&s->c, e);
+    }
+    if (found >= need) select_prefix(row, &s->c, need);
 }
 
 /* temperature > 0. */
 static void row_open(head_row *row, const float *logits, int v, kern_filter filter, float *scratch) {
     *row = (head_row){.logits = logits, .v = v, .inverse_t = 1.0f / filter.temperature, .threshold = -INFINITY, .threshold_id = v};
     row->maximum = row_maximum(row);
-    if (filter.top_k > 0 && filter.top_k < v) keep_top_k(row, filter.top_k, scratch);
-    if (filter.top_p < 1.0f) keep_top_p(row, filter.top_p, scratch);
+    const bool top_k = filter.top_k > 0 && filter.top_k < v, top_p = filter.top_p < 1.0f;
+    if (top_k || top_p) {
+        selection s = selection_in(scratch, row);
+        if (top_k) keep_top_k(row, filter.top_k, &s);
+        if (top_p) keep_top_p(row, filter.top_p, &s);
+    }
     row_sums(row);
 }
 
