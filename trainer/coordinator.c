@@ -168,6 +168,21 @@ out:
     return status;
 }
 
+/* OUTPUT/final is the checkpoint of a run that is done, under a name that does not depend on the number of steps. */
+static rlf_status finish(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    rlf_str link = {0}, target = {0};
+    RLF_TRY(trainer_summary_write(job));
+    if (job->saved_step == 0) goto out;
+    rlf_str_printf(&link, "%s/final", job->config->output);
+    rlf_str_printf(&target, "checkpoints/step_%lld", (long long)job->saved_step);
+    RLF_TRY(trainer_link(link.ptr, target.ptr));
+out:
+    rlf_str_clean_up(&link);
+    rlf_str_clean_up(&target);
+    return status;
+}
+
 static void say_where(const trainer_job *job) {
     const char *output = job->config->output;
     if (job->checkpoint.ptr && job->checkpoint.ptr[0]) RLF_INFO("checkpoint    %s", job->checkpoint.ptr);
@@ -183,7 +198,7 @@ rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *c
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));
     if (stopped) RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", (int)stop_signal, (long long)job.state.step);
-    else RLF_TRY(trainer_summary_write(&job));
+    else RLF_TRY(finish(&job));
     RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
     say_where(&job);
 out:

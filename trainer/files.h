@@ -12,6 +12,8 @@ rlf_status trainer_make_folder(const char *path) RLF_MUST_USE;
 rlf_status trainer_sync_folder(const char *path) RLF_MUST_USE;
 /* Removes a file or a whole folder; links are removed, not followed. A path that does not exist is fine. */
 rlf_status trainer_remove_tree(const char *path) RLF_MUST_USE;
+/* Makes PATH a symbolic link to `target`, in place of a link that is there; anything else there is an error. */
+rlf_status trainer_link(const char *path, const char *target) RLF_MUST_USE;
 bool trainer_file_exists(const char *path);
 
 #endif

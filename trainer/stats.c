@@ -1,4 +1,4 @@
-/* Sums over episodes (stats.h). */
+/* Sums over episodes (stats.h). The spread of rewards is kept by Welford's method (Technometrics 4, 1962): no cancellation where all are equal. */
 #include "trainer/stats.h"
 
 #include <math.h>
@@ -33,8 +33,9 @@ void trainer_stats_add(trainer_stats *stats, const rlf_trajectory *t) {
     stats->finish[t->finish]++;
     if (t->finish == RLF_FINISH_INFRA) return;
     stats->valid++;
-    stats->reward += t->reward;
-    stats->reward_square += t->reward * t->reward;
+    double off = t->reward - stats->reward;
+    stats->reward += off / (double)stats->valid;
+    stats->reward_spread += off * (t->reward - stats->reward);
     for (size_t i = 0; i < t->components.n; i++) add_component(stats, &t->components.v[i]);
     for (size_t i = 0; i < t->spans.n; i++) stats->tokens[t->spans.v[i].kind] += t->spans.v[i].end - t->spans.v[i].begin;
     add_calls(stats, t);
@@ -46,12 +47,9 @@ double trainer_stats_component(const trainer_stats *stats, const char *name) {
     return NAN;
 }
 
-double trainer_stats_reward(const trainer_stats *stats) { return stats->valid ? stats->reward / (double)stats->valid : NAN; }
+double trainer_stats_reward(const trainer_stats *stats) { return stats->valid ? stats->reward : NAN; }
 
-static double reward_std(const trainer_stats *stats) {
-    double mean = trainer_stats_reward(stats), variance = stats->reward_square / (double)stats->valid - mean * mean;
-    return stats->valid ? sqrt(variance > 0 ? variance : 0) : NAN;
-}
+static double reward_std(const trainer_stats *stats) { return stats->valid ? sqrt(stats->reward_spread / (double)stats->valid) : NAN; }
 
 static void put_count(json_t *object, const char *key, int64_t n) { json_object_set_new(object, key, json_integer(n)); }
 

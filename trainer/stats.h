@@ -11,7 +11,7 @@ enum { TRAINER_MAX_COMPONENTS = 16 };
 
 typedef struct trainer_stats {
     int64_t episodes, valid;
-    double reward, reward_square;                /* sums over valid episodes */
+    double reward, reward_spread;                /* mean, and sum of squares about it, of valid episodes */
     struct { char name[32]; double sum; } components[TRAINER_MAX_COMPONENTS];
     size_t n_components;
     int64_t finish[RLF_FINISH_COUNT];
