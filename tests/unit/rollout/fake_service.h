@@ -1,5 +1,5 @@
-/* What an episode test needs around the episodes: a tokenizer whose ids are bytes (plus "ab" as one token, and the control tokens), a tool service
- * that answers when and in which order the test says, and the trajectories kept for inspection.
+/* What an episode test needs around the episodes: a tool service that answers when and in which order the test says, and
+ * the trajectories kept for inspection.
  *
  * Tools of the service: "echo" answers its arguments; "long" 300 letters; "fail", "late", "unknown" with status tool_error, timeout, bad_call; "infra"
  * with infra_error; "done" says done; "mute" never answers. */
@@ -9,50 +9,17 @@
 #include <stdio.h>
 
 #include "common/base/rng.h"
+#include "byte_tokenizer.h"
 #include "fake_model.h"
 #include "rollout/episode.h"
-
-enum { BYTE_AB = 256, BYTE_END_OF_TEXT = 260, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
-
-static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
-                                         "<think>", "</think>"};
-enum { BYTE_ADDED = sizeof byte_added / sizeof byte_added[0] };
-
-/* GPT-2's printable stand-in for a byte. */
-static inline int byte_letter(int byte) {
-    int next = 256;
-    for (int b = 0; b < 256; b++) {
-        bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-        if (b == byte) return printable ? b : next;
-        next += !printable;
-    }
-    return -1;
-}
 
 static inline rlf_tokenizer *byte_tokenizer(void) {
     rlf_str json = {0};
     rlf_tokenizer *tokenizer = NULL;
-    rlf_str_puts(&json, "{\"added_tokens\":[");
-    for (int i = 0; i < BYTE_ADDED; i++)
-        rlf_str_printf(&json, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":%s}",
-                       i ? "," : "", BYTE_END_OF_TEXT + i, byte_added[i], i < 3 ? "true" : "false");
-    rlf_str_puts(&json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},"
-                        "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
-    for (int b = 0; b < 256; b++) rlf_str_printf(&json, "\"\\u%04x\":%d,", byte_letter(b), b);
-    rlf_str_printf(&json, "\"ab\":%d},\"merges\":[\"a b\"]}}", BYTE_AB);
+    byte_tokenizer_json(&json);
     if (rlf_tokenizer_parse(&tokenizer, json.ptr, json.len, "byte tokenizer") != RLF_OK) fail_msg("%s", rlf_error_message());
     rlf_str_clean_up(&json);
     return tokenizer;
-}
-
-/* Ids of a script: bytes one by one ("ab" stays two tokens, unlike what the tokenizer makes of it), control tokens as one. */
-static inline void byte_script(const char *text, rlf_ids *out) {
-    while (*text) {
-        int added = 0;
-        while (added < BYTE_ADDED && strncmp(text, byte_added[added], strlen(byte_added[added]))) added++;
-        rlf_ids_push(out, added < BYTE_ADDED ? BYTE_END_OF_TEXT + added : (unsigned char)*text);
-        text += added < BYTE_ADDED ? strlen(byte_added[added]) : 1;
-    }
 }
 
 enum { SERVICE_MAX = 512 };
