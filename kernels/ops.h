@@ -15,7 +15,7 @@
 
 enum {
     KERN_MAX_THREADS = 256,
-    KERN_SCRATCH_BYTES = 8 << 20 /* per thread; reserved at open and only backed by memory once touched */
+    KERN_SCRATCH_BYTES = 32 << 20 /* per thread; reserved at open and only backed by memory once touched */
 };
 
 /* What an operation runs on. `scratch` holds threads * KERN_SCRATCH_BYTES, 64-byte aligned; contents are undefined between operations. */

@@ -118,20 +118,33 @@ static inline vf vf_select_lt(vf a, vf b, vf x, vf y) { VF_EACH_(a.v[i] < b.v[i]
 #endif
 
 /* Fixed tree: lane i with i+8, then +4, +2, +1. */
-static inline float vf_sum(vf x) {
-    float t[16];
-    vf_store(t, x);
-    for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) t[i] = t[i] + t[i + half];
-    return t[0];
-}
-static inline float vf_hmax(vf x) {
-    float t[16];
-    vf_store(t, x);
-    for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
-    return t[0];
-}
+#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX512F__)
+static inline __m256 vf_low_(vf x) { return _mm512_castps512_ps256(x); }
+static inline __m256 vf_high_(vf x) { return _mm512_extractf32x8_ps(x, 1); }
+#else
+static inline __m256 vf_low_(vf x) { return x.a; }
+static inline __m256 vf_high_(vf x) { return x.b; }
+#endif
+#define VF_TREE_(x, op8, op4)                                                                \
+    __m256 t8_ = op8(vf_low_(x), vf_high_(x));                                               \
+    __m128 t4_ = op4(_mm256_castps256_ps128(t8_), _mm256_extractf128_ps(t8_, 1));            \
+    t4_ = op4(t4_, _mm_movehl_ps(t4_, t4_));                                                 \
+    return _mm_cvtss_f32(op4(t4_, _mm_shuffle_ps(t4_, t4_, 1)))
+static inline float vf_sum(vf x) { VF_TREE_(x, _mm256_add_ps, _mm_add_ps); }
+static inline float vf_hmax(vf x) { VF_TREE_(x, _mm256_max_ps, _mm_max_ps); }
+#else
+#define VF_TREE_(x, op)                                                                      \
+    do {                                                                                     \
+        for (int half = 8; half; half /= 2)                                                  \
+            for (int i = 0; i < half; i++) (x).v[i] = op((x).v[i], (x).v[i + half]);         \
+        return (x).v[0];                                                                     \
+    } while (0)
+#define VF_ADD1_(a, b) ((a) + (b))
+#define VF_MAX1_(a, b) ((a) > (b) ? (a) : (b))
+static inline float vf_sum(vf x) { VF_TREE_(x, VF_ADD1_); }
+static inline float vf_hmax(vf x) { VF_TREE_(x, VF_MAX1_); }
+#endif
 
 /* e^x, error below 2 ulp on [-87, 88]; below -87.33 the result is exactly 0, above 88.37 it is clamped to e^88.37; exp(0) is exactly 1.
  * Cody-Waite reduction by ln 2 in two parts and a degree-6 polynomial (coefficients: minimax of e^r on |r| <= ln2/2, as in Cephes expf). */

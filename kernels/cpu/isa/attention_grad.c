@@ -100,31 +100,58 @@ static void load_rows(grad_work *w, int pos0, int positions) {
     }
 }
 
-/* c (rows, columns) [+]= a (rows, depth) · b (depth, columns), a's element (r, k) at a[r*a_row + k*a_step]. */
-typedef struct product {
-    float *c;
-    const float *a, *b;
-    size_t c_row, a_row, a_step, b_step;
-    int rows, columns, depth;
-    bool accumulate;
-} product;
+/* A block of keys against a block of rows. Row r is at position pos0 + r / group and sees the first visible_to() keys of the block. */
+typedef struct pairing {
+    int key0, keys, pos0, rows, group;
+} pairing;
 
-static void multiply(const product *m) {
-    for (int r0 = 0; r0 < m->rows; r0 += TILE_ROWS) {
-        const int rows = kern_min(TILE_ROWS, m->rows - r0);
-        kern_tile t = {.a_step = m->a_step, .b_step = m->b_step, .depth = m->depth, .accumulate = m->accumulate};
+static int visible_to(const pairing *p, int row) { return kern_min(p->keys, p->pos0 + row / p->group - p->key0 + 1); }
+
+/* c (rows, GRAD_KEYS) = a (rows, d) · b (d, GRAD_KEYS), as far as a row of the tile sees. */
+static void dot_products(const pairing *p, float *c, const float *a, const float *b, int d) {
+    for (int r0 = 0; r0 < p->rows; r0 += TILE_ROWS) {
+        const int rows = kern_min(TILE_ROWS, p->rows - r0), visible = visible_to(p, r0 + rows - 1);
+        kern_tile t = {.a_step = 1, .b_step = GRAD_KEYS, .depth = d};
         for (int r = 0; r < rows; r++) {
-            t.a[r] = m->a + (size_t)(r0 + r) * m->a_row;
-            t.c[r] = m->c + (size_t)(r0 + r) * m->c_row;
+            t.a[r] = a + (size_t)(r0 + r) * d;
+            t.c[r] = c + (size_t)(r0 + r) * GRAD_KEYS;
         }
-        tile_columns(&t, rows, m->b, m->columns);
+        tile_columns(&t, rows, b, (visible + VF - 1) / VF * VF);
     }
 }
 
-/* p holds q·k and ds holds dout·v on entry. Keys after the row's position, or past the block, get 0. */
+/* c (keys, d) [+]= aᵀ · b, with a (rows, GRAD_KEYS) and b (rows, d), from the first row that sees a key of the tile. */
+static void key_products(const pairing *p, float *c, const float *a, const float *b, int d) {
+    for (int k0 = 0; k0 < p->keys; k0 += TILE_ROWS) {
+        const int keys = kern_min(TILE_ROWS, p->keys - k0), blind = p->key0 + k0 - p->pos0;
+        const int skip = blind > 0 ? kern_min(p->rows, blind * p->group) : 0;
+        kern_tile t = {.a_step = GRAD_KEYS, .b_step = (size_t)d, .depth = p->rows - skip, .accumulate = p->pos0 > p->key0};
+        for (int k = 0; k < keys; k++) {
+            t.a[k] = a + (size_t)skip * GRAD_KEYS + k0 + k;
+            t.c[k] = c + (size_t)(k0 + k) * d;
+        }
+        tile_columns(&t, keys, b + (size_t)skip * d, d);
+    }
+}
+
+/* dq [+]= ds · k, in place in the tensor. */
+static void add_dq(grad_work *w, const pairing *p) {
+    for (int r0 = 0; r0 < p->rows; r0 += TILE_ROWS) {
+        const int rows = kern_min(TILE_ROWS, p->rows - r0);
+        kern_tile t = {.a_step = 1, .b_step = (size_t)w->d, .depth = visible_to(p, r0 + rows - 1), .accumulate = p->key0 > 0};
+        for (int r = 0; r < rows; r++) {
+            t.a[r] = w->ds + (size_t)(r0 + r) * GRAD_KEYS;
+            t.c[r] = w->job->dqkv + q_at(w, p->pos0 + (r0 + r) / p->group, (r0 + r) % p->group);
+        }
+        tile_columns(&t, rows, w->k, w->d);
+    }
+}
+
+/* p holds q·k and ds holds dout·v on entry, for the visible keys; the others get 0. */
 static void softmax_grad_row(float *p, float *ds, int visible, float scale, float lse, float delta) {
     const vf vscale = vf_set1(scale), vlse = vf_set1(lse), vdelta = vf_set1(delta);
-    for (int j = 0; j < GRAD_KEYS; j += VF) {
+    int j = 0;
+    for (; j < visible; j += VF) {
         vf e = vf_exp(vf_sub(vf_mul(vf_load(p + j), vscale), vlse));
         vf g = vf_mul(vf_mul(e, vf_sub(vf_load(ds + j), vdelta)), vscale);
         if (visible - j < VF) {
@@ -135,41 +162,26 @@ static void softmax_grad_row(float *p, float *ds, int visible, float scale, floa
         vf_store(p + j, e);
         vf_store(ds + j, g);
     }
-}
-
-static void add_dq(grad_work *w, int key0, int n, int pos0, int rows) {
-    for (int r0 = 0; r0 < rows; r0 += TILE_ROWS) {
-        const int tile = kern_min(TILE_ROWS, rows - r0);
-        kern_tile t = {.a_step = 1, .b_step = (size_t)w->d, .depth = n, .accumulate = key0 > 0};
-        for (int r = 0; r < tile; r++) {
-            t.a[r] = w->ds + (size_t)(r0 + r) * GRAD_KEYS;
-            t.c[r] = w->job->dqkv + q_at(w, pos0 + (r0 + r) / w->group, (r0 + r) % w->group);
-        }
-        tile_columns(&t, tile, w->k, w->d);
+    for (; j < GRAD_KEYS; j += VF) {
+        vf_store(p + j, vf_zero());
+        vf_store(ds + j, vf_zero());
     }
 }
 
-/* Keys key0..key0+n-1 against positions pos0..pos0+positions-1. */
-static void grad_block(grad_work *w, int key0, int n, int pos0, int positions) {
-    const int rows = positions * w->group, d = w->d;
-    const float scale = 1.0f / sqrtf((float)d);
-    load_rows(w, pos0, positions);
-    multiply(&(product){.c = w->p, .a = w->q, .b = w->kt, .c_row = GRAD_KEYS, .a_row = d, .a_step = 1, .b_step = GRAD_KEYS,
-                        .rows = rows, .columns = GRAD_KEYS, .depth = d});
-    multiply(&(product){.c = w->ds, .a = w->dout, .b = w->vt, .c_row = GRAD_KEYS, .a_row = d, .a_step = 1, .b_step = GRAD_KEYS,
-                        .rows = rows, .columns = GRAD_KEYS, .depth = d});
-    for (int r = 0; r < rows; r++) {
-        const int pos = pos0 + r / w->group, h = r % w->group;
+static void grad_block(grad_work *w, const pairing *p) {
+    const float scale = 1.0f / sqrtf((float)w->d);
+    load_rows(w, p->pos0, p->rows / p->group);
+    dot_products(p, w->p, w->q, w->kt, w->d);
+    dot_products(p, w->ds, w->dout, w->vt, w->d);
+    for (int r = 0; r < p->rows; r++) {
+        const int pos = p->pos0 + r / p->group, h = r % p->group;
         const float lse = w->job->lse[(size_t)(w->row0 + pos) * w->job->shape.heads + w->head * w->group + h];
-        softmax_grad_row(w->p + (size_t)r * GRAD_KEYS, w->ds + (size_t)r * GRAD_KEYS, kern_min(n, pos - key0 + 1), scale, lse,
+        softmax_grad_row(w->p + (size_t)r * GRAD_KEYS, w->ds + (size_t)r * GRAD_KEYS, visible_to(p, r), scale, lse,
                          w->delta[pos * w->group + h]);
     }
-    add_dq(w, key0, n, pos0, rows);
-    const bool more = pos0 > key0;
-    multiply(&(product){.c = w->dk, .a = w->ds, .b = w->q, .c_row = d, .a_row = 1, .a_step = GRAD_KEYS, .b_step = d, .rows = n,
-                        .columns = d, .depth = rows, .accumulate = more});
-    multiply(&(product){.c = w->dv, .a = w->p, .b = w->dout, .c_row = d, .a_row = 1, .a_step = GRAD_KEYS, .b_step = d, .rows = n,
-                        .columns = d, .depth = rows, .accumulate = more});
+    add_dq(w, p);
+    key_products(p, w->dk, w->ds, w->q, w->d);
+    key_products(p, w->dv, w->p, w->dout, w->d);
 }
 
 static void grad_task(void *arg, int task, int thread) {
@@ -180,7 +192,8 @@ static void grad_task(void *arg, int task, int thread) {
     for (int key0 = 0; key0 < w.length; key0 += GRAD_KEYS) {
         const int n = kern_min(GRAD_KEYS, w.length - key0);
         load_keys(&w, key0, n);
-        for (int pos = key0; pos < w.length; pos += step) grad_block(&w, key0, n, pos, kern_min(step, w.length - pos));
+        for (int pos = key0; pos < w.length; pos += step)
+            grad_block(&w, &(pairing){key0, n, pos, kern_min(step, w.length - pos) * w.group, w.group});
         for (int j = 0; j < n; j++) {
             memcpy(job->dqkv + k_at(&w, key0 + j), w.dk + (size_t)j * w.d, (size_t)w.d * sizeof(float));
             memcpy(job->dqkv + v_at(&w, key0 + j), w.dv + (size_t)j * w.d, (size_t)w.d * sizeof(float));

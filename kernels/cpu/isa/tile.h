@@ -25,37 +25,44 @@ typedef struct kern_tile {
     bool accumulate;
 } kern_tile;
 
+/* Loops over a tile are unrolled whole, or its sums would live in memory. */
+#if defined(__clang__)
+#define TILE_UNROLL _Pragma("unroll")
+#else
+#define TILE_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 /* lanes < 16: the only vector is that short, and nothing beyond is read or written. */
 static inline __attribute__((always_inline)) void tile_fixed(const kern_tile *t, const int rows, const int vecs, const int lanes) {
     vf sum[TILE_ROWS][TILE_VECS];
-    const float *a[TILE_ROWS], *b[TILE_VECS];
+    const float *a[TILE_ROWS] = {NULL}, *b[TILE_VECS] = {NULL};
     const size_t a_step = t->a_step, b_step = t->b_step;
-    for (int r = 0; r < rows; r++) a[r] = t->a[r];
-    for (int v = 0; v < vecs; v++) b[v] = t->b[v];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vecs; v++) {
-            const float *c = t->c[r] + v * VF;
-            sum[r][v] = !t->accumulate ? vf_zero() : lanes == VF ? vf_load(c) : vf_load_n(c, lanes, 0.0f);
-        }
+    TILE_UNROLL for (int r = 0; r < rows; r++) a[r] = t->a[r];
+    TILE_UNROLL for (int v = 0; v < vecs; v++) b[v] = t->b[v];
+    TILE_UNROLL for (int r = 0; r < rows; r++)
+        TILE_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] = vf_zero();
+    if (t->accumulate)
+        TILE_UNROLL for (int r = 0; r < rows; r++)
+            TILE_UNROLL for (int v = 0; v < vecs; v++)
+                sum[r][v] = lanes == VF ? vf_load(t->c[r] + v * VF) : vf_load_n(t->c[r], lanes, 0.0f);
     for (int k = t->depth; k > 0; k--) {
         vf column[TILE_VECS];
-        for (int v = 0; v < vecs; v++) {
+        TILE_UNROLL for (int v = 0; v < vecs; v++) {
             column[v] = lanes == VF ? vf_load(b[v]) : vf_load_n(b[v], lanes, 0.0f);
             b[v] += b_step;
         }
-        for (int r = 0; r < rows; r++) {
+        TILE_UNROLL for (int r = 0; r < rows; r++) {
             const vf x = vf_set1(*a[r]);
             a[r] += a_step;
-            for (int v = 0; v < vecs; v++) sum[r][v] = vf_fma(x, column[v], sum[r][v]);
+            TILE_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] = vf_fma(x, column[v], sum[r][v]);
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vecs; v++) {
-            float *c = t->c[r] + v * VF;
+    TILE_UNROLL for (int r = 0; r < rows; r++)
+        TILE_UNROLL for (int v = 0; v < vecs; v++) {
             if (lanes == VF)
-                vf_store(c, sum[r][v]);
+                vf_store(t->c[r] + v * VF, sum[r][v]);
             else
-                vf_store_n(c, sum[r][v], lanes);
+                vf_store_n(t->c[r], sum[r][v], lanes);
         }
 }
 
