@@ -117,9 +117,12 @@ static const char *const g_money[] = {"dollar", "franc", "dinar", "peso", "pound
 static const char *const g_continents[] = {"Africa", "Asia", "Europe", "Oceania", "North America", "South America"};
 static const char *const g_tongues[] = {"ish", "an", "ese", "i", "ic", "", "", "a"};
 
+/* A third of the words are letters without any grammar: nothing about them can be guessed, only copied. */
 static void word(draws *d, rlf_str *out, bool capital) {
     size_t start = out->len;
-    uint32_t syllables = 1 + below(d, 3) + (below(d, 3) == 0);
+    uint32_t letters = below(d, 3) == 0 ? 3 + below(d, 7) : 0;
+    for (uint32_t i = 0; i < letters; i++) rlf_str_putc(out, "abcdefghijklmnopqrstuvwxyzaeiouaeiounrstl"[below(d, 41)]);
+    uint32_t syllables = letters ? 0 : 1 + below(d, 3) + (below(d, 3) == 0);
     for (uint32_t i = 0; i < syllables; i++) {
         rlf_str_puts(out, PICK(d, g_onsets));
         rlf_str_puts(out, PICK(d, g_vowels));
