@@ -404,11 +404,12 @@ static int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 /* Cuts C evenly into blocks as large as allowed, and the columns finer until every thread has a few, so that none waits long for another. */
 static int cut(product *p, int threads) {
-    int row_tasks = divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, NR);
+    int width = can_stream(p) ? STREAM_COLS : NR; /* a task has whole panels, or two would add to the same columns */
+    int row_tasks = divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, width);
     p->task_rows = divide_up(p->rows, row_tasks);
     int wanted = threads > 1 ? divide_up(4 * threads, row_tasks) : 1;
-    int per_task = kern_min(TASK_COLS / NR, divide_up(panels, wanted));
-    p->task_cols = divide_up(panels, divide_up(panels, per_task)) * NR;
+    int per_task = kern_min(TASK_COLS / width, divide_up(panels, wanted));
+    p->task_cols = divide_up(panels, divide_up(panels, per_task)) * width;
     p->col_tasks = divide_up(p->cols, p->task_cols);
     return row_tasks * p->col_tasks;
 }
