@@ -1,0 +1,198 @@
+/* Checkpoint folders: found, finished, pruned; a half-written one is never taken. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/outfile.h"
+#include "trainer/checkpoint.h"
+#include "trainer/files.h"
+#include "trainer/trainer.h"
+
+typedef struct folder {
+    char path[64];
+    char mode[8];
+    rlf_config config;
+} folder;
+
+static int make_folder(void **state) {
+    folder *f = rlf_calloc(1, sizeof *f);
+    snprintf(f->path, sizeof f->path, "/tmp/rlf-checkpoint-XXXXXX");
+    if (!mkdtemp(f->path)) return -1;
+    snprintf(f->mode, sizeof f->mode, "rl");
+    f->config.output = f->path;
+    f->config.mode = f->mode;
+    f->config.seed = 5;
+    f->config.train.resume = true;
+    f->config.train.keep = 2;
+    *state = f;
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    folder *f = *state;
+    int failed = trainer_remove_tree(f->path) != RLF_OK;
+    free(f);
+    return failed;
+}
+
+/* What learners would write stands for itself as one small file. */
+static rlf_status save(const folder *f, int64_t step) {
+    rlf_status status = RLF_OK;
+    rlf_str path = {0};
+    trainer_state run;
+    trainer_state_init(&run);
+    run.step = step;
+    run.tokens = 100 * step;
+    run.logprob_diff_max = 0.1;
+    json_array_append_new(run.evals, json_pack("{s:I, s:f}", "step", (json_int_t)step, "exact_match", 1.0 / 3.0));
+    RLF_TRY(trainer_checkpoint_begin(&f->config, step, &path));
+    rlf_str_puts(&path, "/model.safetensors");
+    RLF_TRY(rlf_outfile_put(path.ptr, "weights", 7));
+    RLF_TRY(trainer_checkpoint_commit(&f->config, &run, &path));
+out:
+    rlf_str_clean_up(&path);
+    trainer_state_clean_up(&run);
+    return status;
+}
+
+static bool exists(const folder *f, const char *name) {
+    char path[160];
+    snprintf(path, sizeof path, "%s/checkpoints/%s", f->path, name);
+    return trainer_file_exists(path);
+}
+
+static int64_t found(const folder *f) {
+    int64_t step = -1;
+    rlf_str dir = {0};
+    assert_int_equal(trainer_resume_find(&f->config, &step, &dir), RLF_OK);
+    assert_int_equal(step == 0, dir.len == 0);
+    rlf_str_clean_up(&dir);
+    return step;
+}
+
+static void empty_folder_has_nothing_to_resume(void **state) { assert_int_equal(found(*state), 0); }
+
+static void newest_complete_one_is_found_by_number(void **state) {
+    folder *f = *state;
+    f->config.train.keep = 0;
+    static const int64_t steps[] = {9, 10, 2};
+    for (int i = 0; i < 3; i++) assert_int_equal(save(f, steps[i]), RLF_OK);
+    assert_int_equal(found(f), 10);
+    f->config.train.resume = false;
+    assert_int_equal(found(f), 0);
+}
+
+static void half_written_one_is_passed_over_and_removed(void **state) {
+    folder *f = *state;
+    rlf_str path = {0};
+    assert_int_equal(save(f, 3), RLF_OK);
+    assert_int_equal(trainer_checkpoint_begin(&f->config, 6, &path), RLF_OK);
+    rlf_str_reset(&path);
+    rlf_str_printf(&path, "%s/checkpoints/step_9", f->path); /* a folder without run_state.json */
+    assert_int_equal(trainer_make_folder(path.ptr), RLF_OK);
+    assert_int_equal(found(f), 3);
+    assert_true(exists(f, "step_6.tmp"));
+    assert_int_equal(trainer_checkpoint_tidy(&f->config), RLF_OK);
+    assert_false(exists(f, "step_6.tmp"));
+    assert_int_equal(save(f, 9), RLF_OK);
+    assert_int_equal(found(f), 9);
+    rlf_str_clean_up(&path);
+}
+
+static void only_the_newest_are_kept(void **state) {
+    folder *f = *state;
+    for (int64_t step = 1; step <= 12; step++) assert_int_equal(save(f, step), RLF_OK);
+    assert_false(exists(f, "step_9"));
+    assert_false(exists(f, "step_10"));
+    assert_true(exists(f, "step_11") && exists(f, "step_12"));
+}
+
+static void complete_one_is_never_overwritten(void **state) {
+    folder *f = *state;
+    assert_int_equal(save(f, 4), RLF_OK);
+    assert_int_equal(save(f, 4), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "step_4"));
+}
+
+static void state_is_read_back_exactly(void **state) {
+    folder *f = *state;
+    rlf_str dir = {0};
+    int64_t step;
+    trainer_state run;
+    assert_int_equal(save(f, 7), RLF_OK);
+    assert_int_equal(trainer_resume_find(&f->config, &step, &dir), RLF_OK);
+    trainer_state_init(&run);
+    assert_int_equal(trainer_checkpoint_read(&f->config, dir.ptr, &run), RLF_OK);
+    assert_int_equal(run.step, 7);
+    assert_int_equal(run.tokens, 700);
+    assert_true(run.logprob_diff_max == 0.1);
+    assert_true(json_real_value(json_object_get(json_array_get(run.evals, 0), "exact_match")) == 1.0 / 3.0);
+    trainer_state_clean_up(&run);
+    rlf_str_clean_up(&dir);
+}
+
+static void checkpoint_of_another_mode_is_refused(void **state) {
+    folder *f = *state;
+    char path[160];
+    trainer_state run;
+    assert_int_equal(save(f, 7), RLF_OK);
+    snprintf(path, sizeof path, "%s/checkpoints/step_7", f->path);
+    snprintf(f->mode, sizeof f->mode, "sft");
+    trainer_state_init(&run);
+    assert_int_equal(trainer_checkpoint_read(&f->config, path, &run), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "mode rl"));
+    trainer_state_clean_up(&run);
+}
+
+static void damaged_state_is_an_error_with_its_path(void **state) {
+    folder *f = *state;
+    char dir[160], path[192];
+    trainer_state run;
+    assert_int_equal(save(f, 7), RLF_OK);
+    snprintf(dir, sizeof dir, "%s/checkpoints/step_7", f->path);
+    snprintf(path, sizeof path, "%s/run_state.json", dir);
+    trainer_state_init(&run);
+    assert_int_equal(rlf_outfile_put(path, "{\"step\": 7", 10), RLF_OK);
+    assert_int_equal(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "run_state.json"));
+    assert_int_equal(rlf_outfile_put(path, "{\"step\": 7}", 11), RLF_OK);
+    assert_int_equal(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "format"));
+    trainer_state_clean_up(&run);
+}
+
+static void link_is_replaced_but_a_file_is_not(void **state) {
+    folder *f = *state;
+    char path[96], target[64] = "";
+    snprintf(path, sizeof path, "%s/final", f->path);
+    assert_int_equal(trainer_link(path, "checkpoints/step_1"), RLF_OK);
+    assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_OK);
+    assert_true(readlink(path, target, sizeof target - 1) > 0);
+    assert_string_equal(target, "checkpoints/step_2");
+    assert_int_equal(trainer_remove_tree(path), RLF_OK);
+    assert_int_equal(trainer_make_folder(path), RLF_OK);
+    assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_INVALID);
+}
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(empty_folder_has_nothing_to_resume),
+        IN_FOLDER(newest_complete_one_is_found_by_number),
+        IN_FOLDER(half_written_one_is_passed_over_and_removed),
+        IN_FOLDER(only_the_newest_are_kept),
+        IN_FOLDER(complete_one_is_never_overwritten),
+        IN_FOLDER(state_is_read_back_exactly),
+        IN_FOLDER(checkpoint_of_another_mode_is_refused),
+        IN_FOLDER(damaged_state_is_an_error_with_its_path),
+        IN_FOLDER(link_is_replaced_but_a_file_is_not),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
