@@ -207,7 +207,7 @@ static void train_once(rig *r, const pack *p, float *out) {
 static void check_backends(rlf_model_shape shape) {
     const char *isas[] = {"avx512", "avx2", "portable"};
     const int lengths[] = {37, 1, 18, 64, 5}, threads[] = {1, 2, 4};
-    const schedule plan = {3, 4, 16};
+    const schedule plans[] = {{1, 1, 16}, {1, 2, 32}, {1, 3, 64}, {1, 4, 16}, {1, 5, 32}, {3, 4, 16}}; /* steps of 1 to 12 rows */
     pack p = pack_new(lengths, 5, shape.vocab);
     float *expected = NULL, *got = NULL;
     int compared = 0;
@@ -224,7 +224,7 @@ static void check_backends(rlf_model_shape shape) {
             }
             same_bits(kern_device_name(r.device), &p, got, expected);
             assert_memory_equal(got, expected, n * sizeof *got);
-            check_decoder(&r, &p, expected, plan);
+            for (size_t k = 0; k < sizeof plans / sizeof plans[0]; k++) check_decoder(&r, &p, expected, plans[k]);
             rig_close(&r);
             compared++;
         }
