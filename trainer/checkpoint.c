@@ -102,7 +102,8 @@ rlf_status trainer_checkpoint_count(const rlf_config *config, size_t *n) {
     return status;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 rlf_status trainer_checkpoint_tidy(const rlf_config *config) {
     rlf_status status = RLF_OK;
@@ -194,7 +195,8 @@ out:
     return status;
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status state_from_json(const rlf_config *config, json_t *object, const char *path, trainer_state *state) {
     const char *mode;

@@ -1,5 +1,5 @@
-/* Dispatch and collection of episodes (collect.h). A rollout rank holds at most twice its seats, so that late groups go where there is room; a retried
- * episode draws the same random numbers, because they are keyed by (seed, uid, sample, position) alone. */
+/* Dispatch and collection of episodes (collect.h). A rollout rank holds at most twice its seats, so that late groups go where there is
+ * room; a retried episode draws the same random numbers, because they are keyed by (seed, uid, sample, position) alone. */
 #include "trainer/collect.h"
 
 #include <math.h>

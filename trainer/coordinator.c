@@ -1,8 +1,9 @@
 /* Rank 0 (trainer.h): opens the job, waits until every rank is ready, drives the steps, checkpoints, stops.
  *
- * At the boundary of a step the order is: step, evaluation where one is due, checkpoint where one is due, stop where one was asked for. So a checkpoint holds the
- * results of every evaluation before it, and a resumed run does again only what was lost. SIGTERM and SIGUSR1 are asked-for stops: the step under way ends, a
- * checkpoint is written, and the job ends with status 0, to be continued by the same command. */
+ * At the boundary of a step the order is: step, evaluation where one is due, checkpoint where one is due, stop where one was asked for.
+ * So a checkpoint holds the results of every evaluation before it, and a resumed run does again only what was lost. SIGTERM and SIGUSR1
+ * are asked-for stops: the step under way ends, a checkpoint is written, and the job ends with status 0, to be continued by the same
+ * command. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,8 @@ static void listen_for_stop(void) {
     sigaction(SIGUSR1, &action, NULL);
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * --------------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status open_text(trainer_job *job) {
     rlf_status status = RLF_OK;
@@ -135,7 +137,8 @@ static void close_job(trainer_job *job) {
     free(job->train_s);
 }
 
-/* ---- the run ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run
+ * ----------------------------------------------------------------------------------------------------------------------------- */
 
 static bool due(int64_t every, int64_t step, int64_t steps) { return step == steps || (every > 0 && step > 0 && step % every == 0); }
 

@@ -1,5 +1,5 @@
-/* Evaluation (job.h). Greedy unless eval_sampling says otherwise; uids lie far above those of training, and are the same at every evaluation, so that two
- * evaluations differ by the weights alone. */
+/* Evaluation (job.h). Greedy unless eval_sampling says otherwise; uids lie far above those of training, and are the same at every
+ * evaluation, so that two evaluations differ by the weights alone. */
 #include <math.h>
 #include <string.h>
 

@@ -23,7 +23,8 @@ static uint32_t masked_crc(const void *bytes, size_t n) {
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
-/* ---- protobuf: varint fields (wire type 0), doubles (1), bytes (2), floats (5) --------------------------------------------------------- */
+/* ---- protobuf: varint fields (wire type 0), doubles (1), bytes (2), floats (5)
+ * --------------------------------------------------------- */
 
 static void put_varint(rlf_str *out, uint64_t value) {
     for (; value >= 0x80; value >>= 7) rlf_str_putc(out, (char)(value | 0x80));
@@ -51,7 +52,8 @@ static void put_bytes(rlf_str *out, int field, const void *bytes, size_t n) {
     rlf_str_append(out, bytes, n);
 }
 
-/* ---- records ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records
+ * ---------------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status write_record(trainer_events *events, const rlf_str *event) {
     uint64_t length = event->len;

@@ -1,5 +1,6 @@
-/* A TensorBoard event file: scalars only. Records are framed as TFRecord (length, masked CRC-32C, data, masked CRC-32C); a record is a hand-encoded Event
- * (tensorflow/core/util/event.proto: wall_time 1, step 2, file_version 3, summary 5, session_log 7; Summary.Value: tag 1, simple_value 2).
+/* A TensorBoard event file: scalars only. Records are framed as TFRecord (length, masked CRC-32C, data, masked CRC-32C); a record is a
+ * hand-encoded Event (tensorflow/core/util/event.proto: wall_time 1, step 2, file_version 3, summary 5, session_log 7; Summary.Value:
+ * tag 1, simple_value 2).
  *
  * A resumed run opens a new file which tells TensorBoard to drop what earlier files hold from its first step on. Private to trainer/. */
 #ifndef RLF_TRAINER_EVENTS_H

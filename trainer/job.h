@@ -52,10 +52,12 @@ const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *ro
 /* The schemas shown in prompts, NULL if none are. */
 const char *trainer_tools_shown(const trainer_job *job);
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
-/* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and row. */
+/* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
+ * row. */
 rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples, trainer_sampling sampling,
                               rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
-/* A row of data.train as a sequence with weight and advantage 1; its model spans are what the loss sees. Refuses one longer than episode.max_tokens. */
+/* A row of data.train as a sequence with weight and advantage 1; its model spans are what the loss sees. Refuses one longer than
+ * episode.max_tokens. */
 rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) RLF_MUST_USE;
 
 /* ---- exchange.c --------------------------------------------------------------------------------------------------------------------- */
@@ -85,11 +87,13 @@ void trainer_phases_put(trainer_job *job, double wall_s, json_t *object);
 /* Does step state.step and raises it by one. */
 rlf_status trainer_rl_step(trainer_job *job) RLF_MUST_USE;
 rlf_status trainer_supervised_step(trainer_job *job) RLF_MUST_USE;
-/* Evaluates the weights of state.step, which the rollout ranks are given first if they lack them. Every row of data.eval (up to data.eval_limit) is scored
- * eval_sampling.samples times, each exactly once. The result goes to state.evals, metrics.jsonl and rollouts/eval_NNNNNN.jsonl. */
+/* Evaluates the weights of state.step, which the rollout ranks are given first if they lack them. Every row of data.eval (up to
+ * data.eval_limit) is scored eval_sampling.samples times, each exactly once. The result goes to state.evals, metrics.jsonl and
+ * rollouts/eval_NNNNNN.jsonl. */
 rlf_status trainer_evaluate(trainer_job *job) RLF_MUST_USE;
 bool trainer_evaluated(const trainer_job *job, int64_t step);
-/* Writes OUTPUT/rollouts/NAME.jsonl where log.trajectories asks for it; advantages may be NULL. row_of(ctx, group) gives the row of a group. */
+/* Writes OUTPUT/rollouts/NAME.jsonl where log.trajectories asks for it; advantages may be NULL. row_of(ctx, group) gives the row of a
+ * group. */
 typedef const rlf_row *trainer_row_fn(void *ctx, size_t group);
 rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, const rlf_trajectory *trajectories, size_t groups, size_t samples,
                                   const double *advantages, trainer_row_fn *row_of, void *ctx) RLF_MUST_USE;

@@ -1,7 +1,8 @@
 /* rlf-train: the program of every rank. Reads the job file, finds its role, and runs it.
  *
- * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR and waits a bounded
- * time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends the process. */
+ * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR
+ * and waits a bounded time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends the
+ * process. */
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -66,8 +67,9 @@ static rlf_log_level log_level(const char *name) {
     return RLF_LOG_INFO;
 }
 
-/* Threads of this rank where the config leaves the choice: the node's cores shared by its ranks of the same role, because roles take turns: learners wait
- * while episodes are generated, and the other way round. A rank that the launcher has bound uses the cores it was bound to. */
+/* Threads of this rank where the config leaves the choice: the node's cores shared by its ranks of the same role, because roles take
+ * turns: learners wait while episodes are generated, and the other way round. A rank that the launcher has bound uses the cores it was
+ * bound to. */
 static int default_threads(const rlf_transport *transport, const trainer_topology *topology) {
     cpu_set_t mask;
     int rank = rlf_transport_rank(transport), first = rank - rlf_transport_local_rank(transport), same = 0;

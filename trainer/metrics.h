@@ -1,7 +1,7 @@
 /* The curves of a run: OUTPUT/metrics.jsonl, one JSON object a line, and the same numbers as TensorBoard scalars.
  *
- * Every object has "step" (completed steps) and "elapsed_s" (seconds of work since the start of the run, pauses left out). A resumed run first cuts the file
- * to the steps of its checkpoint. Numbers that are not finite are null. Private to trainer/. */
+ * Every object has "step" (completed steps) and "elapsed_s" (seconds of work since the start of the run, pauses left out). A resumed run
+ * first cuts the file to the steps of its checkpoint. Numbers that are not finite are null. Private to trainer/. */
 #ifndef RLF_TRAINER_METRICS_H
 #define RLF_TRAINER_METRICS_H
 
@@ -20,7 +20,8 @@ typedef struct trainer_metrics {
 rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step) RLF_MUST_USE;
 void trainer_metrics_close(trainer_metrics *metrics);
 double trainer_metrics_elapsed(const trainer_metrics *metrics);
-/* Adds elapsed_s to the object, writes it as a line, and its numbers, named by their path ("finish/answer"), to the event file. Takes the reference. */
+/* Adds elapsed_s to the object, writes it as a line, and its numbers, named by their path ("finish/answer"), to the event file. Takes
+ * the reference. */
 rlf_status trainer_metrics_write(trainer_metrics *metrics, int64_t step, json_t *object) RLF_MUST_USE;
 
 /* The lines of `text` whose step is at most `step`, up to the first that is not a whole JSON object; *elapsed_s of the last. */

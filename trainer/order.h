@@ -1,7 +1,8 @@
-/* The order in which training rows are drawn: a function of (seed, position) alone, so that a resumed run draws what the undisturbed one would have.
+/* The order in which training rows are drawn: a function of (seed, position) alone, so that a resumed run draws what the undisturbed one
+ * would have.
  *
- * Position p is row p mod rows of epoch p / rows; each epoch is a permutation: rows sorted by a counter-based draw keyed by (epoch, row). Private to
- * trainer/. */
+ * Position p is row p mod rows of epoch p / rows; each epoch is a permutation: rows sorted by a counter-based draw keyed by (epoch,
+ * row). Private to trainer/. */
 #ifndef RLF_TRAINER_ORDER_H
 #define RLF_TRAINER_ORDER_H
 

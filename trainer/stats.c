@@ -1,4 +1,5 @@
-/* Sums over episodes (stats.h). The spread of rewards is kept by Welford's method (Technometrics 4, 1962): no cancellation where all are equal. */
+/* Sums over episodes (stats.h). The spread of rewards is kept by Welford's method (Technometrics 4, 1962): no cancellation where all are
+ * equal. */
 #include "trainer/stats.h"
 
 #include <math.h>

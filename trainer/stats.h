@@ -1,5 +1,5 @@
-/* What a set of episodes came to: rewards, components, how they ended, tool calls. Episodes lost to infrastructure are counted and take no part in any mean.
- * Private to trainer/. */
+/* What a set of episodes came to: rewards, components, how they ended, tool calls. Episodes lost to infrastructure are counted and take
+ * no part in any mean. Private to trainer/. */
 #ifndef RLF_TRAINER_STATS_H
 #define RLF_TRAINER_STATS_H
 
@@ -24,7 +24,8 @@ void trainer_stats_add(trainer_stats *stats, const rlf_trajectory *trajectory);
 /* Mean of a component over valid episodes; NAN where there is none of that name. */
 double trainer_stats_component(const trainer_stats *stats, const char *name);
 double trainer_stats_reward(const trainer_stats *stats);
-/* Sets episodes, infra, reward_mean, reward_std, exact_match, components, finish, turns_mean, calls, bad_calls, tool_errors, tool_timeouts, cuts and tokens. */
+/* Sets episodes, infra, reward_mean, reward_std, exact_match, components, finish, turns_mean, calls, bad_calls, tool_errors,
+ * tool_timeouts, cuts and tokens. */
 void trainer_stats_put(const trainer_stats *stats, json_t *object);
 
 #endif

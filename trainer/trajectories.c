@@ -1,4 +1,5 @@
-/* Trajectories as JSON lines (trajectories.h). Written by hand: a step has hundreds of thousands of numbers, and a tree of them would cost more than the file. */
+/* Trajectories as JSON lines (trajectories.h). Written by hand: a step has hundreds of thousands of numbers, and a tree of them would
+ * cost more than the file. */
 #include "trainer/trajectories.h"
 
 #include <math.h>

@@ -4,7 +4,8 @@
  *    "spans":[{"kind","turn","version","text","tokens":[…],"logprobs":[…]}],"turns":[{"turn","call","tool","arguments","status","latency_ms","reward","cut","answer"}],
  *    "generate_ms","tool_ms"}
  *
- * logprobs are there for model spans alone. Text is the tokens decoded, control tokens included; bytes that are not UTF-8 show as U+FFFD. Private to trainer/. */
+ * logprobs are there for model spans alone. Text is the tokens decoded, control tokens included; bytes that are not UTF-8 show as
+ * U+FFFD. Private to trainer/. */
 #ifndef RLF_TRAINER_TRAJECTORIES_H
 #define RLF_TRAINER_TRAJECTORIES_H
 

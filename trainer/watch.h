@@ -1,7 +1,8 @@
-/* What the coordinator knows of the other ranks: what each owes, when it was last heard, what it was doing. The one place where rank 0 waits.
+/* What the coordinator knows of the other ranks: what each owes, when it was last heard, what it was doing. The one place where rank 0
+ * waits.
  *
- * A rank that owes something and stays silent past its deadline is an error that names it and what it was doing; heartbeats count as being heard. An
- * error another rank reports (CONTROL ERROR) ends the wait with that rank's own words. Private to trainer/. */
+ * A rank that owes something and stays silent past its deadline is an error that names it and what it was doing; heartbeats count as
+ * being heard. An error another rank reports (CONTROL ERROR) ends the wait with that rank's own words. Private to trainer/. */
 #ifndef RLF_TRAINER_WATCH_H
 #define RLF_TRAINER_WATCH_H
 
@@ -44,8 +45,8 @@ void trainer_watch_clean_up(trainer_watch *watch);
 void trainer_watch_expect(trainer_watch *watch, int rank, int64_t n, int64_t deadline_s, const char *what);
 /* A reply of `rank` was taken. */
 void trainer_watch_settle(trainer_watch *watch, int rank);
-/* Waits for the next message that is neither heartbeat nor error; it stays valid until the next call. limit_ms > 0: an upper bound for the whole wait,
- * whoever speaks. */
+/* Waits for the next message that is neither heartbeat nor error; it stays valid until the next call. limit_ms > 0: an upper bound for
+ * the whole wait, whoever speaks. */
 rlf_status trainer_watch_receive(trainer_watch *watch, int64_t limit_ms, const rlf_received **message) RLF_MUST_USE;
 
 /* Sends a control message to `count` ranks from `first` and notes that each owes a reply. */
