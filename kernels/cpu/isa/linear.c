@@ -203,6 +203,7 @@ static inline void store_lanes(float *p, vf x, int n) {
         vf_store_n(p, x, n);
 }
 
+/* `rows` is a constant wherever these are called, so that the sums live in registers. */
 static inline __attribute__((always_inline)) void tile_step(vf sum[MR][NV], const float *a, const float *b, const int rows) {
     vf col[NV];
     for (int v = 0; v < NV; v++) col[v] = vf_load(b + v * VF);
@@ -213,11 +214,7 @@ static inline __attribute__((always_inline)) void tile_step(vf sum[MR][NV], cons
     }
 }
 
-/* `rows` is a constant wherever this is called, so that the sums live in registers. */
-static inline __attribute__((always_inline)) void tile_run(const tile *t, const int rows) {
-    vf sum[MR][NV];
-    for (int i = 0; i < rows; i++)
-        for (int v = 0; v < NV; v++) sum[i][v] = t->from ? load_lanes(t->from + (size_t)i * t->from_ld + v * VF, t->cols - v * VF) : vf_zero();
+static inline __attribute__((always_inline)) void tile_chains(const tile *t, vf sum[MR][NV], const int rows) {
     const float *a = t->a, *b = t->b, *line0 = t->ahead.first[0], *line1 = t->ahead.first[1];
     int d = 0;
     for (; d + VF <= t->depth; d += VF, line0 += t->ahead.far, line1 += t->ahead.far)
@@ -227,7 +224,21 @@ static inline __attribute__((always_inline)) void tile_run(const tile *t, const 
             tile_step(sum, a, b, rows);
         }
     for (; d < t->depth; d++, a += rows, b += NR) tile_step(sum, a, b, rows);
+}
+
+static inline __attribute__((always_inline)) void tile_run(const tile *t, const int rows) {
+    vf sum[MR][NV];
+#pragma GCC unroll 14
     for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) {
+            sum[i][v] = t->from ? load_lanes(t->from + (size_t)i * t->from_ld + v * VF, t->cols - v * VF) : vf_zero();
+            __builtin_prefetch(t->to + (size_t)(i + rows) * t->to_ld + v * VF, 1); /* where the next tile will go */
+        }
+    tile_chains(t, sum, rows);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
         for (int v = 0; v < NV; v++) {
             int lanes = t->cols - v * VF;
             float *to = t->to + (size_t)i * t->to_ld + v * VF;

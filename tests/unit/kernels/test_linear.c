@@ -129,6 +129,17 @@ static void linear_adds_bias_then_old_value(void **state) {
     }
 }
 
+/* Whole panels of weights read straight through: column counts that do and do not deal out evenly to tasks. */
+static void few_rows_add_to_each_column_once(void **state) {
+    static const int columns[] = {32, 64, 96, 160, 224, 608, 1056};
+    (void)state;
+    for (int m = 1; m <= 5; m++)
+        for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+            check_linear((shape){m, columns[i], 37}, true, true);
+            check_linear((shape){m, columns[i], 512}, false, i % 2 == 0);
+        }
+}
+
 static void grad_input_is_one_chain_per_element(void **state) {
     (void)state;
     for (uint64_t i = 0; i < ODD_SHAPES; i++) check_grad_input(odd_shape(200 + i), i % 2 == 0);
@@ -218,6 +229,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_one_chain_per_element),
         cmocka_unit_test(linear_adds_bias_then_old_value),
+        cmocka_unit_test(few_rows_add_to_each_column_once),
         cmocka_unit_test(grad_input_is_one_chain_per_element),
         cmocka_unit_test(grad_weight_continues_the_chain_of_the_old_value),
         cmocka_unit_test(grad_weight_of_row_blocks_equals_that_of_all_rows),
