@@ -461,23 +461,23 @@ static void four_normals(uint64_t seed, size_t tensor, uint64_t block, double ou
     }
 }
 
-static void fill_normal(uint64_t seed, size_t tensor, size_t n, float *out) {
+static void fill_normal(uint64_t seed, double std, size_t tensor, size_t n, float *out) {
     double z[4];
     for (size_t i = 0; i < n; i++) {
         if (i % 4 == 0) four_normals(seed, tensor, i / 4, z);
-        out[i] = (float)(0.02 * z[i % 4]);
+        out[i] = (float)(std * z[i % 4]);
     }
 }
 
 static bool is_bias(rlf_tensor_role role) { return role == RLF_T_Q_BIAS || role == RLF_T_K_BIAS || role == RLF_T_V_BIAS; }
 
-void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, float *weights) {
+void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, float *weights) {
     memset(weights, 0, layout->total * sizeof *weights);
     for (size_t i = 0; i < layout->n_tensors; i++) {
         const rlf_tensor_info *t = &layout->tensors[i];
         size_t n = (size_t)t->rows * (size_t)t->cols;
         float *at = weights + t->offset;
-        if (!t->vector) fill_normal(seed, i, n, at);
+        if (!t->vector) fill_normal(seed, std, i, n, at);
         else if (!is_bias(t->role))
             for (size_t j = 0; j < n; j++) at[j] = 1.0f;
     }

@@ -23,8 +23,8 @@ rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout,
  * vocab.json, merges.txt, chat_template.jinja, chat_template.json, those that are there. The same folder twice is fine. */
 rlf_status rlf_checkpoint_copy_tokenizer(const char *dir, const char *source_dir) RLF_MUST_USE;
 
-/* Random weights as transformers initialises them: normal(0, 0.02) for matrices, ones for norms, zeros for biases; a function of
+/* Random weights as transformers initialises them: normal(0, std) for matrices (transformers: 0.02), ones for norms, zeros for biases; a function of
  * (seed, tensor, element) alone. */
-void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, float *weights);
+void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, float *weights);
 
 #endif

@@ -14,10 +14,11 @@
 #include "trainer/cli/cli.h"
 
 static const char usage[] =
-    "rlf init --shape NAME -o DIR [--seed N] [--tokenizer MODEL] [sizes]\n\n"
+    "rlf init --shape NAME -o DIR [--seed N] [--std X] [--tokenizer MODEL] [sizes]\n\n"
     "Writes config.json, generation_config.json and model.safetensors with random weights to DIR, which must not hold a model yet.\n"
     "  --shape NAME        a known shape; a wrong name lists them\n"
     "  --seed N            default 1; the same shape and seed give the same bytes\n"
+    "  --std X             standard deviation of the matrices' weights (0.02; small models learn faster from 1/sqrt(hidden))\n"
     "  --tokenizer MODEL   copy the tokenizer of that folder (or of the folder of that tokenizer.json)\n"
     "  --vocab N, --hidden N, --layers N, --heads N, --kv-heads N, --head-dim N, --ffn N, --positions N\n"
     "                      sizes that differ from the shape's";
@@ -26,6 +27,7 @@ typedef struct options {
     const char *shape, *out;
     char *tokenizer; /* a folder; owned */
     long long seed;
+    double std;
     rlf_model_shape model;
 } options;
 
@@ -49,6 +51,13 @@ static rlf_status parse_number(const char *name, const char *text, long long min
     *out = strtoll(text, &end, 10);
     if (errno || end == text || *end || *out < min || *out > max)
         return RLF_RAISE(INVALID, "%s: expected an integer from %lld to %lld, found '%.60s'", name, min, max, text);
+    return RLF_OK;
+}
+
+static rlf_status parse_std(const char *text, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    if (end == text || *end || !(*out > 0 && *out <= 1)) return RLF_RAISE(INVALID, "--std: expected a number above 0, up to 1, found '%.60s'", text);
     return RLF_OK;
 }
 
@@ -79,6 +88,7 @@ static rlf_status parse_option(options *o, const char *name, const char *value) 
     if (!strcmp(name, "--shape")) return RLF_OK; /* read first, since sizes change it */
     if (!strcmp(name, "-o")) return o->out = value, RLF_OK;
     if (!strcmp(name, "--seed")) return parse_number(name, value, 0, LLONG_MAX, &o->seed);
+    if (!strcmp(name, "--std")) return parse_std(value, &o->std);
     if (strcmp(name, "--tokenizer") != 0) return apply_size(o, name, value);
     free(o->tokenizer);
     o->tokenizer = folder_of(value);
@@ -143,7 +153,7 @@ static rlf_status run(options *o) {
     RLF_TRY(make_folder(o->out));
     rlf_model_layout_init(&layout, &o->model);
     weights = rlf_calloc(layout.total, sizeof *weights);
-    rlf_checkpoint_random(&layout, (uint64_t)o->seed, weights);
+    rlf_checkpoint_random(&layout, (uint64_t)o->seed, o->std, weights);
     RLF_TRY(rlf_checkpoint_write(o->out, &layout, weights, NULL));
     if (o->tokenizer) RLF_TRY(put_tokenizer(o, tokenizer));
 out:
@@ -154,7 +164,7 @@ out:
 }
 
 int rlf_cmd_init(int argc, char **argv) {
-    options o = {.seed = 1};
+    options o = {.seed = 1, .std = 0.02};
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return rlf_cli_help(usage);
     rlf_status status = parse_options(&o, argc, argv);
