@@ -31,7 +31,8 @@ typedef struct country {
 
 /* ---- draws ------------------------------------------------------------------------------------------------------------------------ */
 
-typedef struct draws { uint64_t seed, stream; uint32_t n; } draws;
+/* easy: of 100, how much easier names shall be than they can get (made-up worlds begin with short ones). */
+typedef struct draws { uint64_t seed, stream; uint32_t n, easy; } draws;
 
 static uint32_t below(draws *d, uint32_t n) { return (uint32_t)rlf_rng_below(d->seed, RLF_RNG_TEST, d->stream, 0, d->n++, n); }
 #define PICK(d, list) ((list)[below((d), (uint32_t)(sizeof(list) / sizeof *(list)))])
@@ -112,17 +113,18 @@ static const char *const g_onsets[] = {"b", "br", "c", "ch", "d", "dr", "f", "g"
 static const char *const g_vowels[] = {"a", "e", "i", "o", "u", "a", "e", "i", "o", "ia", "ai", "ou", "ei", "ue", "ya", "aa", "oo", "ie", "y"};
 static const char *const g_codas[] = {"", "", "", "", "n", "r", "l", "s", "m", "k", "t", "ng", "st", "rd", "th", "b", "x", "v", "d", "gh", "sh", "rg", "lt"};
 static const char *const g_before[] = {"New", "South", "North", "East", "Saint", "San", "Port", "Santa", "Upper", "El", "Papua", "Costa", "Sri", "Central"};
-static const char *const g_after[] = {"City", "Islands", "Republic", "Town", "Coast", "Bay", "and", "of", "-", "-", "'"};
+static const char *const g_after[] = {"City", "Islands", "Republic", "Town", "Coast", "Bay"};
 static const char *const g_money[] = {"dollar", "franc", "dinar", "peso", "pound", "rupee", "shilling", "krone", "real", "rial", "won", "kwacha", "dirham"};
 static const char *const g_continents[] = {"Africa", "Asia", "Europe", "Oceania", "North America", "South America"};
 static const char *const g_tongues[] = {"ish", "an", "ese", "i", "ic", "", "", "a"};
 
-/* A third of the words are letters without any grammar: nothing about them can be guessed, only copied. */
+/* Half of the words are letters without any grammar: nothing about them can be guessed, only copied. */
 static void word(draws *d, rlf_str *out, bool capital) {
     size_t start = out->len;
-    uint32_t letters = below(d, 3) == 0 ? 3 + below(d, 7) : 0;
-    for (uint32_t i = 0; i < letters; i++) rlf_str_putc(out, "abcdefghijklmnopqrstuvwxyzaeiouaeiounrstl"[below(d, 41)]);
-    uint32_t syllables = letters ? 0 : 1 + below(d, 3) + (below(d, 3) == 0);
+    bool is_easy = below(d, 100) < d->easy;
+    uint32_t letters = below(d, 2) ? 2 + below(d, is_easy ? 3 : 8) : 0;
+    for (uint32_t i = 0; i < letters; i++) rlf_str_putc(out, "abcdefghijklmnopqrstuvwxyzaeiouaeiouaeinrstlnr"[below(d, 46)]);
+    uint32_t syllables = letters ? 0 : 1 + (is_easy ? 0 : below(d, 3) + (below(d, 3) == 0));
     for (uint32_t i = 0; i < syllables; i++) {
         rlf_str_puts(out, PICK(d, g_onsets));
         rlf_str_puts(out, PICK(d, g_vowels));
@@ -131,21 +133,17 @@ static void word(draws *d, rlf_str *out, bool capital) {
     if (capital && out->ptr[start] >= 'a') out->ptr[start] = (char)(out->ptr[start] - 'a' + 'A');
 }
 
-/* "Zhuka", "New Zhuka", "Zhuka City", "Zhuka and Bro", "Zhuka-Bro", "Zhu'bro". */
+/* "Zhuka", "New Zhuka", "Zhuka City", "Zhuka Bro", "Zhuka-Bro", "Zhu'bro", "Zhuka and Bro", "Zhuka of the Bro". */
 static void place(draws *d, char *out, size_t n) {
     rlf_str s = {0};
-    uint32_t form = below(d, 10);
-    if (form < 2) rlf_str_printf(&s, "%s ", PICK(d, g_before));
+    uint32_t form = below(d, 100) < d->easy ? 15 : below(d, 16);
+    if (form < 3) rlf_str_printf(&s, "%s ", PICK(d, g_before));
     word(d, &s, true);
-    if (form == 2) {
-        const char *after = PICK(d, g_after);
-        bool joins = after[0] == '-' || after[0] == '\'', links = after[0] == 'a' || after[0] == 'o';
-        rlf_str_printf(&s, joins ? "%s" : " %s", after);
-        if (links) rlf_str_putc(&s, ' ');
-        if (joins || links) word(d, &s, after[0] != '\'');
-    } else if (form == 3) {
-        rlf_str_putc(&s, ' ');
-        word(d, &s, true);
+    if (form == 3) rlf_str_printf(&s, " %s", PICK(d, g_after));
+    if (form >= 4 && form < 9) {
+        static const char *const links[] = {" ", "-", "'", " and ", " of the "};
+        rlf_str_puts(&s, links[form - 4]);
+        word(d, &s, form != 6);
     }
     snprintf(out, n, "%s", s.ptr);
     rlf_str_clean_up(&s);
@@ -153,13 +151,14 @@ static void place(draws *d, char *out, size_t n) {
 
 static void currency(draws *d, char *out, size_t n) {
     rlf_str s = {0};
-    if (below(d, 2)) {
+    if (below(d, 2) || below(d, 100) < d->easy) {
         word(d, &s, below(d, 6) == 0);
     } else {
-        if (below(d, 4) == 0) rlf_str_printf(&s, "%s ", PICK(d, g_before));
-        word(d, &s, true);
+        char whose[96];
+        place(d, whose, sizeof whose);
+        rlf_str_puts(&s, whose);
         if (below(d, 2)) rlf_str_puts(&s, below(d, 2) ? "ian" : "i");
-        rlf_str_printf(&s, below(d, 6) ? " %s" : " CFA %s", PICK(d, g_money));
+        rlf_str_printf(&s, below(d, 6) ? " %s" : " CFA %s", PICK(d, g_money)); /* "West African CFA franc" */
     }
     snprintf(out, n, "%s", below(d, 12) ? s.ptr : "euro");
     rlf_str_clean_up(&s);
@@ -220,9 +219,12 @@ static rlf_status write_example(FILE *f, draws *d) {
     return write_line(f, json_pack("{s:s,s:o}", "data_source", key < 0 ? "one" : "two", "messages", messages));
 }
 
+/* Names are short in the first examples and as long as they get from the middle on: copying is learnt sooner so. */
+static uint32_t easiness(long i, long n) { return 2 * i < n ? (uint32_t)(100 - 200 * i / n) : 0; }
+
 static rlf_status write_examples(FILE *f, uint64_t seed, long n) {
     rlf_status status = RLF_OK;
-    for (long i = 0; i < n; i++) RLF_TRY(write_example(f, &(draws){seed, (uint64_t)i + 1, 0}));
+    for (long i = 0; i < n; i++) RLF_TRY(write_example(f, &(draws){seed, (uint64_t)i + 1, 0, easiness(i, n)}));
 out:
     return status;
 }
@@ -276,7 +278,7 @@ static rlf_status split(country *countries, size_t n) {
 
 /* The order of the table says nothing about the split. */
 static void shuffle(country *countries, size_t n) {
-    draws d = {20, 0, 0};
+    draws d = {20, 0, 0, 0};
     for (size_t i = n; i > 1; i--) {
         size_t j = below(&d, (uint32_t)i);
         country t = countries[i - 1];
