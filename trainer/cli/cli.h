@@ -1,8 +1,9 @@
 /* Commands of `rlf`, the one-process companion of rlf-train.
  *
- * Each command is one file of this folder with one function `rlf_cmd_NAME`, listed in the table of main.c. argv[0] is the command's name, so a command
- * may hand argc and argv to getopt as they are. Its results go to standard output; on failure it records the error with RLF_RAISE (or a callee did) and
- * returns rlf_cli_fail(NAME), which prints the one line on standard error. Return value: the exit status of the program. */
+ * Each command is one file of this folder with one function `rlf_cmd_NAME`, listed in the table of main.c. argv[0] is the command's name,
+ * so a command may hand argc and argv to getopt as they are. Its results go to standard output; on failure it records the error with
+ * RLF_RAISE (or a callee did) and returns rlf_cli_fail(NAME), which prints the one line on standard error. Return value: the exit status
+ * of the program. */
 #ifndef RLF_TRAINER_CLI_CLI_H
 #define RLF_TRAINER_CLI_CLI_H
 
@@ -14,6 +15,7 @@ int rlf_cmd_init(int argc, char **argv);
 int rlf_cmd_score(int argc, char **argv);
 int rlf_cmd_generate(int argc, char **argv);
 int rlf_cmd_config(int argc, char **argv);
+int rlf_cmd_report(int argc, char **argv);
 
 /* Prints "rlf NAME: last error of this thread" on standard error; returns 1. */
 int rlf_cli_fail(const char *command);

@@ -21,6 +21,7 @@ static const entry commands[] = {
     {"config", rlf_cmd_config, "every key of a job file, or the resolved configuration of one"},
     {"score", rlf_cmd_score, "text lines to the log-probs of their tokens"},
     {"generate", rlf_cmd_generate, "answers of a model to prompts"},
+    {"report", rlf_cmd_report, "what finished runs came to, or one value of a summary"},
     {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
