@@ -28,7 +28,7 @@ typedef struct rlf_config {
     char *output;  /* run folder */
     char *mode;    /* rl | sft | eval */
     char *device;  /* auto | cpu */
-    int64_t threads; /* per rank; 0: cores of the node / its compute ranks, at least 1 */
+    int64_t threads; /* per rank; 0: cores of the node / its ranks of the same role, at least 1 */
     struct { char *path; } model;   /* Hugging Face folder to start from */
     struct {
         char *train, *eval; /* JSONL */

@@ -18,7 +18,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(output, "", NULL, "Run folder (required)"),
     TEXT(mode, "", "rl|sft|eval", "What to do: reinforcement learning, supervised training, or evaluation only (required)"),
     TEXT(device, "auto", "auto|cpu", "Where the arithmetic runs"),
-    INT(threads, "", "0", 0, 1024, "Threads of a rank; 0: the cores of the node divided by its ranks that compute"),
+    INT(threads, "", "0", 0, 1024, "Threads of a rank; 0: cores of the node divided by its ranks of the same role"),
     TEXT(model.path, "", NULL, "Hugging Face checkpoint folder to start from (required)"),
     TEXT(data.train, "", NULL, "Training rows, JSONL (required for rl and sft)"),
     TEXT(data.eval, "", NULL, "Evaluation rows, JSONL (required for eval)"),

@@ -280,6 +280,16 @@ static void the_reference_names_every_key(void **state) {
     rlf_str_clean_up(&text);
 }
 
+static void the_committed_reference_is_what_rlf_config_prints(void **state) {
+    (void)state;
+    rlf_str text = {0}, committed = {0};
+    rlf_config_reference(&text);
+    assert_int_equal(rlf_str_read_file(&committed, RLF_GOLDEN "/../../common/config/README.md", 1 << 20), RLF_OK);
+    assert_string_equal(committed.ptr, text.ptr); /* else: rlf config > common/config/README.md */
+    rlf_str_clean_up(&text);
+    rlf_str_clean_up(&committed);
+}
+
 static void a_missing_file_is_named(void **state) {
     (void)state;
     rlf_config c;
@@ -303,6 +313,7 @@ int main(void) {
         cmocka_unit_test(the_dump_reads_back_to_the_same_values),
         cmocka_unit_test(every_default_is_inside_its_range),
         cmocka_unit_test(the_reference_names_every_key),
+        cmocka_unit_test(the_committed_reference_is_what_rlf_config_prints),
         cmocka_unit_test(a_missing_file_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
