@@ -104,7 +104,7 @@ static rlf_status settle_weights(rollout_rank *r, const float *owned, int64_t ve
     *checksum = kern_checksum(r->queue, params, r->layout.total);
     RLF_TRY(kern_sync(r->queue));
     r->version = version;
-    RLF_INFO("weights version %lld, checksum %016llx", (long long)version, (unsigned long long)*checksum);
+    RLF_DEBUG("weights version %lld, checksum %016llx", (long long)version, (unsigned long long)*checksum);
 out:
     return status;
 }
