@@ -73,3 +73,36 @@ rl() {
     train "$name" "$ranks" "${rl_job[@]}" output="$work/$name" "$@"
 }
 rl_job=("$RLF_SOURCE/tests/e2e/rl.yaml" model.path="$fixture/cold/final" data.train="$fixture/data/train.jsonl" tools.0.path="$fixture/data/corpus.idx")
+
+# ---- jobs that do not end by themselves ----
+
+# Starts a job in the background: $job is the process to wait for. Only processes found below it are ever signalled.
+start_job() { # log file, ranks, arguments...
+    local log=$1 ranks=$2
+    shift 2
+    mpirun -q --bind-to none --oversubscribe -np "$ranks" "$rlf_train" "$@" log.progress=false >"$log" 2>&1 &
+    job=$!
+}
+
+# The processes of the job's ranks.
+ranks_of_job() { pgrep -P "$job"; }
+
+# The process of one rank.
+process_of_rank() {
+    local process
+    for process in $(ranks_of_job); do
+        tr '\0' '\n' <"/proc/$process/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$process" && return
+    done
+}
+
+steps_done() { if [ -f "$1/metrics.jsonl" ]; then grep -c '"step"' "$1/metrics.jsonl"; else echo 0; fi; }
+
+# Waits until a run has done so many steps.
+await_steps() { # run folder, steps
+    local end=$((SECONDS + 60))
+    while [ "$(steps_done "$1")" -lt "$2" ]; do
+        kill -0 "$job" 2>/dev/null || fail "the job ended before step $2 of $1"
+        [ $SECONDS -lt $end ] || fail "$1 did not reach step $2 within 60 s"
+        sleep 0.02
+    done
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The whole job killed at three random moments, and asked to stop once, leaves the bytes of the undisturbed run.
+source "$(dirname "$0")/lib.sh"
+fresh_work resume
+steps=14
+job_of() { echo train.steps=$steps ranks.rollout=2 tools.0.latency.median_ms=10 tools.0.latency.p99_ms=60; }
+rl whole 5 $(job_of)
+
+RANDOM=${RLF_E2E_SEED:-11}
+run=$work/killed
+start() { start_job "$work/killed_$1.log" 5 "${rl_job[@]}" output="$run" $(job_of); }
+for round in 1 2 3; do
+    target=$(($(steps_done "$run") + 1 + RANDOM % 3)) delay_ms=$((RANDOM % 400))
+    start $round
+    await_steps "$run" $target
+    sleep "0.$(printf %03d $delay_ms)"
+    processes="$job $(ranks_of_job)"
+    kill -KILL $processes 2>/dev/null
+    wait "$job" 2>/dev/null
+    [ $? -ne 0 ] || fail "the job had ended before it was killed for the ${round}. time"
+    echo "  killed $delay_ms ms after step $target; checkpoints: $(ls "$run/checkpoints" | tr '\n' ' ')"
+done
+start stopped
+await_steps "$run" $(($(steps_done "$run") + 1))
+kill -USR1 "$job"
+wait "$job" || fail "a job that is asked to stop has to end well: $(tail -n 3 "$work/killed_stopped.log")"
+grep -q "stopped by signal" "$work/killed_stopped.log" || fail "the job was not stopped: $(tail -n 3 "$work/killed_stopped.log")"
+train last 5 "${rl_job[@]}" output="$run" $(job_of)
+grep -q "going on from" "$work/last.log" || fail "the last run began from nothing"
+
+same_checkpoint "$work/whole/checkpoints/step_$steps" "$run/checkpoints/step_$steps"
+for key in step reward_mean loss; do
+    cmp <(numbers "$work/whole/metrics.jsonl" $key) <(numbers "$run/metrics.jsonl" $key) || fail "the curves of $key differ"
+done
+ls "$run/checkpoints" | grep -q tmp && fail "an unfinished checkpoint was left behind"
+echo "killed three times and stopped once: the same bytes"
