@@ -39,7 +39,7 @@ train() { # name, ranks, arguments...
 # The errors of a run: standard error without what the launcher itself says (its blocks lie between lines of dashes, its signal
 # reports begin with the host in brackets) and without log lines.
 own_lines() {
-    awk '/^-{20,}/ {notice = !notice; next} notice {next} /^\[[^ ]*:[0-9]+\]/ {next} /^$/ {next} /^[0-9:.]+ (debug|info|warn) / {next} {print}' "$1"
+    awk '/^-{20,}/ {notice = !notice; next} notice {next} /^\[[^ ]*:[0-9]+\]/ {next} /^$/ {next} /^[0-9:.]+ rank [0-9]+ [a-z ]+(debug|info|warn) / {next} {print}' "$1"
 }
 
 same_file() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
@@ -76,11 +76,11 @@ rl_job=("$RLF_SOURCE/tests/e2e/rl.yaml" model.path="$fixture/cold/final" data.tr
 
 # ---- jobs that do not end by themselves ----
 
-# Starts a job in the background: $job is the process to wait for. Only processes found below it are ever signalled.
+# Starts a job in the background, the launcher's words included: $job is the process to wait for. Only processes below it are ever signalled.
 start_job() { # log file, ranks, arguments...
     local log=$1 ranks=$2
     shift 2
-    mpirun -q --bind-to none --oversubscribe -np "$ranks" "$rlf_train" "$@" log.progress=false >"$log" 2>&1 &
+    mpirun --bind-to none --oversubscribe -np "$ranks" "$rlf_train" "$@" log.progress=false >"$log" 2>&1 &
     job=$!
 }
 

@@ -10,6 +10,7 @@ compare() { # prefix, overrides of the job...
     rl "${prefix}_4" 4 ranks.rollout=1 ranks.tool=1 train.steps=$steps "$@"
     rl "${prefix}_6" 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps "${late[@]}" "$@"
     rl "${prefix}_9" 9 ranks.rollout=4 ranks.tool=3 train.steps=$steps "${late[@]}" rollout.seats=3 rollout.prefill_chunk=8 rollout.batch=20 "$@"
+    numbers "$work/${prefix}_9/metrics.jsonl" episode_tool_ms | awk '$1 < 15 {exit 1}' || fail "the tool was not late"
     for ranks in 4 6 9; do
         exact_log_probs "$work/${prefix}_$ranks" $steps
         same_checkpoint "$work/${prefix}_4/checkpoints/step_$steps" "$work/${prefix}_$ranks/checkpoints/step_$steps"

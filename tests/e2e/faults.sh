@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# What goes wrong ends in time, with one line that names it, and overwrites nothing.
+source "$(dirname "$0")/lib.sh"
+fresh_work faults
+now_ms() { date +%s%3N; }
+
+# ---- a killed rank of each role ends the job --------------------------------------------------------------------------------------------
+killed() { # rank, role
+    local log=$work/killed_$1.log process started status
+    start_job "$log" 5 "${rl_job[@]}" output="$work/killed_$1" ranks.rollout=2 train.steps=500
+    await_steps "$work/killed_$1" 1
+    process=$(process_of_rank "$1")
+    [ -n "$process" ] || fail "rank $1 was not found below the launcher"
+    started=$(now_ms)
+    kill -KILL "$process"
+    wait "$job"
+    status=$?
+    [ $status -ne 0 ] || fail "the job ended with status 0 although rank $1 was killed"
+    [ $(($(now_ms) - started)) -le 10000 ] || fail "the job went on for $(($(now_ms) - started)) ms after rank $1 was killed"
+    grep -Eq "process rank $1 .*exited on signal 9" <(tr "\n" " " <"$log") || { cat "$log" >&2; fail "nothing names rank $1"; }
+    echo "  rank $1 ($2) killed: status $status after $(($(now_ms) - started)) ms"
+}
+killed 0 coordinator
+killed 1 tool
+killed 3 rollout
+killed 4 learner
+
+# ---- a tool that never answers ----------------------------------------------------------------------------------------------------------
+rl silent 5 ranks.rollout=2 train.steps=2 tools.0.timeout_ms=100 tools.0.latency.median_ms=100000000
+calls=$(numbers "$work/silent/metrics.jsonl" calls | head -n 1) bad=$(numbers "$work/silent/metrics.jsonl" bad_calls | head -n 1)
+timeouts=$(numbers "$work/silent/metrics.jsonl" tool_timeouts | head -n 1)
+[ "$timeouts" -gt 0 ] && [ "$timeouts" -eq $((calls - bad)) ] || fail "$timeouts timeouts counted, expected all of $calls calls but $bad malformed ones"
+[ "$(numbers "$work/silent/metrics.jsonl" infra | awk '{n += $1} END {print n}')" -eq 0 ] || fail "episodes were lost"
+exact_log_probs "$work/silent" 2
+echo "  a silent tool: $timeouts of $calls calls timed out, the episodes went on"
+
+# ---- what is refused --------------------------------------------------------------------------------------------------------------------
+rl run 4 train.steps=2
+refused() { # name, folder that must not change, pattern of the line, arguments...
+    local name=$1 folder=$2 pattern=$3 lines
+    shift 3
+    checksums "$folder" >"$work/before"
+    launch 4 "$@" log.progress=false >"$work/$name.out" 2>"$work/$name.err" && fail "$name: the job ended with status 0"
+    own_lines "$work/$name.err" >"$work/$name.lines"
+    lines=$(wc -l <"$work/$name.lines")
+    [ "$lines" -eq 1 ] || { cat "$work/$name.err" >&2; fail "$name: expected one line, found $lines"; }
+    grep -Eq "$pattern" "$work/$name.lines" || { cat "$work/$name.lines" >&2; fail "$name: the line does not say '$pattern'"; }
+    checksums "$folder" >"$work/after"
+    cmp -s "$work/before" "$work/after" || { diff "$work/before" "$work/after" >&2; fail "$name: files in $folder were changed"; }
+    echo "  $name: $(head -c 200 "$work/$name.lines")"
+}
+going_on=("${rl_job[@]}" output="$work/run" train.steps=4)
+mkdir -p "$work/nothing"
+
+refused bad_key "$work/run" "rollout\.batsh.*rollout\.batch" "${going_on[@]}" rollout.batsh=3
+sed 's/max_turns:/max_turms:/' "$RLF_SOURCE/tests/e2e/rl.yaml" >"$work/bad.yaml"
+refused bad_key_in_file "$work/run" "bad\.yaml:[0-9]+.*max_turms.*max_turns" "$work/bad.yaml" "${rl_job[@]:1}" output="$work/run"
+refused bad_value "$work/run" "train\.steps" "${rl_job[@]}" output="$work/run" train.steps=many
+
+head -n 5 "$fixture/data/train.jsonl" >"$work/bad.jsonl"
+echo '{"prompt": [{"role": "user", "content": 3}], "reward_model": {"ground_truth": {"target": ["x"]}}}' >>"$work/bad.jsonl"
+refused bad_row "$work/run" "bad\.jsonl:6: .*content" "${going_on[@]}" data.train="$work/bad.jsonl"
+head -n 5 "$fixture/data/train.jsonl" | head -c -40 >"$work/cut.jsonl"
+refused cut_row "$work/run" "cut\.jsonl:5: .*not JSON" "${going_on[@]}" data.train="$work/cut.jsonl"
+refused no_index "$work/run" "nowhere\.idx" "${going_on[@]}" tools.0.path="$work/nowhere.idx"
+
+cp -rL "$fixture/cold/final" "$work/cut_model"
+head -c 100000 "$fixture/cold/final/model.safetensors" >"$work/cut_model/model.safetensors"
+refused cut_model "$work/nothing" "cut_model/model\.safetensors" "${rl_job[@]}" output="$work/nothing/run" model.path="$work/cut_model"
+"$rlf" init --shape quickstart --hidden 64 --tokenizer "$fixture/init" -o "$work/narrow" || fail "rlf init"
+cp "$fixture/cold/final/model.safetensors" "$work/narrow/model.safetensors"
+refused other_shape "$work/nothing" "narrow/model\.safetensors.*(shape|\[)" "${rl_job[@]}" output="$work/nothing/run" model.path="$work/narrow"
+
+rm "$work/narrow/model.safetensors"
+"$rlf" init --shape quickstart --hidden 64 --tokenizer "$fixture/init" -o "$work/narrow" || fail "rlf init"
+refused resumed_with_other_shape "$work/run" "step_2/model\.safetensors.*(shape|\[)" "${going_on[@]}" model.path="$work/narrow"
+refused resumed_in_other_mode "$work/run" "mode" "$RLF_SOURCE/jobs/quickstart_cold.yaml" output="$work/run" model.path="$fixture/cold/final" \
+    data.train="$fixture/data/sft.jsonl"
+cp -r "$work/run" "$work/cut_run"
+truncate -s 100000 "$work/cut_run/checkpoints/step_2/optimizer.safetensors"
+refused cut_optimizer "$work/cut_run" "step_2/optimizer\.safetensors" "${rl_job[@]}" output="$work/cut_run" train.steps=4
