@@ -285,8 +285,8 @@ void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, 
                        kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
     ops_of(queue)->qk_rope_grad(ctx_of(queue), f32(din, qkv_area(m, shape)), f32_or_none(dq_norm, d), f32_or_none(dk_norm, d),
-                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d), f32_or_none(k_norm, d), eps,
-                                f32(rope, 0), i32(pos, (size_t)m), m, shape);
+                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d),
+                                f32_or_none(k_norm, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
 }
 
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
@@ -299,7 +299,8 @@ void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_te
 void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
                          const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     int m = seq_begin[seqs];
-    ops_of(queue)->attention_grad(ctx_of(queue), f32(dqkv, qkv_area(m, shape)), f32(dout, heads_area(m, shape)), f32(out, heads_area(m, shape)),
+    ops_of(queue)->attention_grad(ctx_of(queue), f32(dqkv, qkv_area(m, shape)), f32(dout, heads_area(m, shape)),
+                                  f32(out, heads_area(m, shape)),
                                   f32(lse, area(m, shape.heads)), f32(qkv, qkv_area(m, shape)), seq_begin, seqs, shape);
 }
 
@@ -311,8 +312,8 @@ static float *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape) {
 
 void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
                    kern_attn_shape shape) {
-    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)), i32(slots, (size_t)m), m,
-                            shape);
+    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)),
+                            i32(slots, (size_t)m), m, shape);
 }
 
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
@@ -321,8 +322,8 @@ void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape
 
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
                           const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape) {
-    ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)), kv_cache(queue, kv, kv_shape),
-                                   kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+    ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)),
+                                   kv_cache(queue, kv, kv_shape), kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
 }
 
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
@@ -339,8 +340,8 @@ void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats,
 
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
                  const kern_sample_key *keys, int m, int v) {
-    ops_of(queue)->sample(ctx_of(queue), must(ids, KERN_I32, (size_t)m), f32(logprob, (size_t)m), f32(logits, area(m, v)), filter, seed, keys, m,
-                          v);
+    ops_of(queue)->sample(ctx_of(queue), must(ids, KERN_I32, (size_t)m), f32(logprob, (size_t)m), f32(logits, area(m, v)),
+                          filter, seed, keys, m, v);
 }
 
 void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args) {

@@ -3,8 +3,10 @@
  * THE RULE. The result of a row depends on that row alone, and on its absolute position: never on how many rows come with it, on how keys
  * are paged, on chunking, packing, or the number of threads. So decode, chunked prefill and packed training give the same bits, and tests
  * use memcmp. Each reduction's order is fixed here:
- *   linear      one fused-multiply-add chain per output, over k ascending, starting at 0 (the weight gradient: over rows, from the old value)
- *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by key index mod 16
+ *   linear      one fused-multiply-add chain per output, over k ascending, starting at 0 (the weight gradient: over rows, from
+ * the old value)
+ *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by
+ * key index mod 16
  *               combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
  *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
  * The CPU paths (AVX-512, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each other. Another
@@ -132,7 +134,8 @@ void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, 
                        kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape);
 
 /* Causal attention over S packed sequences: rows seq_begin[s] .. seq_begin[s+1]-1 belong to sequence s, at positions 0, 1, ... Scale is
- * 1/sqrt(D). out (M, H*D); lse (M, H): log of the sum of exp of scaled scores, kept for the gradient. seq_begin: host array (S+1), first 0, last M.
+ * 1/sqrt(D). out (M, H*D); lse (M, H): log of the sum of exp of scaled scores, kept for the gradient. seq_begin: host array
+ * (S+1), first 0, last M.
  * A sequence may have 8M/(2D + 24) positions on the CPU (its scratch): 29,900 at D = 128. */
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
                     kern_attn_shape shape);
@@ -152,7 +155,8 @@ void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, in
                    kern_attn_shape shape);
 /* Copies a page, all layers (copy-on-write of a shared prompt's last page). */
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page);
-/* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table (S, max_pages):
+/* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table
+ * (S, max_pages):
  * host int32 arrays. The rows' own keys have been written. out (M, H*D). Same bits as kern_attention for the same row. */
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
                           const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape);
@@ -169,8 +173,8 @@ typedef struct kern_filter {
 
 enum { KERN_HEAD_STATS = 4 }; /* floats a row that kern_logprob leaves for kern_logprob_grad */
 
-/* Per row of logits (M,V): logprob (M) = log p(target), entropy (M) of the same distribution, stats (M, KERN_HEAD_STATS). A target outside the
- * kept set has log-prob -inf. entropy may be none. */
+/* Per row of logits (M,V): logprob (M) = log p(target), entropy (M) of the same distribution, stats (M, KERN_HEAD_STATS). A
+ * target outside the kept set has log-prob -inf. entropy may be none. */
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
                   kern_filter filter, int m, int v);
 /* Overwrites logits (M,V) by the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to them. The kept set is
@@ -182,8 +186,8 @@ typedef struct kern_sample_key {
     uint64_t uid;
     uint32_t sample, position; /* position of the token being drawn */
 } kern_sample_key;
-/* Draws ids (M) int32 with rlf_rng_uniform(seed, RLF_RNG_SAMPLE, uid, sample, position) by inverse distribution over kept ids ascending; logprob (M) has the
- * very bits kern_logprob gives for that target. keys: host array (M). */
+/* Draws ids (M) int32 with rlf_rng_uniform(seed, RLF_RNG_SAMPLE, uid, sample, position) by inverse distribution over kept ids
+ * ascending; logprob (M) has the very bits kern_logprob gives for that target. keys: host array (M). */
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
                  const kern_sample_key *keys, int m, int v);
 
@@ -196,13 +200,14 @@ typedef struct kern_adamw_args {
 } kern_adamw_args;
 /* Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: params, moments m and v, over n elements. */
 void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args);
-/* Sum of squares of n elements, in double: parts of 4096 elements, each 16 lanes by index mod 16 combined by the fixed tree, added in order.
+/* Sum of squares of n elements, in double: parts of 4096 elements, each 16 lanes by index mod 16 combined by the fixed tree,
+ * added in order.
  * Host result, so it syncs. */
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n);
 /* x *= alpha. */
 void kern_scale(kern_queue *queue, kern_tensor x, float alpha, size_t n);
-/* Sum over i of mix64(bits of element i + (i+1) * 0x9E3779B97F4A7C15) mod 2^64, mix64 being the SplitMix64 finaliser: order-free, so any backend
- * can compute it. Syncs. */
+/* Sum over i of mix64(bits of element i + (i+1) * 0x9E3779B97F4A7C15) mod 2^64, mix64 being the SplitMix64 finaliser:
+ * order-free, so any backend can compute it. Syncs. */
 uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n);
 
 #ifdef __cplusplus

@@ -31,7 +31,7 @@ static inline void *kern_scratch(const kern_cpu_ctx *ctx, int thread) { return c
 /* X(return type, name, parameters). */
 #define KERN_OP_TABLE(X)                                                                                                                   \
     /* linear.c */                                                                                                                         \
-    X(void, linear, (kern_cpu_ctx *ctx, float *y, const float *x, const float *w, const float *bias, int m, int n, int k, bool accumulate)) \
+    X(void, linear, (kern_cpu_ctx *ctx, float *y, const float *x, const float *w, const float *bias, int m, int n, int k, bool accumulate))\
     X(void, linear_grad_input, (kern_cpu_ctx *ctx, float *dx, const float *dy, const float *w, int m, int n, int k, bool accumulate))      \
     X(void, linear_grad_weight, (kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k))                      \
     /* simple.c */                                                                                                                         \

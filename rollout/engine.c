@@ -1,7 +1,7 @@
 /* Continuous batching over a paged cache (engine.h).
  *
- * Sequences are kept in the order they were opened, which is their priority everywhere: for seats, for rows, and for pages. A step is built in
- * host arrays, run, sampled, and only then are owners called, so that an owner sees an engine at rest. */
+ * Sequences are kept in the order they were opened, which is their priority everywhere: for seats, for rows, and for pages. A
+ * step is built in host arrays, run, sampled, and only then are owners called, so that an owner sees an engine at rest. */
 #include "rollout/engine.h"
 
 #include <assert.h>
@@ -78,11 +78,12 @@ kern_decoder_options rollout_engine_decoder_options(const rollout_engine_options
 
 static rlf_status check_options(const rollout_engine_options *o, int max_pages) {
     if (o->batch < 1 || o->prefill_chunk < 1 || o->seats < 1 || o->max_tokens < 1)
-        return RLF_RAISE(INVALID, "rollout batch %d, prefill_chunk %d, seats %d, longest episode %d tokens: expected at least 1 of each", o->batch,
+        return RLF_RAISE(INVALID, "rollout batch %d, prefill_chunk %d, seats %d, longest episode %d tokens: expected at least 1 "
+                                  "of each", o->batch,
                          o->prefill_chunk, o->seats, o->max_tokens);
     if (o->pages < max_pages + 1)
-        return RLF_RAISE(LIMIT, "rollout.cache_tokens gives %d pages of %d tokens, but one episode of %d tokens needs %d", o->pages, o->page_size,
-                         o->max_tokens, max_pages + 1);
+        return RLF_RAISE(LIMIT, "rollout.cache_tokens gives %d pages of %d tokens, but one episode of %d tokens needs %d",
+                         o->pages, o->page_size, o->max_tokens, max_pages + 1);
     return RLF_OK;
 }
 
@@ -434,7 +435,8 @@ rlf_status rollout_engine_step(rollout_engine *engine) {
     for (int i = 0; i < engine->outputs; i++) {
         rollout_seq *s = engine->drawn[i];
         if (s->ids.n >= (size_t)engine->options.max_tokens)
-            RLF_FAIL(INTERNAL, "episode %llu.%u has %zu tokens and no room for one more", (unsigned long long)s->draw.uid, s->draw.sample, s->ids.n);
+            RLF_FAIL(INTERNAL, "episode %llu.%u has %zu tokens and no room for one more", (unsigned long long)s->draw.uid,
+                     s->draw.sample, s->ids.n);
         push_token(s, engine->ids[i], engine->logprobs[i]);
         RLF_TRY(s->token(s->owner, s, engine->ids[i], engine->logprobs[i]));
     }

@@ -1,18 +1,22 @@
 /* The generation engine: continuous batching of sequences over a paged cache.
  *
- * A sequence is a growing list of tokens. Those not yet in the cache are pending: more than one is a prefill (taken in chunks), exactly one is a decode.
+ * A sequence is a growing list of tokens. Those not yet in the cache are pending: more than one is a prefill (taken in chunks),
+ * exactly one is a decode.
  * Once the last token has been through the model, the next one is drawn, appended, and handed to the owner, who may let it go on, pause it
- * (a tool is working), append an observation, or close it. Every step runs the decodes of all seated sequences first and fills up with prefill chunks.
+ * (a tool is working), append an observation, or close it. Every step runs the decodes of all seated sequences first and fills
+ * up with prefill chunks.
  *
- *   open -> [prompt computed once per group] -> decode … -> pause (seat given up, pages kept) -> append + resume -> prefill, decode … -> close
+ *   open -> [prompt computed once per group] -> decode … -> pause (seat given up, pages kept) -> append + resume -> prefill,
+ * decode … -> close
  *
- * Prompts. The samples of a group share a rollout_prompt. Its tokens but the last are computed once; a sample then shares the full pages, copies the
- * last partial one, and computes the last prompt token itself, which gives it logits of its own.
- * Pages. When the pool is empty, sequences without a seat give theirs up first (youngest first), then those younger than the one in need; what
- * was lost is computed again when it is needed. Pages of a row already in the step are never taken. Somebody always gets on: a step with no row in
- * it means that the oldest may take all pages.
- * Exactness. A row's result depends on that row alone (kernels/kern.h), and a draw on (seed, uid, sample, position). So neither batch, chunk, page
- * size, seats nor pressure changes a token or a log-probability. Only one kind of sampling (filter and seed) is drawn in one step; other kinds wait.
+ * Prompts. The samples of a group share a rollout_prompt. Its tokens but the last are computed once; a sample then shares the
+ * full pages, copies the last partial one, and computes the last prompt token itself, which gives it logits of its own.
+ * Pages. When the pool is empty, sequences without a seat give theirs up first (youngest first), then those younger than the one
+ * in need; what was lost is computed again when it is needed. Pages of a row already in the step are never taken. Somebody
+ * always gets on: a step with no row in it means that the oldest may take all pages.
+ * Exactness. A row's result depends on that row alone (kernels/kern.h), and a draw on (seed, uid, sample, position). So neither
+ * batch, chunk, page size, seats nor pressure changes a token or a log-probability. Only one kind of sampling (filter and seed)
+ * is drawn in one step; other kinds wait.
  *
  * The model behind it is three functions, so that tests can put a script in its place. Not thread safe. */
 #ifndef RLF_ROLLOUT_ENGINE_H

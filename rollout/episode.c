@@ -147,7 +147,8 @@ static void enter(rollout_episode *ep, episode_phase phase) {
 
 static void add_span(rollout_episode *ep, size_t begin, size_t end, rlf_span_kind kind) {
     ep->spans = rlf_grow(ep->spans, ep->n_spans, &ep->cap_spans, sizeof *ep->spans);
-    ep->spans[ep->n_spans++] = (rlf_span){.begin = (int64_t)begin, .end = (int64_t)end, .kind = kind, .turn = ep->turn, .version = ep->group->version};
+    ep->spans[ep->n_spans++] = (rlf_span){.begin = (int64_t)begin, .end = (int64_t)end, .kind = kind, .turn = ep->turn,
+                                          .version = ep->group->version};
 }
 
 static size_t length(const rollout_episode *ep) { return rollout_seq_tokens(ep->seq)->n; }
@@ -171,7 +172,8 @@ static rlf_status deliver(rollout_episode *ep, const rlf_reward *reward) {
     rlf_trajectory t = {.uid = ep->group->uid, .sample = ep->sample, .attempt = ep->group->attempt, .version = ep->group->version,
                         .tokens = {ids->v, ids->n}, .logprobs = {(float *)rollout_seq_logprobs(ep->seq), ids->n},
                         .spans = {ep->spans, ep->n_spans}, .turns = {ep->turns, ep->n_turns}, .finish = ep->finish,
-                        .error = rlf_slice_of(ep->error ? ep->error : ""), .generate_ms = (double)ep->generate_ms, .tool_ms = (double)ep->tool_ms};
+                        .error = rlf_slice_of(ep->error ? ep->error : ""), .generate_ms = (double)ep->generate_ms,
+                        .tool_ms = (double)ep->tool_ms};
     if (reward) {
         t.components.v = reward->components.v;
         t.components.n = reward->components.n;
@@ -264,8 +266,10 @@ static rlf_status end_round(rollout_episode *ep) {
 /* What went wrong is visible in the text, whatever the service wrote. */
 static rlf_slice answer_text(rollout_episode *ep, int64_t status, rlf_slice text) {
     static const char mark[] = "error";
-    if (status == RLF_CALL_OK || (text.len >= sizeof mark - 1 && !memcmp(text.ptr, mark, sizeof mark - 1))) return dup_slice(&ep->arena, text);
-    return rlf_slice_of(rlf_arena_printf(&ep->arena, "error: %s: %.*s", rlf_call_status_text(status), (int)text.len, text.ptr ? text.ptr : ""));
+    if (status == RLF_CALL_OK || (text.len >= sizeof mark - 1 && !memcmp(text.ptr, mark, sizeof mark - 1)))
+        return dup_slice(&ep->arena, text);
+    return rlf_slice_of(rlf_arena_printf(&ep->arena, "error: %s: %.*s", rlf_call_status_text(status), (int)text.len,
+                                         text.ptr ? text.ptr : ""));
 }
 
 static void refuse_call(rollout_episode *ep, rlf_turn *turn, const char *text) {
@@ -278,10 +282,11 @@ static rlf_status make_call(rollout_episode *ep, const rlf_tool_call *call, size
     const episode_group *g = ep->group;
     ep->turns = rlf_grow(ep->turns, ep->n_turns, &ep->cap_turns, sizeof *ep->turns);
     rlf_turn *turn = &ep->turns[ep->n_turns++];
-    *turn = (rlf_turn){.turn = ep->turn, .call = (int64_t)index, .tool = rlf_slice_of(call->name), .arguments = rlf_slice_of(call->arguments),
-                       .answer = rlf_slice_of("")};
+    *turn = (rlf_turn){.turn = ep->turn, .call = (int64_t)index, .tool = rlf_slice_of(call->name),
+                       .arguments = rlf_slice_of(call->arguments), .answer = rlf_slice_of("")};
     if ((int64_t)index >= ep->set->options.max_calls) {
-        refuse_call(ep, turn, rlf_arena_printf(&ep->arena, "error: too many calls: at most %lld in one turn", (long long)ep->set->options.max_calls));
+        refuse_call(ep, turn, rlf_arena_printf(&ep->arena, "error: too many calls: at most %lld in one turn",
+                                               (long long)ep->set->options.max_calls));
         return RLF_OK;
     }
     if (call->error) {
@@ -290,8 +295,8 @@ static rlf_status make_call(rollout_episode *ep, const rlf_tool_call *call, size
     }
     turn->status = OUTSTANDING;
     ep->waiting++;
-    rlf_call message = {.uid = g->uid, .sample = ep->sample, .attempt = g->attempt, .turn = ep->turn, .call = (int64_t)index, .tool = turn->tool,
-                        .arguments = turn->arguments};
+    rlf_call message = {.uid = g->uid, .sample = ep->sample, .attempt = g->attempt, .turn = ep->turn, .call = (int64_t)index,
+                        .tool = turn->tool, .arguments = turn->arguments};
     return send(ep, RLF_MSG_CALL, &message);
 }
 
@@ -363,7 +368,8 @@ static rlf_status check_message(const rollout_episodes *set, const rlf_episode *
         return RLF_RAISE(PROTOCOL, "episode %lld: %lld samples from %lld: expected at least 1, at most %d", uid, (long long)m->samples,
                          (long long)m->first_sample, MAX_SAMPLES);
     if (l->turns < 0 || l->turn_tokens < 1 || l->observation_tokens < 1 || l->tokens < 2 || l->tokens > set->options.max_tokens)
-        return RLF_RAISE(PROTOCOL, "episode %lld: limits of %lld tokens (%lld a turn, %lld an observation), %lld tool rounds: expected at most %lld tokens",
+        return RLF_RAISE(PROTOCOL, "episode %lld: limits of %lld tokens (%lld a turn, %lld an observation), %lld tool rounds: "
+                                   "expected at most %lld tokens",
                          uid, (long long)l->tokens, (long long)l->turn_tokens, (long long)l->observation_tokens, (long long)l->turns,
                          (long long)set->options.max_tokens);
     for (int64_t i = 0; i < m->samples; i++)
@@ -440,7 +446,8 @@ out:
 
 static rlf_status check_status(const char *what, int64_t uid, int64_t status) {
     if (status >= 0 && status < RLF_CALL_STATUS_COUNT) return RLF_OK;
-    return RLF_RAISE(PROTOCOL, "%s for episode %lld has status %lld: expected below %d", what, (long long)uid, (long long)status, RLF_CALL_STATUS_COUNT);
+    return RLF_RAISE(PROTOCOL, "%s for episode %lld has status %lld: expected below %d", what, (long long)uid, (long long)status,
+                     RLF_CALL_STATUS_COUNT);
 }
 
 rlf_status rollout_episodes_observe(rollout_episodes *set, const rlf_observation *m) {
@@ -492,8 +499,8 @@ static rlf_status check_deadline(rollout_episode *ep, int64_t now) {
     if (!ep->since_ms && rollout_seq_started(ep->seq)) ep->since_ms = now;
     if (timeout <= 0 || !ep->since_ms) return RLF_OK;
     if (ep->generate_ms + ep->tool_ms + (now - ep->since_ms) <= timeout) return RLF_OK;
-    return finish_infra(ep, rlf_arena_printf(&ep->arena, "episode %lld sample %lld: not done after %lld ms, waiting for %s", (long long)ep->group->uid,
-                                             (long long)ep->sample, (long long)timeout, waited_for(ep)));
+    return finish_infra(ep, rlf_arena_printf(&ep->arena, "episode %lld sample %lld: not done after %lld ms, waiting for %s",
+                                             (long long)ep->group->uid, (long long)ep->sample, (long long)timeout, waited_for(ep)));
 }
 
 rlf_status rollout_episodes_step(rollout_episodes *set) {

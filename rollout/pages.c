@@ -7,7 +7,8 @@
 #include "common/base/mem.h"
 
 void rollout_pages_init(rollout_pages *pages, int n) {
-    *pages = (rollout_pages){.holders = rlf_calloc((size_t)n, sizeof *pages->holders), .free = rlf_calloc((size_t)n, sizeof *pages->free), .n = n};
+    *pages = (rollout_pages){.holders = rlf_calloc((size_t)n, sizeof *pages->holders),
+                             .free = rlf_calloc((size_t)n, sizeof *pages->free), .n = n};
     for (int i = n - 1; i >= 0; i--) pages->free[pages->n_free++] = i; /* the lowest number comes first */
 }
 

@@ -1,7 +1,8 @@
 /* The rollout rank: messages in, engine steps, messages out, until told to stop (rollout.h).
  *
- * While there are rows to run, the inbox is only looked at between steps; with nothing to run the rank sleeps in the transport. Weights arrive
- * between two sets of episodes, never under one: a cache belongs to episodes, so none outlives the weights it was computed with. */
+ * While there are rows to run, the inbox is only looked at between steps; with nothing to run the rank sleeps in the transport.
+ * Weights arrive between two sets of episodes, never under one: a cache belongs to episodes, so none outlives the weights it was
+ * computed with. */
 #include "rollout/rollout.h"
 
 #include <stdio.h>
@@ -84,7 +85,8 @@ static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
     snprintf(text, sizeof text, "%s, %zu episodes, %zu of them waiting for tools", phase_names[doing], rollout_episodes_alive(r->episodes),
              rollout_episodes_waiting(r->episodes));
     for (int i = 0; i < PHASE_COUNT; i++) phases[i] = (rlf_metric){rlf_slice_of(phase_names[i]), r->seconds[i]};
-    rlf_heartbeat message = {.doing = rlf_slice_of(text), .done = rollout_engine_statistics(r->engine)->tokens, .phases = {phases, PHASE_COUNT}};
+    rlf_heartbeat message = {.doing = rlf_slice_of(text), .done = rollout_engine_statistics(r->engine)->tokens,
+                             .phases = {phases, PHASE_COUNT}};
     return rlf_send(r->transport, COORDINATOR, RLF_MSG_HEARTBEAT, &message);
 }
 
@@ -155,7 +157,8 @@ static rlf_status on_control(rollout_rank *r, const rlf_control *m) {
     case RLF_CONTROL_PUBLISH: return receive_weights(r, m->value);
     case RLF_CONTROL_FLUSH: return rollout_episodes_flush(r->episodes);
     case RLF_CONTROL_STOP: r->stop = true; return RLF_OK;
-    default: return RLF_RAISE(PROTOCOL, "control message of kind %lld from rank %d: a rollout rank has no use for it", (long long)m->kind, r->inbox.from);
+    default: return RLF_RAISE(PROTOCOL, "control message of kind %lld from rank %d: a rollout rank has no use for it",
+                              (long long)m->kind, r->inbox.from);
     }
 }
 
@@ -165,7 +168,8 @@ static rlf_status handle(rollout_rank *r) {
     rlf_arena_reset(&r->arena);
     switch (r->inbox.type) {
     case RLF_MSG_EPISODE: case RLF_MSG_OBSERVATION: case RLF_MSG_REWARD: case RLF_MSG_CONTROL: break;
-    default: RLF_FAIL(PROTOCOL, "message %s from rank %d: a rollout rank has no use for it", rlf_message_name(r->inbox.type), r->inbox.from);
+    default: RLF_FAIL(PROTOCOL, "message %s from rank %d: a rollout rank has no use for it", rlf_message_name(r->inbox.type),
+                      r->inbox.from);
     }
     RLF_TRY(rlf_message_decode(r->inbox.type, r->inbox.bytes.ptr, r->inbox.bytes.len, r->inbox.from, &r->arena, &m));
     if (r->inbox.type == RLF_MSG_EPISODE) RLF_TRY(on_episode(r, &m.episode));
@@ -218,9 +222,11 @@ static rlf_status set_up_text(rollout_rank *r) {
     RLF_TRY(rlf_tokenizer_load(&r->tokenizer, c->model.path));
     RLF_TRY(rlf_chat_new(&r->chat, r->tokenizer, c->episode.chat, c->model.path, c->episode.thinking));
     if (rlf_tokenizer_size(r->tokenizer) > shape.vocab)
-        RLF_FAIL(INVALID, "%s: the tokenizer has %d ids, the model's vocabulary %d", c->model.path, rlf_tokenizer_size(r->tokenizer), shape.vocab);
+        RLF_FAIL(INVALID, "%s: the tokenizer has %d ids, the model's vocabulary %d", c->model.path,
+                 rlf_tokenizer_size(r->tokenizer), shape.vocab);
     if (c->episode.max_tokens > shape.max_positions)
-        RLF_FAIL(INVALID, "episode.max_tokens %lld: the model in %s has %d positions", (long long)c->episode.max_tokens, c->model.path, shape.max_positions);
+        RLF_FAIL(INVALID, "episode.max_tokens %lld: the model in %s has %d positions", (long long)c->episode.max_tokens,
+                 c->model.path, shape.max_positions);
 out:
     return status;
 }
@@ -228,8 +234,10 @@ out:
 static rlf_status set_up_engine(rollout_rank *r, int threads) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
-    rollout_engine_options options = {.batch = (int)c->rollout.batch, .prefill_chunk = (int)c->rollout.prefill_chunk, .seats = (int)c->rollout.seats,
-                                      .page_size = (int)c->rollout.page_size, .pages = (int)(c->rollout.cache_tokens / c->rollout.page_size),
+    rollout_engine_options options = {.batch = (int)c->rollout.batch, .prefill_chunk = (int)c->rollout.prefill_chunk,
+                                      .seats = (int)c->rollout.seats,
+                                      .page_size = (int)c->rollout.page_size, .pages =
+                                      (int)(c->rollout.cache_tokens / c->rollout.page_size),
                                       .max_tokens = (int)c->episode.max_tokens};
     kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     kern_device_options device = {.name = "cpu", .threads = threads};

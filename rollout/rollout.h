@@ -1,14 +1,16 @@
 /* The rollout role: generates multi-turn trajectories. One rank runs rollout_run until told to stop.
  *
- * Flow: EPISODE in -> episodes (episode.h) over a continuous-batching engine (engine.h) -> CALL, SCORE out, OBSERVATION, REWARD in -> TRAJECTORY out. */
+ * Flow: EPISODE in -> episodes (episode.h) over a continuous-batching engine (engine.h) -> CALL, SCORE out, OBSERVATION, REWARD
+ * in -> TRAJECTORY out. */
 #ifndef RLF_ROLLOUT_ROLLOUT_H
 #define RLF_ROLLOUT_ROLLOUT_H
 
 #include "common/config/config.h"
 #include "common/msg/transport.h"
 
-/* Serves as rollout rank until CONTROL STOP (returns RLF_OK) or an error (returned; the caller reports it). Weights arrive by CONTROL PUBLISH from the
- * first learner as raw float32 (bulk), in mode eval they are read from config->model.path. `threads`: CPU threads of this rank.
+/* Serves as rollout rank until CONTROL STOP (returns RLF_OK) or an error (returned; the caller reports it). Weights arrive by
+ * CONTROL PUBLISH from the first learner as raw float32 (bulk), in mode eval they are read from config->model.path. `threads`:
+ * CPU threads of this rank.
  * Ranks: 0 coordinator; 1..ranks.tool tool service; then ranks.rollout rollout ranks; then learners. */
 rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, int threads) RLF_MUST_USE;
 

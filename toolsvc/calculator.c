@@ -1,4 +1,5 @@
-/* Recursive descent over the grammar in calculator.h. The first error wins: it sets `failed`, which every loop looks at, and later ones are ignored. */
+/* Recursive descent over the grammar in calculator.h. The first error wins: it sets `failed`, which every loop looks at, and
+ * later ones are ignored. */
 #include "toolsvc/calculator.h"
 
 #include <ctype.h>
@@ -102,7 +103,8 @@ static const struct function {
     const char *name;
     int min, max; /* arguments */
     double (*call)(parser *p, const double *x, int n);
-} functions[] = {{"sqrt", 1, 1, call_sqrt},   {"abs", 1, 1, call_abs},     {"min", 1, MAX_ARGUMENTS, call_min}, {"max", 1, MAX_ARGUMENTS, call_max},
+} functions[] = {{"sqrt", 1, 1, call_sqrt},   {"abs", 1, 1, call_abs},     {"min", 1, MAX_ARGUMENTS, call_min},
+                 {"max", 1, MAX_ARGUMENTS, call_max},
                  {"round", 1, 2, call_round}, {"floor", 1, 1, call_floor}, {"ceil", 1, 1, call_ceil}};
 
 static bool names(const char *name, const char *text, size_t n) { return strlen(name) == n && strncasecmp(name, text, n) == 0; }

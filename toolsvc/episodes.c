@@ -14,7 +14,8 @@ static bool same(toolsvc_episode_key a, toolsvc_episode_key b) { return a.uid ==
 
 /* The finaliser of splitmix64 over the mixed key. */
 static size_t hash(toolsvc_episode_key key) {
-    uint64_t h = (uint64_t)key.uid * 0x9E3779B97F4A7C15ull + (uint64_t)key.sample * 0xC2B2AE3D27D4EB4Full + (uint64_t)key.attempt * 0x165667B19E3779F9ull;
+    uint64_t h = (uint64_t)key.uid * 0x9E3779B97F4A7C15ull + (uint64_t)key.sample * 0xC2B2AE3D27D4EB4Full +
+        (uint64_t)key.attempt * 0x165667B19E3779F9ull;
     h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9ull;
     h = (h ^ (h >> 27)) * 0x94D049BB133111EBull;
     return (size_t)(h ^ (h >> 31));

@@ -3,8 +3,9 @@
  * Tables:  passage(rowid, id, title, quoted, text); passage_fts, an FTS5 table over title and text whose content is `passage`;
  *          common_term(term, passages): every stem found in at least COMMON_MIN passages; meta(key, value).
  *
- * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as dear as its most
- * common words, which tell least. common_term says how long those lists are; words are taken from the rarest up until a budget of postings is used up. */
+ * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as
+ * dear as its most common words, which tell least. common_term says how long those lists are; words are taken from the rarest up
+ * until a budget of postings is used up. */
 #include "toolsvc/index.h"
 
 #include <errno.h>
@@ -77,14 +78,16 @@ static bool take_id(const json_t *value, passage *p) {
 static rlf_status read_passage(const json_t *row, const char *file, size_t line, passage *p) {
     memset(p, 0, sizeof *p);
     if (!json_is_object(row)) return RLF_RAISE(INVALID, "%s:%zu: expected a JSON object", file, line);
-    if (!take_id(json_object_get(row, "id"), p)) return RLF_RAISE(INVALID, "%s:%zu: key \"id\": expected a string or an integer", file, line);
+    if (!take_id(json_object_get(row, "id"), p))
+        return RLF_RAISE(INVALID, "%s:%zu: key \"id\": expected a string or an integer", file, line);
     const json_t *contents = json_object_get(row, "contents"), *title = json_object_get(row, "title"), *text = json_object_get(row, "text");
     if (json_is_string(contents)) {
         split_contents(json_string_value(contents), json_string_length(contents), p);
         return RLF_OK;
     }
     if (contents) return RLF_RAISE(INVALID, "%s:%zu: key \"contents\": expected a string", file, line);
-    if (!json_is_string(text)) return RLF_RAISE(INVALID, "%s:%zu: expected a string under \"contents\", or under \"title\" and \"text\"", file, line);
+    if (!json_is_string(text))
+        return RLF_RAISE(INVALID, "%s:%zu: expected a string under \"contents\", or under \"title\" and \"text\"", file, line);
     if (title && !json_is_string(title)) return RLF_RAISE(INVALID, "%s:%zu: key \"title\": expected a string", file, line);
     p->title = title ? (rlf_slice){json_string_value(title), json_string_length(title)} : (rlf_slice){"", 0};
     p->text = (rlf_slice){json_string_value(text), json_string_length(text)};
@@ -141,16 +144,19 @@ static rlf_status fill(sqlite3 *db, const char *path, const char *corpus, size_t
     RLF_TRY(run_sql(db, path,
                     "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN;"
                     "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;"
-                    "CREATE TABLE passage(rowid INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, quoted INTEGER NOT NULL, text TEXT NOT NULL);"
-                    "CREATE VIRTUAL TABLE passage_fts USING fts5(title, text, content='passage', content_rowid='rowid', tokenize='porter unicode61');"
+                    "CREATE TABLE passage(rowid INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, quoted INTEGER NOT "
+                    "NULL, text TEXT NOT NULL);"
+                    "CREATE VIRTUAL TABLE passage_fts USING fts5(title, text, content='passage', content_rowid='rowid', "
+                    "tokenize='porter unicode61');"
                     "CREATE TABLE common_term(term TEXT PRIMARY KEY, passages INTEGER) WITHOUT ROWID;"));
     if (sqlite3_prepare_v2(db, "INSERT INTO passage(id, title, quoted, text) VALUES(?, ?, ?, ?)", -1, &insert, NULL) != SQLITE_OK)
         RLF_TRY(sql_error(db, path, "cannot prepare"));
     RLF_TRY(add_corpus(insert, corpus, passages));
-    snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d; INSERT INTO meta VALUES('passages', %zu);", (int)APPLICATION_ID,
-             (int)FORMAT_VERSION, *passages);
+    snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d; INSERT INTO meta VALUES('passages', %zu);",
+             (int)APPLICATION_ID, (int)FORMAT_VERSION, *passages);
     RLF_TRY(run_sql(db, path, sql));
-    RLF_TRY(run_sql(db, path, "INSERT INTO passage_fts(passage_fts) VALUES('rebuild'); INSERT INTO passage_fts(passage_fts) VALUES('optimize');"
+    RLF_TRY(run_sql(db, path, "INSERT INTO passage_fts(passage_fts) VALUES('rebuild'); INSERT INTO passage_fts(passage_fts) "
+                              "VALUES('optimize');"
                               "CREATE VIRTUAL TABLE temp.stems USING fts5vocab('main', 'passage_fts', 'row');"));
     snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %d;", (int)COMMON_MIN);
     RLF_TRY(run_sql(db, path, sql));
@@ -223,7 +229,8 @@ static rlf_status find_tokenizer(connection *c, const char *path) {
     fts5_api *api = NULL;
     void *user = NULL;
     const char *arguments[] = {"unicode61"};
-    if (sqlite3_prepare_v2(c->db, "SELECT fts5(?1)", -1, &stmt, NULL) != SQLITE_OK) RLF_TRY(sql_error(c->db, path, "this SQLite has no FTS5"));
+    if (sqlite3_prepare_v2(c->db, "SELECT fts5(?1)", -1, &stmt, NULL) != SQLITE_OK)
+        RLF_TRY(sql_error(c->db, path, "this SQLite has no FTS5"));
     sqlite3_bind_pointer(stmt, 1, &api, "fts5_api_ptr", NULL);
     sqlite3_step(stmt);
     if (!api || api->xFindTokenizer(api, "porter", &user, &c->tokenizer) != SQLITE_OK ||
@@ -237,7 +244,8 @@ out:
 static int64_t read_number(sqlite3 *db, const char *sql) {
     sqlite3_stmt *stmt = NULL;
     int64_t value = -1;
-    if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW) value = sqlite3_column_int64(stmt, 0);
+    if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW)
+        value = sqlite3_column_int64(stmt, 0);
     sqlite3_finalize(stmt);
     return value;
 }
@@ -245,19 +253,23 @@ static int64_t read_number(sqlite3 *db, const char *sql) {
 static rlf_status connection_new(connection **out, const char *path) {
     rlf_status status = RLF_OK;
     connection *c = rlf_calloc(1, sizeof *c);
-    if (sqlite3_open_v2(path, &c->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) RLF_TRY(sql_error(c->db, path, "cannot open the index"));
+    if (sqlite3_open_v2(path, &c->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+        RLF_TRY(sql_error(c->db, path, "cannot open the index"));
     sqlite3_busy_timeout(c->db, BUSY_MS);
     if (read_number(c->db, "PRAGMA application_id") != APPLICATION_ID) RLF_FAIL(INVALID, "%s: not an index made by rlf index", path);
     int64_t version = read_number(c->db, "PRAGMA user_version");
-    if (version != FORMAT_VERSION) RLF_FAIL(UNSUPPORTED, "%s: index format %lld; this program reads %d", path, (long long)version, (int)FORMAT_VERSION);
+    if (version != FORMAT_VERSION)
+        RLF_FAIL(UNSUPPORTED, "%s: index format %lld; this program reads %d", path, (long long)version, (int)FORMAT_VERSION);
     if (sqlite3_exec(c->db, "PRAGMA query_only=1; PRAGMA mmap_size=1099511627776", NULL, NULL, NULL) != SQLITE_OK)
         RLF_TRY(sql_error(c->db, path, "cannot set up"));
     static const char search[] =
         "SELECT p.id, p.title, p.quoted, p.text, hit.score FROM "
-        "(SELECT rowid AS at, bm25(passage_fts, " TITLE_WEIGHT ", 1.0) AS score FROM passage_fts WHERE passage_fts MATCH ?1 ORDER BY score, at LIMIT ?2) AS hit "
+        "(SELECT rowid AS at, bm25(passage_fts, " TITLE_WEIGHT ", 1.0) AS score FROM passage_fts WHERE passage_fts MATCH ?1 "
+                                                               "ORDER BY score, at LIMIT ?2) AS hit "
         "JOIN passage AS p ON p.rowid = hit.at ORDER BY hit.score, hit.at";
     if (sqlite3_prepare_v3(c->db, search, -1, SQLITE_PREPARE_PERSISTENT, &c->search, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v3(c->db, "SELECT passages FROM common_term WHERE term = ?1", -1, SQLITE_PREPARE_PERSISTENT, &c->common, NULL) != SQLITE_OK)
+        sqlite3_prepare_v3(c->db, "SELECT passages FROM common_term WHERE term = ?1", -1, SQLITE_PREPARE_PERSISTENT, &c->common,
+                           NULL) != SQLITE_OK)
         RLF_TRY(sql_error(c->db, path, "damaged index"));
     RLF_TRY(find_tokenizer(c, path));
     *out = c;
@@ -317,10 +329,14 @@ static void give_back(toolsvc_index *index, connection *c) {
 
 /* Stems (as Porter leaves them) that say nothing about what is looked for. */
 static const char *const stop_stems[] = {
-    "a", "about", "after", "all", "also", "am", "an", "and", "ani", "ar", "as", "at", "be", "becaus", "been", "befor", "by", "can", "could", "did", "do", "doe",
-    "for", "from", "had", "ha", "have", "he", "her", "hi", "how", "i", "if", "in", "into", "is", "it", "me", "mani", "mai", "more", "most", "much", "my", "no",
-    "not", "of", "on", "or", "our", "she", "should", "so", "some", "than", "that", "the", "their", "them", "then", "there", "these", "thei", "thi",
-    "those", "to", "wa", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your"};
+    "a", "about", "after", "all", "also", "am", "an", "and", "ani", "ar", "as", "at", "be", "becaus", "been", "befor", "by",
+    "can", "could", "did", "do", "doe",
+    "for", "from", "had", "ha", "have", "he", "her", "hi", "how", "i", "if", "in", "into", "is", "it", "me", "mani", "mai",
+    "more", "most", "much", "my", "no",
+    "not", "of", "on", "or", "our", "she", "should", "so", "some", "than", "that", "the", "their", "them", "then", "there",
+    "these", "thei", "thi",
+    "those", "to", "wa", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would",
+    "you", "your"};
 
 typedef struct word {
     rlf_slice text; /* as written in the query */
@@ -351,7 +367,8 @@ static int take_word(void *context, int flags, const char *stem, int n, int begi
         if (list->v[i].stem_len == (size_t)n && memcmp(list->v[i].stem, stem, (size_t)n) == 0) return SQLITE_OK;
     if (list->n == MAX_WORDS) return SQLITE_DONE;
     word *w = &list->v[list->n];
-    *w = (word){.text = {list->query + begin, (size_t)(end - begin)}, .stem = rlf_arena_dup(list->arena, stem, (size_t)n), .stem_len = (size_t)n};
+    *w = (word){.text = {list->query + begin, (size_t)(end - begin)}, .stem = rlf_arena_dup(list->arena, stem, (size_t)n),
+                .stem_len = (size_t)n};
     w->stop = is_stop_stem(stem, (size_t)n);
     w->position = list->n++;
     return SQLITE_OK;
@@ -416,15 +433,16 @@ static const char *column(sqlite3_stmt *stmt, int i, rlf_arena *arena) {
 static rlf_status read_hits(connection *c, const char *path, size_t k, rlf_arena *arena, toolsvc_hit *hits, size_t *count) {
     int rc;
     while ((rc = sqlite3_step(c->search)) == SQLITE_ROW && *count < k) {
-        hits[(*count)++] = (toolsvc_hit){.id = column(c->search, 0, arena), .title = column(c->search, 1, arena), .title_quoted = sqlite3_column_int(c->search, 2),
+        hits[(*count)++] = (toolsvc_hit){.id = column(c->search, 0, arena), .title = column(c->search, 1, arena),
+                                         .title_quoted = sqlite3_column_int(c->search, 2),
                                          .text = column(c->search, 3, arena), .score = -sqlite3_column_double(c->search, 4)};
     }
     if (rc == SQLITE_INTERRUPT) return RLF_RAISE(STOPPED, "%s: the search was cancelled", path);
     return rc == SQLITE_DONE || rc == SQLITE_ROW ? RLF_OK : sql_error(c->db, path, "cannot search");
 }
 
-rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t n, size_t k, const atomic_bool *cancel, rlf_arena *arena, toolsvc_hit **hits,
-                                size_t *count) {
+rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t n, size_t k, const atomic_bool *cancel,
+                                rlf_arena *arena, toolsvc_hit **hits, size_t *count) {
     rlf_status status = RLF_OK;
     connection *c = NULL;
     rlf_str expression = {0};

@@ -5,9 +5,9 @@
  *     {"id": "7", "title": "Title", "text": "text"}
  * and renames the finished file into place, so that a reader sees a whole index or none.
  *
- * Searching takes any text: its words (as the index's own tokenizer sees them) are quoted and joined by OR, so no FTS5 syntax gets through. Stop words and
- * words too common to matter are left out if others remain, which bounds the work of one query on a large corpus. Equal scores are ordered
- * by position in the corpus: the same index and query always give the same answer.
+ * Searching takes any text: its words (as the index's own tokenizer sees them) are quoted and joined by OR, so no FTS5 syntax
+ * gets through. Stop words and words too common to matter are left out if others remain, which bounds the work of one query on a
+ * large corpus. Equal scores are ordered by position in the corpus: the same index and query always give the same answer.
  *
  * Threads: an open index may be searched from any number of threads at once; each search borrows one of its connections. */
 #ifndef RLF_TOOLSVC_INDEX_H
@@ -26,7 +26,8 @@ typedef struct toolsvc_hit {
     double score;                  /* BM25, higher is better */
 } toolsvc_hit;
 
-/* Writes the index of `corpus` to `path`, replacing what was there; *passages counts them. Errors name file and line, and leave `path` untouched. */
+/* Writes the index of `corpus` to `path`, replacing what was there; *passages counts them. Errors name file and line, and leave
+ * `path` untouched. */
 rlf_status toolsvc_index_build(const char *corpus, const char *path, size_t *passages) RLF_MUST_USE;
 
 /* Opens for reading; refuses a file that toolsvc_index_build did not make. */
@@ -35,7 +36,8 @@ rlf_status toolsvc_index_open(toolsvc_index **out, const char *path) RLF_MUST_US
 void toolsvc_index_destroy(toolsvc_index *index);
 size_t toolsvc_index_passages(const toolsvc_index *index);
 
-/* The best k passages for a query of n bytes, best first; *count <= k, 0 if no word of the query occurs. hits and their strings go to the arena.
+/* The best k passages for a query of n bytes, best first; *count <= k, 0 if no word of the query occurs. hits and their strings
+ * go to the arena.
  * `cancel` may be NULL; once it is true the search gives up with RLF_STOPPED. */
 rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t n, size_t k, const atomic_bool *cancel, rlf_arena *arena,
                                 toolsvc_hit **hits, size_t *count) RLF_MUST_USE;

@@ -2,7 +2,8 @@
 #include "toolsvc/calculator.h"
 #include "toolsvc/tools.h"
 
-static rlf_call_status run_calculator(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+static rlf_call_status run_calculator(const rlf_tool_config *config, void *state, const char *argument, size_t n,
+                                      const atomic_bool *cancel, rlf_str *out) {
     (void)config, (void)state, (void)cancel;
     char text[TOOLSVC_CALCULATOR_ERROR];
     double value;

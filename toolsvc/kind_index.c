@@ -1,4 +1,5 @@
-/* The tool kind "index": full-text search in a file made by `rlf index`. The answer is rendered as Search-R1 does: one paragraph per passage,
+/* The tool kind "index": full-text search in a file made by `rlf index`. The answer is rendered as Search-R1 does: one paragraph
+ * per passage,
  *     Doc 1(Title: "Lima") Lima is the capital of Peru.
  * the title in quotes if the corpus had it so. */
 #include "common/base/log.h"
@@ -25,7 +26,8 @@ static void render(const toolsvc_hit *hits, size_t n, rlf_str *out) {
     }
 }
 
-static rlf_call_status run_index(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+static rlf_call_status run_index(const rlf_tool_config *config, void *state, const char *argument, size_t n,
+                                 const atomic_bool *cancel, rlf_str *out) {
     rlf_arena arena = {0};
     toolsvc_hit *hits;
     size_t count;

@@ -11,14 +11,16 @@
 /* ---- normalisation ----------------------------------------------------------------------------------------------------------------- */
 
 static bool is_space(utf8proc_int32_t c) {
-    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+        (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 /* \w of a Python str pattern, less the underscore, which is deleted before. */
 static bool is_word(utf8proc_int32_t c) {
     utf8proc_category_t category = utf8proc_category(c);
-    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) || (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO);
+    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) ||
+        (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO);
 }
 
 static bool is_punctuation(utf8proc_int32_t c) {
@@ -144,7 +146,8 @@ static void without_thinking(rlf_slice text, rlf_str *out) {
     static const char open[] = "<think>", shut[] = "</think>";
     const char *at = text.ptr, *end = text.ptr + text.len;
     while (at < end) {
-        const char *begin = memmem(at, (size_t)(end - at), open, sizeof open - 1), *close = memmem(at, (size_t)(end - at), shut, sizeof shut - 1);
+        const char *begin = memmem(at, (size_t)(end - at), open, sizeof open - 1),
+            *close = memmem(at, (size_t)(end - at), shut, sizeof shut - 1);
         if (close && (!begin || close < begin)) {
             rlf_str_reset(out);
             at = close + sizeof shut - 1;

@@ -1,8 +1,9 @@
 /* The event loop of a tool rank: the transport and libuv, turn by turn in one thread.
  *
- * MPI has no descriptor to wait for, so the loop looks at it between waits: 20 us after something happened, doubling to 4 ms. The waits are on libuv's own
- * descriptor and end when a timer is due, so neither a worker that finishes nor a deadline is late; what may wait is a new message to an idle rank. Each turn
- * costs about 20 us on a busy machine: at 4 ms an idle rank takes half a percent of a core. */
+ * MPI has no descriptor to wait for, so the loop looks at it between waits: 20 us after something happened, doubling to 4 ms.
+ * The waits are on libuv's own descriptor and end when a timer is due, so neither a worker that finishes nor a deadline is late;
+ * what may wait is a new message to an idle rank. Each turn costs about 20 us on a busy machine: at 4 ms an idle rank takes half
+ * a percent of a core. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ enum { SHORTEST_WAIT_US = 20, LONGEST_WAIT_US = 4000, MESSAGES_PER_TURN = 64, ST
 
 static rlf_status send_message(void *user, int to, rlf_message_type type, const void *record) { return rlf_send(user, to, type, record); }
 
-/* libuv starts its worker threads at first use, as many as this variable says (4 by default): as many as there are cores, but not more than calls may run. */
+/* libuv starts its worker threads at first use, as many as this variable says (4 by default): as many as there are cores, but
+ * not more than calls may run. */
 static void choose_workers(const rlf_config *config) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN), wanted = 0;
     char text[32];
@@ -72,7 +74,8 @@ out:
 }
 
 static void report(const toolsvc_counts *n) {
-    RLF_INFO("tool service stops: %zu calls (%zu bad, %zu timeouts, %zu infrastructure errors, %zu dropped), %zu scores, %zu of %zu messages malformed", n->calls,
+    RLF_INFO("tool service stops: %zu calls (%zu bad, %zu timeouts, %zu infrastructure errors, %zu dropped), %zu scores, %zu of "
+             "%zu messages malformed", n->calls,
              n->bad_calls, n->timeouts, n->infra, n->dropped, n->scores, n->malformed, n->messages);
 }
 

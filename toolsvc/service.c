@@ -1,8 +1,9 @@
 /* The state machine of a tool rank, see service.h.
  *
- * Lifetime of a call: it is on the service's list until it is answered or dropped; its memory goes when both its timer is closed (libuv closes
- * asynchronously) and its worker is back. One timer serves both the deadline and, once the result is there, the end of the injected delay, which
- * always comes before the deadline: a latency beyond the deadline is known at arrival, and such a call never runs. */
+ * Lifetime of a call: it is on the service's list until it is answered or dropped; its memory goes when both its timer is closed
+ * (libuv closes asynchronously) and its worker is back. One timer serves both the deadline and, once the result is there, the
+ * end of the injected delay, which always comes before the deadline: a latency beyond the deadline is known at arrival, and such
+ * a call never runs. */
 #include "toolsvc/service.h"
 
 #include <math.h>
@@ -72,13 +73,13 @@ static void send_record(toolsvc_service *s, int to, rlf_message_type type, const
 
 static rlf_slice slice_of(const rlf_str *text) { return (rlf_slice){text->ptr ? text->ptr : "", text->len}; }
 
-static void send_observation(toolsvc_service *s, int to, toolsvc_episode_key key, int64_t turn, int64_t index, const rlf_str *text, rlf_call_status status,
-                             double latency_ms) {
+static void send_observation(toolsvc_service *s, int to, toolsvc_episode_key key, int64_t turn, int64_t index,
+                             const rlf_str *text, rlf_call_status status, double latency_ms) {
     s->counts.bad_calls += status == RLF_CALL_BAD_CALL;
     s->counts.timeouts += status == RLF_CALL_TIMEOUT;
     s->counts.infra += status == RLF_CALL_INFRA;
-    rlf_observation o = {.uid = key.uid, .sample = key.sample, .attempt = key.attempt, .turn = turn, .call = index, .text = slice_of(text), .status = status,
-                         .latency_ms = latency_ms};
+    rlf_observation o = {.uid = key.uid, .sample = key.sample, .attempt = key.attempt, .turn = turn, .call = index,
+                         .text = slice_of(text), .status = status, .latency_ms = latency_ms};
     send_record(s, to, RLF_MSG_OBSERVATION, &o);
 }
 
@@ -155,7 +156,7 @@ static void on_timer(uv_timer_t *timer) {
         answer_timeout(c);
 }
 
-/* ---- running --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------------------- */
 
 static void start_next(toolsvc_service *s, size_t tool);
 
@@ -217,7 +218,7 @@ static void enqueue(call *c) {
     q->last = c;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------------------- */
 
 double toolsvc_latency_ms(const rlf_tool_config *tool, int64_t seed, int64_t uid, int64_t sample, int64_t turn, int64_t index) {
     static const double normal_p99 = 2.3263478740408408;
@@ -238,8 +239,8 @@ static void refuse(toolsvc_service *s, int from, const rlf_call *m, rlf_call_sta
 
 static void refuse_protocol(toolsvc_service *s, int from, const rlf_call *m) {
     char text[160];
-    int n = snprintf(text, sizeof text, "error: protocol: CALL of episode %lld sample %lld attempt %lld, which is not open", (long long)m->uid,
-                     (long long)m->sample, (long long)m->attempt);
+    int n = snprintf(text, sizeof text, "error: protocol: CALL of episode %lld sample %lld attempt %lld, which is not open",
+                     (long long)m->uid, (long long)m->sample, (long long)m->attempt);
     RLF_WARN("rank %d: %s", from, text + 7);
     refuse(s, from, m, RLF_CALL_INFRA, text, (size_t)n);
 }
@@ -247,8 +248,8 @@ static void refuse_protocol(toolsvc_service *s, int from, const rlf_call *m) {
 /* A call under way; argument moves into it. */
 static call *new_call(toolsvc_service *s, int from, const rlf_call *m, size_t tool, rlf_str *argument, double latency_ms) {
     call *c = rlf_calloc(1, sizeof *c);
-    *c = (call){.service = s, .next = s->calls, .episode = {m->uid, m->sample, m->attempt}, .turn = m->turn, .index = m->call, .from = from, .tool = tool,
-                .arrival_ns = rlf_now_ns(), .latency_ms = latency_ms, .argument = *argument};
+    *c = (call){.service = s, .next = s->calls, .episode = {m->uid, m->sample, m->attempt}, .turn = m->turn, .index = m->call,
+                .from = from, .tool = tool, .arrival_ns = rlf_now_ns(), .latency_ms = latency_ms, .argument = *argument};
     if (s->calls) s->calls->prev = c;
     s->calls = c;
     s->outstanding++;
@@ -330,8 +331,8 @@ static void handle_score(toolsvc_service *s, int from, const rlf_score *m) {
     toolsvc_episode_key key = {m->uid, m->sample, m->attempt};
     s->counts.scores++;
     if (!toolsvc_episodes_find(&s->episodes, key)) {
-        RLF_WARN("rank %d: protocol: SCORE of episode %lld sample %lld attempt %lld, which is not open", from, (long long)m->uid, (long long)m->sample,
-                 (long long)m->attempt);
+        RLF_WARN("rank %d: protocol: SCORE of episode %lld sample %lld attempt %lld, which is not open", from, (long long)m->uid,
+                 (long long)m->sample, (long long)m->attempt);
         refuse_score(s, from, key);
         return;
     }
@@ -348,7 +349,8 @@ static void handle_control(toolsvc_service *s, int from, const rlf_control *m) {
     if (m->kind == RLF_CONTROL_STOP) s->stopped = true;
 }
 
-/* Logs and counts what can't be read. A SCORE that at least names its episode (it then reads as a CLOSE) is answered; a CALL needs more than that. */
+/* Logs and counts what can't be read. A SCORE that at least names its episode (it then reads as a CLOSE) is answered; a CALL
+ * needs more than that. */
 static void handle_malformed(toolsvc_service *s, rlf_message_type type, int from, const void *bytes, size_t n) {
     rlf_close key;
     s->counts.malformed++;
@@ -371,7 +373,8 @@ void toolsvc_service_handle(toolsvc_service *s, rlf_message_type type, int from,
     } m;
     s->counts.messages++;
     rlf_arena_reset(&s->arena);
-    rlf_status status = is_ours(type) ? RLF_OK : RLF_RAISE(PROTOCOL, "%s from rank %d is not for the tool service", rlf_message_name(type), from);
+    rlf_status status = is_ours(type) ? RLF_OK : RLF_RAISE(PROTOCOL, "%s from rank %d is not for the tool "
+                                                                     "service", rlf_message_name(type), from);
     if (status == RLF_OK) status = rlf_message_decode(type, bytes, n, from, &s->arena, &m);
     if (status != RLF_OK) {
         handle_malformed(s, type, from, bytes, n);
@@ -385,9 +388,10 @@ void toolsvc_service_handle(toolsvc_service *s, rlf_message_type type, int from,
     if (type == RLF_MSG_CONTROL) handle_control(s, from, &m.control);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------------------- */
 
-void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_config *config, const toolsvc_tools *tools, toolsvc_send_fn *send, void *user) {
+void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_config *config, const toolsvc_tools *tools,
+                         toolsvc_send_fn *send, void *user) {
     toolsvc_service *s = rlf_calloc(1, sizeof *s);
     *s = (toolsvc_service){.loop = loop, .config = config, .tools = tools, .send = send, .user = user};
     s->queues = rlf_calloc(tools->n + 1, sizeof *s->queues);

@@ -1,12 +1,15 @@
-/* The logic of a tool rank, on one libuv loop, apart from the transport: messages go in through toolsvc_service_handle, answers leave through a callback.
+/* The logic of a tool rank, on one libuv loop, apart from the transport: messages go in through toolsvc_service_handle, answers
+ * leave through a callback.
  *
- * A call:  checked -> queued (its tool's concurrency is used up) -> running (a libuv worker thread) -> delayed (injected latency) -> answered.
- * Every call is answered exactly once, unless its episode is closed or the service stops first. When its deadline passes, counted from its arrival, it is
- * answered with status timeout wherever it is, and what the worker still brings is dropped. A running call holds one of its tool's
- * `concurrency` places until its worker is back, even if nobody waits for it any more; a delayed one holds none.
+ * A call:  checked -> queued (its tool's concurrency is used up) -> running (a libuv worker thread) -> delayed (injected
+ * latency) -> answered.
+ * Every call is answered exactly once, unless its episode is closed or the service stops first. When its deadline passes,
+ * counted from its arrival, it is answered with status timeout wherever it is, and what the worker still brings is dropped. A
+ * running call holds one of its tool's `concurrency` places until its worker is back, even if nobody waits for it any more; a
+ * delayed one holds none.
  *
- * No content of a message ends the service: what can't be decoded is logged and counted; a CALL or SCORE for an episode that is not open is answered
- * with status infra_error.
+ * No content of a message ends the service: what can't be decoded is logged and counted; a CALL or SCORE for an episode that is
+ * not open is answered with status infra_error.
  *
  * Threads: all functions on the loop's thread. */
 #ifndef RLF_TOOLSVC_SERVICE_H
@@ -31,7 +34,8 @@ typedef struct toolsvc_counts {
 } toolsvc_counts;
 
 /* config and tools are borrowed and must outlive the service. */
-void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_config *config, const toolsvc_tools *tools, toolsvc_send_fn *send, void *user);
+void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_config *config, const toolsvc_tools *tools,
+                         toolsvc_send_fn *send, void *user);
 /* Drops outstanding calls, waits up to timeout_ms for workers, closes the service's handles and frees it. False: a worker did not come back
  * in time; its memory is left to it, and neither the loop nor the tools may be freed. */
 bool toolsvc_service_destroy(toolsvc_service *service, int timeout_ms);
@@ -47,7 +51,8 @@ bool toolsvc_service_stopped(const toolsvc_service *service);
 rlf_status toolsvc_service_status(const toolsvc_service *service);
 const toolsvc_counts *toolsvc_service_counts(const toolsvc_service *service);
 
-/* The injected latency of a call, ms: log-normal with the tool's median and 99th percentile, a function of the arguments alone; 0 without median. */
+/* The injected latency of a call, ms: log-normal with the tool's median and 99th percentile, a function of the arguments alone;
+ * 0 without median. */
 double toolsvc_latency_ms(const rlf_tool_config *tool, int64_t seed, int64_t uid, int64_t sample, int64_t turn, int64_t call);
 
 #endif

@@ -24,9 +24,11 @@ static rlf_status check_config(const rlf_config *config, size_t i) {
     for (size_t k = 0; k < i; k++)
         if (strcmp(config->tools[k].name, tool->name) == 0) return RLF_RAISE(INVALID, "key \"name\": tools[%zu] has the same name", k);
     if (tool->timeout_ms < 1) return RLF_RAISE(INVALID, "key \"timeout_ms\": %lld; at least 1 was expected", (long long)tool->timeout_ms);
-    if (tool->concurrency < 1) return RLF_RAISE(INVALID, "key \"concurrency\": %lld; at least 1 was expected", (long long)tool->concurrency);
+    if (tool->concurrency < 1)
+        return RLF_RAISE(INVALID, "key \"concurrency\": %lld; at least 1 was expected", (long long)tool->concurrency);
     if (tool->latency_p99_ms > 0 && tool->latency_p99_ms < tool->latency_median_ms)
-        return RLF_RAISE(INVALID, "key \"latency.p99_ms\": %g is below latency.median_ms, %g", tool->latency_p99_ms, tool->latency_median_ms);
+        return RLF_RAISE(INVALID, "key \"latency.p99_ms\": %g is below latency.median_ms, %g", tool->latency_p99_ms,
+                         tool->latency_median_ms);
     return RLF_OK;
 }
 
@@ -133,7 +135,8 @@ static rlf_call_status take_argument(const toolsvc_tool *tool, const json_t *arg
     return RLF_CALL_OK;
 }
 
-rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, rlf_slice name, rlf_slice arguments, size_t *tool, rlf_str *argument, rlf_str *error) {
+rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, rlf_slice name, rlf_slice arguments, size_t *tool,
+                                    rlf_str *argument, rlf_str *error) {
     if (!find_tool(tools, name, tool)) {
         enum { SHOWN = 64 };
         rlf_str_puts(error, "error: there is no tool \"");
@@ -169,8 +172,10 @@ rlf_call_status toolsvc_tool_run(const toolsvc_tool *tool, const rlf_str *argume
 static json_t *schema_of(const rlf_tool_config *config, const toolsvc_kind *kind) {
     const char *description = config->description && config->description[0] ? config->description : kind->description;
     const toolsvc_parameter *p = &kind->parameter;
-    return json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:{s:{s:s, s:s}}, s:[s]}}}", "type", "function", "function", "name", config->name, "description", description,
-                     "parameters", "type", "object", "properties", p->name, "type", "string", "description", p->description, "required", p->name);
+    return json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:{s:{s:s, s:s}}, s:[s]}}}", "type", "function", "function", "name",
+                     config->name, "description", description,
+                     "parameters", "type", "object", "properties", p->name, "type", "string", "description", p->description,
+                     "required", p->name);
 }
 
 void toolsvc_schemas(const rlf_config *config, rlf_str *out) {

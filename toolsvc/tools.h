@@ -1,7 +1,9 @@
 /* Tools: what the model may call on this rank. A tool is a configured instance of a kind; a kind is a table of functions.
  *
- * A call goes through two steps: toolsvc_tool_check, on the event loop, tells a call that makes no sense (it never runs) from one that does;
- * toolsvc_tool_run, on a worker thread, answers it. Both write the text that the model reads: always valid UTF-8, "error: …" if it went wrong. */
+ * A call goes through two steps: toolsvc_tool_check, on the event loop, tells a call that makes no sense (it never runs) from
+ * one that does;
+ * toolsvc_tool_run, on a worker thread, answers it. Both write the text that the model reads: always valid UTF-8, "error: …" if
+ * it went wrong. */
 #ifndef RLF_TOOLSVC_TOOLS_H
 #define RLF_TOOLSVC_TOOLS_H
 
@@ -25,7 +27,8 @@ typedef struct toolsvc_kind {
     void (*close)(void *state);
     /* Appends the answer, or the reason why there is none without "error: ". argument: n bytes of valid UTF-8, NUL terminated.
      * `cancel` turns true when nobody waits any longer: give up soon. */
-    rlf_call_status (*run)(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out);
+    rlf_call_status (*run)(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel,
+                           rlf_str *out);
 } toolsvc_kind;
 
 extern const toolsvc_kind toolsvc_kind_index;      /* kind_index.c */
@@ -42,12 +45,14 @@ typedef struct toolsvc_tools {
     size_t n;
 } toolsvc_tools;
 
-/* Opens every tool of the config, which must outlive *tools. kinds: the kinds known, NULL-terminated; NULL: the built-in ones. Errors name the tool. */
+/* Opens every tool of the config, which must outlive *tools. kinds: the kinds known, NULL-terminated; NULL: the built-in ones.
+ * Errors name the tool. */
 rlf_status toolsvc_tools_init(toolsvc_tools *tools, const rlf_config *config, const toolsvc_kind *const *kinds) RLF_MUST_USE;
 void toolsvc_tools_clean_up(toolsvc_tools *tools);
 
 /* OK: *tool (an index into tools->v) and its argument, appended to `argument`. BAD_CALL: `error` holds the text for the model. */
-rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, rlf_slice name, rlf_slice arguments, size_t *tool, rlf_str *argument, rlf_str *error);
+rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, rlf_slice name, rlf_slice arguments, size_t *tool,
+                                    rlf_str *argument, rlf_str *error);
 /* Runs one call in the calling thread. */
 rlf_call_status toolsvc_tool_run(const toolsvc_tool *tool, const rlf_str *argument, const atomic_bool *cancel, rlf_str *out);
 

@@ -1,4 +1,5 @@
-/* The tool-service role: an environment service on its own ranks, one libuv loop each. Tools, and rewards, run here, so that nothing slow blocks generation. */
+/* The tool-service role: an environment service on its own ranks, one libuv loop each. Tools, and rewards, run here, so that
+ * nothing slow blocks generation. */
 #ifndef RLF_TOOLSVC_TOOLSVC_H
 #define RLF_TOOLSVC_TOOLSVC_H
 

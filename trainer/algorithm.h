@@ -1,6 +1,7 @@
 /* Algorithms: from rewards to advantages, and from log-probs to a loss and its derivative. Pure functions, no messages, no ranks.
  *
- * The coordinator computes one advantage per episode (never per row); the learner evaluates the token loss. All denominators are over the global batch. */
+ * The coordinator computes one advantage per episode (never per row); the learner evaluates the token loss. All denominators are
+ * over the global batch. */
 #ifndef RLF_TRAINER_ALGORITHM_H
 #define RLF_TRAINER_ALGORITHM_H
 
@@ -34,8 +35,9 @@ typedef struct trainer_token_loss {
 
 typedef trainer_token_loss trainer_loss_fn(const rlf_config *config, const trainer_token *token);
 
-/* PPO-clip surrogate per token (Schulman et al. 2017, eq. 7) with ratio exp(logprob - old), bounds clip_low/high, dual clip (Ye et al. 2020), minus entropy
- * bonus, plus kl * estimator(logprob, ref): with d = ref - logprob,  k1 = -d,  k2 = d²/2,  k3 = exp(d) - d - 1 (Schulman, "Approximating KL divergence").
+/* PPO-clip surrogate per token (Schulman et al. 2017, eq. 7) with ratio exp(logprob - old), bounds clip_low/high, dual clip (Ye
+ * et al. 2020), minus entropy bonus, plus kl * estimator(logprob, ref): with d = ref - logprob,  k1 = -d,  k2 = d²/2,  k3 =
+ * exp(d) - d - 1 (Schulman, "Approximating KL divergence").
  * k1's gradient as a loss is that of logprob itself (zero in expectation); offered for completeness, documented as such. */
 trainer_loss_fn trainer_loss_grpo;
 /* -logprob: supervised. */

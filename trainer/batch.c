@@ -17,8 +17,8 @@ int64_t trainer_model_tokens(const rlf_sequence *sequence) { return model_tokens
 
 static bool cut_by_limit(const rlf_trajectory *t) { return t->finish == RLF_FINISH_LENGTH_LIMIT || t->finish == RLF_FINISH_TURN_LIMIT; }
 
-static void score_group(const rlf_config *config, const rlf_trajectory *t, size_t samples, rlf_arena *arena, double *advantage, bool *in_loss,
-                        trainer_scores *out) {
+static void score_group(const rlf_config *config, const rlf_trajectory *t, size_t samples, rlf_arena *arena, double *advantage,
+                        bool *in_loss, trainer_scores *out) {
     double *reward = rlf_arena_alloc(arena, samples, sizeof *reward);
     bool *valid = rlf_arena_alloc(arena, samples, sizeof *valid);
     for (size_t i = 0; i < samples; i++) {
@@ -35,7 +35,8 @@ static void score_group(const rlf_config *config, const rlf_trajectory *t, size_
     }
 }
 
-void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories, size_t groups, size_t samples, rlf_arena *arena, trainer_scores *out) {
+void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories, size_t groups, size_t samples, rlf_arena *arena,
+                   trainer_scores *out) {
     memset(out, 0, sizeof *out);
     out->advantage = rlf_arena_alloc(arena, groups * samples, sizeof *out->advantage);
     out->in_loss = rlf_arena_alloc(arena, groups * samples, sizeof *out->in_loss);
@@ -43,14 +44,16 @@ void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories,
         score_group(config, trajectories + g * samples, samples, arena, out->advantage + g * samples, out->in_loss + g * samples, out);
 }
 
-rlf_sequence *trainer_sequences(const rlf_trajectory *trajectories, const trainer_scores *scores, size_t begin, size_t end, rlf_arena *arena, size_t *n) {
+rlf_sequence *trainer_sequences(const rlf_trajectory *trajectories, const trainer_scores *scores, size_t begin, size_t end,
+                                rlf_arena *arena, size_t *n) {
     rlf_sequence *sequences = rlf_arena_alloc(arena, end - begin, sizeof *sequences);
     *n = 0;
     for (size_t i = begin; i < end; i++) {
         const rlf_trajectory *t = &trajectories[i];
         if (!scores->in_loss[i]) continue;
         rlf_sequence *s = &sequences[(*n)++];
-        *s = (rlf_sequence){.uid = t->uid, .sample = t->sample, .tokens = t->tokens, .logprobs = t->logprobs, .advantage = scores->advantage[i], .weight = 1};
+        *s = (rlf_sequence){.uid = t->uid, .sample = t->sample, .tokens = t->tokens, .logprobs = t->logprobs,
+                            .advantage = scores->advantage[i], .weight = 1};
         s->spans.v = t->spans.v;
         s->spans.n = t->spans.n;
     }
@@ -113,7 +116,8 @@ static void fill_share(rlf_batch *batch, const item *items, size_t n, const rlf_
     }
 }
 
-rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, size_t n, int learners, int64_t micro_tokens, rlf_arena *arena) {
+rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, size_t n, int learners, int64_t micro_tokens,
+                             rlf_arena *arena) {
     *plan = (trainer_plan){.share = rlf_arena_alloc(arena, (size_t)learners, sizeof *plan->share)};
     item *items = rlf_arena_alloc(arena, n, sizeof *items);
     int64_t *filled = rlf_arena_alloc(arena, n, sizeof *filled);
@@ -122,7 +126,8 @@ rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, 
         plan->tokens += items[i].tokens;
         plan->model_tokens += trainer_model_tokens(&sequences[i]);
         if (items[i].tokens > micro_tokens)
-            return RLF_RAISE(LIMIT, "a sequence of %lld tokens (uid %lld) does not fit a micro-batch: raise train.micro_tokens (%lld) or lower episode.max_tokens",
+            return RLF_RAISE(LIMIT, "a sequence of %lld tokens (uid %lld) does not fit a micro-batch: raise train.micro_tokens "
+                                    "(%lld) or lower episode.max_tokens",
                              (long long)items[i].tokens, (long long)sequences[i].uid, (long long)micro_tokens);
     }
     qsort(items, n, sizeof *items, longest_first);

@@ -18,16 +18,19 @@ typedef struct trainer_scores {
 /* Group-relative advantages of trajectories (groups, samples). Out of the loss: episodes lost to infrastructure; with
  * algorithm.mask_truncated those that a limit ended (they still count in the baseline); with algorithm.drop_zero_variance groups with
  * one reward; episodes in which the model chose nothing. */
-void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories, size_t groups, size_t samples, rlf_arena *arena, trainer_scores *out);
+void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories, size_t groups, size_t samples, rlf_arena *arena,
+                   trainer_scores *out);
 
 /* The sequences of episodes [begin, end) that are in the loss, in order. Token arrays and spans are shared with the trajectories. */
-rlf_sequence *trainer_sequences(const rlf_trajectory *trajectories, const trainer_scores *scores, size_t begin, size_t end, rlf_arena *arena, size_t *n);
+rlf_sequence *trainer_sequences(const rlf_trajectory *trajectories, const trainer_scores *scores, size_t begin, size_t end,
+                                rlf_arena *arena, size_t *n);
 
 /* Tokens of the model in it: those the loss sees. */
 int64_t trainer_model_tokens(const rlf_sequence *sequence);
 
 typedef struct trainer_plan {
-    rlf_batch *share;        /* (learners), in the arena: micros, total_tokens, total_sequences, sequences set; step, update, updates, lr left to the caller */
+    /* (learners), in the arena: micros, total_tokens, total_sequences, sequences set; step, update, updates, lr left to the caller */
+    rlf_batch *share;
     int64_t tokens;          /* all tokens, of all learners */
     int64_t model_tokens;    /* the denominator */
 } trainer_plan;
@@ -35,6 +38,7 @@ typedef struct trainer_plan {
 /* Shares sequences[n] among learners, longest first to the one with the fewest tokens so far (Graham's LPT rule: at most 4/3 of the best
  * makespan), then packs each share into micro-batches of at most micro_tokens tokens, first fit, longest first. Within a micro-batch
  * sequences stand in (uid, sample) order. A learner may get none. Refuses a sequence longer than micro_tokens. */
-rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, size_t n, int learners, int64_t micro_tokens, rlf_arena *arena) RLF_MUST_USE;
+rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, size_t n, int learners, int64_t micro_tokens,
+                             rlf_arena *arena) RLF_MUST_USE;
 
 #endif

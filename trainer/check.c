@@ -80,10 +80,12 @@ static rlf_status check_model(const rlf_config *config, const rlf_model_layout *
     const rlf_model_shape *s = &layout->shape;
     float *weights = rlf_calloc(layout->total, sizeof *weights);
     RLF_TRY(rlf_checkpoint_read(config->model.path, layout, weights));
-    rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n", "model.path", config->model.path,
+    rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n",
+                   "model.path", config->model.path,
                    s->family, s->layers, s->hidden, s->heads, s->kv_heads, s->vocab, (double)layout->total / 1e6);
     if (config->episode.max_tokens > s->max_positions)
-        RLF_FAIL(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens, config->model.path, s->max_positions);
+        RLF_FAIL(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens,
+                 config->model.path, s->max_positions);
 out:
     free(weights);
     return status;
@@ -94,7 +96,8 @@ static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layo
     double weights = (double)layout->total * sizeof(float);
     double cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float);
     rlf_str_printf(out, "rank %d-%d  rollout      %.1f MB each: weights %.1f, KV cache %.1f (%lld tokens)\n", top->rollout_first,
-                   top->rollout_first + top->rollouts - 1, MB(weights + cache), MB(weights), MB(cache), (long long)config->rollout.cache_tokens);
+                   top->rollout_first + top->rollouts - 1, MB(weights + cache), MB(weights), MB(cache),
+                   (long long)config->rollout.cache_tokens);
 }
 
 static void plan_learners(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
@@ -103,8 +106,10 @@ static void plan_learners(const rlf_config *config, const rlf_model_layout *layo
     bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
     double slab = (double)layout->total * sizeof(float), moments = 2 * slab / top->learners;
     double activations = (double)kern_trainer_bytes(layout, &options);
-    rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference %.1f, activations %.1f (%lld tokens)\n",
-                   top->learner_first, top->learner_first + top->learners - 1, MB(slab * (2 + reference) + moments + activations), MB(slab), MB(slab),
+    rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference "
+                        "%.1f, activations %.1f (%lld tokens)\n",
+                   top->learner_first, top->learner_first + top->learners - 1,
+                   MB(slab * (2 + reference) + moments + activations), MB(slab), MB(slab),
                    MB(moments), top->learners, reference ? MB(slab) : 0.0, MB(activations), (long long)rows);
 }
 
@@ -114,7 +119,9 @@ static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *l
     int ranks = size > 1 ? size : trainer_topology_least(config);
     RLF_TRY(trainer_topology_init(&top, config, ranks));
     rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks, size > 1 ? "" : " (the least this job can be started with)");
-    if (top.tools) rlf_str_printf(out, "rank %d-%d  tool         %zu tools and the reward\n", top.tool_first, top.tool_first + top.tools - 1, config->n_tools);
+    if (top.tools)
+        rlf_str_printf(out, "rank %d-%d  tool         %zu tools and the reward\n", top.tool_first,
+                       top.tool_first + top.tools - 1, config->n_tools);
     if (top.rollouts) plan_rollouts(config, layout, &top, out);
     if (top.learners) plan_learners(config, layout, &top, out);
 out:

@@ -102,8 +102,7 @@ rlf_status trainer_checkpoint_count(const rlf_config *config, size_t *n) {
     return status;
 }
 
-/* ---- writing
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing -------------------------------------------------------------------------------------------------------------------- */
 
 rlf_status trainer_checkpoint_tidy(const rlf_config *config) {
     rlf_status status = RLF_OK;
@@ -136,8 +135,10 @@ out:
 }
 
 static json_t *state_to_json(const rlf_config *config, const trainer_state *state) {
-    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step", (json_int_t)state->step, "seed",
-                     (json_int_t)config->seed, "prompts", (json_int_t)config->train.prompts, "group", (json_int_t)config->algorithm.group, "episodes",
+    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step",
+                     (json_int_t)state->step, "seed",
+                     (json_int_t)config->seed, "prompts", (json_int_t)config->train.prompts, "group",
+                     (json_int_t)config->algorithm.group, "episodes",
                      (json_int_t)state->episodes, "tokens", (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried",
                      (json_int_t)state->retried, "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
@@ -195,23 +196,24 @@ out:
     return status;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading -------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status state_from_json(const rlf_config *config, json_t *object, const char *path, trainer_state *state) {
     const char *mode;
     json_int_t format, step, seed, prompts, group, episodes, tokens, infra, retried;
     json_t *evals;
     json_error_t error;
-    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode, "step", &step, "seed",
-                       &seed, "prompts", &prompts, "group", &group, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
-                       "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format,
+                       "mode", &mode, "step", &step, "seed",
+                       &seed, "prompts", &prompts, "group", &group, "episodes", &episodes, "tokens", &tokens, "infra", &infra,
+                       "retried", &retried, "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
         return RLF_RAISE(INVALID, "%s: %s", path, error.text);
     if (format != 1 || !json_is_array(evals)) return RLF_RAISE(INVALID, "%s: expected format 1 and a list of evals", path);
     if (strcmp(mode, config->mode) != 0)
         return RLF_RAISE(INVALID, "%s was written by mode %s, this job is mode %s: choose another output", path, mode, config->mode);
     if (seed != config->seed || prompts != config->train.prompts || group != config->algorithm.group)
-        RLF_WARN("%s was written with another seed, train.prompts or algorithm.group: the run goes on, but not as the undisturbed one would have", path);
+        RLF_WARN("%s was written with another seed, train.prompts or algorithm.group: the run goes on, but not as the "
+                 "undisturbed one would have", path);
     state->step = step;
     state->episodes = episodes;
     state->tokens = tokens;

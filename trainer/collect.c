@@ -71,15 +71,17 @@ static rlf_status accept(collection *r, const rlf_received *message, int vocab, 
     int rollout = message->from - r->watch->topology.rollout_first;
     *taken = NULL;
     if (message->type != RLF_MSG_TRAJECTORY || rollout < 0 || rollout >= r->watch->topology.rollouts)
-        RLF_FAIL(PROTOCOL, "unexpected message %s from rank %d while trajectories are collected", rlf_message_name(message->type), message->from);
+        RLF_FAIL(PROTOCOL, "unexpected message %s from rank %d while trajectories are collected",
+                 rlf_message_name(message->type), message->from);
     RLF_TRY(rlf_message_decode(RLF_MSG_TRAJECTORY, message->bytes.ptr, message->bytes.len, message->from, arena, &t));
     int64_t group = t.uid - r->groups[0].uid;
     if (group < 0 || group >= (int64_t)r->n || t.sample < 0 || t.sample >= (int64_t)r->samples)
-        RLF_FAIL(PROTOCOL, "rank %d sent a trajectory nobody asked for: uid %lld, sample %lld", message->from, (long long)t.uid, (long long)t.sample);
+        RLF_FAIL(PROTOCOL, "rank %d sent a trajectory nobody asked for: uid %lld, sample %lld", message->from, (long long)t.uid,
+                 (long long)t.sample);
     size_t index = (size_t)group * r->samples + (size_t)t.sample;
     if (r->slots[index].done || t.attempt != r->slots[index].attempt)
-        RLF_FAIL(PROTOCOL, "rank %d sent uid %lld, sample %lld, attempt %lld twice or too late", message->from, (long long)t.uid, (long long)t.sample,
-                 (long long)t.attempt);
+        RLF_FAIL(PROTOCOL, "rank %d sent uid %lld, sample %lld, attempt %lld twice or too late", message->from, (long long)t.uid,
+                 (long long)t.sample, (long long)t.attempt);
     status = trainer_trajectory_check(&t, r->groups[0].version, vocab);
     if (status != RLF_OK) {
         rlf_error_context("trajectory uid %lld, sample %lld from rank %d", (long long)t.uid, (long long)t.sample, message->from);
@@ -88,8 +90,8 @@ static rlf_status accept(collection *r, const rlf_received *message, int vocab, 
     r->load[rollout]--;
     trainer_watch_settle(r->watch, message->from);
     if (t.finish == RLF_FINISH_INFRA && r->slots[index].attempt < r->config->episode.retries) {
-        RLF_WARN("uid %lld, sample %lld was lost to infrastructure on rank %d (%.*s): tried again", (long long)t.uid, (long long)t.sample, message->from,
-                 (int)(t.error.len < 200 ? t.error.len : 200), t.error.ptr ? t.error.ptr : "");
+        RLF_WARN("uid %lld, sample %lld was lost to infrastructure on rank %d (%.*s): tried again", (long long)t.uid,
+                 (long long)t.sample, message->from, (int)(t.error.len < 200 ? t.error.len : 200), t.error.ptr ? t.error.ptr : "");
         RLF_TRY(try_again(r, index, rollout));
         goto out;
     }
@@ -131,12 +133,13 @@ static rlf_status check_spans(const rlf_trajectory *t, int64_t version) {
     for (size_t i = 0; i < t->spans.n; i++) {
         const rlf_span *span = &t->spans.v[i];
         if (span->begin != end || span->end < span->begin || span->end > (int64_t)t->tokens.n)
-            return RLF_RAISE(PROTOCOL, "span %zu covers %lld to %lld where one from %lld was expected", i, (long long)span->begin, (long long)span->end,
-                             (long long)end);
+            return RLF_RAISE(PROTOCOL, "span %zu covers %lld to %lld where one from %lld was expected", i,
+                             (long long)span->begin, (long long)span->end, (long long)end);
         if (span->kind < RLF_SPAN_PROMPT || span->kind > RLF_SPAN_OBSERVATION)
             return RLF_RAISE(PROTOCOL, "span %zu has kind %lld", i, (long long)span->kind);
         if (span->kind == RLF_SPAN_MODEL && (span->version != version || span->begin == 0))
-            return RLF_RAISE(PROTOCOL, "span %zu was sampled by weights version %lld, wanted %lld", i, (long long)span->version, (long long)version);
+            return RLF_RAISE(PROTOCOL, "span %zu was sampled by weights version %lld, wanted %lld", i, (long long)span->version,
+                             (long long)version);
         end = span->end;
     }
     if (end != (int64_t)t->tokens.n) return RLF_RAISE(PROTOCOL, "spans cover %lld of %zu tokens", (long long)end, t->tokens.n);
@@ -146,11 +149,13 @@ static rlf_status check_spans(const rlf_trajectory *t, int64_t version) {
 rlf_status trainer_trajectory_check(const rlf_trajectory *t, int64_t version, int vocab) {
     if (t->finish < 0 || t->finish >= RLF_FINISH_COUNT) return RLF_RAISE(PROTOCOL, "finish is %lld", (long long)t->finish);
     if (t->finish == RLF_FINISH_INFRA) return RLF_OK; /* may be cut anywhere; it is never trained on */
-    if (t->version != version) return RLF_RAISE(PROTOCOL, "weights version %lld where %lld was published", (long long)t->version, (long long)version);
+    if (t->version != version)
+        return RLF_RAISE(PROTOCOL, "weights version %lld where %lld was published", (long long)t->version, (long long)version);
     if (t->logprobs.n != t->tokens.n) return RLF_RAISE(PROTOCOL, "%zu log-probs for %zu tokens", t->logprobs.n, t->tokens.n);
     if (!isfinite(t->reward)) return RLF_RAISE(PROTOCOL, "the reward is not a finite number");
     for (size_t i = 0; i < t->tokens.n; i++)
         if (t->tokens.v[i] < 0 || t->tokens.v[i] >= vocab || !isfinite(t->logprobs.v[i]) || t->logprobs.v[i] > 0)
-            return RLF_RAISE(PROTOCOL, "token %zu has id %d (of %d) and log-prob %g", i, (int)t->tokens.v[i], vocab, (double)t->logprobs.v[i]);
+            return RLF_RAISE(PROTOCOL, "token %zu has id %d (of %d) and log-prob %g", i, (int)t->tokens.v[i], vocab,
+                             (double)t->logprobs.v[i]);
     return check_spans(t, version);
 }

@@ -25,8 +25,7 @@ static void listen_for_stop(void) {
     sigaction(SIGUSR1, &action, NULL);
 }
 
-/* ---- opening
- * --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status open_text(trainer_job *job) {
     rlf_status status = RLF_OK;
@@ -115,7 +114,8 @@ static rlf_status open_job(trainer_job *job) {
     RLF_TRY(open_state(job));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_READY, NULL, NULL));
     RLF_TRY(open_folder(job));
-    RLF_INFO("%s: %d ranks are ready: %d tool, %d rollout, %d learner", job->config->mode, topology.size, topology.tools, topology.rollouts, topology.learners);
+    RLF_INFO("%s: %d ranks are ready: %d tool, %d rollout, %d learner", job->config->mode, topology.size, topology.tools,
+             topology.rollouts, topology.learners);
     trainer_progress_init(&job->progress, job->config->log.progress && job->steps > 0, job->config->mode, job->start_step, job->steps);
     job->watch.tick = draw_progress;
     job->watch.tick_ctx = job;
@@ -137,8 +137,7 @@ static void close_job(trainer_job *job) {
     free(job->train_s);
 }
 
-/* ---- the run
- * ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run -------------------------------------------------------------------------------------------------------------------- */
 
 static bool due(int64_t every, int64_t step, int64_t steps) { return step == steps || (every > 0 && step > 0 && step % every == 0); }
 
@@ -200,7 +199,8 @@ rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *c
     listen_for_stop();
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));
-    if (stopped) RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", (int)stop_signal, (long long)job.state.step);
+    if (stopped)
+        RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", (int)stop_signal, (long long)job.state.step);
     else RLF_TRY(finish(&job));
     RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
     say_where(&job);

@@ -80,8 +80,8 @@ rlf_status trainer_evaluate(trainer_job *job) {
     rlf_arena_reset(&job->arena);
     rlf_episode *episodes = rlf_arena_alloc(&job->arena, rows, sizeof *episodes);
     for (size_t i = 0; i < rows; i++)
-        RLF_TRY(trainer_episode_of(job, &job->eval.rows[i], config->data.eval, FIRST_EVAL_UID + (int64_t)i, (int64_t)samples, sampling, &job->arena,
-                                   &episodes[i]));
+        RLF_TRY(trainer_episode_of(job, &job->eval.rows[i], config->data.eval, FIRST_EVAL_UID + (int64_t)i, (int64_t)samples,
+                                   sampling, &job->arena, &episodes[i]));
     RLF_TRY(trainer_collect(&job->watch, config, episodes, rows, job->shape.vocab, &job->arena, NULL, NULL, &got));
     RLF_TRY(trainer_rollouts_write(job, "eval", got.v, rows, samples, NULL, row_of, job));
     RLF_TRY(keep_result(job, result_json(job, got.v, rows, samples, &job->arena)));

@@ -23,8 +23,7 @@ static uint32_t masked_crc(const void *bytes, size_t n) {
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
-/* ---- protobuf: varint fields (wire type 0), doubles (1), bytes (2), floats (5)
- * --------------------------------------------------------- */
+/* ---- protobuf: varint fields (wire type 0), doubles (1), bytes (2), floats (5) -------------------------------------------------- */
 
 static void put_varint(rlf_str *out, uint64_t value) {
     for (; value >= 0x80; value >>= 7) rlf_str_putc(out, (char)(value | 0x80));
@@ -52,14 +51,14 @@ static void put_bytes(rlf_str *out, int field, const void *bytes, size_t n) {
     rlf_str_append(out, bytes, n);
 }
 
-/* ---- records
- * ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records -------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status write_record(trainer_events *events, const rlf_str *event) {
     uint64_t length = event->len;
     uint32_t length_crc = masked_crc(&length, sizeof length), data_crc = masked_crc(event->ptr, event->len);
     bool ok = fwrite(&length, sizeof length, 1, events->file) == 1 && fwrite(&length_crc, sizeof length_crc, 1, events->file) == 1 &&
-              fwrite(event->ptr, event->len, 1, events->file) == 1 && fwrite(&data_crc, sizeof data_crc, 1, events->file) == 1 && fflush(events->file) == 0;
+              fwrite(event->ptr, event->len, 1, events->file) == 1 && fwrite(&data_crc, sizeof data_crc, 1, events->file) == 1 &&
+              fflush(events->file) == 0;
     return ok ? RLF_OK : RLF_RAISE(IO, "cannot write %s: %s", events->path, strerror(errno));
 }
 

@@ -6,8 +6,7 @@
 #include "common/base/log.h"
 #include "trainer/job.h"
 
-/* ---- update
- * ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- update --------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status send_shares(trainer_job *job, trainer_plan *plan, int64_t update, int64_t updates, double lr) {
     rlf_status status = RLF_OK;
@@ -60,7 +59,8 @@ static rlf_status take_replies(trainer_job *job, int64_t update, trainer_learned
         RLF_TRY(trainer_watch_receive(&job->watch, 0, &message));
         int i = message->from - top->learner_first;
         if (message->type != RLF_MSG_STEP || i < 0 || have[i])
-            RLF_FAIL(PROTOCOL, "unexpected message %s from rank %d while an update is under way", rlf_message_name(message->type), message->from);
+            RLF_FAIL(PROTOCOL, "unexpected message %s from rank %d while an update is under way",
+                     rlf_message_name(message->type), message->from);
         RLF_TRY(rlf_message_decode(RLF_MSG_STEP, message->bytes.ptr, message->bytes.len, message->from, &job->arena, &replies[i]));
         if (replies[i].step != job->state.step || replies[i].update != update)
             RLF_FAIL(PROTOCOL, "rank %d answered for step %lld, update %lld; step %lld, update %lld is under way", message->from,
@@ -73,7 +73,8 @@ out:
     return status;
 }
 
-rlf_status trainer_exchange_update(trainer_job *job, trainer_plan *plan, int64_t update, int64_t updates, double lr, trainer_learned *learned) {
+rlf_status trainer_exchange_update(trainer_job *job, trainer_plan *plan, int64_t update, int64_t updates, double lr,
+                                   trainer_learned *learned) {
     rlf_status status = RLF_OK;
     if (plan->model_tokens == 0) {
         learned->skipped++;
@@ -87,8 +88,7 @@ out:
     return status;
 }
 
-/* ---- hand-over
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- hand-over ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct checksums {
     char text[32];
@@ -108,8 +108,8 @@ static rlf_status compare(void *ctx, int rank, const rlf_control *control) {
         first->rank = rank;
     }
     if (strcmp(first->text, text) != 0)
-        return RLF_RAISE(PROTOCOL, "weights version %lld differ: checksum %s on rank %d, %s on rank %d", (long long)first->version, first->text,
-                         first->rank, text, rank);
+        return RLF_RAISE(PROTOCOL, "weights version %lld differ: checksum %s on rank %d, %s on rank %d",
+                         (long long)first->version, first->text, first->rank, text, rank);
     return RLF_OK;
 }
 
@@ -119,16 +119,17 @@ rlf_status trainer_exchange_publish(trainer_job *job, int64_t version) {
     checksums first = {.version = version};
     char what[64];
     snprintf(what, sizeof what, "the hand-over of weights version %lld", (long long)version);
-    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, top->learners, RLF_CONTROL_PUBLISH, version, "", job->config->deadline.message_s, what));
-    RLF_TRY(trainer_watch_order(&job->watch, top->rollout_first, top->rollouts, RLF_CONTROL_PUBLISH, version, "", job->config->deadline.message_s, what));
+    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, top->learners, RLF_CONTROL_PUBLISH, version, "",
+                                job->config->deadline.message_s, what));
+    RLF_TRY(trainer_watch_order(&job->watch, top->rollout_first, top->rollouts, RLF_CONTROL_PUBLISH, version, "",
+                                job->config->deadline.message_s, what));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_PUBLISHED, compare, &first));
     job->published = version;
 out:
     return status;
 }
 
-/* ---- checkpoint
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- checkpoint ----------------------------------------------------------------------------------------------------------------- */
 
 rlf_status trainer_exchange_save(trainer_job *job) {
     rlf_status status = RLF_OK;
@@ -136,8 +137,8 @@ rlf_status trainer_exchange_save(trainer_job *job) {
     rlf_str folder = {0};
     if (job->saved_step == job->state.step) return RLF_OK;
     RLF_TRY(trainer_checkpoint_begin(job->config, job->state.step, &folder));
-    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, top->learners, RLF_CONTROL_SAVE, job->state.step, folder.ptr, job->config->deadline.message_s,
-                                "a checkpoint"));
+    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, top->learners, RLF_CONTROL_SAVE, job->state.step, folder.ptr,
+                                job->config->deadline.message_s, "a checkpoint"));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_SAVED, NULL, NULL));
     RLF_TRY(trainer_checkpoint_commit(job->config, &job->state, &job->checkpoint));
     job->saved_step = job->state.step;
@@ -148,8 +149,7 @@ out:
     return status;
 }
 
-/* ---- account
- * --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- account -------------------------------------------------------------------------------------------------------------------- */
 
 void trainer_learned_put(const trainer_learned *l, double lr, bool policy, json_t *object) {
     double n = (double)l->updates;

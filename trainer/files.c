@@ -63,7 +63,8 @@ rlf_status trainer_link(const char *path, const char *target) {
     rlf_str_printf(&temporary, "%s.tmp", path);
     if (lstat(path, &info) == 0 && !S_ISLNK(info.st_mode)) RLF_FAIL(INVALID, "%s exists and is not a link", path);
     RLF_TRY(trainer_remove_tree(temporary.ptr));
-    if (symlink(target, temporary.ptr) != 0 || rename(temporary.ptr, path) != 0) RLF_FAIL(IO, "cannot make link %s: %s", path, strerror(errno));
+    if (symlink(target, temporary.ptr) != 0 || rename(temporary.ptr, path) != 0)
+        RLF_FAIL(IO, "cannot make link %s: %s", path, strerror(errno));
 out:
     rlf_str_clean_up(&temporary);
     return status;

@@ -54,8 +54,8 @@ const char *trainer_tools_shown(const trainer_job *job);
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
  * row. */
-rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples, trainer_sampling sampling,
-                              rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
+rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,
+                              trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
 /* A row of data.train as a sequence with weight and advantage 1; its model spans are what the loss sees. Refuses one longer than
  * episode.max_tokens. */
 rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) RLF_MUST_USE;
@@ -72,7 +72,8 @@ typedef struct trainer_learned {
 } trainer_learned;
 
 /* One optimizer update: BATCH to every learner, STEP from every learner. A plan without model tokens is skipped. */
-rlf_status trainer_exchange_update(trainer_job *job, trainer_plan *plan, int64_t update, int64_t updates, double lr, trainer_learned *learned) RLF_MUST_USE;
+rlf_status trainer_exchange_update(trainer_job *job, trainer_plan *plan, int64_t update, int64_t updates, double lr,
+                                   trainer_learned *learned) RLF_MUST_USE;
 /* Hands the weights over as `version` and compares the checksums of all ranks that hold them. */
 rlf_status trainer_exchange_publish(trainer_job *job, int64_t version) RLF_MUST_USE;
 /* Writes the checkpoint of state.step, if it is not written yet. */
@@ -95,8 +96,8 @@ bool trainer_evaluated(const trainer_job *job, int64_t step);
 /* Writes OUTPUT/rollouts/NAME.jsonl where log.trajectories asks for it; advantages may be NULL. row_of(ctx, group) gives the row of a
  * group. */
 typedef const rlf_row *trainer_row_fn(void *ctx, size_t group);
-rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, const rlf_trajectory *trajectories, size_t groups, size_t samples,
-                                  const double *advantages, trainer_row_fn *row_of, void *ctx) RLF_MUST_USE;
+rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, const rlf_trajectory *trajectories, size_t groups,
+                                  size_t samples, const double *advantages, trainer_row_fn *row_of, void *ctx) RLF_MUST_USE;
 
 /* ---- summary.c ---------------------------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 /* The learner role: BATCH in, one optimizer update, STEP out; weights out on PUBLISH; checkpoint files on SAVE.
  *
  * Every learner holds all weights and gradients, and the AdamW moments of its shard of the slab (rlf_shard). One update:
- *   pack each micro-batch -> forward, loss, backward (gradients add up in the slab) -> reduce-scatter -> global norm -> AdamW on the shard -> all-gather.
+ *   pack each micro-batch -> forward, loss, backward (gradients add up in the slab) -> reduce-scatter -> global norm
+ *   -> AdamW on the shard -> all-gather.
  * A learner without sequences still takes part in the collectives. An update whose global batch has no loss token changes nothing. */
 #include <jansson.h>
 #include <math.h>
@@ -73,8 +74,10 @@ static rlf_status heartbeat(learner *l, const char *doing) {
 
 static void pack_new(packed *p, int rows) {
     size_t n = (size_t)rows;
-    *p = (packed){.tokens = rlf_calloc(n, 4), .targets = rlf_calloc(n, 4), .seq_begin = rlf_calloc(n + 1, 4), .old_logprob = rlf_calloc(n, 4),
-                  .ref_logprob = rlf_calloc(n, 4), .advantage = rlf_calloc(n, 4), .scale = rlf_calloc(n, 4), .on_policy = rlf_calloc(n, sizeof(bool))};
+    *p = (packed){.tokens = rlf_calloc(n, 4), .targets = rlf_calloc(n, 4), .seq_begin = rlf_calloc(n + 1, 4),
+                  .old_logprob = rlf_calloc(n, 4),
+                  .ref_logprob = rlf_calloc(n, 4), .advantage = rlf_calloc(n, 4), .scale = rlf_calloc(n, 4),
+                  .on_policy = rlf_calloc(n, sizeof(bool))};
 }
 
 static void pack_clean_up(packed *p) {
@@ -147,7 +150,8 @@ static rlf_status pack_sequence(learner *l, const rlf_batch *batch, const rlf_se
 }
 
 /* kern_loss_fn: the token loss of the algorithm, and the tally. */
-static void loss_of_rows(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
+static void loss_of_rows(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
+                         float *dentropy) {
     learner *l = ctx;
     const packed *p = &l->pack;
     tally *sum = &l->tally;
@@ -210,7 +214,8 @@ static rlf_status optimizer_step(learner *l, double lr, double *grad_norm) {
     kern_adamw_args args = {.lr = (float)lr, .beta1 = (float)l->config->optimizer.beta1, .beta2 = (float)l->config->optimizer.beta2,
                             .eps = (float)l->config->optimizer.eps, .weight_decay = (float)l->config->optimizer.weight_decay,
                             .step = ++l->updates_done, .grad_scale = (float)scale};
-    kern_adamw(l->queue, kern_at(kern_model_params(l->model), l->begin), kern_at(slab(l->grads), l->begin), slab(l->moment1), slab(l->moment2), n, args);
+    kern_adamw(l->queue, kern_at(kern_model_params(l->model), l->begin), kern_at(slab(l->grads), l->begin), slab(l->moment1),
+               slab(l->moment2), n, args);
     RLF_TRY(kern_sync(l->queue));
     RLF_TRY(rlf_all_gather(l->transport, first, count, weights, total, ms));
 out:
@@ -220,8 +225,10 @@ out:
 static rlf_status send_step(learner *l, const rlf_batch *batch, double grad_norm, double seconds) {
     const tally *t = &l->tally;
     rlf_metric metrics[] = {
-        {rlf_slice_of("loss"), t->loss}, {rlf_slice_of("kl"), t->kl}, {rlf_slice_of("entropy"), t->entropy}, {rlf_slice_of("clipped"), t->clipped},
-        {rlf_slice_of("tokens"), t->tokens}, {rlf_slice_of("logprob_diff_max"), t->diff_max}, {rlf_slice_of("logprob_diff_sum"), t->diff_sum},
+        {rlf_slice_of("loss"), t->loss}, {rlf_slice_of("kl"), t->kl}, {rlf_slice_of("entropy"), t->entropy},
+        {rlf_slice_of("clipped"), t->clipped},
+        {rlf_slice_of("tokens"), t->tokens}, {rlf_slice_of("logprob_diff_max"), t->diff_max},
+        {rlf_slice_of("logprob_diff_sum"), t->diff_sum},
         {rlf_slice_of("logprob_mismatches"), t->mismatches}, {rlf_slice_of("grad_norm"), grad_norm}, {rlf_slice_of("train_s"), seconds}};
     rlf_step s = {.step = batch->step, .update = batch->update, .version = l->version};
     s.metrics.v = metrics;
@@ -264,7 +271,8 @@ static rlf_status publish(learner *l, int64_t version) {
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
     if (learner_index(l) == 0) RLF_TRY(send_weights(l, what));
     l->version = version;
-    snprintf(checksum, sizeof checksum, "%016llx", (unsigned long long)kern_checksum(l->queue, kern_model_params(l->model), l->layout.total));
+    snprintf(checksum, sizeof checksum, "%016llx",
+             (unsigned long long)kern_checksum(l->queue, kern_model_params(l->model), l->layout.total));
     RLF_TRY(reply(l, RLF_CONTROL_PUBLISHED, version, checksum));
 out:
     return status;
@@ -294,8 +302,10 @@ static rlf_status write_moments(const learner *l, const char *folder, const floa
     for (size_t i = 0; i < 2 * n; i++) {
         const rlf_tensor_info *t = &l->layout.tensors[i % n];
         const float *from = i < n ? moment1 : moment2;
-        out[i] = (rlf_st_tensor){.name = rlf_arena_printf(&arena, "%s.%s", i < n ? "exp_avg" : "exp_avg_sq", t->name), .dtype = RLF_DTYPE_F32,
-                                 .dims = t->vector ? 1 : 2, .data = from + t->offset, .bytes = (size_t)t->rows * (size_t)t->cols * sizeof *from};
+        out[i] = (rlf_st_tensor){.name = rlf_arena_printf(&arena, "%s.%s", i < n ? "exp_avg" : "exp_avg_sq", t->name),
+                                 .dtype = RLF_DTYPE_F32,
+                                 .dims = t->vector ? 1 : 2, .data = from + t->offset,
+                                 .bytes = (size_t)t->rows * (size_t)t->cols * sizeof *from};
         out[i].shape[0] = t->vector ? t->cols : t->rows;
         out[i].shape[1] = t->vector ? 0 : t->cols;
     }
@@ -318,7 +328,8 @@ static rlf_status write_optimizer_json(const learner *l, const char *folder) {
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
     bool writer = learner_index(l) == 0;
-    float *full1 = writer ? rlf_calloc(l->layout.total, sizeof *full1) : NULL, *full2 = writer ? rlf_calloc(l->layout.total, sizeof *full2) : NULL;
+    float *full1 = writer ? rlf_calloc(l->layout.total, sizeof *full1) : NULL,
+        *full2 = writer ? rlf_calloc(l->layout.total, sizeof *full2) : NULL;
     RLF_TRY(gather_moment(l, l->moment1, full1, "optimizer state for a checkpoint"));
     RLF_TRY(gather_moment(l, l->moment2, full2, "optimizer state for a checkpoint"));
     if (writer) {
@@ -357,7 +368,8 @@ static rlf_status read_optimizer(learner *l, const char *folder) {
     json_error_t error;
     rlf_str_printf(&path, "%s/optimizer.json", folder);
     state = json_load_file(path.ptr, 0, &error);
-    if (!state || !json_is_integer(json_object_get(state, "updates"))) RLF_FAIL(INVALID, "%s: expected {\"updates\": N}: %s", path.ptr, error.text);
+    if (!state || !json_is_integer(json_object_get(state, "updates")))
+        RLF_FAIL(INVALID, "%s: expected {\"updates\": N}: %s", path.ptr, error.text);
     l->updates_done = json_integer_value(json_object_get(state, "updates"));
     rlf_str_reset(&path);
     rlf_str_printf(&path, "%s/optimizer.safetensors", folder);
@@ -404,7 +416,8 @@ static rlf_status set_up(learner *l, int threads) {
     RLF_TRY(kern_queue_new(&l->queue, l->device));
     RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->max_tokens));
     if (!l->supervised && config->algorithm.kl > 0) RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->max_tokens));
-    RLF_TRY(kern_trainer_new(&l->trainer, l->model, &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true}));
+    RLF_TRY(kern_trainer_new(&l->trainer, l->model,
+                             &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true}));
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
     RLF_TRY(kern_buf_new(&l->moment1, l->device, (l->end - l->begin) * sizeof(float)));
     RLF_TRY(kern_buf_new(&l->moment2, l->device, (l->end - l->begin) * sizeof(float)));

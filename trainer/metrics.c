@@ -88,7 +88,8 @@ rlf_status trainer_metrics_write(trainer_metrics *metrics, int64_t step, json_t 
     trainer_put_real(object, "elapsed_s", trainer_metrics_elapsed(metrics));
     char *line = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
     if (!line) RLF_FAIL(INTERNAL, "metrics of step %lld cannot be encoded", (long long)step);
-    if (fprintf(metrics->file, "%s\n", line) < 0 || fflush(metrics->file) != 0) RLF_FAIL(IO, "cannot write %s: %s", metrics->path, strerror(errno));
+    if (fprintf(metrics->file, "%s\n", line) < 0 || fflush(metrics->file) != 0)
+        RLF_FAIL(IO, "cannot write %s: %s", metrics->path, strerror(errno));
     add_scalars(&metrics->events, "", object);
     RLF_TRY(trainer_events_flush(&metrics->events, step));
 out:

@@ -26,7 +26,8 @@ static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *m
     rlf_status status = rlf_chat_prompt(job->chat, messages, n, trainer_tools_shown(job), &ids);
     if (status != RLF_OK) rlf_error_context("%s, row %s", file, row->id);
     else if ((int64_t)ids.n > most)
-        status = RLF_RAISE(LIMIT, "%s, row %s: the prompt has %zu tokens, episode.max_prompt_tokens is %lld", file, row->id, ids.n, (long long)most);
+        status = RLF_RAISE(LIMIT, "%s, row %s: the prompt has %zu tokens, episode.max_prompt_tokens is %lld", file, row->id,
+                           ids.n, (long long)most);
     rlf_ids_clean_up(&ids);
     return status;
 }
@@ -56,15 +57,16 @@ static void put_limits(rlf_episode *out, const rlf_config *config, trainer_sampl
     out->sampling.v[0].top_k = sampling.top_k;
 }
 
-rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples, trainer_sampling sampling,
-                              rlf_arena *arena, rlf_episode *out) {
+rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,
+                              trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     size_t n;
     const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
     RLF_TRY(check_prompt(job, messages, n, row, file));
     const char *tools = trainer_tools_shown(job);
-    *out = (rlf_episode){.uid = uid, .samples = samples, .seed = config->seed, .version = job->published, .tools = rlf_slice_of(tools ? tools : ""),
+    *out = (rlf_episode){.uid = uid, .samples = samples, .seed = config->seed, .version = job->published,
+                         .tools = rlf_slice_of(tools ? tools : ""),
                          .data_source = rlf_slice_of(row->data_source), .extra = rlf_slice_of(row->extra)};
     put_texts(out, messages, n, row, arena);
     put_limits(out, config, sampling, arena);
@@ -72,8 +74,7 @@ out:
     return status;
 }
 
-/* ---- supervised
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- supervised ----------------------------------------------------------------------------------------------------------------- */
 
 typedef struct span_list {
     rlf_span *v;
@@ -106,13 +107,15 @@ rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int
     span_list spans = {0};
     size_t n;
     const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
-    status = rlf_chat_supervised(job->chat, messages, n, trainer_tools_shown(job), (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
+    status = rlf_chat_supervised(job->chat, messages, n, trainer_tools_shown(job),
+                                 (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
     if (status != RLF_OK) {
         rlf_error_context("%s, row %s", config->data.train, row->id);
         goto out;
     }
     if ((int64_t)ids.n > config->episode.max_tokens)
-        RLF_FAIL(LIMIT, "%s, row %s has %zu tokens, episode.max_tokens is %lld", config->data.train, row->id, ids.n, (long long)config->episode.max_tokens);
+        RLF_FAIL(LIMIT, "%s, row %s has %zu tokens, episode.max_tokens is %lld", config->data.train, row->id, ids.n,
+                 (long long)config->episode.max_tokens);
     *out = (rlf_sequence){.uid = uid, .advantage = 1, .weight = 1};
     keep(out, &ids, &spans, arena);
 out:

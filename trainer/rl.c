@@ -32,7 +32,8 @@ static rlf_status draw(rl_step *s) {
     for (size_t g = 0; g < s->groups; g++) {
         int64_t position = job->state.step * config->train.prompts + (int64_t)g;
         s->rows[g] = &job->train.rows[trainer_order_row(&job->order, position)];
-        RLF_TRY(trainer_episode_of(job, s->rows[g], config->data.train, position + 1, (int64_t)s->samples, sampling, &job->arena, &s->episodes[g]));
+        RLF_TRY(trainer_episode_of(job, s->rows[g], config->data.train, position + 1, (int64_t)s->samples, sampling, &job->arena,
+                                   &s->episodes[g]));
     }
 out:
     return status;
@@ -139,8 +140,8 @@ out:
     return status;
 }
 
-rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, const rlf_trajectory *trajectories, size_t groups, size_t samples,
-                                  const double *advantages, trainer_row_fn *row_fn, void *ctx) {
+rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, const rlf_trajectory *trajectories, size_t groups,
+                                  size_t samples, const double *advantages, trainer_row_fn *row_fn, void *ctx) {
     rlf_status status = RLF_OK;
     rlf_str path = {0}, text = {0};
     bool evaluation = advantages == NULL;

@@ -16,7 +16,8 @@ out:
     return status;
 }
 
-static rlf_status account(trainer_job *job, const trainer_learned *learned, const trainer_plan *plan, double lr, double prepare_s, double total_s) {
+static rlf_status account(trainer_job *job, const trainer_learned *learned, const trainer_plan *plan, double lr,
+                          double prepare_s, double total_s) {
     json_t *object = json_object(), *seconds = json_object();
     json_object_set_new(object, "step", json_integer(job->state.step));
     trainer_learned_put(learned, lr, false, object);

@@ -7,11 +7,13 @@
 
 /* Bytes of the well-formed UTF-8 character at p (RFC 3629), 0 if there is none. */
 static size_t utf8_length(const unsigned char *p, size_t n) {
-    size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3 : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
+    size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3 : p[0] >= 0xF0 &&
+        p[0] < 0xF5 ? 4 : 0;
     if (length == 0 || length > n) return 0;
     for (size_t i = 1; i < length; i++)
         if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F)) return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0;
     return length;
 }
 
@@ -110,11 +112,13 @@ static void put_row(rlf_str *out, const rlf_row *row) {
 
 /* Spans of an episode lost to infrastructure were not checked: only those that lie inside are shown. */
 static bool span_is_sound(const rlf_trajectory *t, const rlf_span *span) {
-    return span->begin >= 0 && span->begin <= span->end && span->end <= (int64_t)t->tokens.n && t->logprobs.n == t->tokens.n && span->kind >= 0 &&
+    return span->begin >= 0 && span->begin <= span->end && span->end <= (int64_t)t->tokens.n && t->logprobs.n == t->tokens.n &&
+        span->kind >= 0 &&
            span->kind <= RLF_SPAN_OBSERVATION;
 }
 
-void trainer_trajectory_line(const rlf_trajectory *t, const rlf_row *row, const rlf_tokenizer *tokenizer, const double *advantage, rlf_str *out) {
+void trainer_trajectory_line(const rlf_trajectory *t, const rlf_row *row, const rlf_tokenizer *tokenizer,
+                             const double *advantage, rlf_str *out) {
     rlf_str_putc(out, '{');
     put_integer(out, "uid", t->uid);
     put_integer(out, "sample", t->sample);

@@ -41,7 +41,8 @@ static const char *role_of(const trainer_watch *watch, int rank) {
 
 static rlf_status silence(const trainer_watch *watch, int rank, int64_t now) {
     const trainer_peer *peer = &watch->peers[rank];
-    return RLF_RAISE(TIMEOUT, "rank %d (%s) owes %s and has been silent for %lld s; it was last heard %s", rank, role_of(watch, rank), peer->what,
+    return RLF_RAISE(TIMEOUT, "rank %d (%s) owes %s and has been silent for %lld s; it was last heard %s", rank,
+                     role_of(watch, rank), peer->what,
                      (long long)((now - peer->since_ms) / 1000), peer->doing[0] ? peer->doing : "never since the job started");
 }
 
@@ -60,7 +61,8 @@ static rlf_status whole_wait_passed(const trainer_watch *watch, int64_t waited_m
     for (int rank = 1; rank < watch->topology.size; rank++) {
         const trainer_peer *peer = &watch->peers[rank];
         if (peer->owes > 0)
-            return RLF_RAISE(TIMEOUT, "nothing was finished for %lld s: rank %d (%s) owes %s; it says it is %s", (long long)(waited_ms / 1000), rank,
+            return RLF_RAISE(TIMEOUT, "nothing was finished for %lld s: rank %d (%s) owes %s; it says it is %s",
+                             (long long)(waited_ms / 1000), rank,
                              role_of(watch, rank), peer->what, peer->doing[0] ? peer->doing : "(nothing)");
     }
     return RLF_RAISE(TIMEOUT, "nothing was finished for %lld s, and no rank owes anything", (long long)(waited_ms / 1000));
@@ -97,7 +99,8 @@ static rlf_status check_error(trainer_watch *watch) {
     rlf_control control;
     rlf_status status = RLF_OK;
     RLF_TRY(rlf_message_decode(RLF_MSG_CONTROL, watch->in.bytes.ptr, watch->in.bytes.len, watch->in.from, &watch->scratch, &control));
-    if (control.kind == RLF_CONTROL_ERROR) RLF_FAIL(PEER, "%.*s", (int)(control.text.len < 1000 ? control.text.len : 1000), control.text.ptr);
+    if (control.kind == RLF_CONTROL_ERROR)
+        RLF_FAIL(PEER, "%.*s", (int)(control.text.len < 1000 ? control.text.len : 1000), control.text.ptr);
 out:
     return status;
 }
@@ -124,8 +127,8 @@ out:
     return status;
 }
 
-rlf_status trainer_watch_order(trainer_watch *watch, int first, int count, rlf_control_kind kind, int64_t value, const char *text, int64_t deadline_s,
-                               const char *what) {
+rlf_status trainer_watch_order(trainer_watch *watch, int first, int count, rlf_control_kind kind, int64_t value,
+                               const char *text, int64_t deadline_s, const char *what) {
     rlf_status status = RLF_OK;
     rlf_control control = {.kind = kind, .value = value, .text = rlf_slice_of(text)};
     for (int rank = first; rank < first + count; rank++) {
@@ -151,8 +154,8 @@ rlf_status trainer_watch_gather(trainer_watch *watch, rlf_control_kind kind, tra
         if (message->type == RLF_MSG_CONTROL)
             RLF_TRY(rlf_message_decode(RLF_MSG_CONTROL, message->bytes.ptr, message->bytes.len, message->from, &watch->scratch, &control));
         if (message->type != RLF_MSG_CONTROL || control.kind != kind || watch->peers[message->from].owes == 0)
-            RLF_FAIL(PROTOCOL, "unexpected message %s (kind %lld) from rank %d (%s)", rlf_message_name(message->type), (long long)control.kind,
-                     message->from, role_of(watch, message->from));
+            RLF_FAIL(PROTOCOL, "unexpected message %s (kind %lld) from rank %d (%s)", rlf_message_name(message->type),
+                     (long long)control.kind, message->from, role_of(watch, message->from));
         trainer_watch_settle(watch, message->from);
         if (each) RLF_TRY(each(ctx, message->from, &control));
     }

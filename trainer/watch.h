@@ -50,8 +50,8 @@ void trainer_watch_settle(trainer_watch *watch, int rank);
 rlf_status trainer_watch_receive(trainer_watch *watch, int64_t limit_ms, const rlf_received **message) RLF_MUST_USE;
 
 /* Sends a control message to `count` ranks from `first` and notes that each owes a reply. */
-rlf_status trainer_watch_order(trainer_watch *watch, int first, int count, rlf_control_kind kind, int64_t value, const char *text, int64_t deadline_s,
-                               const char *what) RLF_MUST_USE;
+rlf_status trainer_watch_order(trainer_watch *watch, int first, int count, rlf_control_kind kind, int64_t value,
+                               const char *text, int64_t deadline_s, const char *what) RLF_MUST_USE;
 /* Waits until every rank that owes has sent a control message of `kind`; calls each(ctx, rank, control), which may be NULL. */
 typedef rlf_status trainer_reply_fn(void *ctx, int rank, const rlf_control *control);
 rlf_status trainer_watch_gather(trainer_watch *watch, rlf_control_kind kind, trainer_reply_fn *each, void *ctx) RLF_MUST_USE;

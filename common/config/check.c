@@ -90,7 +90,8 @@ static rlf_status check_tool(const rlf_config *c, const rlf_config_origin *o, si
     if (!is_tool_name(t->name)) return tool_fail(o, i, "name", "expected at most 64 letters, digits, _ or -");
     if (!*t->kind) return tool_fail(o, i, "kind", "required: one of index, calculator");
     if (strcmp(t->kind, "index") == 0 && !*t->path) return tool_fail(o, i, "path", "required for kind index: the file made by `rlf index`");
-    if (t->latency_p99_ms > 0 && t->latency_median_ms <= 0) return tool_fail(o, i, "latency.median_ms", "required where latency.p99_ms is set");
+    if (t->latency_p99_ms > 0 && t->latency_median_ms <= 0)
+        return tool_fail(o, i, "latency.median_ms", "required where latency.p99_ms is set");
     if (t->latency_p99_ms > 0 && t->latency_p99_ms < t->latency_median_ms)
         return tool_fail(o, i, "latency.p99_ms", "expected at least latency.median_ms");
     for (size_t j = 0; j < i; j++)

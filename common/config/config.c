@@ -145,7 +145,8 @@ static rlf_status set_leaf(loader *in, const scope *at, const rlf_key *key, cons
     rlf_str expected = {0};
     rlf_key_expected(key, &expected);
     const char *quote = quoted ? "\"" : scalar ? "'" : "";
-    rlf_status status = fail(in, node, "key '%s%s': expected %s, found %s%.80s%s", at->prefix, key->name, expected.ptr, quote, node_text(node), quote);
+    rlf_status status = fail(in, node, "key '%s%s': expected %s, found %s%.80s%s", at->prefix, key->name, expected.ptr, quote,
+                             node_text(node), quote);
     rlf_str_clean_up(&expected);
     return status;
 }
@@ -169,8 +170,8 @@ static rlf_status apply_map(loader *in, const scope *at, const char *path, yaml_
         for (yaml_node_pair_t *p = node->data.mapping.pairs.start; p < pair; p++) {
             yaml_node_t *earlier = yaml_document_get_node(in->doc, p->key);
             if (same_key(earlier, name))
-                return fail(in, name, "key '%s%s%s%.100s' is set twice, first in line %d", at->prefix, path, *path ? "." : "", node_text(name),
-                            line_of(earlier));
+                return fail(in, name, "key '%s%s%s%.100s' is set twice, first in line %d", at->prefix, path, *path ? "." : "",
+                            node_text(name), line_of(earlier));
         }
         char child[PATH_MAX_BYTES];
         int n = snprintf(child, sizeof child, "%s%s%s", path, *path ? "." : "", node_text(name));
@@ -237,7 +238,8 @@ static rlf_status apply_tool_path(loader *in, const char *path, yaml_node_t *nod
         return fail(in, node, "unknown key '%.100s'; a tool's key reads tools.0.timeout_ms", path);
     size_t index = (size_t)strtoul(number, NULL, 10);
     if (index >= in->config->n_tools)
-        return fail(in, node, "key '%.100s': the list has %zu tool%s, counted from 0", path, in->config->n_tools, in->config->n_tools == 1 ? "" : "s");
+        return fail(in, node, "key '%.100s': the list has %zu tool%s, counted from 0", path, in->config->n_tools,
+                    in->config->n_tools == 1 ? "" : "s");
     return apply_tool(in, index, number + digits + 1, node);
 }
 

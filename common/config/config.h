@@ -1,7 +1,8 @@
 /* The job file: one YAML file plus dotted overrides ("train.steps=10"), read into one struct.
  *
- * One table (keys.c) holds every key with its type, unit, default, range and meaning; reading, overrides, suggestions for misspelt keys, the
- * resolved dump and `rlf config` come from it. Errors name file, line and key. Relative paths in the file are relative to the current directory.
+ * One table (keys.c) holds every key with its type, unit, default, range and meaning; reading, overrides, suggestions for
+ * misspelt keys, the resolved dump and `rlf config` come from it. Errors name file, line and key. Relative paths in the file are
+ * relative to the current directory.
  *
  * Strings are owned by the config; "" means not set. */
 #ifndef RLF_COMMON_CONFIG_CONFIG_H
@@ -101,7 +102,8 @@ typedef struct rlf_config {
 /* Reads `path`, applies `overrides` ("a.b=value"), checks ranges and cross-key rules. */
 rlf_status rlf_config_load(rlf_config *config, const char *path, char **overrides, size_t n_overrides) RLF_MUST_USE;
 /* The same from memory; `label` stands for the file name in messages. */
-rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, const char *label, char **overrides, size_t n_overrides) RLF_MUST_USE;
+rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, const char *label, char **overrides,
+                            size_t n_overrides) RLF_MUST_USE;
 void rlf_config_clean_up(rlf_config *config);
 /* The resolved configuration, every key, as YAML that rlf_config_parse reads back to the same values. */
 void rlf_config_dump(const rlf_config *config, rlf_str *out);

@@ -1,4 +1,5 @@
-/* Reading data rows (data.h): a file is read in pieces, each complete line is parsed with jansson and copied into the arena of the dataset. */
+/* Reading data rows (data.h): a file is read in pieces, each complete line is parsed with jansson and copied into the arena of
+ * the dataset. */
 #include "common/config/data.h"
 
 #include <errno.h>
@@ -72,7 +73,8 @@ static rlf_status parse_conversation(const place *at, rlf_row *row, const json_t
     const char *key = supervised || !prompt ? "messages" : "prompt";
     RLF_TRY(parse_messages(at, row, key, supervised || !prompt ? messages : prompt));
     if (supervised && count_assistant(row) == 0) return expected(at, key, "at least one message of the assistant");
-    if (!supervised && !prompt && count_assistant(row)) return expected(at, key, "no message of the assistant: a question, not a conversation");
+    if (!supervised && !prompt && count_assistant(row))
+        return expected(at, key, "no message of the assistant: a question, not a conversation");
     if (!supervised && strcmp(row->messages[row->n_messages - 1].role, "assistant") == 0)
         return expected(at, key, "a last message that is not the assistant's");
 out:
@@ -130,7 +132,8 @@ static rlf_status parse_source(const place *at, rlf_row *row, const json_t *root
     return RLF_OK;
 }
 
-rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised, rlf_arena *arena) {
+rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised,
+                         rlf_arena *arena) {
     rlf_status status = RLF_OK;
     place at = {file, line_number, arena};
     json_error_t error;
@@ -169,7 +172,8 @@ static rlf_status finish_line(reader *in) {
     if (!is_blank(&in->pending)) {
         rlf_dataset *data = in->data;
         data->rows = rlf_grow(data->rows, data->n, &in->cap, sizeof *data->rows);
-        rlf_status status = rlf_row_parse(&data->rows[data->n], in->pending.ptr, in->pending.len, in->path, in->line, in->supervised, &data->arena);
+        rlf_status status = rlf_row_parse(&data->rows[data->n], in->pending.ptr, in->pending.len, in->path, in->line,
+                                          in->supervised, &data->arena);
         if (status != RLF_OK) return status;
         data->n++;
     }

@@ -2,10 +2,10 @@
  *
  *   {"data_source":"nq","prompt":[{"role":"user","content":"…"}],"reward_model":{"ground_truth":{"target":["…"]}},"extra_info":{…}}
  *
- * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of "prompt": the whole
- * conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall produce, tool contents what the tool
- * answered. Errors name file, line, and what was expected; every line is checked at load. Keys that are not named here
- * are ignored, blank lines are skipped, and a line has at most 16 MiB. */
+ * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of
+ * "prompt": the whole conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall
+ * produce, tool contents what the tool answered. Errors name file, line, and what was expected; every line is checked at load.
+ * Keys that are not named here are ignored, blank lines are skipped, and a line has at most 16 MiB. */
 #ifndef RLF_COMMON_CONFIG_DATA_H
 #define RLF_COMMON_CONFIG_DATA_H
 
@@ -34,10 +34,12 @@ typedef struct rlf_dataset {
     rlf_arena arena; /* owns all that the rows point to */
 } rlf_dataset;
 
-/* supervised: rows need "messages" with at least one assistant message; else "prompt" (or "messages" without assistant) and a ground truth. */
+/* supervised: rows need "messages" with at least one assistant message; else "prompt" (or "messages" without assistant) and a
+ * ground truth. */
 rlf_status rlf_dataset_load(rlf_dataset *data, const char *path, bool supervised) RLF_MUST_USE;
 void rlf_dataset_clean_up(rlf_dataset *data);
 /* One line, for tests and the fuzzer; strings go to `arena`. */
-rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised, rlf_arena *arena) RLF_MUST_USE;
+rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised,
+                         rlf_arena *arena) RLF_MUST_USE;
 
 #endif

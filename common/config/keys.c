@@ -105,7 +105,8 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(INT, "top_k", top_k, "passages", "3", 1, 1000, NULL, "kind index: passages returned"),
     TOOL(INT, "timeout_ms", timeout_ms, "ms", "10000", 1, 1e9, NULL, "Deadline of one call, from its arrival"),
     TOOL(INT, "concurrency", concurrency, "calls", "64", 1, 65536, NULL, "Calls running at once on one tool rank"),
-    TOOL(REAL, "latency.median_ms", latency_median_ms, "ms", "0.0", 0, 1e9, NULL, "Injected delay, log-normal and seeded, for trials: its median; 0: none"),
+    TOOL(REAL, "latency.median_ms", latency_median_ms, "ms", "0.0", 0, 1e9, NULL,
+         "Injected delay, log-normal and seeded, for trials: its median; 0: none"),
     TOOL(REAL, "latency.p99_ms", latency_p99_ms, "ms", "0.0", 0, 1e9, NULL, "Its 99th percentile; 0: the median, always"),
 };
 const size_t rlf_tool_key_count = sizeof rlf_tool_keys / sizeof rlf_tool_keys[0];

@@ -1,4 +1,5 @@
-/* Checkpoint folders (checkpoint.h): reading one file or shards into the slab, writing config, weights and tokenizer files, random weights. */
+/* Checkpoint folders (checkpoint.h): reading one file or shards into the slab, writing config, weights and tokenizer files,
+ * random weights. */
 #include "common/model/checkpoint.h"
 
 #include <errno.h>
@@ -92,7 +93,8 @@ static rlf_status add_indexed(shards *set, const char *label, const json_t *map)
     if (!json_is_object(map)) return RLF_RAISE(INVALID, "%s: 'weight_map': expected a map from tensor to file", label);
     for (void *at = json_object_iter((json_t *)map); at; at = json_object_iter_next((json_t *)map, at)) {
         const char *name = json_string_value(json_object_iter_value(at));
-        if (!is_shard_name(name)) RLF_FAIL(INVALID, "%s: '%.200s': expected the name of a .safetensors file beside it", label, json_object_iter_key(at));
+        if (!is_shard_name(name))
+            RLF_FAIL(INVALID, "%s: '%.200s': expected the name of a .safetensors file beside it", label, json_object_iter_key(at));
         RLF_TRY(add_shard(set, name, &where));
         if (set->n > SHARDS_MAX) RLF_FAIL(LIMIT, "%s: more than %d files", label, SHARDS_MAX);
         if (!rlf_safetensors_find(where->file, json_object_iter_key(at)))
@@ -144,7 +146,8 @@ static void list_name(name_list *list, const char *name) {
 
 static void print_list(const name_list *list, const char *what, rlf_str *out) {
     if (list->n == 0) return;
-    rlf_str_printf(out, "%s%zu %s tensor%s: %s", out->len ? "; " : "", list->n, what, list->n == 1 ? "" : "s", list->shown ? list->text.ptr : "");
+    rlf_str_printf(out, "%s%zu %s tensor%s: %s", out->len ? "; " : "", list->n, what, list->n == 1 ? "" : "s",
+                   list->shown ? list->text.ptr : "");
     if (list->shown < list->n) rlf_str_printf(out, " and %zu more", list->n - list->shown);
 }
 
@@ -249,13 +252,15 @@ static bool has_shape(const rlf_st_tensor *t, const rlf_tensor_info *want) {
 }
 
 static rlf_status check_tensor(const shard *where, const rlf_st_tensor *t, const rlf_tensor_info *want) {
-    if (t->dtype == RLF_DTYPE_OTHER) return RLF_RAISE(UNSUPPORTED, "%s: tensor '%s': expected dtype F32, BF16 or F16", where->path, t->name);
+    if (t->dtype == RLF_DTYPE_OTHER)
+        return RLF_RAISE(UNSUPPORTED, "%s: tensor '%s': expected dtype F32, BF16 or F16", where->path, t->name);
     if (has_shape(t, want)) return RLF_OK;
     rlf_str found = {0}, wanted = {0};
     shape_text(t, &found);
     if (want->vector) rlf_str_printf(&wanted, "[%d]", want->cols);
     else rlf_str_printf(&wanted, "[%d, %d]", want->rows, want->cols);
-    rlf_status status = RLF_RAISE(INVALID, "%s: tensor '%s': expected shape %s as in config.json, found %s", where->path, t->name, wanted.ptr, found.ptr);
+    rlf_status status = RLF_RAISE(INVALID, "%s: tensor '%s': expected shape %s as in config.json, found %s", where->path,
+                                  t->name, wanted.ptr, found.ptr);
     rlf_str_clean_up(&found);
     rlf_str_clean_up(&wanted);
     return status;
@@ -329,11 +334,15 @@ out:
 
 /* As transformers writes it for Qwen3, in the spelling that its versions 4 and 5 both read. */
 static json_t *config_from_shape(const rlf_model_shape *s) {
-    return json_pack("{s:[s], s:b, s:f, s:n, s:n, s:i, s:s, s:i, s:f, s:i, s:i, s:i, s:s, s:i, s:i, s:i, s:f, s:n, s:f, s:n, s:b, s:s, s:b, s:b, s:i}",
-                     "architectures", "Qwen3ForCausalLM", "attention_bias", 0, "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "head_dim",
+    return json_pack("{s:[s], s:b, s:f, s:n, s:n, s:i, s:s, s:i, s:f, s:i, s:i, s:i, s:s, s:i, s:i, s:i, s:f, s:n, s:f, s:n, "
+                     "s:b, s:s, s:b, s:b, s:i}",
+                     "architectures", "Qwen3ForCausalLM", "attention_bias", 0, "attention_dropout", 0.0, "bos_token_id",
+                     "eos_token_id", "head_dim",
                      s->head_dim, "hidden_act", "silu", "hidden_size", s->hidden, "initializer_range", 0.02, "intermediate_size", s->ffn,
-                     "max_position_embeddings", s->max_positions, "max_window_layers", s->layers, "model_type", "qwen3", "num_attention_heads", s->heads,
-                     "num_hidden_layers", s->layers, "num_key_value_heads", s->kv_heads, "rms_norm_eps", s->rms_eps, "rope_scaling", "rope_theta",
+                     "max_position_embeddings", s->max_positions, "max_window_layers", s->layers, "model_type", "qwen3",
+                     "num_attention_heads", s->heads,
+                     "num_hidden_layers", s->layers, "num_key_value_heads", s->kv_heads, "rms_norm_eps", s->rms_eps,
+                     "rope_scaling", "rope_theta",
                      s->rope_theta, "sliding_window", "tie_word_embeddings", (int)s->tied, "torch_dtype", "float32", "use_cache", 1,
                      "use_sliding_window", 0, "vocab_size", s->vocab);
 }
@@ -370,7 +379,8 @@ out:
 static rlf_status write_config(const char *dir, const rlf_model_shape *shape, const char *source_dir, json_t **config) {
     rlf_status status = RLF_OK;
     bool copied = source_dir && exists(source_dir, "config.json");
-    if (!copied && strcmp(shape->family, "qwen3") != 0) RLF_FAIL(UNSUPPORTED, "%s/config.json: family '%s' is not supported", dir, shape->family);
+    if (!copied && strcmp(shape->family, "qwen3") != 0)
+        RLF_FAIL(UNSUPPORTED, "%s/config.json: family '%s' is not supported", dir, shape->family);
     if (copied) RLF_TRY(config_from_source(source_dir, shape, config));
     else *config = config_from_shape(shape);
     if (!*config) RLF_FAIL(NO_MEMORY, "%s/config.json: no memory for its text", dir);
@@ -426,7 +436,8 @@ static rlf_status write_weights(const char *dir, const rlf_model_layout *layout,
     char *path = join(dir, "model.safetensors");
     for (size_t i = 0; i < layout->n_tensors; i++) {
         const rlf_tensor_info *t = &layout->tensors[i];
-        tensors[i] = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F32, .dims = t->vector ? 1 : 2, .shape = {t->vector ? t->cols : t->rows, t->cols},
+        tensors[i] = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F32, .dims = t->vector ? 1 : 2,
+                                     .shape = {t->vector ? t->cols : t->rows, t->cols},
                                      .data = weights + t->offset, .bytes = (size_t)t->rows * (size_t)t->cols * sizeof(float)};
     }
     rlf_status status = rlf_safetensors_write(path, tensors, layout->n_tensors);

@@ -1,7 +1,8 @@
 /* A Hugging Face checkpoint folder: config.json, tokenizer files and safetensors, read and written.
  *
  * Weights in memory are float32 in the layout of model.h. Reading accepts F32, BF16 and F16 files, one file or sharded with
- * model.safetensors.index.json; every tensor's name, shape and dtype is checked and all missing and unexpected names are listed in one error. A NaN or infinity is an error.
+ * model.safetensors.index.json; every tensor's name, shape and dtype is checked and all missing and unexpected names are listed
+ * in one error. A NaN or infinity is an error.
  * A tied head that is stored a second time is accepted if it is the embedding.
  * Writing gives a folder that transformers loads. Files are written under a temporary name, synced and renamed. */
 #ifndef RLF_COMMON_MODEL_CHECKPOINT_H
@@ -15,16 +16,17 @@
 rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, float *weights) RLF_MUST_USE;
 
 /* Writes config.json, generation_config.json and model.safetensors (F32) into existing folder DIR, and copies the tokenizer's files and the
- * generation config from `source_dir` (may be NULL: none). config.json is the source's with nothing lost but its dtype, where there is one; a
- * source that describes another model is an error, and nothing is written. The same input gives the same bytes. */
+ * generation config from `source_dir` (may be NULL: none). config.json is the source's with nothing lost but its dtype, where
+ * there is one; a source that describes another model is an error, and nothing is written. The same input gives the same bytes. */
 rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout, const float *weights, const char *source_dir) RLF_MUST_USE;
 
-/* Copies what the tokenizer and chat template consist of: tokenizer.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
- * vocab.json, merges.txt, chat_template.jinja, chat_template.json, those that are there. The same folder twice is fine. */
+/* Copies what the tokenizer and chat template consist of: tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+ * added_tokens.json, vocab.json, merges.txt, chat_template.jinja, chat_template.json, those that are there. The same folder
+ * twice is fine. */
 rlf_status rlf_checkpoint_copy_tokenizer(const char *dir, const char *source_dir) RLF_MUST_USE;
 
-/* Random weights as transformers initialises them: normal(0, std) for matrices (transformers: 0.02), ones for norms, zeros for biases; a function of
- * (seed, tensor, element) alone. */
+/* Random weights as transformers initialises them: normal(0, std) for matrices (transformers: 0.02), ones for norms, zeros for
+ * biases; a function of (seed, tensor, element) alone. */
 void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, float *weights);
 
 #endif

@@ -1,8 +1,8 @@
 /* config.json of a Hugging Face checkpoint -> rlf_model_shape (model.h), for Qwen3.
  *
  * What the arithmetic here does not do is refused by name: it would give wrong numbers, not an error. Keys that do not change the
- * arithmetic (dtype, cache and version keys) are ignored. Both spellings of RoPE are read: rope_theta with rope_scaling, and rope_parameters
- * of transformers 5. */
+ * arithmetic (dtype, cache and version keys) are ignored. Both spellings of RoPE are read: rope_theta with rope_scaling, and
+ * rope_parameters of transformers 5. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>

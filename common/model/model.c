@@ -1,7 +1,8 @@
 /* Shapes known by name, and the layout of a model's parameters in one slab (model.h).
  *
- * The slab follows the forward pass: embedding, then the layers, final norm, head. Each tensor starts at a multiple of 16 elements (one cache
- * line of floats), except that k follows q, v follows k and up follows gate without a gap, so that one product reads them as one matrix. */
+ * The slab follows the forward pass: embedding, then the layers, final norm, head. Each tensor starts at a multiple of 16
+ * elements (one cache line of floats), except that k follows q, v follows k and up follows gate without a gap, so that one
+ * product reads them as one matrix. */
 #include "common/model/model.h"
 
 #include <stdio.h>

@@ -2,7 +2,8 @@
  *
  * The layout is the contract between checkpoint files, kernels, optimizer and hand-over: one flat array of `total` elements in which
  * every tensor has a Hugging Face name, a shape and an offset. Gradients, AdamW moments and reference weights use the same layout.
- * Within a layer, q_proj, k_proj, v_proj lie next to each other without a gap, and so do gate_proj, up_proj: one matrix product serves them. */
+ * Within a layer, q_proj, k_proj, v_proj lie next to each other without a gap, and so do gate_proj, up_proj: one matrix product
+ * serves them. */
 #ifndef RLF_COMMON_MODEL_MODEL_H
 #define RLF_COMMON_MODEL_MODEL_H
 

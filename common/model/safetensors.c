@@ -88,8 +88,8 @@ static rlf_status parse_offsets(const source *in, rlf_st_tensor *out, const char
     int64_t b = json_integer_value(begin), e = json_integer_value(end);
     if (b < 0 || e < b) return bad(in, name, "expected 'data_offsets' that begin at 0 or later and end no earlier than they begin");
     if ((uint64_t)e > in->data_bytes)
-        return RLF_RAISE(INVALID, "%s: tensor '%.200s': its data end at byte %" PRId64 " of the data, but the file has only %" PRIu64 " (truncated?)",
-                         in->label, name, e, in->data_bytes);
+        return RLF_RAISE(INVALID, "%s: tensor '%.200s': its data end at byte %" PRId64 " of the data, but the file has only "
+                         "%" PRIu64 " (truncated?)", in->label, name, e, in->data_bytes);
     out->data = in->data + b;
     out->bytes = (size_t)(e - b);
     return RLF_OK;
@@ -107,8 +107,8 @@ static rlf_status parse_tensor(const source *in, rlf_st_tensor *out, const char 
     RLF_TRY(parse_shape(in, out, name, json_object_get(entry, "shape"), &elements));
     RLF_TRY(parse_offsets(in, out, name, json_object_get(entry, "data_offsets")));
     if (__builtin_mul_overflow(elements, (uint64_t)dtype->bytes, &bytes) || bytes != out->bytes)
-        RLF_FAIL(INVALID, "%s: tensor '%.200s': shape and dtype make %" PRIu64 " elements of %zu bytes, but data_offsets hold %zu bytes", in->label,
-                 name, elements, dtype->bytes, out->bytes);
+        RLF_FAIL(INVALID, "%s: tensor '%.200s': shape and dtype make %" PRIu64 " elements of %zu bytes, but data_offsets hold "
+                 "%zu bytes", in->label, name, elements, dtype->bytes, out->bytes);
 out:
     return status;
 }
@@ -162,9 +162,12 @@ static rlf_status check_order(const rlf_safetensors *file, const source *in) {
     for (size_t i = 0; i < file->n; i++) {
         const rlf_st_tensor *t = &file->tensors[i];
         uint64_t begin = (uint64_t)((const unsigned char *)t->data - in->data);
-        if (begin < end) return RLF_RAISE(INVALID, "%s: tensor '%.200s': its data overlap those of '%.200s'", in->label, t->name, file->tensors[i - 1].name);
+        if (begin < end)
+            return RLF_RAISE(INVALID, "%s: tensor '%.200s': its data overlap those of '%.200s'", in->label, t->name,
+                             file->tensors[i - 1].name);
         if (begin > end)
-            return RLF_RAISE(INVALID, "%s: tensor '%.200s': a hole of %" PRIu64 " bytes before its data, at byte %" PRIu64, in->label, t->name, begin - end, end);
+            return RLF_RAISE(INVALID, "%s: tensor '%.200s': a hole of %" PRIu64 " bytes before its data, at byte %" PRIu64,
+                             in->label, t->name, begin - end, end);
         end = begin + t->bytes;
     }
     if (end != in->data_bytes)
@@ -185,7 +188,8 @@ static rlf_status header_bytes(const unsigned char *bytes, size_t n, const char 
     *length = 0;
     for (int i = 7; i >= 0; i--) *length = *length << 8 | bytes[i];
     if (*length > HEADER_MAX)
-        return RLF_RAISE(INVALID, "%s: byte 0: a header of %" PRIu64 " bytes; at most %d are allowed (not a safetensors file?)", label, *length, HEADER_MAX);
+        return RLF_RAISE(INVALID, "%s: byte 0: a header of %" PRIu64 " bytes; at most %d are allowed (not a safetensors file?)",
+                         label, *length, HEADER_MAX);
     if (*length > n - 8)
         return RLF_RAISE(INVALID, "%s: a header of %" PRIu64 " bytes, but only %zu follow (truncated?)", label, *length, n - 8);
     return RLF_OK;
@@ -226,7 +230,8 @@ static rlf_status map_file(const char *path, void **map, size_t *bytes) {
     if (fd < 0) RLF_FAIL(IO, "%s: cannot open: %s", path, strerror(errno));
     if (fstat(fd, &info) != 0) RLF_FAIL(IO, "%s: cannot read its size: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) RLF_FAIL(INVALID, "%s: not a regular file", path);
-    if (info.st_size < 8) RLF_FAIL(INVALID, "%s: %lld bytes are too few for a safetensors file (truncated?)", path, (long long)info.st_size);
+    if (info.st_size < 8)
+        RLF_FAIL(INVALID, "%s: %lld bytes are too few for a safetensors file (truncated?)", path, (long long)info.st_size);
     *bytes = (size_t)info.st_size;
     *map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (*map == MAP_FAILED) RLF_FAIL(IO, "%s: cannot map: %s", path, strerror(errno));

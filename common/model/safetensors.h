@@ -32,7 +32,8 @@ size_t rlf_safetensors_count(const rlf_safetensors *file);
 const rlf_st_tensor *rlf_safetensors_at(const rlf_safetensors *file, size_t i);
 const rlf_st_tensor *rlf_safetensors_find(const rlf_safetensors *file, const char *name);
 
-/* Writes `n` tensors (F32, BF16 or F16, distinct names) in the order given with metadata {"format":"pt"}, under PATH.tmp, fsynced, renamed to PATH. */
+/* Writes `n` tensors (F32, BF16 or F16, distinct names) in the order given with metadata {"format":"pt"}, under PATH.tmp,
+ * fsynced, renamed to PATH. */
 rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n) RLF_MUST_USE;
 
 #endif

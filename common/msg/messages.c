@@ -231,7 +231,8 @@ static rlf_status decode_record(const decoder *d, const record_info *info, const
         return RLF_RAISE(PROTOCOL, "message %s from rank %d: %s: expected a map", d->message, d->from, info->name);
     for (const field_info *f = info->fields; f < info->fields + info->n_fields; f++) {
         const msgpack_object *value = find_key(o, f->key);
-        if (!value) return RLF_RAISE(PROTOCOL, "message %s from rank %d: key '%s' of %s is missing", d->message, d->from, f->key, info->name);
+        if (!value)
+            return RLF_RAISE(PROTOCOL, "message %s from rank %d: key '%s' of %s is missing", d->message, d->from, f->key, info->name);
         rlf_status status = decode_field(d, info, f, value, record + f->offset);
         if (status != RLF_OK) return status;
     }
@@ -241,7 +242,8 @@ static rlf_status decode_record(const decoder *d, const record_info *info, const
 rlf_status rlf_message_decode(rlf_message_type type, const void *bytes, size_t n, int from, rlf_arena *arena, void *record) {
     if ((unsigned)type >= RLF_MSG_COUNT) return RLF_RAISE(PROTOCOL, "message from rank %d: type %d is not known", from, (int)type);
     const decoder d = {rlf_message_name((int)type), from, arena};
-    if (n > RLF_MSG_MAX_BYTES) return RLF_RAISE(PROTOCOL, "message %s from rank %d: %zu bytes, at most %d allowed", d.message, from, n, RLF_MSG_MAX_BYTES);
+    if (n > RLF_MSG_MAX_BYTES)
+        return RLF_RAISE(PROTOCOL, "message %s from rank %d: %zu bytes, at most %d allowed", d.message, from, n, RLF_MSG_MAX_BYTES);
     cursor c = {bytes, (const unsigned char *)bytes + n};
     if (!scan_value(&c, 0) || c.p != c.end)
         return RLF_RAISE(PROTOCOL, "message %s from rank %d: not one well-formed msgpack value (byte %zu of %zu)", d.message, from,

@@ -1,11 +1,13 @@
 /* Every message between ranks: its fields, sender and receiver. Reading this file is reading the system.
  *
- *   coordinator --EPISODE--> rollout --OPEN, CALL, SCORE, CLOSE--> tool service --OBSERVATION, REWARD--> rollout --TRAJECTORY--> coordinator
+ *   coordinator --EPISODE--> rollout --OPEN, CALL, SCORE, CLOSE--> tool service --OBSERVATION, REWARD--> rollout
+ *   rollout --TRAJECTORY--> coordinator
  *   coordinator --BATCH--> learner --STEP--> coordinator;   CONTROL and HEARTBEAT both ways between the coordinator and any rank.
  *
- * On the wire a message is one msgpack map with the short keys below. Unknown keys are ignored; a missing one is an error that names key, message
- * and sender. Strings and arrays are bounded here, before anything is allocated. Number arrays travel as msgpack bin (little-endian), so that floats
- * keep their bits. Weights and gradients are not messages: they are raw buffers (transport.h, bulk).
+ * On the wire a message is one msgpack map with the short keys below. Unknown keys are ignored; a missing one is an error that
+ * names key, message and sender. Strings and arrays are bounded here, before anything is allocated. Number arrays travel as
+ * msgpack bin (little-endian), so that floats keep their bits. Weights and gradients are not messages: they are raw buffers
+ * (transport.h, bulk).
  *
  * A record is declared once, as a list of fields:   KIND(R, member, "key"[, …])
  *   I64, F64            int64_t, double
@@ -35,7 +37,8 @@ typedef struct rlf_f32s { float *v; size_t n; } rlf_f32s;
 typedef enum rlf_span_kind { RLF_SPAN_PROMPT, RLF_SPAN_MODEL, RLF_SPAN_OBSERVATION } rlf_span_kind;
 
 /* What became of a tool call. Only INFRA takes the episode out of the loss. */
-#define RLF_CALL_STATUS_TABLE(X) X(OK, "ok") X(TOOL_ERROR, "tool_error") X(TIMEOUT, "timeout") X(BAD_CALL, "bad_call") X(INFRA, "infra_error")
+#define RLF_CALL_STATUS_TABLE(X)                                                                                              \
+    X(OK, "ok") X(TOOL_ERROR, "tool_error") X(TIMEOUT, "timeout") X(BAD_CALL, "bad_call") X(INFRA, "infra_error")
 /* Why an episode ended. */
 #define RLF_FINISH_TABLE(X)                                                                                                   \
     X(ANSWER, "answer")        /* the model gave an answer (tag, or a turn without a tool call) */                            \
@@ -69,7 +72,8 @@ const char *rlf_finish_text(int64_t finish);
 /* A trajectory as a learner sees it: advantage added, texts left out. */
 #define RLF_FIELDS_sequence(R, I64, F64, STR, I32S, F32S, LIST)                                                                \
     I64(R, uid, "u") I64(R, sample, "s") I32S(R, tokens, "t") F32S(R, logprobs, "l") LIST(R, span, spans, "p")                 \
-    F64(R, advantage, "a") F64(R, weight, "w") /* of each model token in the loss; 0 leaves it out */ I64(R, micro, "m") /* micro-batch on its learner */
+    F64(R, advantage, "a") F64(R, weight, "w") /* of each model token in the loss; 0 leaves it out */                          \
+    I64(R, micro, "m") /* micro-batch on its learner */
 
 /* ---- messages --------------------------------------------------------------------------------------------------------------------- */
 
@@ -137,7 +141,10 @@ typedef enum rlf_control_kind { RLF_CONTROL_TABLE(RLF_ENUM_CONTROL_) RLF_CONTROL
 #define RLF_D_I32S_(R, m, key) rlf_i32s m;
 #define RLF_D_F32S_(R, m, key) rlf_f32s m;
 #define RLF_D_LIST_(R, type, m, key) struct { struct rlf_##type *v; size_t n; } m;
-#define RLF_DECLARE_(r) typedef struct rlf_##r { RLF_FIELDS_##r(r, RLF_D_I64_, RLF_D_F64_, RLF_D_STR_, RLF_D_I32S_, RLF_D_F32S_, RLF_D_LIST_) } rlf_##r;
+#define RLF_DECLARE_(r)                                                                                                        \
+    typedef struct rlf_##r {                                                                                                   \
+        RLF_FIELDS_##r(r, RLF_D_I64_, RLF_D_F64_, RLF_D_STR_, RLF_D_I32S_, RLF_D_F32S_, RLF_D_LIST_)                           \
+    } rlf_##r;
 #define RLF_DECLARE_MESSAGE_(NAME, r) RLF_DECLARE_(r)
 RLF_PART_TABLE(RLF_DECLARE_)
 RLF_MESSAGE_TABLE(RLF_DECLARE_MESSAGE_)

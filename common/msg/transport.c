@@ -155,7 +155,8 @@ rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void 
     rlf_str_reset(&o.bytes);
     rlf_message_encode(type, record, &o.bytes);
     if (o.bytes.len > RLF_MSG_MAX_BYTES)
-        RLF_FAIL(LIMIT, "message %s to rank %d: %zu bytes, at most %d allowed", rlf_message_name((int)type), to, o.bytes.len, RLF_MSG_MAX_BYTES);
+        RLF_FAIL(LIMIT, "message %s to rank %d: %zu bytes, at most %d allowed", rlf_message_name((int)type), to, o.bytes.len,
+                 RLF_MSG_MAX_BYTES);
     MPI_TRY(MPI_Isend(o.bytes.ptr, (int)o.bytes.len, MPI_BYTE, to, (int)type, t->messages, &o.request));
     t->out = rlf_grow(t->out, t->n_out, &t->cap_out, sizeof *t->out);
     t->out[t->n_out++] = o;
@@ -206,7 +207,8 @@ out:
 
 static int piece_size(size_t bytes, size_t at) { return (int)(bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES); }
 
-static rlf_status wait_bulk(rlf_transport *t, MPI_Request *request, int64_t deadline, const char *verb, int peer, size_t at, size_t bytes, const char *what) {
+static rlf_status wait_bulk(rlf_transport *t, MPI_Request *request, int64_t deadline, const char *verb, int peer, size_t at,
+                            size_t bytes, const char *what) {
     bool done = false;
     rlf_status status = wait_request(t, request, deadline, &done);
     if (status == RLF_OK && !done)

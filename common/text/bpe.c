@@ -1,7 +1,8 @@
 /* Byte-pair merging behind bpe.h.
  *
- * The rule: of all adjacent pairs that have a merge, apply the one of lowest rank, leftmost first, until none is left. Short pieces (nearly all) scan an
- * array for it; long ones keep a linked list of symbols and a heap of candidates, so that one megabyte without a space costs n log n.
+ * The rule: of all adjacent pairs that have a merge, apply the one of lowest rank, leftmost first, until none is left. Short
+ * pieces (nearly all) scan an array for it; long ones keep a linked list of symbols and a heap of candidates, so that one
+ * megabyte without a space costs n log n.
  * A heap entry may be stale: its symbol was merged since. It is recognised because the pair found there now has another rank. */
 #include "common/text/bpe.h"
 

@@ -1,8 +1,8 @@
 /* Chat templates behind chat.h.
  *
- * A prompt is rendered to text and encoded once, as a whole, because that is what the model saw when its makers trained it. What follows a model turn is
- * pieces: template text, where control tokens count, and tools' answers, encoded apart as plain text. A tokenizer merges nothing across that border, so an
- * answer costs the same ids wherever it stands. */
+ * A prompt is rendered to text and encoded once, as a whole, because that is what the model saw when its makers trained it. What
+ * follows a model turn is pieces: template text, where control tokens count, and tools' answers, encoded apart as plain text. A
+ * tokenizer merges nothing across that border, so an answer costs the same ids wherever it stands. */
 #include "common/text/chat.h"
 
 #include <stdlib.h>
@@ -35,7 +35,8 @@ static bool has(const char *text, const char *part) { return strstr(text, part) 
 /* By the phrases that make the ids: a template that differs in them must not be taken for one it is not. */
 static rlf_status recognise(const char *source, const char *text, template_kind *kind) {
     bool chatml = has(text, START) && has(text, END);
-    if (chatml && has(text, "enable_thinking") && has(text, RESPONSE) && has(text, "return a json object with function name and arguments within <tool_call>")) {
+    if (chatml && has(text, "enable_thinking") && has(text, RESPONSE) &&
+        has(text, "return a json object with function name and arguments within <tool_call>")) {
         *kind = QWEN3;
         return RLF_OK;
     }
@@ -52,7 +53,9 @@ static rlf_status recognise_config(const char *path, const rlf_str *json, templa
     const char *text = json_string_value(json_object_get(root, "chat_template"));
     rlf_status status;
     if (!root) status = RLF_RAISE(INVALID, "%s: line %d, byte %d: %s", path, error.line, error.position, error.text);
-    else if (!text) status = RLF_RAISE(NOT_FOUND, "%s: chat_template: expected text, or a file chat_template.jinja beside it; or name one of the " KNOWN, path);
+    else if (!text)
+        status = RLF_RAISE(NOT_FOUND, "%s: chat_template: expected text, or a file chat_template.jinja beside it; or name one "
+                                      "of the " KNOWN, path);
     else status = recognise(path, text, kind);
     json_decref(root);
     return status;
@@ -66,7 +69,9 @@ static rlf_status detect(const char *dir, template_kind *kind) {
     if (!jinja) {
         rlf_str_reset(&path);
         rlf_str_printf(&path, "%s/tokenizer_config.json", dir);
-        if (access(path.ptr, F_OK) != 0) RLF_FAIL(NOT_FOUND, "%s: no chat_template.jinja or tokenizer_config.json to know the chat template by; name one of the " KNOWN, dir);
+        if (access(path.ptr, F_OK) != 0)
+            RLF_FAIL(NOT_FOUND, "%s: no chat_template.jinja or tokenizer_config.json to know the chat template by; name one of "
+                                "the " KNOWN, dir);
     }
     RLF_TRY(rlf_str_read_file(&text, path.ptr, MAX_CONFIG));
     RLF_TRY(jinja ? recognise(path.ptr, text.ptr, kind) : recognise_config(path.ptr, &text, kind));
@@ -91,7 +96,8 @@ rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const ch
     if (status != RLF_OK) return status;
     int32_t end = rlf_tokenizer_id(tokenizer, END);
     if (end < 0 || rlf_tokenizer_id(tokenizer, START) < 0)
-        return RLF_RAISE(INVALID, "%s: the tokenizer has no token " START " or " END ", which the chat template needs", dir ? dir : "tokenizer");
+        return RLF_RAISE(INVALID, "%s: the tokenizer has no token " START " or " END ", which the chat template needs",
+                         dir ? dir : "tokenizer");
     rlf_chat *chat = rlf_calloc(1, sizeof *chat);
     *chat = (rlf_chat){tokenizer, kind, thinking, end, rlf_tokenizer_id(tokenizer, "<|endoftext|>")};
     *out = chat;
@@ -110,7 +116,8 @@ static bool is_role(const rlf_chat_message *message, const char *role) { return 
 
 static rlf_status check_roles(const rlf_chat_message *messages, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!is_role(&messages[i], "system") && !is_role(&messages[i], "user") && !is_role(&messages[i], "assistant") && !is_role(&messages[i], "tool"))
+        if (!is_role(&messages[i], "system") && !is_role(&messages[i], "user") && !is_role(&messages[i], "assistant") &&
+            !is_role(&messages[i], "tool"))
             return RLF_RAISE(INVALID, "message %zu: role \"%s\": expected system, user, assistant or tool", i, messages[i].role);
     return RLF_OK;
 }
@@ -142,7 +149,8 @@ static rlf_status put_tools(const char *system, const char *tools_json, rlf_str 
         rlf_str_putc(out, '\n');
         rlf_json_write(json_array_get(tools, i), false, out);
     }
-    rlf_str_puts(out, "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+    rlf_str_puts(out, "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+                      "<tool_call></tool_call> XML tags:\n"
                       "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>" END "\n");
 out:
     json_decref(tools);
@@ -162,7 +170,8 @@ static bool is_wrapped_answer(const char *content) {
     return !strncmp(content, RESPONSE, strlen(RESPONSE)) && n >= close && !strcmp(content + n - close, RESPONSE_END);
 }
 
-/* The last message of a user that is not a tool's answer; n - 1 if none. Assistant turns after it belong to the present task and keep their thoughts. */
+/* The last message of a user that is not a tool's answer; n - 1 if none. Assistant turns after it belong to the present task and
+ * keep their thoughts. */
 static size_t last_query(const rlf_chat_message *messages, size_t n) {
     for (size_t i = n; i-- > 0;)
         if (is_role(&messages[i], "user") && !is_wrapped_answer(messages[i].content)) return i;
@@ -175,7 +184,8 @@ static rlf_slice strip_newlines(rlf_slice s, bool left, bool right) {
     return s;
 }
 
-/* Qwen3's rule: text before the first </think> (and after the last <think> in it) is the thought, what follows the last </think> the content. */
+/* Qwen3's rule: text before the first </think> (and after the last <think> in it) is the thought, what follows the last </think>
+ * the content. */
 static void split_thought(const char *content, rlf_slice *thought, rlf_slice *rest) {
     *thought = (rlf_slice){"", 0};
     *rest = rlf_slice_of(content);
@@ -191,7 +201,8 @@ static void split_thought(const char *content, rlf_slice *thought, rlf_slice *re
     *rest = strip_newlines(rlf_slice_of(close + strlen(THINK_END)), true, false);
 }
 
-/* An assistant message of the history: before the last query its thought is dropped; after it kept, and put even if empty in the last message. */
+/* An assistant message of the history: before the last query its thought is dropped; after it kept, and put even if empty in the
+ * last message. */
 static void put_history_turn(const char *content, bool after_query, bool last, rlf_str *out) {
     rlf_slice thought, rest;
     split_thought(content, &thought, &rest);
@@ -260,7 +271,9 @@ rlf_status rlf_chat_prompt(const rlf_chat *chat, const rlf_chat_message *message
 
 /* ---- what follows a model turn ---- */
 
-static void encode_template(const rlf_chat *chat, const char *text, rlf_ids *out) { rlf_tokenizer_encode(chat->tokenizer, text, strlen(text), true, out); }
+static void encode_template(const rlf_chat *chat, const char *text, rlf_ids *out) {
+    rlf_tokenizer_encode(chat->tokenizer, text, strlen(text), true, out);
+}
 
 /* From just behind the model's end of turn to just before the end of the user message that holds the answers. */
 static void append_answers(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, rlf_ids *out, size_t *cut) {
@@ -275,7 +288,8 @@ static void append_answers(const rlf_chat *chat, const rlf_slice *answers, size_
     }
 }
 
-void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed, rlf_ids *out, size_t *cut) {
+void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed, rlf_ids *out,
+                          size_t *cut) {
     rlf_str tail = {0};
     *cut = 0;
     if (!closed) rlf_ids_push(out, chat->end_of_turn);
@@ -312,8 +326,8 @@ static size_t next_assistant(const rlf_chat_message *messages, size_t n, size_t 
     return from;
 }
 
-rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json, size_t max_observation_tokens,
-                               rlf_ids *out, rlf_chat_span_fn *span, void *ctx) {
+rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json,
+                               size_t max_observation_tokens, rlf_ids *out, rlf_chat_span_fn *span, void *ctx) {
     rlf_status status = RLF_OK;
     size_t begin = out->n, at = next_assistant(messages, n, 0);
     if (at == n) RLF_FAIL(INVALID, "a supervised conversation needs an assistant message");

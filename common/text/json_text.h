@@ -1,5 +1,6 @@
-/* JSON values as text, exactly as Python's json.dumps(value, ensure_ascii=False) writes them: key order kept, ", " and ": " between, reals in the
- * shortest form that reads back the same. What chat templates put before a model is byte for byte this. Inside common/text only. */
+/* JSON values as text, exactly as Python's json.dumps(value, ensure_ascii=False) writes them: key order kept, ", " and ": "
+ * between, reals in the shortest form that reads back the same. What chat templates put before a model is byte for byte this.
+ * Inside common/text only. */
 #ifndef RLF_COMMON_TEXT_JSON_TEXT_H
 #define RLF_COMMON_TEXT_JSON_TEXT_H
 

@@ -4,8 +4,8 @@
  *   run  → added tokens of the raw text | segments → NFC → added tokens of the normalised text | segments
  *        → regexes, one within the other → pieces → byte-pair merging → ids
  *
- * The order of these steps is that of the `tokenizers` library; each changes ids if swapped. Everything here only reads the tokenizer: what a call
- * needs to write is in its `encoder`. */
+ * The order of these steps is that of the `tokenizers` library; each changes ids if swapped. Everything here only reads the
+ * tokenizer: what a call needs to write is in its `encoder`. */
 #include "common/text/tokenizer.h"
 
 #include <stdlib.h>
@@ -80,7 +80,8 @@ static bool next_match(encoder *e, int level, const char *text, size_t n, size_t
     const pcre2_code *code = e->tokenizer->pattern[level];
     pcre2_match_data *match = e->match[level];
     int found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, match, NULL);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, NULL);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT)
+        found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, NULL);
     if (found < 0) return false;
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(match);
     *begin = range[0];
@@ -189,7 +190,9 @@ void rlf_tokenizer_decode(const rlf_tokenizer *tokenizer, const int32_t *ids, si
 
 int32_t rlf_tokenizer_size(const rlf_tokenizer *tokenizer) { return tokenizer->bpe.n_ids; }
 
-bool rlf_tokenizer_is_special(const rlf_tokenizer *tokenizer, int32_t id) { return id >= 0 && id < tokenizer->bpe.n_ids && tokenizer->special[id]; }
+bool rlf_tokenizer_is_special(const rlf_tokenizer *tokenizer, int32_t id) {
+    return id >= 0 && id < tokenizer->bpe.n_ids && tokenizer->special[id];
+}
 
 int32_t rlf_tokenizer_id(const rlf_tokenizer *tokenizer, const char *token) {
     for (size_t i = 0; i < tokenizer->n_added; i++)

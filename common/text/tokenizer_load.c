@@ -1,5 +1,6 @@
-/* tokenizer.json to an rlf_tokenizer. What is not supported is refused by its key: a tokenizer that gives other ids than it was trained with is worse
- * than none. Keys that do not change ids (truncation, padding, post_processor, trim_offsets, version) are not read. */
+/* tokenizer.json to an rlf_tokenizer. What is not supported is refused by its key: a tokenizer that gives other ids than it was
+ * trained with is worse than none. Keys that do not change ids (truncation, padding, post_processor, trim_offsets, version) are
+ * not read. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,8 @@ static rlf_status load_normalizer(loader *l, const json_t *normalizer) {
     if (!strcmp(type_of(normalizer), "Sequence") && json_is_array(list)) {
         for (size_t i = 0; i < json_array_size(list); i++)
             if (strcmp(type_of(json_array_get(list, i)), "NFC"))
-                return RLF_RAISE(UNSUPPORTED, "%s: normalizer.normalizers[%zu]: type %s is not supported (only NFC)", l->label, i, type_of(json_array_get(list, i)));
+                return RLF_RAISE(UNSUPPORTED, "%s: normalizer.normalizers[%zu]: type %s is not supported (only NFC)", l->label,
+                                 i, type_of(json_array_get(list, i)));
         l->tokenizer->nfc = json_array_size(list) > 0;
         return RLF_OK;
     }
@@ -57,8 +59,8 @@ static rlf_status load_normalizer(loader *l, const json_t *normalizer) {
 
 /* ---- pre-tokenizer ---- */
 
-/* Rewrites a pattern of the reference's regex engine (Oniguruma) for PCRE2. They agree on what tokenizers use, except for white space (U+180E) and a few
- * escapes and class forms, which are refused. False: *what says which. */
+/* Rewrites a pattern of the reference's regex engine (Oniguruma) for PCRE2. They agree on what tokenizers use, except for white
+ * space (U+180E) and a few escapes and class forms, which are refused. False: *what says which. */
 static bool translate_pattern(const char *pattern, size_t n, rlf_str *out, const char **what) {
     bool in_class = false;
     for (size_t i = 0; i < n; i++) {
@@ -67,8 +69,8 @@ static bool translate_pattern(const char *pattern, size_t n, rlf_str *out, const
             i++;
             if (next == 's') rlf_str_puts(out, in_class ? "\\p{Z}\\t-\\r\\x{85}" : "[\\p{Z}\\t-\\r\\x{85}]");
             else if (next == 'S' && !in_class) rlf_str_puts(out, "[^\\p{Z}\\t-\\r\\x{85}]");
-            else if ((next >= '!' && next <= '/') || (next >= ':' && next <= '@') || (next >= '[' && next <= '`') || (next >= '{' && next <= '~') ||
-                     strchr("pPdDrntx ", next)) {
+            else if ((next >= '!' && next <= '/') || (next >= ':' && next <= '@') || (next >= '[' && next <= '`') ||
+                     (next >= '{' && next <= '~') || strchr("pPdDrntx ", next)) {
                 if (next == '\0') return *what = "a \\ at its end", false;
                 rlf_str_append(out, pattern + i - 1, 2);
             } else return *what = "an escape other than \\s \\S \\p \\P \\d \\D \\r \\n \\t \\x and punctuation", false;
@@ -95,8 +97,10 @@ static rlf_status compile_pattern(loader *l, const char *key, const char *patter
     PCRE2_SIZE at = 0;
     if (n > MAX_PATTERN) RLF_FAIL(LIMIT, "%s: %s: a regex of %zu bytes (at most %d)", l->label, key, n, MAX_PATTERN);
     if (t->n_patterns == RLF_TOKENIZER_PATTERNS) RLF_FAIL(LIMIT, "%s: %s: more than %d regexes", l->label, key, RLF_TOKENIZER_PATTERNS);
-    if (!translate_pattern(pattern, n, &translated, &what)) RLF_FAIL(UNSUPPORTED, "%s: %s: the regex has %s, which is not supported", l->label, key, what);
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)(translated.ptr ? translated.ptr : ""), translated.len, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
+    if (!translate_pattern(pattern, n, &translated, &what))
+        RLF_FAIL(UNSUPPORTED, "%s: %s: the regex has %s, which is not supported", l->label, key, what);
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)(translated.ptr ? translated.ptr : ""), translated.len,
+                                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
     if (!code) {
         PCRE2_UCHAR message[128] = "";
         pcre2_get_error_message(error, message, sizeof message);
@@ -122,7 +126,8 @@ static rlf_status load_split(loader *l, const char *key, const json_t *step) {
     const char *behavior = json_string_value(json_object_get(step, "behavior"));
     if (!regex || !json_is_string(regex)) return RLF_RAISE(UNSUPPORTED, "%s: %s.pattern: expected {\"Regex\": \"…\"}", l->label, key);
     if (!behavior || strcmp(behavior, "Isolated"))
-        return RLF_RAISE(UNSUPPORTED, "%s: %s.behavior: %s is not supported (only Isolated)", l->label, key, behavior ? behavior : "(none)");
+        return RLF_RAISE(UNSUPPORTED, "%s: %s.behavior: %s is not supported (only Isolated)", l->label, key,
+                         behavior ? behavior : "(none)");
     if (!is_flag(step, "invert", false, false)) return RLF_RAISE(UNSUPPORTED, "%s: %s.invert: only false is supported", l->label, key);
     return compile_pattern(l, key, json_string_value(regex), json_string_length(regex));
 }
@@ -132,13 +137,15 @@ static rlf_status load_pre_tokenizer(loader *l, const json_t *pre) {
     const json_t *list = json_object_get(pre, "pretokenizers");
     size_t n = json_array_size(list);
     if (strcmp(type_of(pre), "Sequence") || n == 0)
-        return RLF_RAISE(UNSUPPORTED, "%s: pre_tokenizer: type %s is not supported (ByteLevel, or a Sequence of Split and then ByteLevel)", l->label, type_of(pre));
+        return RLF_RAISE(UNSUPPORTED, "%s: pre_tokenizer: type %s is not supported (ByteLevel, or a Sequence of Split and then "
+                                      "ByteLevel)", l->label, type_of(pre));
     for (size_t i = 0; i < n; i++) {
         const json_t *step = json_array_get(list, i);
         char key[64];
         snprintf(key, sizeof key, "pre_tokenizer.pretokenizers[%zu]", i);
         const char *wanted = i + 1 < n ? "Split" : "ByteLevel";
-        if (strcmp(type_of(step), wanted)) return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, type_of(step), wanted);
+        if (strcmp(type_of(step), wanted))
+            return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, type_of(step), wanted);
         rlf_status status = i + 1 < n ? load_split(l, key, step) : load_byte_level(l, key, step);
         if (status != RLF_OK) return status;
     }
@@ -149,14 +156,17 @@ static rlf_status load_pre_tokenizer(loader *l, const json_t *pre) {
 
 static rlf_status check_model(loader *l, const json_t *model) {
     const json_t *type = json_object_get(model, "type");
-    if (type && strcmp(type_of(model), "BPE")) return RLF_RAISE(UNSUPPORTED, "%s: model.type: %s is not supported (only BPE)", l->label, type_of(model));
+    if (type && strcmp(type_of(model), "BPE"))
+        return RLF_RAISE(UNSUPPORTED, "%s: model.type: %s is not supported (only BPE)", l->label, type_of(model));
     if (!is_empty(model, "continuing_subword_prefix"))
         return RLF_RAISE(UNSUPPORTED, "%s: model.continuing_subword_prefix: only none is supported", l->label);
-    if (!is_empty(model, "end_of_word_suffix")) return RLF_RAISE(UNSUPPORTED, "%s: model.end_of_word_suffix: only none is supported", l->label);
+    if (!is_empty(model, "end_of_word_suffix"))
+        return RLF_RAISE(UNSUPPORTED, "%s: model.end_of_word_suffix: only none is supported", l->label);
     const json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
         return RLF_RAISE(UNSUPPORTED, "%s: model.dropout: only null is supported", l->label);
-    if (!json_is_object(json_object_get(model, "vocab"))) return RLF_RAISE(INVALID, "%s: model.vocab: expected an object of token: id", l->label);
+    if (!json_is_object(json_object_get(model, "vocab")))
+        return RLF_RAISE(INVALID, "%s: model.vocab: expected an object of token: id", l->label);
     if (!json_is_array(json_object_get(model, "merges"))) return RLF_RAISE(INVALID, "%s: model.merges: expected an array", l->label);
     return RLF_OK;
 }
@@ -219,7 +229,8 @@ static rlf_status load_merges(loader *l, const json_t *merges) {
     rlf_status status = RLF_OK;
     for (size_t i = 0; i < json_array_size(merges); i++) {
         rlf_slice left, right;
-        if (!merge_sides(json_array_get(merges, i), &left, &right)) RLF_FAIL(INVALID, "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", l->label, i);
+        if (!merge_sides(json_array_get(merges, i), &left, &right))
+            RLF_FAIL(INVALID, "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", l->label, i);
         bool mapped = rlf_bytes_of_key(left.ptr, left.len, &a) && rlf_bytes_of_key(right.ptr, right.len, &b);
         int32_t id_a = mapped && a.len ? rlf_bpe_find(bpe, a.ptr, a.len) : -1;
         int32_t id_b = mapped && b.len ? rlf_bpe_find(bpe, b.ptr, b.len) : -1;
@@ -245,7 +256,8 @@ static rlf_status load_model(loader *l, const json_t *model, const json_t *added
     RLF_TRY(load_vocab(l, vocab));
     RLF_TRY(load_merges(l, merges));
     int missing = rlf_bpe_finish(&l->tokenizer->bpe);
-    if (missing >= 0) RLF_FAIL(UNSUPPORTED, "%s: model.vocab: no token for byte 0x%02x (byte-level BPE has all 256)", l->label, (unsigned)missing);
+    if (missing >= 0)
+        RLF_FAIL(UNSUPPORTED, "%s: model.vocab: no token for byte 0x%02x (byte-level BPE has all 256)", l->label, (unsigned)missing);
 out:
     return status;
 }
@@ -292,7 +304,8 @@ static rlf_status load_added_token(loader *l, const json_t *entry, size_t i) {
     const json_t *text = json_object_get(entry, "content");
     if (!json_is_string(text) || json_string_length(text) == 0 || json_string_length(text) > MAX_CONTENT)
         return RLF_RAISE(INVALID, "%s: added_tokens[%zu].content: expected text of 1 to %d bytes", l->label, i, MAX_CONTENT);
-    if (!is_flag(entry, "single_word", false, false)) return RLF_RAISE(UNSUPPORTED, "%s: added_tokens[%zu].single_word: only false is supported", l->label, i);
+    if (!is_flag(entry, "single_word", false, false))
+        return RLF_RAISE(UNSUPPORTED, "%s: added_tokens[%zu].single_word: only false is supported", l->label, i);
     int32_t id = (int32_t)json_integer_value(json_object_get(entry, "id"));
     rlf_slice content = {json_string_value(text), json_string_length(text)};
     rlf_status status = claim_id(l, i, id, content);
@@ -331,7 +344,8 @@ static rlf_status load_added(loader *l, const json_t *list) {
 static rlf_status load_document(loader *l, const json_t *root) {
     rlf_status status = RLF_OK;
     const json_t *added = json_object_get(root, "added_tokens"), *decoder = json_object_get(root, "decoder");
-    if (!json_is_object(root) || !json_is_object(json_object_get(root, "model"))) RLF_FAIL(INVALID, "%s: expected an object with a key \"model\"", l->label);
+    if (!json_is_object(root) || !json_is_object(json_object_get(root, "model")))
+        RLF_FAIL(INVALID, "%s: expected an object with a key \"model\"", l->label);
     if (added && !json_is_null(added) && (!json_is_array(added) || json_array_size(added) > MAX_ADDED))
         RLF_FAIL(INVALID, "%s: added_tokens: expected an array of at most %d", l->label, MAX_ADDED);
     if (decoder && !json_is_null(decoder) && strcmp(type_of(decoder), "ByteLevel"))

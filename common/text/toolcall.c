@@ -1,6 +1,7 @@
 /* Tool calls and answers in model text, behind toolcall.h.
  *
- * The text is walked once from tag to tag. After <tool_call> the JSON value itself decides where it ends, so that a tag inside one of its strings is text;
+ * The text is walked once from tag to tag. After <tool_call> the JSON value itself decides where it ends, so that a tag inside
+ * one of its strings is text;
  * where the JSON is bad, the walk goes on at the next tag. Model text is data, not an error of ours: nothing here fails. */
 #include "common/text/toolcall.h"
 
@@ -21,7 +22,9 @@ static size_t find(const char *text, size_t from, size_t n, const char *tag) {
     return at ? (size_t)(at - text) : n;
 }
 
-static bool starts(const char *text, size_t at, size_t n, const char *tag) { return n - at >= strlen(tag) && !memcmp(text + at, tag, strlen(tag)); }
+static bool starts(const char *text, size_t at, size_t n, const char *tag) {
+    return n - at >= strlen(tag) && !memcmp(text + at, tag, strlen(tag));
+}
 
 static size_t skip_space(const char *text, size_t at, size_t n) {
     while (at < n && strchr(" \t\r\n", text[at]) && text[at]) at++;
@@ -55,7 +58,8 @@ static void read_arguments(const json_t *arguments, rlf_arena *arena, rlf_tool_c
         parsed = json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_DECODE_ANY, &error);
         if (parsed) arguments = parsed;
     }
-    if (json_is_object(arguments) && !rlf_json_depth_within(arguments, MAX_DEPTH)) call->error = "The \"arguments\" of the tool call are nested too deeply.";
+    if (json_is_object(arguments) && !rlf_json_depth_within(arguments, MAX_DEPTH))
+        call->error = "The \"arguments\" of the tool call are nested too deeply.";
     else if (json_is_object(arguments)) call->arguments = compact(arguments, arena);
     else if (arguments && !json_is_null(arguments)) call->error = "The \"arguments\" of the tool call must be a JSON object.";
     json_decref(parsed);

@@ -12,7 +12,8 @@ typedef struct rlf_tool_call {
     const char *error;     /* NULL if well formed; else what is wrong, for the model to read */
 } rlf_tool_call;
 
-/* Every call in the text of one turn, in order; an unclosed tag or bad JSON gives a call with `error`. Text inside <think>…</think> is not searched.
+/* Every call in the text of one turn, in order; an unclosed tag or bad JSON gives a call with `error`. Text inside
+ * <think>…</think> is not searched.
  * At most `max` are returned; *total counts all. Strings go to the arena. */
 void rlf_tool_calls_parse(const char *text, size_t n, rlf_arena *arena, rlf_tool_call *calls, size_t max, size_t *total);
 

@@ -1,9 +1,11 @@
-/* The worker pool. One job at a time. `left` counts the tasks not yet taken; whoever brings it down from t > 0 owns task tasks - t, and the job
- * cannot end, nor its fields change, before that task is finished. A thread that gets t <= 0 touches nothing else. So the caller waits for
- * tasks, never for threads: a worker that wakes late, because other ranks hold its core, finds nothing to do and delays no one.
+/* The worker pool. One job at a time. `left` counts the tasks not yet taken; whoever brings it down from t > 0 owns task tasks -
+ * t, and the job cannot end, nor its fields change, before that task is finished. A thread that gets t <= 0 touches nothing
+ * else. So the caller waits for tasks, never for threads: a worker that wakes late, because other ranks hold its core, finds
+ * nothing to do and delays no one.
  *
- * Kernels come in quick succession, so an idle worker watches the generation for SPIN_NS before it sleeps on the condition variable, and the
- * caller does the same for the end of a job. No longer: many ranks may share the cores, and a spinning one takes the time another needs. */
+ * Kernels come in quick succession, so an idle worker watches the generation for SPIN_NS before it sleeps on the condition
+ * variable, and the caller does the same for the end of a job. No longer: many ranks may share the cores, and a spinning one
+ * takes the time another needs. */
 #include "kernels/cpu/pool.h"
 
 #include <pthread.h>

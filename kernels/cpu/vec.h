@@ -84,7 +84,8 @@ static inline __m256 vf_exp2i_(__m256 n) {
 }
 static inline vf vf_exp2i(vf n) { return VF2_(vf_exp2i_(n.a), vf_exp2i_(n.b)); }
 static inline vf vf_select_lt(vf a, vf b, vf x, vf y) {
-    return VF2_(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)), _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ)));
+    return VF2_(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
+                _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ)));
 }
 
 #else

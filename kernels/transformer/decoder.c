@@ -51,7 +51,8 @@ static rlf_status check_options(const kern_decoder_options *o) {
     if (o->page_size < 16 || o->page_size % 16)
         return RLF_RAISE(INVALID, "page_size %d: expected a positive multiple of 16", o->page_size);
     if (o->pages < 1 || o->max_rows < 1 || o->max_outputs < 1 || o->max_outputs > o->max_rows)
-        return RLF_RAISE(INVALID, "decoder of %d pages, %d rows, %d outputs: expected at least 1 of each and outputs not above rows", o->pages,
+        return RLF_RAISE(INVALID, "decoder of %d pages, %d rows, %d outputs: expected at least 1 of each and outputs not above "
+                                  "rows", o->pages,
                          o->max_rows, o->max_outputs);
     return RLF_OK;
 }
@@ -101,8 +102,8 @@ static rlf_status check_row(const kern_decoder *d, const kern_step *step, int i)
 static rlf_status check_step(const kern_decoder *d, const kern_step *step) {
     rlf_status status = RLF_OK;
     if (step->rows < 1 || step->rows > d->options.max_rows || step->outputs < 0 || step->outputs > d->options.max_outputs)
-        RLF_FAIL(LIMIT, "step of %d rows and %d outputs: the decoder was made for %d and %d", step->rows, step->outputs, d->options.max_rows,
-                 d->options.max_outputs);
+        RLF_FAIL(LIMIT, "step of %d rows and %d outputs: the decoder was made for %d and %d", step->rows, step->outputs,
+                 d->options.max_rows, d->options.max_outputs);
     RLF_TRY(kern_model_check_ids(d->model, "token of row", step->tokens, step->rows, 0));
     for (int i = 0; i < step->rows; i++) RLF_TRY(check_row(d, step, i));
     for (int i = 0; i < step->outputs; i++)
@@ -157,7 +158,8 @@ rlf_status kern_decoder_sample(kern_decoder *decoder, kern_filter filter, uint64
                                float *logprobs) {
     kern_queue *q = decoder->model->queue;
     if (decoder->outputs) {
-        kern_sample(q, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs, decoder->model->layout->shape.vocab);
+        kern_sample(q, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs,
+                    decoder->model->layout->shape.vocab);
         kern_download(q, ids, decoder->ids, (size_t)decoder->outputs);
         kern_download(q, logprobs, decoder->logprob, (size_t)decoder->outputs);
     }

@@ -174,7 +174,8 @@ static rlf_status check_batch(const kern_trainer *t, const kern_model *model, co
         RLF_FAIL(LIMIT, "batch of %d tokens in %d sequences: the trainer was made for %d in %d", batch->rows, batch->seqs,
                  t->options.max_tokens, t->options.max_seqs);
     if (batch->seq_begin[0] != 0 || batch->seq_begin[batch->seqs] != batch->rows)
-        RLF_FAIL(INVALID, "sequences cover rows %d to %d: expected 0 to %d", batch->seq_begin[0], batch->seq_begin[batch->seqs], batch->rows);
+        RLF_FAIL(INVALID, "sequences cover rows %d to %d: expected 0 to %d", batch->seq_begin[0], batch->seq_begin[batch->seqs],
+                 batch->rows);
     for (int s = 0; s < batch->seqs; s++) {
         int n = batch->seq_begin[s + 1] - batch->seq_begin[s];
         if (n < 1 || n > model->max_positions)
@@ -331,8 +332,8 @@ static void attention_backward(kern_trainer *t, int layer, const kern_batch *bat
     kern_linear_grad_input(q, t->dattn, t->dx, kern_at(m->params, at->o), rows, hidden, inner, false);
     kern_qk_rope(q, t->qkv, a->qkv_in, q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
     kern_attention_grad(q, t->dqkv, t->dattn, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, m->attn);
-    kern_qk_rope_grad(q, t->dqkv, kern_layer_q_norm(m, layer, grads), kern_layer_k_norm(m, layer, grads), t->dqkv, a->qkv_in, q_norm, k_norm,
-                      m->eps, m->rope, t->pos, rows, m->attn);
+    kern_qk_rope_grad(q, t->dqkv, kern_layer_q_norm(m, layer, grads), kern_layer_k_norm(m, layer, grads), t->dqkv, a->qkv_in,
+                      q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
     kern_rmsnorm(q, t->normed, a->x, kern_at(m->params, at->norm_attn), m->eps, rows, hidden);
     kern_linear_grad_weight(q, kern_at(grads, at->qkv), t->dqkv, t->normed, rows, width, hidden);
     if (m->layout->shape.qkv_bias) kern_bias_grad(q, kern_at(grads, at->qkv_bias), t->dqkv, rows, width);

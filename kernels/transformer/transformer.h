@@ -70,8 +70,8 @@ typedef struct kern_trainer_options {
 rlf_status kern_trainer_new(kern_trainer **out, kern_model *model, const kern_trainer_options *options) RLF_MUST_USE;
 void kern_trainer_destroy(kern_trainer *trainer);
 
-/* A packed micro-batch. Sequence s is rows seq_begin[s] .. seq_begin[s+1]-1. targets[i] is the token whose log-prob row i gives (the token at
- * row i+1), or -1 where none is wanted: such rows cost no head. */
+/* A packed micro-batch. Sequence s is rows seq_begin[s] .. seq_begin[s+1]-1. targets[i] is the token whose log-prob row i gives
+ * (the token at row i+1), or -1 where none is wanted: such rows cost no head. */
 typedef struct kern_batch {
     int rows, seqs;
     const int32_t *tokens;    /* (rows) */
@@ -79,10 +79,13 @@ typedef struct kern_batch {
     const int32_t *targets;   /* (rows) */
 } kern_batch;
 
-/* Called for runs of rows with a target, each row once, ascending: row[i] are row numbers. Fills the derivatives of the loss (pre-zeroed). */
-typedef void kern_loss_fn(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy);
+/* Called for runs of rows with a target, each row once, ascending: row[i] are row numbers. Fills the derivatives of the loss
+ * (pre-zeroed). */
+typedef void kern_loss_fn(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
+                          float *dentropy);
 
-/* Log-probs and entropies (host arrays (rows); rows without target get 0; entropy may be NULL). `model` may be another model of the same shape (the reference). */
+/* Log-probs and entropies (host arrays (rows); rows without target get 0; entropy may be NULL). `model` may be another model of
+ * the same shape (the reference). */
 rlf_status kern_trainer_logprobs(kern_trainer *trainer, kern_model *model, const kern_batch *batch, kern_filter filter, float *logprob,
                                  float *entropy) RLF_MUST_USE;
 /* Forward, loss and backward in one go; gradients are added to `grads` (layout->total). The head is visited once. */

@@ -1,5 +1,6 @@
-/* The tokenizer, in one of two ways that the first byte picks: an arbitrary tokenizer.json (and some text through it, should it load), or arbitrary text
- * through a small fixed tokenizer, where decoding must give the text back: exactly as plain text without NFC; always as something that encodes alike. */
+/* The tokenizer, in one of two ways that the first byte picks: an arbitrary tokenizer.json (and some text through it, should it
+ * load), or arbitrary text through a small fixed tokenizer, where decoding must give the text back: exactly as plain text
+ * without NFC; always as something that encodes alike. */
 #include <assert.h>
 #include <stdint.h>
 #include <string.h>
@@ -26,7 +27,8 @@ static rlf_tokenizer *fixed(bool nfc) {
     rlf_tokenizer *tokenizer = NULL;
     rlf_str_printf(&json, "{\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"added_tokens\":["
                           "{\"id\":300,\"content\":\"<a>\",\"normalized\":false},{\"id\":301,\"content\":\"<a>b\",\"lstrip\":true,\"normalized\":false},"
-                          "{\"id\":302,\"content\":\"e\\u0301x\",\"rstrip\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{", nfc ? "{\"type\":\"NFC\"}" : "null");
+                          "{\"id\":302,\"content\":\"e\\u0301x\",\"rstrip\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{",
+                          nfc ? "{\"type\":\"NFC\"}" : "null");
     for (int b = 0; b < 256; b++) {
         rlf_str_puts(&json, b ? ",\"" : "\"");
         put_byte(&json, b);

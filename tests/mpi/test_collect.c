@@ -1,5 +1,5 @@
-/* The coordinator's collection over the real transport: rank 0 collects, the others play rollout ranks that answer late, out of order, or lose an episode to
- * infrastructure. What is collected must be the same whatever they do. All ranks vote before the verdict. */
+/* The coordinator's collection over the real transport: rank 0 collects, the others play rollout ranks that answer late, out of
+ * order, or lose an episode to infrastructure. What is collected must be the same whatever they do. All ranks vote before the verdict. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,10 +22,12 @@ static bool is_lost(int64_t uid, int64_t sample, int64_t attempt) {
 static rlf_status answer(const rlf_episode *e, int64_t sample) {
     int32_t tokens[TOKENS] = {1, 2, (int32_t)(e->uid % VOCAB), (int32_t)sample};
     float logprobs[TOKENS] = {0, 0, -1, -0.5f};
-    rlf_span spans[] = {{.begin = 0, .end = 2, .kind = RLF_SPAN_PROMPT}, {.begin = 2, .end = TOKENS, .kind = RLF_SPAN_MODEL, .version = e->version}};
+    rlf_span spans[] = {{.begin = 0, .end = 2, .kind = RLF_SPAN_PROMPT},
+                        {.begin = 2, .end = TOKENS, .kind = RLF_SPAN_MODEL, .version = e->version}};
     bool lost = is_lost(e->uid, sample, e->attempt);
     rlf_trajectory t = {.uid = e->uid, .sample = sample, .attempt = e->attempt, .version = e->version, .tokens = {tokens, TOKENS},
-                        .logprobs = {logprobs, TOKENS}, .spans = {spans, 2}, .reward = (double)sample, .finish = lost ? RLF_FINISH_INFRA : RLF_FINISH_ANSWER};
+                        .logprobs = {logprobs, TOKENS}, .spans = {spans, 2}, .reward = (double)sample,
+                        .finish = lost ? RLF_FINISH_INFRA : RLF_FINISH_ANSWER};
     t.error = rlf_slice_of(lost ? "a trial" : "");
     return rlf_send(g_t, 0, RLF_MSG_TRAJECTORY, &t);
 }

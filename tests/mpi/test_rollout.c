@@ -1,6 +1,7 @@
-/* The rollout role over the real transport: rank 0 is the coordinator, then come one or two tool ranks that only score, the rollout ranks, and a learner that
- * hands out weights. Every group is played twice, on different rollout ranks where there are several: the same bits must come back. Then episodes are
- * flushed, one rollout rank is given an episode for weights that it does not have, which is its error, and the others are stopped. All ranks vote before the verdict. */
+/* The rollout role over the real transport: rank 0 is the coordinator, then come one or two tool ranks that only score, the
+ * rollout ranks, and a learner that hands out weights. Every group is played twice, on different rollout ranks where there are
+ * several: the same bits must come back. Then episodes are flushed, one rollout rank is given an episode for weights that it
+ * does not have, which is its error, and the others are stopped. All ranks vote before the verdict. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,8 @@ static bool write_model(void) {
     rlf_str json = {0};
     float *weights = random_weights(&layout);
     byte_tokenizer_json(&json);
-    bool good = CHECK(mkdtemp(g_dir) != NULL) && CHECK(weights != NULL) && CHECK(rlf_checkpoint_write(g_dir, &layout, weights, NULL) == RLF_OK) &&
+    bool good = CHECK(mkdtemp(g_dir) != NULL) && CHECK(weights != NULL) &&
+        CHECK(rlf_checkpoint_write(g_dir, &layout, weights, NULL) == RLF_OK) &&
                 CHECK(write_text("tokenizer.json", &json));
     rlf_str_clean_up(&json);
     rlf_model_layout_clean_up(&layout);
@@ -121,19 +123,24 @@ static bool send_episode(int to, int64_t uid, int64_t attempt, int64_t version) 
     rlf_text target = {rlf_slice_of("Lima")};
     rlf_limits limits = {.turns = 2, .turn_tokens = 40 + uid, .observation_tokens = 40, .tokens = 160, .timeout_ms = WAIT_MS};
     rlf_sampling sampling = {.temperature = 1, .top_p = 0.95};
-    rlf_episode m = {.uid = uid, .samples = SAMPLES, .attempt = attempt, .seed = 7, .version = version, .prompt = {&prompt, 1}, .tools = {"", 0},
-                     .targets = {&target, 1}, .data_source = rlf_slice_of("nq"), .extra = {"", 0}, .limits = {&limits, 1}, .sampling = {&sampling, 1}};
+    rlf_episode m = {.uid = uid, .samples = SAMPLES, .attempt = attempt, .seed = 7, .version = version, .prompt = {&prompt, 1},
+                     .tools = {"", 0},
+                     .targets = {&target, 1}, .data_source = rlf_slice_of("nq"), .extra = {"", 0}, .limits = {&limits, 1},
+                     .sampling = {&sampling, 1}};
     return CHECK(rlf_send(g_t, to, RLF_MSG_EPISODE, &m) == RLF_OK);
 }
 
 static bool same(const rlf_trajectory *a, const rlf_trajectory *b) {
     return a->tokens.n == b->tokens.n && a->spans.n == b->spans.n && a->finish == b->finish &&
-           !memcmp(a->tokens.v, b->tokens.v, a->tokens.n * sizeof *a->tokens.v) && !memcmp(a->logprobs.v, b->logprobs.v, a->tokens.n * sizeof *a->logprobs.v);
+           !memcmp(a->tokens.v, b->tokens.v, a->tokens.n * sizeof *a->tokens.v) &&
+           !memcmp(a->logprobs.v, b->logprobs.v, a->tokens.n * sizeof *a->logprobs.v);
 }
 
 static bool take_trajectory(rlf_trajectory *seen, const rlf_trajectory *t) {
     bool known = t->uid >= 0 && t->uid < GROUPS && t->sample >= 0 && t->sample < SAMPLES && t->attempt >= 0 && t->attempt < ATTEMPTS;
-    if (!CHECK(known) || !CHECK(t->version == VERSION) || !CHECK(t->tokens.n > 0) || !CHECK(t->components.n == 1) || !CHECK(t->reward == 0.5)) return false;
+    if (!CHECK(known) || !CHECK(t->version == VERSION) || !CHECK(t->tokens.n > 0) || !CHECK(t->components.n == 1) ||
+        !CHECK(t->reward == 0.5))
+        return false;
     seen[(t->attempt * GROUPS + t->uid) * SAMPLES + t->sample] = *t;
     return true;
 }
@@ -186,7 +193,8 @@ static bool run_coordinator(void) {
 static bool answer_score(int to, const rlf_score *s) {
     rlf_component part = {rlf_slice_of("exact_match"), 1, 0.5};
     rlf_reward m = {.uid = s->uid, .sample = s->sample, .attempt = s->attempt, .components = {&part, 1}};
-    return CHECK(s->turns.n == 1) && CHECK(rlf_slice_eq(s->targets.v[0].text, "Lima")) && CHECK(rlf_send(g_t, to, RLF_MSG_REWARD, &m) == RLF_OK);
+    return CHECK(s->turns.n == 1) && CHECK(rlf_slice_eq(s->targets.v[0].text, "Lima")) &&
+        CHECK(rlf_send(g_t, to, RLF_MSG_REWARD, &m) == RLF_OK);
 }
 
 static bool run_tool(void) {
@@ -216,7 +224,8 @@ static bool run_learner(void) {
     bool good = weights != NULL;
     for (int i = 0; i < g_ranks.rollouts; i++) to[i] = g_ranks.rollout_first + i;
     while (good && (good = next(&in, &from, &type, &m)) && m.control.kind == RLF_CONTROL_PUBLISH)
-        good = CHECK(rlf_bulk_send_many(g_t, to, (size_t)g_ranks.rollouts, weights, layout.total * sizeof *weights, WAIT_MS, "weights") == RLF_OK);
+        good = CHECK(rlf_bulk_send_many(g_t, to, (size_t)g_ranks.rollouts, weights, layout.total * sizeof *weights, WAIT_MS,
+                                        "weights") == RLF_OK);
     rlf_str_clean_up(&in.m.bytes);
     rlf_arena_clean_up(&in.arena);
     rlf_model_layout_clean_up(&layout);
@@ -225,9 +234,12 @@ static bool run_learner(void) {
 }
 
 static bool run_rollout(int rank) {
-    rlf_config c = {.mode = (char[]){"rl"}, .threads = 1, .model = {.path = g_dir}, .ranks = {.rollout = g_ranks.rollouts, .tool = g_ranks.tools},
-                    .episode = {.chat = (char[]){"chatml"}, .stop_at_answer = true, .max_calls = 4, .max_prompt_tokens = 100, .max_tokens = 200},
-                    .rollout = {.batch = 16 * rank, .prefill_chunk = 8 * rank, .page_size = 16, .cache_tokens = 1024 * rank, .seats = 4 * rank},
+    rlf_config c = {.mode = (char[]){"rl"}, .threads = 1, .model = {.path = g_dir},
+                    .ranks = {.rollout = g_ranks.rollouts, .tool = g_ranks.tools},
+                    .episode = {.chat = (char[]){"chatml"}, .stop_at_answer = true, .max_calls = 4, .max_prompt_tokens = 100,
+                                .max_tokens = 200},
+                    .rollout = {.batch = 16 * rank, .prefill_chunk = 8 * rank, .page_size = 16, .cache_tokens = 1024 * rank,
+                                .seats = 4 * rank},
                     .deadline = {.message_s = 30, .collective_s = 30}};
     rlf_status status = rollout_run(g_t, &c, 1);
     if (rank > g_ranks.rollout_first) return CHECK(status == RLF_OK);

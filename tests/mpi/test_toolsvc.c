@@ -1,5 +1,6 @@
-/* The tool service over the real transport: rank 0 is coordinator and client, ranks 1..TOOLS serve, the rest are further clients. Clients open episodes on every
- * tool rank, call, score and close, interleaved, and check every answer; then rank 0 stops the service. All ranks vote before the verdict. */
+/* The tool service over the real transport: rank 0 is coordinator and client, ranks 1..TOOLS serve, the rest are further
+ * clients. Clients open episodes on every tool rank, call, score and close, interleaved, and check every answer; then rank 0
+ * stops the service. All ranks vote before the verdict. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 enum { EPISODES = 20, CALLS = 3, WAIT_MS = 30000 };
 
 static rlf_transport *g_t;
-static rlf_tool_config g_tool = {.name = "calc", .kind = "calculator", .timeout_ms = 20000, .concurrency = 4, .latency_median_ms = 5, .latency_p99_ms = 50};
+static rlf_tool_config g_tool = {.name = "calc", .kind = "calculator", .timeout_ms = 20000, .concurrency = 4,
+                                 .latency_median_ms = 5, .latency_p99_ms = 50};
 static const rlf_config g_config = {.tools = &g_tool, .n_tools = 1, .reward = {.exact_match = 1}};
 
 /* Half of the ranks after the first, at least one. */

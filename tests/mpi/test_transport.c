@@ -1,5 +1,5 @@
-/* Transport under MPI, at any number of ranks. Each case ends in a vote over all ranks before the verdict is acted on, so that no rank is left
- * waiting in a collective. */
+/* Transport under MPI, at any number of ranks. Each case ends in a vote over all ranks before the verdict is acted on, so that
+ * no rank is left waiting in a collective. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,8 +7,8 @@
  *   rollout  episodes that wait for tools (bench_rollout.c)
  *
  * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point operations
- * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed) and 4 heads * D
- * per attended key, layer and token; training three times that (recomputation is not counted). */
+ * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed)
+ * and 4 heads * D per attended key, layer and token; training three times that (recomputation is not counted). */
 #include <getopt.h>
 #include <jansson.h>
 #include <math.h>
@@ -26,11 +26,13 @@
 
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
-static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--threads N] [--isa avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
+static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--threads N] [--isa "
+                            "avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "  --threads  0 (default): one per core\n"
                             "  --seconds  how long each measurement is repeated\n"
-                            "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine busy with other work";
+                            "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
+                            "busy with other work";
 
 typedef struct bench {
     const char *what, *shape_name, *isa;
@@ -121,7 +123,8 @@ static void mean_loss(void *ctx, int n, const int32_t *row, const float *logprob
 }
 
 static void fill_batch(training *t, int vocab) {
-    for (uint32_t i = 0; i < TRAIN_SEQS * TRAIN_LENGTH; i++) t->tokens[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 0, i, (uint64_t)vocab);
+    for (uint32_t i = 0; i < TRAIN_SEQS * TRAIN_LENGTH; i++)
+        t->tokens[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 0, i, (uint64_t)vocab);
     for (int i = 0; i < TRAIN_SEQS * TRAIN_LENGTH; i++) t->targets[i] = (i + 1) % TRAIN_LENGTH ? t->tokens[i + 1] : -1;
     for (int s = 0; s <= TRAIN_SEQS; s++) t->begin[s] = s * TRAIN_LENGTH;
 }

@@ -1,9 +1,10 @@
-/* rlf bench rollout: what waiting for tools costs. Episodes of the real engine and state machine, a model of a named shape with random weights, and
- * a tool whose answers take log-normal time, in one process.
+/* rlf bench rollout: what waiting for tools costs. Episodes of the real engine and state machine, a model of a named shape with
+ * random weights, and a tool whose answers take log-normal time, in one process.
  *
- * Twice the same episodes: asynchronous, as the rollout rank runs them (an answer goes in when it is there), and batch-synchronous, as many trainers
- * do (all episodes generate until each has called a tool, then all answers are waited for). The model's draws are computed and then replaced by a script of
- * letters, a tool call at the end of each turn, an answer in the last: a random model would never call a tool. */
+ * Twice the same episodes: asynchronous, as the rollout rank runs them (an answer goes in when it is there), and
+ * batch-synchronous, as many trainers do (all episodes generate until each has called a tool, then all answers are waited for).
+ * The model's draws are computed and then replaced by a script of letters, a tool call at the end of each turn, an answer in the
+ * last: a random model would never call a tool. */
 #include <getopt.h>
 #include <jansson.h>
 #include <math.h>
@@ -20,7 +21,8 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf bench rollout [--shape bench-42m] [--threads N] [--episodes 64] [--rounds 2] [--tokens 64] [--answer 128] [--median-ms 300] [--p99-ms 3000] [--json]\n"
+    "rlf bench rollout [--shape bench-42m] [--threads N] [--episodes 64] [--rounds 2] [--tokens 64] [--answer 128] [--median-ms "
+    "300] [--p99-ms 3000] [--json]\n"
     "  --rounds     tool rounds of an episode\n"
     "  --tokens     drawn before the call of a turn, on average (the call takes 30 more)\n"
     "  --answer     tokens of a tool's answer\n"
@@ -42,9 +44,11 @@ static rlf_status byte_tokenizer(rlf_tokenizer **out) {
     int next = 256;
     rlf_str_puts(&json, "{\"added_tokens\":[");
     for (int i = 0; i < 3; i++)
-        rlf_str_printf(&json, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}",
+        rlf_str_printf(&json, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                       "\"normalized\":false,\"special\":true}",
                        i ? "," : "", 256 + i, added[i]);
-    rlf_str_puts(&json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},"
+    rlf_str_puts(&json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+                        "\"use_regex\":false},"
                         "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
     for (int b = 0; b < 256; b++) rlf_str_printf(&json, "%s\"\\u%04x\":%d", b ? "," : "", (unsigned)letter_of(b, &next), b);
     rlf_str_puts(&json, "},\"merges\":[]}}");
@@ -113,7 +117,8 @@ static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, con
 
 static double latency_s(const bench *b, const rlf_call *call) {
     double sigma = log(b->p99_ms / b->median_ms) / 2.3263478740408408; /* the 99 % quantile of the standard normal */
-    return b->median_ms * 1e-3 * exp(sigma * rlf_rng_normal(1, RLF_RNG_LATENCY, (uint64_t)call->uid, (uint32_t)call->turn, (uint32_t)call->call));
+    double normal = rlf_rng_normal(1, RLF_RNG_LATENCY, (uint64_t)call->uid, (uint32_t)call->turn, (uint32_t)call->call);
+    return b->median_ms * 1e-3 * exp(sigma * normal);
 }
 
 static rlf_status port_send(void *ctx, rlf_message_type type, const void *record) {
@@ -124,7 +129,8 @@ static rlf_status port_send(void *ctx, rlf_message_type type, const void *record
     b->answers = rlf_grow(b->answers, b->n_answers, &b->cap_answers, sizeof *b->answers);
     b->answers[b->n_answers++] = type == RLF_MSG_SCORE
                                      ? (answer){.score = true, .uid = score->uid}
-                                     : (answer){.uid = call->uid, .turn = call->turn, .call = call->call, .due = rlf_now_s() + latency_s(b, call)};
+                                     : (answer){.uid = call->uid, .turn = call->turn, .call = call->call,
+                                                .due = rlf_now_s() + latency_s(b, call)};
     return RLF_OK;
 }
 
@@ -134,7 +140,8 @@ static rlf_status deliver(bench *b, const answer *a) {
     return a->score ? rollout_episodes_reward(b->set, &reward) : rollout_episodes_observe(b->set, &observation);
 }
 
-/* When something can be delivered: when the first answer is due; batch-synchronous: when the last is, and never while an episode can generate. */
+/* When something can be delivered: when the first answer is due; batch-synchronous: when the last is, and never while an episode
+ * can generate. */
 static double next_due(const bench *b, bool synchronous) {
     double first = INFINITY, last = 0;
     for (size_t i = 0; i < b->n_answers; i++) {
@@ -223,7 +230,8 @@ static rlf_status open_rollout(bench *b) {
     rlf_status status = RLF_OK;
     int episodes = (int)b->episodes, length = (int)((b->rounds + 1) * (1.5 * b->tokens + 64) + b->rounds * (b->answer_tokens + 64)) + 256;
     if (length > LONGEST) RLF_FAIL(INVALID, "episodes of up to %d tokens: expected at most %d", length, LONGEST);
-    rollout_engine_options options = {.batch = BATCH, .prefill_chunk = CHUNK, .page_size = PAGE, .pages = episodes * (length / PAGE + 2) + LONGEST / PAGE,
+    rollout_engine_options options = {.batch = BATCH, .prefill_chunk = CHUNK, .page_size = PAGE,
+                                      .pages = episodes * (length / PAGE + 2) + LONGEST / PAGE,
                                       .seats = BATCH, .max_tokens = LONGEST};
     kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     rollout_episode_options episode = {.max_prompt_tokens = LONGEST, .max_tokens = LONGEST, .max_calls = 4, .stop_at_answer = true};
@@ -252,8 +260,8 @@ static json_t *describe(const bench *b, const char *label, const result *r) {
     if (!b->json)
         printf("%-18s %7.2f s  waiting %5.1f %%  %7.2f episodes/s  %8.1f tokens/s\n", label, r->seconds, 100 * r->waiting / r->seconds,
                b->episodes / r->seconds, r->tokens / r->seconds);
-    return json_pack("{s:f, s:f, s:f, s:f}", "seconds", r->seconds, "waiting_share", r->waiting / r->seconds, "episodes_per_s", b->episodes / r->seconds,
-                     "tokens_per_s", r->tokens / r->seconds);
+    return json_pack("{s:f, s:f, s:f, s:f}", "seconds", r->seconds, "waiting_share", r->waiting / r->seconds, "episodes_per_s",
+                     b->episodes / r->seconds, "tokens_per_s", r->tokens / r->seconds);
 }
 
 static rlf_status run(bench *b) {
@@ -262,12 +270,12 @@ static rlf_status run(bench *b) {
     RLF_TRY(open_model(b));
     RLF_TRY(open_rollout(b));
     if (!b->json)
-        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms\n", b->shape, kern_device_name(b->model.device),
-               (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms);
+        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms\n", b->shape,
+               kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms);
     RLF_TRY(play(b, false, &asynchronous));
     RLF_TRY(play(b, true, &synchronous));
-    json_t *report = json_pack("{s:s, s:s, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device), "episodes", (int)b->episodes,
-                               "median_ms", b->median_ms, "p99_ms", b->p99_ms);
+    json_t *report = json_pack("{s:s, s:s, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device),
+                               "episodes", (int)b->episodes, "median_ms", b->median_ms, "p99_ms", b->p99_ms);
     json_object_set_new(report, "asynchronous", describe(b, "asynchronous", &asynchronous));
     json_object_set_new(report, "batch_synchronous", describe(b, "batch-synchronous", &synchronous));
     json_object_set_new(report, "ratio", json_real(synchronous.seconds / asynchronous.seconds));
@@ -313,7 +321,8 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 int rlf_bench_rollout(int argc, char **argv) {
     bench b = {.shape = "bench-42m", .episodes = 64, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300, .p99_ms = 3000};
     bool help = false;
-    if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms");
+    if (!parse(&b, argc, argv, &help))
+        return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms");
     if (help) return rlf_cli_help(usage);
     rlf_status status = run(&b);
     clean_up(&b);

@@ -1,4 +1,5 @@
-/* rlf generate: continues prompts, token by token as they are drawn, through the rollout engine: the same draws as in training for the same seed. */
+/* rlf generate: continues prompts, token by token as they are drawn, through the rollout engine: the same draws as in training
+ * for the same seed. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,8 +89,8 @@ static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
 
 static rlf_status make_engine(generator *g, size_t length) {
     rlf_status status = RLF_OK;
-    rollout_engine_options options = {.batch = CHUNK, .prefill_chunk = CHUNK, .page_size = PAGE, .pages = (int)(length / PAGE) + 2, .seats = 1,
-                                      .max_tokens = (int)length};
+    rollout_engine_options options = {.batch = CHUNK, .prefill_chunk = CHUNK, .page_size = PAGE,
+                                      .pages = (int)(length / PAGE) + 2, .seats = 1, .max_tokens = (int)length};
     kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     RLF_TRY(kern_decoder_new(&g->decoder, g->model.model, &decoder));
     RLF_TRY(rollout_engine_new(&g->engine, rollout_model_of(g->decoder), &options));

@@ -57,7 +57,8 @@ static rlf_status parse_number(const char *name, const char *text, long long min
 static rlf_status parse_std(const char *text, double *out) {
     char *end;
     *out = strtod(text, &end);
-    if (end == text || *end || !(*out > 0 && *out <= 1)) return RLF_RAISE(INVALID, "--std: expected a number above 0, up to 1, found '%.60s'", text);
+    if (end == text || *end || !(*out > 0 && *out <= 1))
+        return RLF_RAISE(INVALID, "--std: expected a number above 0, up to 1, found '%.60s'", text);
     return RLF_OK;
 }
 

@@ -130,7 +130,8 @@ static void run_clean_up(run *r) {
 /* ---- one value -------------------------------------------------------------------------------------------------------------------- */
 
 static json_t *member(json_t *value, const char *name) {
-    if (json_is_array(value) && *name && name[strspn(name, "0123456789")] == '\0') return json_array_get(value, (size_t)strtoul(name, NULL, 10));
+    if (json_is_array(value) && *name && name[strspn(name, "0123456789")] == '\0')
+        return json_array_get(value, (size_t)strtoul(name, NULL, 10));
     return json_object_get(value, name);
 }
 

@@ -1,5 +1,5 @@
-/* rlf score: lines of text on standard input to one JSON object each: token ids, and the log-prob of each token given those before it (the first has
- * none: 0), with as many digits as bring the float back. The learner's own forward computes them. */
+/* rlf score: lines of text on standard input to one JSON object each: token ids, and the log-prob of each token given those
+ * before it (the first has none: 0), with as many digits as bring the float back. The learner's own forward computes them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -24,7 +24,8 @@ static bool read_count(const char *text, size_t *k) {
 static void print_hits(const toolsvc_hit *hits, size_t n) {
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:f}", "id", hits[i].id, "title", hits[i].title, "text", hits[i].text, "score", hits[i].score));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:f}", "id", hits[i].id, "title", hits[i].title, "text",
+                                              hits[i].text, "score", hits[i].score));
     json_dumpf(list, stdout, JSON_PRESERVE_ORDER);
     putchar('\n');
     fflush(stdout);

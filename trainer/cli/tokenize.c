@@ -1,4 +1,5 @@
-/* rlf tokenize: lines of text on standard input to one JSON array of token ids each, as the `tokenizers` library gives without special tokens around. */
+/* rlf tokenize: lines of text on standard input to one JSON array of token ids each, as the `tokenizers` library gives without
+ * special tokens around. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -41,7 +41,9 @@ typedef struct row_block {
     size_t capacity;
 } row_block;
 
-static const float *key_block(const key_list *keys, int i) { return keys->base + (size_t)(keys->pages ? keys->pages[i] : i) * keys->stride; }
+static const float *key_block(const key_list *keys, int i) {
+    return keys->base + (size_t)(keys->pages ? keys->pages[i] : i) * keys->stride;
+}
 
 static int last_pos(const row_block *b, int begin, int end) {
     int last = 0;

@@ -5,7 +5,8 @@
  *
  * Task: one sequence and kv head, with all query heads of its group: it alone writes its dq, dk and dv, so nothing depends on the threads.
  * It walks blocks of 64 keys, and within one the query rows from the first that sees a key of the block to the last, in blocks of about 48
- * (positions ascending, heads of the group within a position). Every product is tiles of tile.h over panels copied side by side into scratch:
+ * (positions ascending, heads of the group within a position). Every product is tiles of tile.h over panels copied side by side
+ * into scratch:
  * dk and dv of the block of keys stay there, dq is accumulated in place, over keys ascending. */
 #include <assert.h>
 
@@ -48,7 +49,9 @@ static float dot(const float *a, const float *b, int n) {
 static size_t q_at(const grad_work *w, int pos, int h) {
     return (size_t)(w->row0 + pos) * w->width + (size_t)(w->head * w->group + h) * w->d;
 }
-static size_t k_at(const grad_work *w, int pos) { return (size_t)(w->row0 + pos) * w->width + (size_t)(w->job->shape.heads + w->head) * w->d; }
+static size_t k_at(const grad_work *w, int pos) {
+    return (size_t)(w->row0 + pos) * w->width + (size_t)(w->job->shape.heads + w->head) * w->d;
+}
 static size_t v_at(const grad_work *w, int pos) { return k_at(w, pos) + (size_t)w->job->shape.kv_heads * w->d; }
 static size_t out_at(const grad_work *w, int pos, int h) {
     return ((size_t)(w->row0 + pos) * w->job->shape.heads + (size_t)(w->head * w->group + h)) * w->d;

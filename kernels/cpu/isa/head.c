@@ -7,9 +7,10 @@
  *   sum of kept e, and of kept e*(z - maximum), in 16 lanes by j mod 16, fixed tree
  *   log p(j) = (z[j] - maximum) - log(sum)
  *
- * The kept set. Tokens are ordered by (z descending, id ascending). top_k keeps a prefix of that order; top_p then the shortest prefix whose
- * share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Shares are weighed in
- * integers, e * 2^40 rounded, so that they do not depend on the order of addition and a radix selection finds the prefix without sorting. */
+ * The kept set. Tokens are ordered by (z descending, id ascending). top_k keeps a prefix of that order; top_p then the shortest
+ * prefix whose share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Shares are weighed in
+ * integers, e * 2^40 rounded, so that they do not depend on the order of addition and a radix selection finds the prefix without
+ * sorting. */
 #include <assert.h>
 
 #include "common/base/rng.h"
@@ -99,7 +100,8 @@ typedef struct candidates {
 enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, LEVELS = 5 };
 #define WEIGHT_ONE 0x1p40f
 
-/* Digits of z, most significant first: order of z is order of digits. The first spreads what lies just below the maximum evenly, in eighths;
+/* Digits of z, most significant first: order of z is order of digits. The first spreads what lies just below the maximum evenly,
+ * in eighths;
  * the others are the float's own bits, made to sort like integers, -0 like 0. */
 static inline uint32_t digit_of(float z, float maximum, int level) {
     if (level == 0) {
@@ -115,7 +117,8 @@ static inline uint32_t digit_of(float z, float maximum, int level) {
 
 static inline uint64_t weight_of(const candidates *c, int i) { return c->e ? (uint64_t)rintf(c->e[i] * WEIGHT_ONE) : 1; }
 
-/* Keeps the candidates with the digit in which the running weight, from the largest down, reaches *need; takes what lies above off *need. */
+/* Keeps the candidates with the digit in which the running weight, from the largest down, reaches *need; takes what lies above
+ * off *need. */
 static void select_digit(candidates *c, int level, uint64_t *need) {
     const candidates in = *c; /* a copy, which the stores below cannot change */
     uint64_t weight[DIGITS] = {0};
@@ -229,8 +232,8 @@ static uint64_t kept_weight(const head_row *row) {
     return (uint64_t)total;
 }
 
-/* After top_k the candidates are few. Else most rows are decided by the tokens within NEAR of the maximum, and all by those within FAR: below it a
- * token weighs nothing. */
+/* After top_k the candidates are few. Else most rows are decided by the tokens within NEAR of the maximum, and all by those
+ * within FAR: below it a token weighs nothing. */
 static void keep_top_p(head_row *row, float top_p, selection *s) {
     static const float NEAR = 12.0f, FAR = 29.0f;
     const bool few = row->threshold > -INFINITY;

@@ -32,7 +32,8 @@ enum {
     SLACK = VF /* a copied line may write this far past its panel */
 };
 
-/* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else ptr[d*ld + line]. */
+/* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else
+ * ptr[d*ld + line]. */
 typedef struct operand {
     const float *ptr;
     size_t ld;
@@ -137,8 +138,8 @@ static inline void transpose16(vf t[VF]) {
 }
 #endif
 
-/* Sixteen lanes of a panel from `lines` (1..16) lines along depth; the lanes beyond repeat the last line and are never used. Where width < 16
- * a store runs into the next depth's place, which is written after it. */
+/* Sixteen lanes of a panel from `lines` (1..16) lines along depth; the lanes beyond repeat the last line and are never used.
+ * Where width < 16 a store runs into the next depth's place, which is written after it. */
 static void copy_along_depth(float *to, size_t width, const float *from, size_t ld, int lines, int depth) {
     const float *line[VF];
     for (int i = 0; i < VF; i++) line[i] = from + (size_t)kern_min(i, lines - 1) * ld;
@@ -332,9 +333,10 @@ static void product_task(const product *p, workspace *space, int task) {
 
 /* ---- a few rows ------------------------------------------------------------------------------------------------------------------- */
 
-/* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns' chains run through
- * the whole depth in registers, fed by 16x16 blocks of weights transposed in registers; STREAM_GROUPS such groups side by side keep enough
- * chains in flight, and what they will need next is asked for one panel, a contiguous piece of memory, ahead. */
+/* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns'
+ * chains run through the whole depth in registers, fed by 16x16 blocks of weights transposed in registers; STREAM_GROUPS such
+ * groups side by side keep enough chains in flight, and what they will need next is asked for one panel, a contiguous piece of
+ * memory, ahead. */
 enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF };
 
 /* Makes the compiler take a pointer as new, so that it works out addresses from few registers, not one pointer per line. */
@@ -394,7 +396,8 @@ STREAM_FUNCTION(1)
 STREAM_FUNCTION(2)
 STREAM_FUNCTION(3)
 STREAM_FUNCTION(4)
-static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col, const float *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
+static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col,
+                                                     const float *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
 
 /* A product this path can take: whole panels, weights along depth. */
 static bool can_stream(const product *p) {
@@ -413,7 +416,8 @@ static void stream_task(const product *p, int task) {
 
 static int divide_up(int a, int b) { return (a + b - 1) / b; }
 
-/* Cuts C evenly into blocks as large as allowed, and the columns finer until every thread has a few, so that none waits long for another. */
+/* Cuts C evenly into blocks as large as allowed, and the columns finer until every thread has a few, so that none waits long for
+ * another. */
 static int cut(product *p, int threads) {
     int width = can_stream(p) ? STREAM_COLS : NR; /* a task has whole panels, or two would add to the same columns */
     int row_tasks = divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, width);

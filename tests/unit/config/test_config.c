@@ -111,7 +111,8 @@ static void misspelt_keys_get_a_suggestion(void **state) {
     line_refused("lr: 0.1", "job.yaml:5: unknown key 'lr', did you mean 'optimizer.lr'?");
     line_refused("tool: []", "job.yaml:5: unknown key 'tool', did you mean 'tools'?");
     line_refused("xyzzy: 3", "job.yaml:5: unknown key 'xyzzy'; `rlf config` lists the keys");
-    line_refused("tools: [{name: a, kind: calculator, timeout: 3}]", "job.yaml:5: unknown key 'tools.0.timeout', did you mean 'tools.0.timeout_ms'?");
+    line_refused("tools: [{name: a, kind: calculator, timeout: 3}]",
+                 "job.yaml:5: unknown key 'tools.0.timeout', did you mean 'tools.0.timeout_ms'?");
     override_refused("train.step=3", "command line: unknown key 'train.step', did you mean 'train.steps'?");
 }
 
@@ -165,7 +166,8 @@ static void missing_keys_are_named(void **state) {
     refused("mode: rl\n", "job.yaml: key 'output': required: the run folder");
     refused("mode: rl\noutput: x\n", "job.yaml: key 'model.path': required: the checkpoint folder to start from");
     refused("mode: sft\noutput: x\nmodel: {path: m}\n", "job.yaml: key 'data.train': required: the rows to train on (mode rl or sft)");
-    refused("mode: eval\noutput: x\nmodel: {path: m}\ndata: {eval: ~}\n", "job.yaml:4: key 'data.eval': required: the rows to evaluate (mode eval)");
+    refused("mode: eval\noutput: x\nmodel: {path: m}\ndata: {eval: ~}\n",
+            "job.yaml:4: key 'data.eval': required: the rows to evaluate (mode eval)");
 }
 
 static void keys_that_contradict_each_other_are_refused(void **state) {
@@ -184,8 +186,10 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("tools: [{name: a b, kind: calculator}]", "job.yaml:5: key 'tools.0.name': expected at most 64 letters, digits, _ or -");
     line_refused("tools: [{name: a}]", "job.yaml:5: key 'tools.0.kind': required: one of index, calculator");
     line_refused("tools: [{name: a, kind: web}]", "job.yaml:5: key 'tools.0.kind': expected one of index, calculator, found 'web'");
-    line_refused("tools: [{name: a, kind: index}]", "job.yaml:5: key 'tools.0.path': required for kind index: the file made by `rlf index`");
-    line_refused("tools:\n- {name: a, kind: calculator}\n- {name: a, kind: calculator}", "job.yaml:7: key 'tools.1.name': another tool has the same name");
+    line_refused("tools: [{name: a, kind: index}]",
+                 "job.yaml:5: key 'tools.0.path': required for kind index: the file made by `rlf index`");
+    line_refused("tools:\n- {name: a, kind: calculator}\n- {name: a, kind: calculator}",
+                 "job.yaml:7: key 'tools.1.name': another tool has the same name");
     line_refused("tools: [{name: a, kind: calculator, latency: {median_ms: 9, p99_ms: 8}}]",
                  "job.yaml:5: key 'tools.0.latency.p99_ms': expected at least latency.median_ms");
     line_refused("tools: [{name: a, kind: calculator, latency: {p99_ms: 8}}]",

@@ -65,7 +65,8 @@ static void a_conversation_is_read_for_supervised_training(void **state) {
     rlf_arena arena = {0};
     rlf_row row;
     assert_int_equal(parse(&row, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"},"
-                                 "{\"role\":\"tool\",\"content\":\"t\"},{\"role\":\"assistant\",\"content\":\"b\"}]}", true, &arena), RLF_OK);
+                                 "{\"role\":\"tool\",\"content\":\"t\"},{\"role\":\"assistant\",\"content\":\"b\"}]}", true,
+                                 &arena), RLF_OK);
     assert_int_equal(row.n_messages, 4);
     assert_string_equal(row.messages[2].role, "tool");
     assert_int_equal(row.n_targets, 0);

@@ -53,7 +53,8 @@ static inline void assert_holds(kern_queue *queue, kern_tensor t, const float *e
     float *got = kern_host_ptr(t);
     for (size_t i = 0; i < n; i++)
         if (memcmp(&got[i], &expected[i], sizeof(float)) != 0)
-            fail_msg("%s: element %zu is %a, expected %a", kern_device_name(kern_queue_device(queue)), i, (double)got[i], (double)expected[i]);
+            fail_msg("%s: element %zu is %a, expected %a", kern_device_name(kern_queue_device(queue)), i, (double)got[i],
+                     (double)expected[i]);
 }
 
 /* n floats in [-1, 1); free() them. Different streams differ. */

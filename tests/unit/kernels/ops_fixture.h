@@ -1,4 +1,5 @@
-/* What the tests of single operations share: a device of a given instruction set, tensors that it frees, reproducible values, comparisons. */
+/* What the tests of single operations share: a device of a given instruction set, tensors that it frees, reproducible values,
+ * comparisons. */
 #ifndef RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
 #define RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
 

@@ -89,7 +89,9 @@ typedef struct result {
     float *out, *lse, *dqkv;
 } result;
 
-static result result_new(const problem *p) { return (result){zero_floats(out_size(p)), zero_floats(lse_size(p)), zero_floats(qkv_size(p))}; }
+static result result_new(const problem *p) {
+    return (result){zero_floats(out_size(p)), zero_floats(lse_size(p)), zero_floats(qkv_size(p))};
+}
 static void result_free(result *r) {
     free(r->out);
     free(r->lse);
@@ -125,7 +127,8 @@ static void attention_matches_a_double_reference(void **state) {
     for (int i = 0; i < N_SHAPES; i++) {
         problem p = problem_new(SHAPES[i], (const int[]){1, 17, 64, 65, 2}, 5);
         result r = run_packed(&fx, &p);
-        double *qkv = widened(p.qkv, qkv_size(&p)), *out = rlf_calloc(out_size(&p), sizeof *out), *lse = rlf_calloc(lse_size(&p), sizeof *lse);
+        double *qkv = widened(p.qkv, qkv_size(&p)), *out = rlf_calloc(out_size(&p), sizeof *out),
+            *lse = rlf_calloc(lse_size(&p), sizeof *lse);
         reference_forward(&p, qkv, out, lse);
         for (size_t k = 0; k < out_size(&p); k++) close_to("out", r.out[k], out[k], 1e-5);
         for (size_t k = 0; k < lse_size(&p); k++) close_to("lse", r.lse[k], lse[k], 1e-5);
@@ -188,7 +191,8 @@ static void a_packed_sequence_gives_the_bits_it_gives_alone(void **state) {
         result all = run_packed(&fx, &p);
         for (int s = 0; s < p.seqs; s++) {
             const size_t row = (size_t)p.begin[s], width = (size_t)kern_qkv_width(p.shape), o = (size_t)(p.shape.heads * p.shape.head_dim);
-            problem alone = {.shape = p.shape, .seqs = 1, .rows = p.begin[s + 1] - p.begin[s], .qkv = p.qkv + row * width, .dout = p.dout + row * o};
+            problem alone = {.shape = p.shape, .seqs = 1, .rows = p.begin[s + 1] - p.begin[s], .qkv = p.qkv + row * width,
+                             .dout = p.dout + row * o};
             alone.begin[1] = alone.rows;
             result r = run_packed(&fx, &alone);
             same_results(&alone, &r, &(result){all.out + row * o, all.lse + row * (size_t)p.shape.heads, all.dqkv + row * width});
@@ -252,7 +256,8 @@ static cache cache_new(fixture *fx, const problem *p, int page_size) {
 /* Rows order[0..m) of the problem: writes their keys, attends, and puts their outputs in place. */
 static void paged_step(fixture *fx, const problem *p, const cache *c, const int *order, int m, float *out) {
     const size_t width = (size_t)kern_qkv_width(p->shape), o = (size_t)(p->shape.heads * p->shape.head_dim);
-    int32_t *seq = rlf_calloc((size_t)m, sizeof *seq), *pos = rlf_calloc((size_t)m, sizeof *pos), *slots = rlf_calloc((size_t)m, sizeof *slots);
+    int32_t *seq = rlf_calloc((size_t)m, sizeof *seq), *pos = rlf_calloc((size_t)m, sizeof *pos),
+        *slots = rlf_calloc((size_t)m, sizeof *slots);
     float *rows = zero_floats((size_t)m * width), *got = zero_floats((size_t)m * o);
     for (int i = 0; i < m; i++) {
         while (order[i] >= p->begin[seq[i] + 1]) seq[i]++;

@@ -12,7 +12,8 @@ static rlf_model_shape even_shape(void) {
     return s;
 }
 static rlf_model_shape odd_shape(void) {
-    return (rlf_model_shape){.family = "qwen3", .hidden = 40, .layers = 2, .heads = 6, .kv_heads = 2, .head_dim = 18, .ffn = 52, .vocab = 101,
+    return (rlf_model_shape){.family = "qwen3", .hidden = 40, .layers = 2, .heads = 6, .kv_heads = 2, .head_dim = 18, .ffn = 52,
+                             .vocab = 101,
                              .max_positions = MAX_POSITIONS, .rope_theta = 1e6, .rms_eps = 1e-6, .tied = false, .qk_norm = true};
 }
 
@@ -127,7 +128,8 @@ static pack many_sequences(int vocab) {
 static void check_decoder(rig *r, const pack *p, const float *expected, schedule plan) {
     char what[96];
     float *got = rlf_calloc((size_t)p->rows, sizeof *got);
-    snprintf(what, sizeof what, "%s, chunk %d, %d together, pages of %d", kern_device_name(r->device), plan.chunk, plan.together, plan.page_size);
+    snprintf(what, sizeof what, "%s, chunk %d, %d together, pages of %d", kern_device_name(r->device), plan.chunk, plan.together,
+             plan.page_size);
     by_decoder(r, p, PLAIN, plan, got);
     same_bits(what, p, got, expected);
     free(got);
@@ -165,7 +167,8 @@ static void packed_equals_alone_for_every_head_chunk(void **state) {
     rlf_model_shape shape = even_shape();
     assert_true(rig_open(&r, &shape, NULL, 2));
     pack p = many_sequences(shape.vocab);
-    float *packed = rlf_calloc(4 * (size_t)p.rows, sizeof *packed), *packed_h = packed + p.rows, *got = packed_h + p.rows, *got_h = got + p.rows;
+    float *packed = rlf_calloc(4 * (size_t)p.rows, sizeof *packed), *packed_h = packed + p.rows, *got = packed_h + p.rows,
+        *got_h = got + p.rows;
     by_trainer(&r, &p, KEPT, 0, packed, packed_h);
     for (int s = 0; s < p.seqs; s++) {
         int first = p.begin[s];
@@ -180,7 +183,8 @@ static void packed_equals_alone_for_every_head_chunk(void **state) {
     rig_close(&r);
 }
 
-static void weighted_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
+static void weighted_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
+                          float *dentropy) {
     (void)ctx, (void)logprob, (void)entropy;
     for (int i = 0; i < n; i++) {
         dlogprob[i] = unit(1000, (uint64_t)row[i]);
@@ -254,7 +258,8 @@ static void prefill_group(kern_decoder *decoder, const int32_t *prompt, const in
         pos[i] = i;
         slots[i] = slot_of(0, i, max_pages);
     }
-    kern_step step = {.rows = PROMPT, .tokens = prompt, .pos = pos, .seq = seq, .slots = slots, .max_pages = max_pages, .page_table = page_table};
+    kern_step step = {.rows = PROMPT, .tokens = prompt, .pos = pos, .seq = seq, .slots = slots, .max_pages = max_pages,
+                      .page_table = page_table};
     must(kern_decoder_step(decoder, &step));
     for (int s = 1; s < GROUP; s++)
         for (int page = 0; page * PAGE < PROMPT; page++) kern_decoder_copy_page(decoder, s * max_pages + page, page);

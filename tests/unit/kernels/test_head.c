@@ -1,8 +1,10 @@
-/* Log-prob, entropy, their gradient and sampling under temperature, top-k and top-p: against sorting and sums in double, and bit for bit. */
+/* Log-prob, entropy, their gradient and sampling under temperature, top-k and top-p: against sorting and sums in double, and bit
+ * for bit. */
 #include "tests/unit/kernels/ops_fixture.h"
 
 static const kern_filter FILTERS[] = {
-    {1.0f, 1.0f, 0}, {0.7f, 1.0f, 0}, {1.5f, 1.0f, 5}, {1.0f, 0.9f, 0}, {0.8f, 0.5f, 20}, {1.0f, 0.99f, 3}, {2.0f, 1e-6f, 0}, {1.0f, 1.0f, 1},
+    {1.0f, 1.0f, 0}, {0.7f, 1.0f, 0}, {1.5f, 1.0f, 5}, {1.0f, 0.9f, 0}, {0.8f, 0.5f, 20}, {1.0f, 0.99f, 3}, {2.0f, 1e-6f, 0},
+    {1.0f, 1.0f, 1},
 };
 enum { N_FILTERS = sizeof FILTERS / sizeof *FILTERS };
 static const int VOCABS[] = {1, 7, 16, 63, 300, 1003};
@@ -102,7 +104,8 @@ static float *all_logprobs(fixture *fx, const float *logits, kern_filter filter,
 static void run_sample(fixture *fx, const float *logits, kern_filter filter, const kern_sample_key *keys, int m, int v, int32_t *ids,
                        float *logprob) {
     const int mark = fx->n;
-    kern_tensor t = fx_f32(fx, logits, (size_t)m * (size_t)v), i = fx_zeros(fx, KERN_I32, (size_t)m), lp = fx_zeros(fx, KERN_F32, (size_t)m);
+    kern_tensor t = fx_f32(fx, logits, (size_t)m * (size_t)v), i = fx_zeros(fx, KERN_I32, (size_t)m),
+        lp = fx_zeros(fx, KERN_F32, (size_t)m);
     kern_sample(fx->queue, i, lp, t, filter, 99, keys, m, v);
     kern_download(fx->queue, ids, i, (size_t)m);
     fx_get(fx, logprob, lp, (size_t)m);

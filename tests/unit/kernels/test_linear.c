@@ -110,7 +110,8 @@ static shape odd_shape(uint64_t i) {
 }
 
 /* Beyond one panel, step over depth, and task. */
-static const shape large_shapes[] = {{1, 1100, 300}, {2, 700, 515}, {3, 260, 1025}, {4, 513, 257}, {5, 530, 256}, {70, 70, 770}, {530, 40, 261}, {33, 1030, 31}};
+static const shape large_shapes[] = {{1, 1100, 300}, {2, 700, 515}, {3, 260, 1025}, {4, 513, 257}, {5, 530, 256}, {70, 70, 770},
+                                     {530, 40, 261}, {33, 1030, 31}};
 enum { ODD_SHAPES = 60, LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
 
 static void linear_is_one_chain_per_element(void **state) {

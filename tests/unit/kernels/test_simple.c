@@ -1,4 +1,5 @@
-/* The one-pass operations against plain loops: bits where the definition fixes them, a tolerance in double for AdamW; and buffers and devices. */
+/* The one-pass operations against plain loops: bits where the definition fixes them, a tolerance in double for AdamW; and
+ * buffers and devices. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -117,7 +118,8 @@ static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) 
     int32_t ids[ROWS];
     (void)state;
     random_ids(ids);
-    float *table = random_floats(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2), *dtable = random_floats(VOCABULARY * WIDTH, 3);
+    float *table = random_floats(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2),
+        *dtable = random_floats(VOCABULARY * WIDTH, 3);
     float *y = malloc(ROWS * WIDTH * sizeof *y), *sum = malloc(VOCABULARY * WIDTH * sizeof *sum);
     memcpy(sum, dtable, VOCABULARY * WIDTH * sizeof *sum);
     for (int i = 0; i < ROWS; i++)
@@ -176,7 +178,8 @@ static void bias_grad_sums_columns_by_ascending_row(void **state) {
 /* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */
 
 enum { ADAM_N = 70001, ADAM_STEPS = 5 };
-static const kern_adamw_args adam_args = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.5f};
+static const kern_adamw_args adam_args = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f,
+                                          .grad_scale = 0.5f};
 
 /* torch.optim.AdamW, in double, on one element with gradient g at every step; the parameter after ADAM_STEPS. */
 static double adamw_in_double(double p, double g) {

@@ -101,8 +101,8 @@ static void check_golden_logits(rig *r, const golden *g) {
             out[i] = i;
         }
     }
-    kern_step step = {.rows = g->rows, .tokens = g->tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = 1, .page_table = page_table,
-                      .outputs = g->rows, .output_rows = out};
+    kern_step step = {.rows = g->rows, .tokens = g->tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = 1,
+                      .page_table = page_table, .outputs = g->rows, .output_rows = out};
     must(kern_decoder_new(&decoder, r->model, &options));
     must(kern_decoder_step(decoder, &step));
     must(kern_decoder_logits(decoder, logits));
@@ -124,7 +124,8 @@ static void decoder_logits_match_torch(void **state) {
     }
 }
 
-static void golden_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
+static void golden_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
+                        float *dentropy) {
     (void)logprob, (void)entropy;
     int *visited = ctx;
     for (int i = 0; i < n; i++) {
@@ -208,7 +209,8 @@ static void check_golden_step(rig *r, const golden *g) {
     kern_adamw_args args = {.lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f,
                             .grad_scale = fminf(1.0f, 1.0f / (g->norm + 1e-6f))};
     for (args.step = 1; args.step <= 2; args.step++)
-        kern_adamw(r->queue, kern_model_params(r->model), kern_view(grads, KERN_F32), kern_view(m, KERN_F32), kern_view(v, KERN_F32), total, args);
+        kern_adamw(r->queue, kern_model_params(r->model), kern_view(grads, KERN_F32), kern_view(m, KERN_F32),
+                   kern_view(v, KERN_F32), total, args);
     kern_download(r->queue, slab, kern_model_params(r->model), total);
     for (size_t t = 0; t < r->layout.n_tensors; t++) {
         const rlf_tensor_info *info = &r->layout.tensors[t];
@@ -237,7 +239,8 @@ static void two_steps_of_adamw_match_torch(void **state) {
 
 /* A shape with biases and without q/k norm, which the golden models have the other way round. */
 static rlf_model_shape biased_shape(void) {
-    return (rlf_model_shape){.family = "qwen2", .hidden = 20, .layers = 2, .heads = 3, .kv_heads = 1, .head_dim = 10, .ffn = 28, .vocab = 37,
+    return (rlf_model_shape){.family = "qwen2", .hidden = 20, .layers = 2, .heads = 3, .kv_heads = 1, .head_dim = 10, .ffn = 28,
+                             .vocab = 37,
                              .max_positions = MAX_POSITIONS, .rope_theta = 1e4, .rms_eps = 1e-6, .tied = true, .qkv_bias = true};
 }
 
@@ -255,7 +258,8 @@ static double loss_at(slope_test *t, const float *weights) {
     kern_upload(t->r.queue, kern_model_params(t->r.model), weights, t->r.layout.total);
     must(kern_trainer_logprobs(t->trainer, t->r.model, &batch, t->filter, t->out, t->out + t->p.rows));
     for (int i = 0; i < t->p.rows; i++)
-        loss += (double)(0.1f * unit(1000, (uint64_t)i)) * (double)t->out[i] + (double)(0.02f * unit(1001, (uint64_t)i)) * (double)t->out[t->p.rows + i];
+        loss += (double)(0.1f * unit(1000, (uint64_t)i)) * (double)t->out[i] +
+            (double)(0.02f * unit(1001, (uint64_t)i)) * (double)t->out[t->p.rows + i];
     return loss;
 }
 
@@ -280,7 +284,8 @@ static void check_slopes(slope_test *t, const rlf_tensor_info *info) {
     for (size_t i = 0; i < n; i++) norm2 += (double)g[i] * (double)g[i];
     for (size_t i = 0; i < n; i++) d[i] = (double)g[i] / sqrt(norm2);
     double along = slope(t, info->offset, n, d);
-    if (!(fabs(along - sqrt(norm2)) <= 2e-3 * sqrt(norm2) + 1e-5)) fail_msg("%s: slope %g along a gradient of norm %g", info->name, along, sqrt(norm2));
+    if (!(fabs(along - sqrt(norm2)) <= 2e-3 * sqrt(norm2) + 1e-5))
+        fail_msg("%s: slope %g along a gradient of norm %g", info->name, along, sqrt(norm2));
     for (size_t i = 0; i < n; i++) {
         d[i] = (double)unit(3000, i);
         random2 += d[i] * d[i];
@@ -359,7 +364,8 @@ static void wrong_batches_are_refused_with_the_row_named(void **state) {
     assert_true(rig_open(&r, &shape, NULL, 1));
     pack p = pack_new(lengths, 2, shape.vocab);
     kern_batch batch = pack_batch(&p);
-    kern_trainer_options small = {.max_tokens = 6, .max_seqs = 2}, few = {.max_tokens = 7, .max_seqs = 1}, enough = {.max_tokens = 7, .max_seqs = 2};
+    kern_trainer_options small = {.max_tokens = 6, .max_seqs = 2}, few = {.max_tokens = 7, .max_seqs = 1},
+        enough = {.max_tokens = 7, .max_seqs = 2};
     kern_filter filter = {.temperature = 1, .top_p = 1};
     must(kern_trainer_new(&trainer, r.model, &small));
     assert_int_equal(kern_trainer_logprobs(trainer, r.model, &batch, filter, out, NULL), RLF_LIMIT);
@@ -390,12 +396,14 @@ static void wrong_steps_are_refused(void **state) {
     rig r;
     rlf_model_shape shape = biased_shape();
     kern_decoder *decoder;
-    kern_decoder_options options = {.page_size = 16, .pages = 2, .max_rows = 2, .max_outputs = 1}, odd = {.page_size = 24, .pages = 1, .max_rows = 1, .max_outputs = 1};
+    kern_decoder_options options = {.page_size = 16, .pages = 2, .max_rows = 2, .max_outputs = 1},
+        odd = {.page_size = 24, .pages = 1, .max_rows = 1, .max_outputs = 1};
     assert_true(rig_open(&r, &shape, NULL, 1));
     assert_int_equal(kern_decoder_new(&decoder, r.model, &odd), RLF_INVALID);
     must(kern_decoder_new(&decoder, r.model, &options));
     int32_t tokens[2] = {1, 2}, pos[2] = {0, 1}, seq[2] = {0, 0}, slots[2] = {16, 17}, page_table[1] = {1}, out[1] = {1};
-    kern_step step = {.rows = 2, .tokens = tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = 1, .page_table = page_table, .outputs = 1, .output_rows = out};
+    kern_step step = {.rows = 2, .tokens = tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = 1,
+                      .page_table = page_table, .outputs = 1, .output_rows = out};
     must(kern_decoder_step(decoder, &step));
     tokens[0] = -1;
     assert_int_equal(kern_decoder_step(decoder, &step), RLF_INVALID);

@@ -1,5 +1,5 @@
-/* Checkpoint folders: those that transformers saved (tests/golden/make_checkpoint.py) are read to the values they hold; those we write are read
- * back; a broken one gives one line. */
+/* Checkpoint folders: those that transformers saved (tests/golden/make_checkpoint.py) are read to the values they hold; those we
+ * write are read back; a broken one gives one line. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -126,7 +126,8 @@ static void a_written_checkpoint_is_read_back(void **state) {
     assert_int_equal(rlf_model_shape_read(&shape, dir), RLF_OK);
     assert_string_equal(shape.family, "qwen3");
     assert_true(shape.hidden == 6 && shape.layers == 1 && shape.heads == 2 && shape.kv_heads == 1 && shape.head_dim == 4 && shape.ffn == 5);
-    assert_true(shape.vocab == 7 && shape.max_positions == 32 && shape.rope_theta == 1e4 && shape.rms_eps == 1e-6 && !shape.tied && shape.qk_norm);
+    assert_true(shape.vocab == 7 && shape.max_positions == 32 && shape.rope_theta == 1e4 && shape.rms_eps == 1e-6 && !shape.tied &&
+                shape.qk_norm);
     assert_int_equal(rlf_checkpoint_read(dir, &layout, again), RLF_OK);
     assert_memory_equal(weights, again, layout.total * sizeof *weights);
     free(weights);
@@ -232,7 +233,8 @@ static void write_changed(const char *name, const rlf_model_layout *layout, cons
     for (size_t i = c.first; i < end; i++) {
         const rlf_tensor_info *t = &layout->tensors[i];
         rlf_st_tensor *out = &tensors[n++];
-        *out = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F32, .dims = t->vector ? 1 : 2, .shape = {t->vector ? t->cols : t->rows, t->cols},
+        *out = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F32, .dims = t->vector ? 1 : 2,
+                               .shape = {t->vector ? t->cols : t->rows, t->cols},
                                .data = weights + t->offset, .bytes = (size_t)t->rows * (size_t)t->cols * 4};
         if (i != c.at) continue;
         if (c.name) out->name = c.name;
@@ -266,7 +268,8 @@ static void missing_and_unexpected_tensors_are_listed_together(void **state) {
     (void)state;
     changed_refused((change){.first = 1}, ": the weights are not those of config.json: 1 missing tensor: model.embed_tokens.weight");
     changed_refused((change){.extra = true}, ": the weights are not those of config.json: 1 unexpected tensor: model.extra");
-    changed_refused((change){.first = 2, .extra = true}, ": the weights are not those of config.json: 2 missing tensors: model.embed_tokens.weight, "
+    changed_refused((change){.first = 2, .extra = true},
+                    ": the weights are not those of config.json: 2 missing tensors: model.embed_tokens.weight, "
                                                          "model.layers.0.input_layernorm.weight; 1 unexpected tensor: model.extra");
     changed_refused((change){.at = 3, .name = "model.layers.0.self_attn.k.weight"},
                     ": the weights are not those of config.json: 1 missing tensor: model.layers.0.self_attn.k_proj.weight; "
@@ -303,7 +306,8 @@ static void numbers_that_are_not_finite_are_refused(void **state) {
 
 static void other_dtypes_are_refused(void **state) {
     (void)state;
-    rlf_model_shape shape = {.family = "qwen3", .hidden = 1, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 1, .vocab = 1, .tied = true};
+    rlf_model_shape shape = {.family = "qwen3", .hidden = 1, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 1,
+                             .vocab = 1, .tied = true};
     rlf_model_layout layout;
     rlf_str text = {0};
     size_t end = 0;
@@ -348,7 +352,8 @@ static void a_stored_head_of_a_tied_model_must_be_the_embedding(void **state) {
 static void values_of_every_half_number_are_widened_exactly(void **state) {
     (void)state;
     static uint16_t half[65536];
-    rlf_model_shape shape = {.family = "qwen3", .hidden = 256, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 1, .vocab = 248, .tied = true};
+    rlf_model_shape shape = {.family = "qwen3", .hidden = 256, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 1,
+                             .vocab = 248, .tied = true};
     rlf_model_layout layout;
     rlf_model_layout_init(&layout, &shape);
     /* The 248 * 256 finite ones: sign, then every pattern below the exponent of all ones. */
@@ -357,7 +362,8 @@ static void values_of_every_half_number_are_widened_exactly(void **state) {
     rlf_st_tensor tensors[16];
     for (size_t i = 0; i < layout.n_tensors; i++) {
         const rlf_tensor_info *t = &layout.tensors[i];
-        tensors[i] = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F16, .dims = t->vector ? 1 : 2, .shape = {t->vector ? t->cols : t->rows, t->cols},
+        tensors[i] = (rlf_st_tensor){.name = t->name, .dtype = RLF_DTYPE_F16, .dims = t->vector ? 1 : 2,
+                                     .shape = {t->vector ? t->cols : t->rows, t->cols},
                                      .data = half, .bytes = (size_t)t->rows * (size_t)t->cols * 2};
     }
     char path[128];

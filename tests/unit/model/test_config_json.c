@@ -13,7 +13,9 @@
 #define SIZES "\"hidden_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":96,\"vocab_size\":100"
 #define HEAD "{\"model_type\":\"qwen3\","
 
-static rlf_status parse(rlf_model_shape *shape, const char *text) { return rlf_model_shape_parse(shape, text, strlen(text), "config.json"); }
+static rlf_status parse(rlf_model_shape *shape, const char *text) {
+    return rlf_model_shape_parse(shape, text, strlen(text), "config.json");
+}
 
 static void refused(const char *text, const char *message) {
     rlf_model_shape shape;

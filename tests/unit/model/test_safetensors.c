@@ -74,7 +74,8 @@ static void truncated_files_are_refused(void **state) {
     bytes_refused("", 0, "f: 0 bytes are too few for a safetensors file (truncated?)");
     bytes_refused("\1\0\0\0\0\0\0", 7, "f: 7 bytes are too few for a safetensors file (truncated?)");
     bytes_refused("\3\0\0\0\0\0\0\0{}", 10, "f: a header of 3 bytes, but only 2 follow (truncated?)");
-    refused("{" T("a", "F32", "[4]", "[0,16]") "}", 15, "f: tensor 'a': its data end at byte 16 of the data, but the file has only 15 (truncated?)");
+    refused("{" T("a", "F32", "[4]", "[0,16]") "}", 15,
+            "f: tensor 'a': its data end at byte 16 of the data, but the file has only 15 (truncated?)");
 }
 
 static void every_cut_of_a_file_is_refused(void **state) {
@@ -105,7 +106,8 @@ static void broken_headers_are_refused(void **state) {
     refused("", 0, "f: byte 8: the header is not JSON: ");
     refused("{\"a\":", 0, "f: byte 13: the header is not JSON: ");
     refused("[]", 0, "f: byte 8: expected a JSON map of tensors");
-    refused("{" T("a", "F32", "[1]", "[0,4]") "," T("a", "F32", "[1]", "[4,8]") "}", 8, "f: byte 65: the header is not JSON: duplicate object key");
+    refused("{" T("a", "F32", "[1]", "[0,4]") "," T("a", "F32", "[1]", "[4,8]") "}", 8,
+            "f: byte 65: the header is not JSON: duplicate object key");
     refused("{\"__metadata__\":[]}", 0, "f: '__metadata__': expected a map of texts");
     refused("{\"__metadata__\":{\"a\":1}}", 0, "f: '__metadata__': 'a' is not a text");
     refused("{\"a\":1}", 0, "f: tensor 'a': expected a map with dtype, shape and data_offsets");
@@ -116,17 +118,22 @@ static void broken_headers_are_refused(void **state) {
     refused("{" T("a", "F32", "[-1]", "[0,4]") "}", 4, "f: tensor 'a': expected whole numbers of at least 0 in 'shape'");
     refused("{" T("a", "F32", "[1.5]", "[0,4]") "}", 4, "f: tensor 'a': expected whole numbers of at least 0 in 'shape'");
     refused("{" T("a", "F32", "[4294967296,4294967296]", "[0,0]") "}", 0, "f: tensor 'a': 'shape' is larger than any file");
-    refused("{" T("a", "F32", "[4611686018427387904]", "[0,0]") "}", 0, "f: tensor 'a': shape and dtype make 4611686018427387904 elements of 4 bytes");
+    refused("{" T("a", "F32", "[4611686018427387904]", "[0,0]") "}", 0,
+            "f: tensor 'a': shape and dtype make 4611686018427387904 elements of 4 bytes");
     refused("{" T("a", "F32", "[1]", "[0]") "}", 4, "f: tensor 'a': expected 'data_offsets', a list of two whole numbers");
     refused("{" T("a", "F32", "[1]", "[0,\"4\"]") "}", 4, "f: tensor 'a': expected 'data_offsets', a list of two whole numbers");
-    refused("{" T("a", "F32", "[1]", "[4,0]") "}", 4, "f: tensor 'a': expected 'data_offsets' that begin at 0 or later and end no earlier than they begin");
-    refused("{" T("a", "F32", "[1]", "[-4,0]") "}", 4, "f: tensor 'a': expected 'data_offsets' that begin at 0 or later and end no earlier than they begin");
+    refused("{" T("a", "F32", "[1]", "[4,0]") "}", 4,
+            "f: tensor 'a': expected 'data_offsets' that begin at 0 or later and end no earlier than they begin");
+    refused("{" T("a", "F32", "[1]", "[-4,0]") "}", 4,
+            "f: tensor 'a': expected 'data_offsets' that begin at 0 or later and end no earlier than they begin");
 }
 
 static void data_that_do_not_fit_the_shape_are_refused(void **state) {
     (void)state;
-    refused("{" T("a", "F32", "[2]", "[0,4]") "}", 4, "f: tensor 'a': shape and dtype make 2 elements of 4 bytes, but data_offsets hold 4 bytes");
-    refused("{" T("a", "BF16", "[2]", "[0,8]") "}", 8, "f: tensor 'a': shape and dtype make 2 elements of 2 bytes, but data_offsets hold 8 bytes");
+    refused("{" T("a", "F32", "[2]", "[0,4]") "}", 4,
+            "f: tensor 'a': shape and dtype make 2 elements of 4 bytes, but data_offsets hold 4 bytes");
+    refused("{" T("a", "BF16", "[2]", "[0,8]") "}", 8,
+            "f: tensor 'a': shape and dtype make 2 elements of 2 bytes, but data_offsets hold 8 bytes");
 }
 
 static void overlaps_holes_and_leftovers_are_refused(void **state) {

@@ -15,7 +15,8 @@ static float g_logprobs[] = {0.0f, -1.5f, -0.0f, 3.4e38f};
 static rlf_span g_spans[] = {{0, 2, RLF_SPAN_PROMPT, 0, 0}, {2, 4, RLF_SPAN_MODEL, 0, 9}};
 
 static rlf_trajectory sample_trajectory(void) {
-    rlf_trajectory t = {.uid = 1ll << 40, .sample = 3, .attempt = 1, .version = -1, .reward = 0.1, .finish = RLF_FINISH_ANSWER, .generate_ms = 1e300};
+    rlf_trajectory t = {.uid = 1ll << 40, .sample = 3, .attempt = 1, .version = -1, .reward = 0.1, .finish = RLF_FINISH_ANSWER,
+                        .generate_ms = 1e300};
     t.tokens = (rlf_i32s){g_tokens, 4};
     t.logprobs = (rlf_f32s){g_logprobs, 4};
     t.spans.v = g_spans;

@@ -8,8 +8,8 @@
 
 enum { BYTE_AB = 256, BYTE_END_OF_TEXT = 260, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
 
-static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
-                                         "<think>", "</think>"};
+static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
+                                         "<tool_response>", "</tool_response>", "<think>", "</think>"};
 enum { BYTE_ADDED = sizeof byte_added / sizeof byte_added[0] };
 
 /* GPT-2's printable stand-in for a byte. */

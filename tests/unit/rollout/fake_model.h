@@ -1,6 +1,6 @@
 /* A model without arithmetic behind the engine: it keeps, for every cache slot, which token of which position was written there, and checks
- * that each row finds exactly the tokens 0..pos of its sequence in the pages it is given. What it draws is a hash of those tokens and of the key, so a page
- * mixed up anywhere changes a token; or the next token of a script, where there is one. */
+ * that each row finds exactly the tokens 0..pos of its sequence in the pages it is given. What it draws is a hash of those
+ * tokens and of the key, so a page mixed up anywhere changes a token; or the next token of a script, where there is one. */
 #ifndef RLF_TESTS_ROLLOUT_FAKE_MODEL_H
 #define RLF_TESTS_ROLLOUT_FAKE_MODEL_H
 
@@ -46,7 +46,8 @@ static inline rlf_status fake_step(void *ctx, const kern_step *s) {
     fake_model *m = ctx;
     for (int i = 0; i < s->rows; i++) {
         assert_in_range(s->slots[i], 0, m->pages * m->page_size - 1);
-        assert_int_equal(s->slots[i], s->page_table[s->seq[i] * s->max_pages + s->pos[i] / m->page_size] * m->page_size + s->pos[i] % m->page_size);
+        assert_int_equal(s->slots[i], s->page_table[s->seq[i] * s->max_pages + s->pos[i] / m->page_size] * m->page_size +
+                         s->pos[i] % m->page_size);
         m->cells[s->slots[i]] = (fake_cell){s->tokens[i], s->pos[i]};
     }
     for (int o = 0; o < s->outputs; o++) {
@@ -72,7 +73,8 @@ static inline fake_script *fake_find(fake_model *m, uint64_t uid, uint32_t sampl
     return NULL;
 }
 
-static inline rlf_status fake_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs) {
+static inline rlf_status fake_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids,
+                                     float *logprobs) {
     fake_model *m = ctx;
     for (int o = 0; o < m->outputs; o++) {
         uint64_t h = fake_mix(m->hash[o] ^ fake_mix(seed ^ fake_mix(keys[o].uid << 32 ^ keys[o].sample) ^ keys[o].position));

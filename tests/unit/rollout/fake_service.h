@@ -1,8 +1,8 @@
 /* What an episode test needs around the episodes: a tool service that answers when and in which order the test says, and
  * the trajectories kept for inspection.
  *
- * Tools of the service: "echo" answers its arguments; "long" 300 letters; "fail", "late", "unknown" with status tool_error, timeout, bad_call; "infra"
- * with infra_error; "done" says done; "mute" never answers. */
+ * Tools of the service: "echo" answers its arguments; "long" 300 letters; "fail", "late", "unknown" with status tool_error,
+ * timeout, bad_call; "infra" with infra_error; "done" says done; "mute" never answers. */
 #ifndef RLF_TESTS_ROLLOUT_FAKE_SERVICE_H
 #define RLF_TESTS_ROLLOUT_FAKE_SERVICE_H
 

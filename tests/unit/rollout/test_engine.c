@@ -45,7 +45,8 @@ static void submit(rollout_engine *e, reader *readers, int tool_steps) {
         for (uint32_t s = 0; s < SAMPLES; s++) {
             reader *r = &readers[g * SAMPLES + (int)s];
             *r = (reader){.wanted = 10 + 5 * (int)s + g, .pauses = 2, .tool_steps = tool_steps + (int)s};
-            rollout_draw draw = {.uid = (uint64_t)g, .sample = s, .seed = g == 4 ? 8 : 7, .filter = {.temperature = g == 2 ? 0.5f : 1, .top_p = 1}};
+            rollout_draw draw = {.uid = (uint64_t)g, .sample = s, .seed = g == 4 ? 8 : 7,
+                                 .filter = {.temperature = g == 2 ? 0.5f : 1, .top_p = 1}};
             r->seq = rollout_seq_open(e, prompt, draw, on_token, r);
         }
         rollout_prompt_release(prompt);
@@ -69,8 +70,8 @@ static bool tools(reader *readers, rollout_engine *e) {
 
 static rollout_engine_stats run(schedule s, reader *readers) {
     fake_model *model = fake_new(s.page_size, s.pages, 256);
-    rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages, .seats = s.seats,
-                                      .max_tokens = LONGEST};
+    rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages,
+                                      .seats = s.seats, .max_tokens = LONGEST};
     rollout_engine *e = NULL;
     assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
     submit(e, readers, s.tool_steps);

@@ -18,7 +18,8 @@ enum { LONGEST = 600, PAGE = 16 };
 
 static world *world_new(int seats) {
     world *w = rlf_calloc(1, sizeof *w);
-    rollout_engine_options options = {.batch = 64, .prefill_chunk = 32, .page_size = PAGE, .pages = 400, .seats = seats, .max_tokens = LONGEST};
+    rollout_engine_options options = {.batch = 64, .prefill_chunk = 32, .page_size = PAGE, .pages = 400, .seats = seats,
+                                      .max_tokens = LONGEST};
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
     w->model = fake_new(PAGE, 400, 256);
     assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
@@ -231,7 +232,8 @@ static void calls_beyond_the_most_are_answered_as_bad_calls(void **state) {
     world *w = world_new(8);
     w->limits.turn_tokens = 400;
     w->limits.tokens = LONGEST;
-    const rlf_trajectory *t = play(w, CALL("echo", "1") CALL("echo", "2") CALL("echo", "3") CALL("echo", "4") CALL("echo", "5") "<|im_end|><answer>x</answer>");
+    const rlf_trajectory *t = play(w, CALL("echo",
+                                           "1") CALL("echo", "2") CALL("echo", "3") CALL("echo", "4") CALL("echo", "5") "<|im_end|><answer>x</answer>");
     assert_int_equal(w->service.calls, 3);
     assert_int_equal(t->turns.n, 5);
     for (int i = 0; i < 5; i++) assert_int_equal(t->turns.v[i].status, i < 3 ? RLF_CALL_OK : RLF_CALL_BAD_CALL);
@@ -512,8 +514,8 @@ static void episode_that_waits_gives_its_seat_to_another(void **state) {
 /* Episodes of several samples with calls of every kind, under another schedule each time. */
 static void play_many(world *w) {
     static const char *const texts[] = {CALL("echo", "1") CALL("long", "") "<|im_end|>ok " CALL("echo", "2") "<|im_end|><answer>x</answer>",
-                                        "no<|im_end|>", CALL("fail", "") "<|im_end|>" CALL("done", "") "<|im_end|>", "<tool_call>{<|im_end|>hm",
-                                        CALL("infra", "") "<|im_end|>"};
+                                        "no<|im_end|>", CALL("fail", "") "<|im_end|>" CALL("done", "") "<|im_end|>",
+                                        "<tool_call>{<|im_end|>hm", CALL("infra", "") "<|im_end|>"};
     w->samples = 5;
     for (int64_t uid = 1; uid <= 4; uid++) {
         for (uint32_t s = 0; s < 5; s++) script(w, uid, s, texts[(uid + s) % 5]);

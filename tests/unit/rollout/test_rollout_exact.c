@@ -1,6 +1,7 @@
 /* Trajectories of a small random model: the same bits whatever the schedule, and the very log-probs that the learner computes.
  *
- * The model is real; a script forces some of its draws (a random model would hardly ever write a tool call), and their log-probs are the model's own. */
+ * The model is real; a script forces some of its draws (a random model would hardly ever write a tool call), and their log-probs
+ * are the model's own. */
 #include "fake_service.h"
 
 #include "common/model/checkpoint.h"
@@ -74,7 +75,9 @@ static rlf_status forced_step(void *ctx, const kern_step *step) {
     f->outputs = step->outputs;
     return kern_decoder_step(f->decoder, step);
 }
-static void forced_copy_page(void *ctx, int dst_page, int src_page) { kern_decoder_copy_page(((forced *)ctx)->decoder, dst_page, src_page); }
+static void forced_copy_page(void *ctx, int dst_page, int src_page) {
+    kern_decoder_copy_page(((forced *)ctx)->decoder, dst_page, src_page);
+}
 
 static fake_script *script_of(forced *f, const kern_sample_key *key) { return &f->scripts[key->uid * SAMPLES + key->sample]; }
 
@@ -109,7 +112,8 @@ static void submit_all(rollout_episodes *set, kern_filter filter) {
         rlf_chat prompt_message = {rlf_slice_of("user"), rlf_slice_of(questions[uid])};
         rlf_sampling sampling = {.temperature = (double)filter.temperature, .top_p = (double)filter.top_p, .top_k = filter.top_k};
         rlf_limits limits = {.turns = 3, .turn_tokens = 150, .observation_tokens = 40, .tokens = LONGEST};
-        rlf_episode m = {.uid = uid, .samples = SAMPLES, .seed = 11, .prompt = {&prompt_message, 1}, .limits = {&limits, 1}, .sampling = {&sampling, 1}};
+        rlf_episode m = {.uid = uid, .samples = SAMPLES, .seed = 11, .prompt = {&prompt_message, 1}, .limits = {&limits, 1},
+                         .sampling = {&sampling, 1}};
         ok(rollout_episodes_submit(set, &m));
     }
 }
@@ -118,8 +122,8 @@ static outcome *play(device *d, schedule s, kern_filter filter) {
     outcome *o = rlf_calloc(1, sizeof *o);
     forced *f = rlf_calloc(1, sizeof *f);
     rollout_engine *engine = NULL;
-    rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages, .seats = s.seats,
-                                      .max_tokens = LONGEST};
+    rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages,
+                                      .seats = s.seats, .max_tokens = LONGEST};
     kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
     rollout_model model = {.ctx = f, .step = forced_step, .sample = forced_sample, .copy_page = forced_copy_page};
@@ -168,7 +172,8 @@ static const kern_filter plain = {.temperature = 1, .top_p = 1};
 
 static void trajectories_have_the_same_bits_under_any_schedule(void **state) {
     (void)state;
-    const schedule schedules[] = {{1, 1, 1, 16, 400, 1, 1},    {1, 3, 5, 32, 100, 2, 2},   {2, 64, 128, 16, 400, 12, 3}, {1, 17, 64, 64, 20, 5, 4},
+    const schedule schedules[] = {{1, 1, 1, 16, 400, 1, 1},    {1, 3, 5, 32, 100, 2, 2},   {2, 64, 128, 16, 400, 12, 3},
+                                  {1, 17, 64, 64, 20, 5, 4},
                                   {1, 64, 32, 16, 27, 12, 5}, {2, 32, 7, 48, 10, 6, 6}, {1, 5, 11, 16, 40, 3, 7}};
     device d[2];
     device_init(&d[0], 1);
@@ -196,7 +201,8 @@ static void check_learner(device *d, const outcome *o, kern_filter filter) {
     for (int i = 0; i < o->service.n_trajectories; i++) {
         const rlf_trajectory *t = &o->service.trajectories[i];
         begin[i] = rows;
-        for (size_t k = 0; k < t->tokens.n; k++) tokens[rows + (int)k] = t->tokens.v[k], targets[rows + (int)k] = -1, expected[rows + (int)k] = 0;
+        for (size_t k = 0; k < t->tokens.n; k++)
+            tokens[rows + (int)k] = t->tokens.v[k], targets[rows + (int)k] = -1, expected[rows + (int)k] = 0;
         for (size_t s = 0; s < t->spans.n; s++)
             for (int64_t k = t->spans.v[s].begin; k < t->spans.v[s].end && t->spans.v[s].kind == RLF_SPAN_MODEL; k++, model_tokens++) {
                 targets[rows + (int)k - 1] = t->tokens.v[k];

@@ -30,7 +30,8 @@ static void check_case(const json_t *c, size_t number) {
     const json_t *list = json_object_get(c, "messages");
     size_t n = json_array_size(list);
     assert_true(n <= 16);
-    for (size_t i = 0; i < n; i++) messages[i] = (rlf_chat_message){text_of(json_array_get(list, i), "role"), text_of(json_array_get(list, i), "content")};
+    for (size_t i = 0; i < n; i++)
+        messages[i] = (rlf_chat_message){text_of(json_array_get(list, i), "role"), text_of(json_array_get(list, i), "content")};
     rlf_chat *chat = chat_named("qwen3", json_is_true(json_object_get(c, "thinking")));
     rlf_str text = {0};
     rlf_ids ids = {0}, want = {0};
@@ -66,7 +67,8 @@ static void chatml_is_bare(void **state) {
     rlf_chat_destroy(chat);
 }
 
-static void expect_observation(rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed, size_t want_cut, const char *want) {
+static void expect_observation(rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed,
+                               size_t want_cut, const char *want) {
     rlf_ids ids = {0};
     rlf_str text = {0};
     size_t cut = 99;
@@ -82,7 +84,8 @@ static void an_observation_follows_the_end_of_turn(void **state) {
     (void)state;
     rlf_slice answers[] = {rlf_slice_of("one"), rlf_slice_of("two\n")};
     rlf_chat *chat = chat_named("qwen3", true);
-    expect_observation(chat, answers, 1, 100, true, 0, "\n<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
+    expect_observation(chat, answers, 1, 100, true, 0,
+                       "\n<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
     expect_observation(chat, answers, 2, 100, false, 0,
                        "<|im_end|>\n<|im_start|>user\n<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
     rlf_chat_destroy(chat);
@@ -94,7 +97,8 @@ static void an_observation_without_thinking_opens_with_an_empty_thought(void **s
     rlf_chat *qwen3 = chat_named("qwen3", false), *chatml = chat_named("chatml", false);
     expect_observation(qwen3, &answer, 1, 100, true, 0,
                        "\n<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
-    expect_observation(chatml, &answer, 1, 100, true, 0, "\n<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
+    expect_observation(chatml, &answer, 1, 100, true, 0,
+                       "\n<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
     rlf_chat_destroy(qwen3);
     rlf_chat_destroy(chatml);
 }
@@ -106,7 +110,8 @@ static void long_answers_are_cut_by_tokens_and_counted(void **state) {
     expect_observation(chat, answers, 3, 2, true, 2,
                        "\n<|im_start|>user\n<tool_response>\nthe the\n</tool_response>\n<tool_response>\nthe\n</tool_response>\n<tool_response>\nthe the\n"
                        "</tool_response><|im_end|>\n<|im_start|>assistant\n");
-    expect_observation(chat, answers, 1, 0, true, 1, "\n<|im_start|>user\n<tool_response>\n\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
+    expect_observation(chat, answers, 1, 0, true, 1,
+                       "\n<|im_start|>user\n<tool_response>\n\n</tool_response><|im_end|>\n<|im_start|>assistant\n");
     rlf_chat_destroy(chat);
 }
 
@@ -156,7 +161,8 @@ static void expect_span(const spans *s, size_t i, const rlf_ids *ids, bool model
 
 static void a_supervised_talk_is_the_prompt_then_model_turns_and_observations(void **state) {
     (void)state;
-    rlf_chat_message messages[] = {{"user", "Q"}, {"assistant", "<tool_call>\n{}\n</tool_call>"}, {"tool", "T1"}, {"tool", "T2"}, {"assistant", "A"},
+    rlf_chat_message messages[] = {{"user", "Q"}, {"assistant", "<tool_call>\n{}\n</tool_call>"}, {"tool", "T1"}, {"tool", "T2"},
+                                   {"assistant", "A"},
                                    {"tool", "T3"}, {"user", "R"},  {"assistant", "B"}, {"assistant", "C"}, {"user", "never answered"}};
     rlf_chat *chat = chat_named("qwen3", false);
     rlf_ids ids = {0}, prompt = {0}, observation = {0};

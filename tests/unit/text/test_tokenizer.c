@@ -84,7 +84,8 @@ static void plain_encoding_never_gives_an_added_token(void **state) {
     rlf_str out = {0};
     rlf_tokenizer_encode(tiny, text, sizeof text - 1, false, &ids);
     assert_true(ids.n > 10);
-    for (size_t i = 0; i < ids.n; i++) assert_true(ids.v[i] != rlf_tokenizer_id(tiny, "<|im_end|>") && ids.v[i] != rlf_tokenizer_id(tiny, "<tool_call>"));
+    for (size_t i = 0; i < ids.n; i++)
+        assert_true(ids.v[i] != rlf_tokenizer_id(tiny, "<|im_end|>") && ids.v[i] != rlf_tokenizer_id(tiny, "<tool_call>"));
     rlf_tokenizer_decode(tiny, ids.v, ids.n, false, &out);
     assert_string_equal(out.ptr, text);
     rlf_ids_clean_up(&ids);
@@ -213,7 +214,8 @@ static void unsupported_features_are_refused_by_key(void **state) {
         {"pre_tokenizer/pretokenizers/1", "add_prefix_space", "true", "pre_tokenizer.pretokenizers[1].add_prefix_space"},
         {"added_tokens/0", "single_word", "true", "added_tokens[0].single_word"},
     };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) expect_refusal(bad[i].path, bad[i].key, bad[i].json, RLF_UNSUPPORTED, bad[i].part);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_refusal(bad[i].path, bad[i].key, bad[i].json, RLF_UNSUPPORTED, bad[i].part);
 }
 
 static void invalid_documents_are_refused_by_key(void **state) {

@@ -113,8 +113,10 @@ static void equal_scores_keep_the_order_of_the_corpus(void **state) {
 
 static void query_syntax_is_plain_text(void **state) {
     fixture *f = *state;
-    static const char *const queries[] = {"\"Lima", "Lima\"", "Lima AND zebra", "NEAR(Lima, 2)", "Lima*", "^Lima", "text:Lima", "-Lima NOT Lima", "{text} : Lima",
-                                          "(Lima", "Lima)", "a\"b\" Lima '; DROP TABLE passage; --", "Lima + \\ %", "\xff\xfe Lima \xc3", "\xe2\x80\x9cLima\xe2\x80\x9d?"};
+    static const char *const queries[] = {"\"Lima", "Lima\"", "Lima AND zebra", "NEAR(Lima, 2)", "Lima*", "^Lima", "text:Lima",
+                                          "-Lima NOT Lima", "{text} : Lima",
+                                          "(Lima", "Lima)", "a\"b\" Lima '; DROP TABLE passage; --", "Lima + \\ %",
+                                          "\xff\xfe Lima \xc3", "\xe2\x80\x9cLima\xe2\x80\x9d?"};
     for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
         search(f, queries[i]);
         assert_true(f->count >= 1);
@@ -164,7 +166,9 @@ static void *search_many(void *argument) {
         toolsvc_hit *hits;
         size_t count;
         rlf_arena_reset(&arena);
-        if (toolsvc_index_search(index, "capital Lima", 12, 3, NULL, &arena, &hits, &count) == RLF_OK && count == 3 && !strcmp(hits[0].id, "a")) good++;
+        if (toolsvc_index_search(index, "capital Lima", 12, 3, NULL, &arena, &hits, &count) == RLF_OK && count == 3 &&
+            !strcmp(hits[0].id, "a"))
+            good++;
     }
     rlf_arena_clean_up(&arena);
     return (void *)good;
@@ -243,7 +247,8 @@ static void truncated_index_is_an_error_not_a_crash(void **state) {
 static void common_words_yield_to_rare_ones(void **state) {
     fixture *f = *state;
     FILE *out = fopen(f->corpus, "w");
-    for (int i = 0; i < 70000; i++) fprintf(out, "{\"id\": %d, \"text\": \"filler %s number%d\"}\n", i, i % 40000 == 7 ? "rare" : i % 2 ? "odd" : "even", i);
+    for (int i = 0; i < 70000; i++)
+        fprintf(out, "{\"id\": %d, \"text\": \"filler %s number%d\"}\n", i, i % 40000 == 7 ? "rare" : i % 2 ? "odd" : "even", i);
     fclose(out);
     size_t n;
     toolsvc_index *index;

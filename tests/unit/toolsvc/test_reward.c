@@ -142,7 +142,8 @@ static void format_needs_the_tag_in_the_last_turn_and_clean_calls(void **state) 
     assert_int_equal(score_one("<answer>Lima").format, 0);
 }
 
-/* The example in the prompt is answered right; the model said nothing. SCORE carries the model's turns alone, and nothing else is looked at. */
+/* The example in the prompt is answered right; the model said nothing. SCORE carries the model's turns alone, and nothing else
+ * is looked at. */
 static void text_of_the_prompt_is_never_graded(void **state) {
     (void)state;
     static const rlf_config config = {.reward = {.exact_match = 1}};

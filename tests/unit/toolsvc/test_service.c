@@ -33,7 +33,8 @@ static void set_gate(bool open) {
 }
 
 /* Answers with its argument once the gate is open or nobody waits. */
-static rlf_call_status run_gate(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+static rlf_call_status run_gate(const rlf_tool_config *config, void *state, const char *argument, size_t n,
+                                const atomic_bool *cancel, rlf_str *out) {
     (void)config, (void)state;
     pthread_mutex_lock(&g_gate.lock);
     if (++g_gate.running > g_gate.most) g_gate.most = g_gate.running;
@@ -49,7 +50,8 @@ static rlf_call_status run_gate(const rlf_tool_config *config, void *state, cons
     return RLF_CALL_OK;
 }
 
-static rlf_call_status run_broken(const rlf_tool_config *config, void *state, const char *argument, size_t n, const atomic_bool *cancel, rlf_str *out) {
+static rlf_call_status run_broken(const rlf_tool_config *config, void *state, const char *argument, size_t n,
+                                  const atomic_bool *cancel, rlf_str *out) {
     (void)config, (void)state, (void)argument, (void)n, (void)cancel;
     rlf_str_append(out, "half \xff\xfe", 7);
     return RLF_CALL_TOOL_ERROR;
@@ -59,7 +61,7 @@ static const toolsvc_kind kind_gate = {.name = "gate", .description = "", .param
 static const toolsvc_kind kind_broken = {.name = "broken", .description = "", .parameter = {"text", ""}, .run = run_broken};
 static const toolsvc_kind *const kinds[] = {&kind_gate, &kind_broken, NULL};
 
-/* ---- fixture --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- fixture ----------------------------------------------------------------------------------------------------------------- */
 
 enum { MOST_ANSWERS = 256 };
 
@@ -134,7 +136,8 @@ static void give(fixture *f, rlf_message_type type, const void *record) {
 static void give_open(fixture *f, int64_t uid) { give(f, RLF_MSG_OPEN, &(rlf_open){.uid = uid, .seed = 1, .extra = {"", 0}}); }
 
 static void give_call(fixture *f, int64_t uid, int64_t call, const char *tool, const char *arguments) {
-    give(f, RLF_MSG_CALL, &(rlf_call){.uid = uid, .turn = 2, .call = call, .tool = rlf_slice_of(tool), .arguments = rlf_slice_of(arguments)});
+    give(f, RLF_MSG_CALL, &(rlf_call){.uid = uid, .turn = 2, .call = call, .tool = rlf_slice_of(tool),
+                                      .arguments = rlf_slice_of(arguments)});
 }
 
 /* Runs the loop until n answers were caught. */
@@ -158,7 +161,7 @@ static void await_running(int n) {
     }
 }
 
-/* ---- cases ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- cases ------------------------------------------------------------------------------------------------------------------- */
 
 static void call_is_answered_to_its_sender(void **state) {
     fixture *f = *state;

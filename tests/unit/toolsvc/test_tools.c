@@ -15,7 +15,8 @@
 #include "toolsvc/toolsvc.h"
 
 static rlf_tool_config tool_of(const char *name, const char *kind) {
-    return (rlf_tool_config){.name = (char *)name, .kind = (char *)kind, .path = "", .description = "", .top_k = 3, .timeout_ms = 1000, .concurrency = 4};
+    return (rlf_tool_config){.name = (char *)name, .kind = (char *)kind, .path = "", .description = "", .top_k = 3,
+                             .timeout_ms = 1000, .concurrency = 4};
 }
 
 static rlf_config config_of(rlf_tool_config *tools, size_t n) { return (rlf_config){.tools = tools, .n_tools = n}; }
@@ -92,8 +93,10 @@ static void bad_calls_are_told_what_was_wrong(void **state) {
     assert_string_equal(refusal(&tools, "", "{}"), "error: there is no tool \"\"; the tools are: calc, sum");
     assert_string_equal(refusal(&tools, "\xff", "{}"), "error: there is no tool \"\xef\xbf\xbd\"; the tools are: calc, sum");
     assert_string_equal(refusal(&tools, "calc", "{}"), "error: calc needs the argument \"expression\" (a string)");
-    assert_string_equal(refusal(&tools, "calc", "{\"expression\": 1}"), "error: the argument \"expression\" of calc must be a string, not a number");
-    assert_string_equal(refusal(&tools, "calc", "{\"expression\": null}"), "error: the argument \"expression\" of calc must be a string, not null");
+    assert_string_equal(refusal(&tools, "calc", "{\"expression\": 1}"),
+                        "error: the argument \"expression\" of calc must be a string, not a number");
+    assert_string_equal(refusal(&tools, "calc", "{\"expression\": null}"),
+                        "error: the argument \"expression\" of calc must be a string, not null");
     assert_string_equal(refusal(&tools, "calc", "[1]"), "error: the arguments of calc must be a JSON object, not an array");
     assert_string_equal(refusal(&tools, "calc", "\"1+1\""), "error: the arguments of calc must be a JSON object, not a string");
     assert_memory_equal(refusal(&tools, "calc", "{\"expression\": "), "error: the arguments of calc are not valid JSON: ", 49);

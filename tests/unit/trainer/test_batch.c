@@ -14,7 +14,8 @@ enum { MANY = 200, BUDGET = 512 };
 static int draw(int i, int n) { return (int)rlf_rng_below(1, RLF_RNG_TEST, (uint64_t)i, 0, 0, (uint64_t)n); }
 
 /* An episode of `tokens` tokens, of which the last `model` are the model's. */
-static rlf_trajectory episode(rlf_arena *arena, int64_t uid, int64_t sample, size_t tokens, size_t model, double reward, rlf_finish finish) {
+static rlf_trajectory episode(rlf_arena *arena, int64_t uid, int64_t sample, size_t tokens, size_t model, double reward,
+                              rlf_finish finish) {
     rlf_trajectory t = {.uid = uid, .sample = sample, .reward = reward, .finish = finish};
     t.tokens.v = rlf_arena_alloc(arena, tokens, sizeof *t.tokens.v);
     t.logprobs.v = rlf_arena_alloc(arena, tokens, sizeof *t.logprobs.v);
@@ -46,7 +47,9 @@ static void check_share(const rlf_batch *share, int seen[MANY], int64_t *tokens)
         *tokens += (int64_t)s->tokens.n;
         assert_in_range(s->micro, 0, share->micros - 1);
         filled[s->micro] += (int64_t)s->tokens.n;
-        if (i > 0) assert_true(before->micro < s->micro || (before->micro == s->micro && before->uid * 4 + before->sample < s->uid * 4 + s->sample));
+        if (i > 0)
+            assert_true(before->micro < s->micro || (before->micro == s->micro && before->uid * 4 + before->sample < s->uid * 4 +
+                                                     s->sample));
     }
     for (int64_t m = 0; m < share->micros; m++) assert_in_range(filled[m], 1, BUDGET);
 }

@@ -39,7 +39,8 @@ static void lines_after_the_checkpoint_are_cut(void **state) {
 
 static void line_broken_off_by_a_kill_is_cut(void **state) {
     (void)state;
-    static const char *const broken[] = {"{\"step\":1}\n{\"step\":2,\"lo", "{\"step\":1}\n{\"step\":2,\"lo\n{\"step\":2}\n", "{\"step\":1}\n{\"step\":2}"};
+    static const char *const broken[] = {"{\"step\":1}\n{\"step\":2,\"lo", "{\"step\":1}\n{\"step\":2,\"lo\n{\"step\":2}\n",
+                                         "{\"step\":1}\n{\"step\":2}"};
     for (int i = 0; i < 3; i++) {
         rlf_str out = {0};
         double elapsed;

@@ -22,7 +22,8 @@ static rlf_config config_of(const char *mode, const char *eval, int64_t tools, i
 
 static void rl_has_all_roles_in_order(void **state) {
     (void)state;
-    static const trainer_role wanted[] = {TRAINER_COORDINATOR, TRAINER_TOOL, TRAINER_TOOL, TRAINER_ROLLOUT, TRAINER_LEARNER, TRAINER_LEARNER};
+    static const trainer_role wanted[] = {TRAINER_COORDINATOR, TRAINER_TOOL, TRAINER_TOOL, TRAINER_ROLLOUT, TRAINER_LEARNER,
+                                          TRAINER_LEARNER};
     rlf_config config = config_of("rl", "", 2, 1);
     trainer_topology top;
     assert_int_equal(trainer_topology_init(&top, &config, 6), RLF_OK);

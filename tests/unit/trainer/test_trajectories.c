@@ -31,10 +31,11 @@ static void sample_init(sample *s) {
     s->spans[0] = (rlf_span){.begin = 0, .end = 2, .kind = RLF_SPAN_PROMPT};
     s->spans[1] = (rlf_span){.begin = 2, .end = 4, .kind = RLF_SPAN_MODEL, .version = 3};
     s->spans[2] = (rlf_span){.begin = 4, .end = 6, .kind = RLF_SPAN_OBSERVATION, .version = 3};
-    s->turns[0] = (rlf_turn){.tool = rlf_slice_of("search"), .arguments = rlf_slice_of("{\"query\":\"x\"}"), .answer = rlf_slice_of("a \"quoted\"\nline \xff"),
-                             .status = RLF_CALL_BAD_CALL, .cut = 1};
+    s->turns[0] = (rlf_turn){.tool = rlf_slice_of("search"), .arguments = rlf_slice_of("{\"query\":\"x\"}"),
+                             .answer = rlf_slice_of("a \"quoted\"\nline \xff"), .status = RLF_CALL_BAD_CALL, .cut = 1};
     s->components[0] = (rlf_component){.name = rlf_slice_of("exact_match"), .weight = 1, .value = 0.5};
-    s->t = (rlf_trajectory){.uid = 1, .version = 3, .tokens = {s->tokens, TOKENS}, .logprobs = {s->logprobs, TOKENS}, .spans = {s->spans, 3},
+    s->t = (rlf_trajectory){.uid = 1, .version = 3, .tokens = {s->tokens, TOKENS}, .logprobs = {s->logprobs, TOKENS},
+                            .spans = {s->spans, 3},
                             .turns = {s->turns, 1}, .components = {s->components, 1}, .reward = 0.5, .finish = RLF_FINISH_ANSWER};
 }
 
@@ -133,7 +134,8 @@ static void any_bytes_become_a_json_string(void **state) {
     static const struct { const char *in, *out; } cases[] = {
         {"plain", "plain"}, {"\"\\\n\t\x01\x7f", "\"\\\n\t\x01\x7f"}, {"caf\xc3\xa9 \xf0\x9f\x98\x80", "caf\xc3\xa9 \xf0\x9f\x98\x80"},
         {"\xff" "a", "\xef\xbf\xbd" "a"}, {"\xc3", "\xef\xbf\xbd"}, {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},
-        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, {"\xf4\x90\x80\x80z", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz"}};
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xf4\x90\x80\x80z", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rlf_str text = {0};
         trainer_put_json_text(&text, cases[i].in, strlen(cases[i].in));
