@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The one-process commands: what they print has the promised form, exit status 0; what they refuse ends in one line on standard error.
+source "$(dirname "$0")/lib.sh"
+fresh_work cli
+model=$fixture/cold/final
+out=$work/out
+err=$work/err
+
+# Every line of a file has a form.
+every_line() { # file, lines, pattern
+    [ "$(wc -l <"$1")" -eq "$2" ] || { cat "$1" >&2; fail "expected $2 lines"; }
+    if grep -Evq "$3" "$1"; then grep -Ev "$3" "$1" | head -n 3 >&2; fail "lines without the form $3"; fi
+}
+refused() { # exit status, pattern, arguments of rlf...
+    local expected=$1 pattern=$2 status
+    shift 2
+    "$rlf" "$@" </dev/null >"$out" 2>"$err"
+    status=$?
+    [ $status -eq "$expected" ] || fail "rlf $*: status $status, expected $expected: $(cat "$err")"
+    [ ! -s "$out" ] || fail "rlf $*: an error, and yet output"
+    every_line "$err" 1 "$pattern"
+}
+number='-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?'
+
+printf 'What is the capital of Peru?\n\n<|im_end|>\n\xc3\xa9\xff\n' >"$work/lines"
+"$rlf" tokenize "$model" <"$work/lines" >"$out" || fail "rlf tokenize"
+every_line "$out" 4 '^\[([0-9]+(,[0-9]+)*)?\]$'
+[ "$(sed -n 2p "$out")" = "[]" ] || fail "an empty line has no tokens"
+sed -n 3p "$out" | grep -Eq '^\[[0-9]+\]$' || fail "<|im_end|> is one token"
+"$rlf" tokenize --plain "$model" <"$work/lines" | sed -n 3p | grep -q , || fail "--plain spells <|im_end|> out"
+
+printf 'The capital of Peru\nhello\n' >"$work/lines"
+"$rlf" score "$model" --threads 1 <"$work/lines" >"$out" || fail "rlf score"
+every_line "$out" 2 "^\{\"ids\":\[[0-9]+(,[0-9]+)*\],\"logprobs\":\[0(,$number)*\]\}$"
+sed 's/{"ids":\(\[[^]]*\]\).*/\1/' "$out" >"$work/ids"
+"$rlf" tokenize "$model" <"$work/lines" | cmp - "$work/ids" || fail "rlf score and rlf tokenize read a line differently"
+awk '{ids = gsub(/,/, ",", $0)} ids % 2 != 1 {exit 1}' "$out" || fail "as many log-probs as ids"
+"$rlf" score "$model" --threads 2 <"$work/lines" | cmp - "$out" || fail "log-probs depend on threads"
+
+generate() { "$rlf" generate "$model" --template chatml --max-tokens 40 "$@" </dev/null || fail "rlf generate $*"; }
+generate --prompt "What is the capital of Niger?" --temperature 0 >"$out"
+grep -q "<tool_call>" "$out" || fail "the model did not call the tool: $(cat "$out")"
+generate --prompt "What is the capital of Niger?" --temperature 0 --threads 2 | cmp - "$out" || fail "greedy answers differ"
+generate --prompt x --raw --seed 5 >"$out"
+generate --prompt x --raw --seed 5 | cmp - "$out" || fail "the same seed drew another text"
+generate --prompt x --raw --seed 6 | cmp -s - "$out" && fail "another seed drew the same text"
+
+printf 'capital Niger\n"AND (\n' | "$rlf" search "$fixture/data/corpus.idx" -k 2 >"$out" || fail "rlf search"
+every_line "$out" 2 '^\[(\{"id": ".*", "title": ".*", "text": ".*", "score": [0-9.e+-]+\}(, )?)*\]$'
+sed -n 1p "$out" | grep -q '^\[{"id": "[^"]*", "title": "Capital of Niger"' || fail "the best passage is another: $(head -n 1 "$out")"
+
+head -n 3 "$fixture/data/corpus.jsonl" >"$work/three.jsonl"
+"$rlf" index "$work/three.jsonl" -o "$work/three.idx" >"$out" || fail "rlf index"
+every_line "$out" 1 '3 passages'
+echo '{"id": 1}' >>"$work/three.jsonl"
+cksum <"$work/three.idx" >"$work/before"
+refused 1 'three\.jsonl:4: ' index "$work/three.jsonl" -o "$work/three.idx"
+cksum <"$work/three.idx" | cmp - "$work/before" || fail "an index was touched by a corpus that is refused"
+
+for copy in a b; do "$rlf" init --shape tiny --seed 9 -o "$work/tiny_$copy" || fail "rlf init"; done
+same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
+same_file "$work/tiny_a/config.json" "$work/tiny_b/config.json"
+refused 1 'tiny_a/model\.safetensors.*exists' init --shape tiny --seed 10 -o "$work/tiny_a"
+same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
+refused 1 'quickstart.*qwen3-0\.6b' init --shape huge -o "$work/huge"
+
+"$rlf" config >"$out" || fail "rlf config"
+grep -q '^| `algorithm.group` | integer' "$out" || fail "rlf config lists the keys"
+"$rlf" config "${rl_job[@]}" output="$work/run" train.steps=77 >"$work/resolved.yaml" || fail "rlf config JOB"
+"$rlf" config "$work/resolved.yaml" | cmp - "$work/resolved.yaml" || fail "the resolved configuration does not resolve to itself"
+grep -Eq 'steps: 77$' "$work/resolved.yaml" || fail "the override is not in the resolved configuration"
+
+refused 2 'no command "tokenise"' tokenise
+refused 2 'rlf: no command given' ""
+refused 2 'MODEL' tokenize
+refused 1 'nowhere/tokenizer\.json' tokenize "$work/nowhere"
+refused 1 'nowhere/config\.json' score "$work/nowhere"
+refused 1 'nowhere/config\.json' generate "$work/nowhere"
+refused 1 'nowhere' search "$work/nowhere"
+refused 1 'three\.jsonl' search "$work/three.jsonl"
+refused 2 'options within their ranges' generate "$model" --temperature hot
+refused 1 'rl\.yaml|command line' config "${rl_job[@]}" output="$work/run" train.step=3
+for command in tokenize index search init config score generate bench; do
+    "$rlf" $command --help >"$out" || fail "rlf $command --help"
+    head -n 1 "$out" | grep -q "^usage: rlf $command" || fail "rlf $command --help begins with its usage"
+done
+
+# --check reads everything and starts nothing.
+launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }
+tail -n 1 "$out" | grep -qx ok || fail "--check ends in ok"
+[ ! -e "$work/run" ] || fail "--check made the run folder"
