@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need, on Debian or Ubuntu: says which packages are missing and asks for root only for those.
-# Usage: jobs/install.sh [build|test]      test adds what only the tests need.
+# Usage: jobs/install.sh [build|test]      test adds what only the tests and the fuzzing need.
 set -euo pipefail
 
 # The name this release knows a package by: the first that exists.
@@ -11,12 +11,18 @@ known() {
     echo "$1"
 }
 
+# A package that only some releases have.
+present() { if apt-cache show "$1" >/dev/null 2>&1; then echo "$1"; fi; }
+
 have() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 wanted() {
     echo gcc cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libuv1-dev
     if have libmsgpack-dev; then echo libmsgpack-dev; else known libmsgpack-dev libmsgpack-c-dev; fi
-    if [ "${1:-build}" = test ]; then echo libcmocka-dev; fi
+    if [ "${1:-build}" = test ]; then
+        echo libcmocka-dev clang
+        present libclang-rt-dev # libFuzzer; part of clang itself on older releases
+    fi
 }
 
 # Ubuntu's libmsgpack-dev is a transitional name on newer releases; either is fine once it is there.
