@@ -31,8 +31,7 @@ typedef struct country {
 
 /* ---- draws ------------------------------------------------------------------------------------------------------------------------ */
 
-/* easy: of 100, how much easier names shall be than they can get (made-up worlds begin with short ones). */
-typedef struct draws { uint64_t seed, stream; uint32_t n, easy; } draws;
+typedef struct draws { uint64_t seed, stream; uint32_t n; } draws;
 
 static uint32_t below(draws *d, uint32_t n) { return (uint32_t)rlf_rng_below(d->seed, RLF_RNG_TEST, d->stream, 0, d->n++, n); }
 #define PICK(d, list) ((list)[below((d), (uint32_t)(sizeof(list) / sizeof *(list)))])
@@ -108,78 +107,60 @@ out:
 
 /* ---- made-up worlds --------------------------------------------------------------------------------------------------------------- */
 
-static const char *const g_onsets[] = {"b", "br", "c", "ch", "d", "dr", "f", "g", "gr", "gh", "h", "j", "k", "kh", "kr", "l", "m", "mb", "n", "ng", "ny",
-                                       "p", "pr", "ph", "qu", "r", "s", "sh", "st", "str", "sk", "t", "tr", "th", "ts", "v", "w", "y", "z", "zh", ""};
-static const char *const g_vowels[] = {"a", "e", "i", "o", "u", "a", "e", "i", "o", "ia", "ai", "ou", "ei", "ue", "ya", "aa", "oo", "ie", "y"};
-static const char *const g_codas[] = {"", "", "", "", "n", "r", "l", "s", "m", "k", "t", "ng", "st", "rd", "th", "b", "x", "v", "d", "gh", "sh", "rg", "lt"};
-static const char *const g_before[] = {"New", "South", "North", "East", "Saint", "San", "Port", "Santa", "Upper", "El", "Papua", "Costa", "Sri", "Central"};
-static const char *const g_after[] = {"City", "Islands", "Republic", "Town", "Coast", "Bay"};
-static const char *const g_money[] = {"dollar", "franc", "dinar", "peso", "pound", "rupee", "shilling", "krone", "real", "rial", "won", "kwacha", "dirham"};
-static const char *const g_continents[] = {"Africa", "Asia", "Europe", "Oceania", "North America", "South America"};
-static const char *const g_tongues[] = {"ish", "an", "ese", "i", "ic", "", "", "a"};
+/* Names that look like those of the training countries: each letter is drawn from what follows the last two letters, or the last, somewhere in a list of
+ * real names, so that every piece of spelling occurs; one in eight is any letter, so that the next can't be guessed, only copied. */
+enum { MAX_NAMES = 3 * MAX_COUNTRIES, MAX_LETTERS = 28 };
+typedef struct chain {
+    const char *names[MAX_NAMES];
+    uint32_t n;
+} chain;
 
-/* Half of the words are letters without any grammar: nothing about them can be guessed, only copied. */
-static void word(draws *d, rlf_str *out, bool capital) {
-    size_t start = out->len;
-    bool is_easy = below(d, 100) < d->easy;
-    uint32_t letters = below(d, 2) ? 2 + below(d, is_easy ? 3 : 8) : 0;
-    for (uint32_t i = 0; i < letters; i++) rlf_str_putc(out, "abcdefghijklmnopqrstuvwxyzaeiouaeiouaeinrstlnr"[below(d, 46)]);
-    uint32_t syllables = letters ? 0 : 1 + (is_easy ? 0 : below(d, 3) + (below(d, 3) == 0));
-    for (uint32_t i = 0; i < syllables; i++) {
-        rlf_str_puts(out, PICK(d, g_onsets));
-        rlf_str_puts(out, PICK(d, g_vowels));
-        if (i + 1 == syllables || below(d, 3) == 0) rlf_str_puts(out, PICK(d, g_codas));
-    }
-    if (capital && out->ptr[start] >= 'a') out->ptr[start] = (char)(out->ptr[start] - 'a' + 'A');
+/* What may follow the n letters `last` (none: what may begin a name): the candidates' count; the wanted one in *letter ('\0' ends the name). */
+static uint32_t followers(const chain *c, const char *last, size_t n, uint32_t wanted, char *letter) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->n; i++)
+        for (const char *p = c->names[i]; (p = n ? strstr(p, last) : p); p++) {
+            if (count++ == wanted) *letter = p[n];
+            if (!n) break;
+        }
+    return count;
 }
 
-/* "Zhuka", "New Zhuka", "Zhuka City", "Zhuka Bro", "Zhuka-Bro", "Zhu'bro", "Zhuka and Bro", "Zhuka of the Bro". */
-static void place(draws *d, char *out, size_t n) {
-    rlf_str s = {0};
-    uint32_t form = below(d, 100) < d->easy ? 15 : below(d, 16);
-    if (form < 3) rlf_str_printf(&s, "%s ", PICK(d, g_before));
-    word(d, &s, true);
-    if (form == 3) rlf_str_printf(&s, " %s", PICK(d, g_after));
-    if (form >= 4 && form < 9) {
-        static const char *const links[] = {" ", "-", "'", " and ", " of the "};
-        rlf_str_puts(&s, links[form - 4]);
-        word(d, &s, form != 6);
+static void invent(draws *d, const chain *c, char *out, size_t size) {
+    size_t n = 0;
+    char last[3] = "", letter = ' ';
+    while (letter && n + 1 < size && n < MAX_LETTERS) {
+        const char *context = last[0] && last[1] && below(d, 3) == 0 ? last + 1 : last;
+        uint32_t count = followers(c, context, strlen(context), UINT32_MAX, &letter);
+        followers(c, context, strlen(context), below(d, count), &letter);
+        if (n && letter && below(d, 8) == 0) letter = (char)('a' + below(d, 26));
+        out[n++] = letter;
+        snprintf(last, sizeof last, "%s", n >= 2 ? (char[]){out[n - 2], letter, 0} : (char[]){letter, 0});
     }
-    snprintf(out, n, "%s", s.ptr);
-    rlf_str_clean_up(&s);
+    out[n - (letter == '\0')] = '\0';
+    while (n && (out[n - 1] == '\0' || out[n - 1] == ' ')) out[--n] = '\0';
 }
 
-static void currency(draws *d, char *out, size_t n) {
-    rlf_str s = {0};
-    if (below(d, 2) || below(d, 100) < d->easy) {
-        word(d, &s, below(d, 6) == 0);
-    } else {
-        char whose[96];
-        place(d, whose, sizeof whose);
-        rlf_str_puts(&s, whose);
-        if (below(d, 2)) rlf_str_puts(&s, below(d, 2) ? "ian" : "i");
-        rlf_str_printf(&s, below(d, 6) ? " %s" : " CFA %s", PICK(d, g_money)); /* "West African CFA franc" */
-    }
-    snprintf(out, n, "%s", below(d, 12) ? s.ptr : "euro");
-    rlf_str_clean_up(&s);
-}
+static chain g_places, g_currencies, g_languages;
 
-static void language(draws *d, char *out, size_t n) {
-    rlf_str s = {0};
-    word(d, &s, true);
-    rlf_str_puts(&s, PICK(d, g_tongues));
-    snprintf(out, n, "%s", s.ptr);
-    rlf_str_clean_up(&s);
+static void learn_names(const country *countries, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        g_places.names[g_places.n++] = countries[i].name;
+        g_places.names[g_places.n++] = countries[i].fact[CAPITAL];
+        g_currencies.names[g_currencies.n++] = countries[i].fact[CURRENCY];
+        g_languages.names[g_languages.n++] = countries[i].fact[LANGUAGE];
+    }
 }
 
 static void make_country(draws *d, country *c) {
-    place(d, c->name, sizeof c->name);
-    place(d, c->fact[CAPITAL], sizeof c->fact[CAPITAL]);
-    currency(d, c->fact[CURRENCY], sizeof c->fact[CURRENCY]);
-    snprintf(c->fact[CONTINENT], sizeof c->fact[CONTINENT], "%s", PICK(d, g_continents));
-    language(d, c->fact[LANGUAGE], sizeof c->fact[LANGUAGE]);
+    static const char *const continents[] = {"Africa", "Asia", "Europe", "Oceania", "North America", "South America"};
+    invent(d, &g_places, c->name, sizeof c->name);
+    invent(d, &g_places, c->fact[CAPITAL], sizeof c->fact[CAPITAL]);
+    invent(d, &g_currencies, c->fact[CURRENCY], sizeof c->fact[CURRENCY]);
+    invent(d, &g_languages, c->fact[LANGUAGE], sizeof c->fact[LANGUAGE]);
+    invent(d, &g_places, c->fact[NEIGHBOUR], sizeof c->fact[NEIGHBOUR]);
+    snprintf(c->fact[CONTINENT], sizeof c->fact[CONTINENT], "%s", PICK(d, continents));
     snprintf(c->fact[ISO], sizeof c->fact[ISO], "%c%c", 'A' + (int)below(d, 26), 'A' + (int)below(d, 26));
-    place(d, c->fact[NEIGHBOUR], sizeof c->fact[NEIGHBOUR]);
 }
 
 static void add_message(json_t *messages, const char *role, const char *content) {
@@ -219,12 +200,9 @@ static rlf_status write_example(FILE *f, draws *d) {
     return write_line(f, json_pack("{s:s,s:o}", "data_source", key < 0 ? "one" : "two", "messages", messages));
 }
 
-/* Names are short in the first examples and as long as they get from the middle on: copying is learnt sooner so. */
-static uint32_t easiness(long i, long n) { return 2 * i < n ? (uint32_t)(100 - 200 * i / n) : 0; }
-
 static rlf_status write_examples(FILE *f, uint64_t seed, long n) {
     rlf_status status = RLF_OK;
-    for (long i = 0; i < n; i++) RLF_TRY(write_example(f, &(draws){seed, (uint64_t)i + 1, 0, easiness(i, n)}));
+    for (long i = 0; i < n; i++) RLF_TRY(write_example(f, &(draws){seed, (uint64_t)i + 1, 0}));
 out:
     return status;
 }
@@ -278,7 +256,7 @@ static rlf_status split(country *countries, size_t n) {
 
 /* The order of the table says nothing about the split. */
 static void shuffle(country *countries, size_t n) {
-    draws d = {20, 0, 0, 0};
+    draws d = {20, 0, 0};
     for (size_t i = n; i > 1; i--) {
         size_t j = below(&d, (uint32_t)i);
         country t = countries[i - 1];
@@ -314,6 +292,7 @@ static rlf_status write_all(const char *source, const char *dir, uint64_t seed, 
     RLF_TRY(open_output(dir, "train.jsonl", &f));
     RLF_TRY(write_questions(f, countries + TEST_COUNTRIES, n - TEST_COUNTRIES, "train", countries, TEST_COUNTRIES));
     RLF_TRY(close_output(f));
+    learn_names(countries + TEST_COUNTRIES, n - TEST_COUNTRIES);
     RLF_TRY(open_output(dir, "sft.jsonl", &f));
     RLF_TRY(write_examples(f, seed, examples));
     RLF_TRY(close_output(f));
