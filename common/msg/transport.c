@@ -304,7 +304,7 @@ rlf_status rlf_reduce_scatter(rlf_transport *t, int first, int count, float *x, 
         with[i] = (exchange){x + b, parts + mine * (size_t)i, e - b, mine};
     }
     RLF_TRY(exchange_all(t, first, count, with, timeout_ms, "gradient reduce-scatter"));
-    memcpy(parts + mine * (size_t)me, x + begin, mine * sizeof *x);
+    if (mine > 0) memcpy(parts + mine * (size_t)me, x + begin, mine * sizeof *x);
     for (size_t j = 0; j < mine; j++) {
         float sum = parts[j];
         for (int i = 1; i < count; i++) sum += parts[mine * (size_t)i + j];
