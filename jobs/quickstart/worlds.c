@@ -1,7 +1,7 @@
 /* quickstart-data: writes the quickstart's corpus, questions and worked examples.
  *
  *   corpus.jsonl  one passage per fact of countries.tsv, every country             {"id", "title": "Capital of Peru", "text": "The capital of Peru is Lima."}
- *   train.jsonl   questions about the training countries (RL)
+ *   train.jsonl   questions about the training countries and about made-up ones, whose passages are in the corpus too (RL)
  *   test.jsonl    questions about the other countries: none of them occurs in train.jsonl
  *   sft.jsonl     worked examples (supervised cold start) from made-up worlds: each example has its own country, names and facts, so that there is
  *                 nothing to memorise and the only way to be right is to search and to copy
@@ -19,7 +19,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
-enum { CAPITAL, CURRENCY, CONTINENT, LANGUAGE, ISO, NEIGHBOUR, ATTRIBUTES, MAX_COUNTRIES = 256, TEST_COUNTRIES = 42 };
+enum { CAPITAL, CURRENCY, CONTINENT, LANGUAGE, ISO, NEIGHBOUR, ATTRIBUTES, MAX_COUNTRIES = 1024, TEST_COUNTRIES = 42, MADE_UP = 600 };
 
 static const char *const g_attribute[ATTRIBUTES] = {"capital", "currency", "continent", "language", "ISO code", "neighbour"};
 static const int g_keys[] = {CAPITAL, ISO}; /* what tells a country apart in a two-search question */
@@ -84,6 +84,7 @@ static rlf_status write_questions(FILE *f, const country *countries, size_t n, c
             if (!countries[i].fact[attribute][0] || is_named(unseen, n_unseen, countries[i].fact[attribute])) continue;
             RLF_TRY(write_question(f, &countries[i], attribute, -1, split, index++));
             int key = g_keys[(i + (size_t)attribute) % 2];
+            if (!countries[i].fact[key][0]) key = CAPITAL;
             if (key != attribute) RLF_TRY(write_question(f, &countries[i], attribute, key, split, index++));
         }
 out:
@@ -161,6 +162,26 @@ static void make_country(draws *d, country *c) {
     invent(d, &g_places, c->fact[NEIGHBOUR], sizeof c->fact[NEIGHBOUR]);
     snprintf(c->fact[CONTINENT], sizeof c->fact[CONTINENT], "%s", PICK(d, continents));
     snprintf(c->fact[ISO], sizeof c->fact[ISO], "%c%c", 'A' + (int)below(d, 26), 'A' + (int)below(d, 26));
+}
+
+/* One word of some length that no name so far holds or is held by: so a search for it finds its country. */
+static bool is_free(const country *countries, size_t n, const char *word) {
+    if (strlen(word) < 5 || strpbrk(word, " -'")) return false;
+    for (size_t i = 0; i < n; i++)
+        if (strstr(countries[i].name, word) || strstr(countries[i].fact[CAPITAL], word) || strstr(word, countries[i].name)) return false;
+    return true;
+}
+
+/* Adds made-up countries for RL behind the real ones. ISO codes would collide with real ones: they have none. */
+static void add_made_up(country *countries, size_t *n, uint64_t seed) {
+    for (uint64_t stream = 1; *n < MAX_COUNTRIES && stream <= MADE_UP; stream++) {
+        draws d = {seed, stream << 32, 0};
+        country c;
+        do make_country(&d, &c);
+        while (!is_free(countries, *n, c.name) || !is_free(countries, *n, c.fact[CAPITAL]) || strstr(c.fact[CAPITAL], c.name));
+        c.fact[ISO][0] = '\0';
+        countries[(*n)++] = c;
+    }
 }
 
 static void add_message(json_t *messages, const char *role, const char *content) {
@@ -283,6 +304,8 @@ static rlf_status write_all(const char *source, const char *dir, uint64_t seed, 
     if (n <= TEST_COUNTRIES) RLF_FAIL(INVALID, "%s: expected more than %d countries", source, TEST_COUNTRIES);
     shuffle(countries, n);
     RLF_TRY(split(countries, n));
+    learn_names(countries + TEST_COUNTRIES, n - TEST_COUNTRIES);
+    add_made_up(countries, &n, seed);
     RLF_TRY(open_output(dir, "corpus.jsonl", &f));
     RLF_TRY(write_corpus(f, countries, n));
     RLF_TRY(close_output(f));
@@ -292,7 +315,6 @@ static rlf_status write_all(const char *source, const char *dir, uint64_t seed, 
     RLF_TRY(open_output(dir, "train.jsonl", &f));
     RLF_TRY(write_questions(f, countries + TEST_COUNTRIES, n - TEST_COUNTRIES, "train", countries, TEST_COUNTRIES));
     RLF_TRY(close_output(f));
-    learn_names(countries + TEST_COUNTRIES, n - TEST_COUNTRIES);
     RLF_TRY(open_output(dir, "sft.jsonl", &f));
     RLF_TRY(write_examples(f, seed, examples));
     RLF_TRY(close_output(f));
