@@ -1,7 +1,7 @@
 /* The FTS5 index behind index.h.
  *
  * Tables:  passage(rowid, id, title, quoted, text); passage_fts, an FTS5 table over title and text whose content is `passage`;
- *          common_term(term, passages): every stem found in at least COMMON_MIN passages; meta(key, value).
+ *          common_term(term, passages): every common stem (common_min); meta(key, value).
  *
  * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as
  * dear as its most common words, which tell least. common_term says how long those lists are; words are taken from the rarest up
@@ -24,7 +24,7 @@ enum {
     MAX_LINE = 16 << 20,
     MAX_WORDS = 64,       /* distinct words of one query */
     MAX_QUERY = 64 << 10, /* bytes of a query that are looked at */
-    COMMON_MIN = 1000,
+    COMMON_MAX = 1000,    /* passages that make a stem common, at most */
     MIN_BUDGET = 60000,    /* postings walked for one query: this many, */
     BUDGET_SHARE = 50,     /* or one in 50 of the corpus, whichever is more */
     MAX_RESULTS = 1000,
@@ -137,6 +137,9 @@ out:
 }
 
 /* The whole build inside an open, empty database. */
+/* A stem is common from one passage in a hundred on, but in a large corpus earlier. */
+static size_t common_min(size_t passages) { return passages / 100 < COMMON_MAX ? passages / 100 : COMMON_MAX; }
+
 static rlf_status fill(sqlite3 *db, const char *path, const char *corpus, size_t *passages) {
     rlf_status status = RLF_OK;
     sqlite3_stmt *insert = NULL;
@@ -158,7 +161,7 @@ static rlf_status fill(sqlite3 *db, const char *path, const char *corpus, size_t
     RLF_TRY(run_sql(db, path, "INSERT INTO passage_fts(passage_fts) VALUES('rebuild'); INSERT INTO passage_fts(passage_fts) "
                               "VALUES('optimize');"
                               "CREATE VIRTUAL TABLE temp.stems USING fts5vocab('main', 'passage_fts', 'row');"));
-    snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %d;", (int)COMMON_MIN);
+    snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %zu;", common_min(*passages));
     RLF_TRY(run_sql(db, path, sql));
     RLF_TRY(run_sql(db, path, "DROP TABLE temp.stems; COMMIT;"));
 out:
@@ -343,7 +346,7 @@ typedef struct word {
     char *stem;
     size_t stem_len;
     bool stop;
-    int64_t passages; /* 0: fewer than COMMON_MIN */
+    int64_t passages; /* 0: not a common stem */
     size_t position;
 } word;
 
@@ -378,6 +381,7 @@ static void count_passages(connection *c, word *w) {
     sqlite3_reset(c->common);
     sqlite3_bind_text(c->common, 1, w->stem, (int)w->stem_len, SQLITE_STATIC);
     if (sqlite3_step(c->common) == SQLITE_ROW) w->passages = sqlite3_column_int64(c->common, 0);
+    else w->stop = false; /* rare here, whatever it is elsewhere: "IT", "AR" may be codes */
     sqlite3_reset(c->common);
 }
 

@@ -144,6 +144,23 @@ static void stop_words_are_used_only_if_nothing_else_is_there(void **state) {
     assert_string_equal(f->hits[0].id, "a");
 }
 
+/* "IT" and "SO" are stop words elsewhere, but in a corpus that hardly holds them they are what is looked for. */
+static void stop_word_that_is_rare_here_is_looked_up(void **state) {
+    fixture *f = *state;
+    rlf_str corpus = {0};
+    size_t n;
+    for (int i = 0; i < 300; i++)
+        rlf_str_printf(&corpus, "{\"id\":\"%d\",\"text\":\"The code of place%d is %s.\"}\n", i, i, i == 7 ? "IT" : "XX");
+    write_corpus(f, corpus.ptr);
+    toolsvc_index_destroy(f->index);
+    unlink(f->path);
+    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    search(f, "the code IT");
+    assert_string_equal(f->hits[0].id, "7");
+    rlf_str_clean_up(&corpus);
+}
+
 static void very_long_query_is_answered(void **state) {
     fixture *f = *state;
     rlf_str query = {0};
@@ -318,6 +335,7 @@ int main(void) {
         CASE(query_syntax_is_plain_text),
         CASE(query_without_words_finds_nothing),
         CASE(stop_words_are_used_only_if_nothing_else_is_there),
+        CASE(stop_word_that_is_rare_here_is_looked_up),
         CASE(very_long_query_is_answered),
         CASE(threads_search_one_index_at_once),
         CASE(bad_corpus_names_its_line_and_leaves_the_old_index),
