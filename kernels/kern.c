@@ -272,8 +272,6 @@ void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, k
     ops_of(queue)->swiglu_grad(ctx_of(queue), f32(dgate_up, 2 * area(m, f)), f32(dy, area(m, f)), f32(gate_up, 2 * area(m, f)), m, f);
 }
 
-void kern_add(kern_queue *queue, kern_tensor y, kern_tensor x, size_t n) { ops_of(queue)->add(ctx_of(queue), f32(y, n), f32(x, n), n); }
-
 void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
                   kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
@@ -349,7 +347,6 @@ void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_ten
 }
 
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n) { return ops_of(queue)->sumsq(ctx_of(queue), f32(x, n), n); }
-void kern_scale(kern_queue *queue, kern_tensor x, float alpha, size_t n) { ops_of(queue)->scale(ctx_of(queue), f32(x, n), alpha, n); }
 
 uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n) {
     return ops_of(queue)->checksum(ctx_of(queue), must(x, x.dtype, n), x.dtype, n);

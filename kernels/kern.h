@@ -104,7 +104,7 @@ void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern
 void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
 void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
 
-/* ---- norms, activation, residual -------------------------------------------------------------------------------------------------- */
+/* ---- norms, activation ------------------------------------------------------------------------------------------------------------ */
 
 /* y = x * rsqrt(mean(x²) + eps) * weight (K), per row (Zhang & Sennrich 2019). y may be x. */
 void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k);
@@ -114,8 +114,6 @@ void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, k
 /* y (M,F) = silu(gate) * up, gate_up (M,2F) = [gate | up] (Shazeer 2020). */
 void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f);
 void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, kern_tensor gate_up, int m, int f);
-/* y += x over n elements. */
-void kern_add(kern_queue *queue, kern_tensor y, kern_tensor x, size_t n);
 
 /* ---- attention -------------------------------------------------------------------------------------------------------------------- */
 
@@ -204,8 +202,6 @@ void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_ten
  * added in order.
  * Host result, so it syncs. */
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n);
-/* x *= alpha. */
-void kern_scale(kern_queue *queue, kern_tensor x, float alpha, size_t n);
 /* Sum over i of mix64(bits of element i + (i+1) * 0x9E3779B97F4A7C15) mod 2^64, mix64 being the SplitMix64 finaliser:
  * order-free, so any backend can compute it. Syncs. */
 uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n);

@@ -39,8 +39,6 @@ static inline void *kern_scratch(const kern_cpu_ctx *ctx, int thread) { return c
     X(void, embed_grad, (kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                             \
     X(void, rows_gather, (kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                \
     X(void, rows_scatter, (kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                               \
-    X(void, add, (kern_cpu_ctx *ctx, float *y, const float *x, size_t n))                                                                  \
-    X(void, scale, (kern_cpu_ctx *ctx, float *x, float alpha, size_t n))                                                                   \
     X(void, adamw, (kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))        \
     X(double, sumsq, (kern_cpu_ctx *ctx, const float *x, size_t n))                                                                        \
     X(uint64_t, checksum, (kern_cpu_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                  \

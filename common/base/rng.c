@@ -11,9 +11,8 @@ static void philox_round(uint32_t c[4], const uint32_t k[2]) {
     for (int i = 0; i < 4; i++) c[i] = next[i];
 }
 
-/* The bare generator, as in the paper: test vectors apply to it. */
-void rlf_philox_4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
-void rlf_philox_4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+/* The bare generator, as in the paper. */
+static void philox_4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
     uint32_t k[2] = {key[0], key[1]};
     for (int i = 0; i < 4; i++) out[i] = counter[i];
     for (int round = 0; round < 10; round++) {
@@ -27,7 +26,7 @@ void rlf_rng_block(uint64_t seed, rlf_rng_purpose purpose, uint64_t a, uint32_t 
     uint64_t mixed = seed + (uint64_t)purpose * 0x9E3779B97F4A7C15ull;
     const uint32_t key[2] = {(uint32_t)mixed, (uint32_t)(mixed >> 32)};
     const uint32_t counter[4] = {(uint32_t)a, (uint32_t)(a >> 32), b, c};
-    rlf_philox_4x32_10(counter, key, out);
+    philox_4x32_10(counter, key, out);
 }
 
 float rlf_rng_uniform(uint64_t seed, rlf_rng_purpose purpose, uint64_t a, uint32_t b, uint32_t c) {

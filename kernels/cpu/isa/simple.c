@@ -15,108 +15,68 @@ static int pieces(size_t n, size_t piece) { return (int)((n + piece - 1) / piece
 
 /* ---- rows by index ---------------------------------------------------------------------------------------------------------------- */
 
+/* Row x_index[i] of x goes to row y_index[i] of y, for i < m; without an index: row i. */
 typedef struct rows_job {
     float *y;
     const float *x;
-    const int32_t *index;
-    int m, k, rows; /* rows: of one task */
+    const int32_t *y_index, *x_index;
+    size_t k;
+    int m, rows; /* rows: of one task */
 } rows_job;
 
-static rows_job rows_job_of(float *y, const float *x, const int32_t *index, int m, int k) {
-    int rows = k > 0 ? SMALL / k : m;
-    return (rows_job){y, x, index, m, k, rows > 0 ? rows : 1};
-}
-
-static void gather_task(void *arg, int task, int thread) {
+static void copy_rows_task(void *arg, int task, int thread) {
     const rows_job *job = arg;
     (void)thread;
-    size_t k = (size_t)job->k;
     int end = kern_min(job->m, (task + 1) * job->rows);
-    for (int i = task * job->rows; i < end; i++) memcpy(job->y + (size_t)i * k, job->x + (size_t)job->index[i] * k, k * sizeof(float));
+    for (int i = task * job->rows; i < end; i++) {
+        size_t to = (size_t)(job->y_index ? job->y_index[i] : i), from = (size_t)(job->x_index ? job->x_index[i] : i);
+        memcpy(job->y + to * job->k, job->x + from * job->k, job->k * sizeof(float));
+    }
+}
+
+static void copy_rows(kern_cpu_ctx *ctx, rows_job job) {
+    job.rows = job.k > 0 && job.k < SMALL ? (int)(SMALL / job.k) : 1;
+    kern_pool_run(ctx->pool, pieces((size_t)job.m, (size_t)job.rows), copy_rows_task, &job);
 }
 
 void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    rows_job job = rows_job_of(y, x, index, m, k);
-    kern_pool_run(ctx->pool, pieces((size_t)m, (size_t)job.rows), gather_task, &job);
-}
-
-static void scatter_task(void *arg, int task, int thread) {
-    const rows_job *job = arg;
-    (void)thread;
-    size_t k = (size_t)job->k;
-    int end = kern_min(job->m, (task + 1) * job->rows);
-    for (int i = task * job->rows; i < end; i++) memcpy(job->y + (size_t)job->index[i] * k, job->x + (size_t)i * k, k * sizeof(float));
+    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_index = index, .k = (size_t)k, .m = m});
 }
 
 void KERN_OP(rows_scatter)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    rows_job job = rows_job_of(y, x, index, m, k);
-    kern_pool_run(ctx->pool, pieces((size_t)m, (size_t)job.rows), scatter_task, &job);
+    copy_rows(ctx, (rows_job){.y = y, .x = x, .y_index = index, .k = (size_t)k, .m = m});
 }
 
 /* ---- sums over rows, by columns --------------------------------------------------------------------------------------------------- */
 
-static void embed_grad_task(void *arg, int task, int thread) {
-    const rows_job *job = arg;
+/* Row i of x is added to row index[i] of y; without an index: to its only row. */
+typedef struct sum_rows_job {
+    float *y;
+    const float *x;
+    const int32_t *index;
+    size_t k;
+    int m;
+} sum_rows_job;
+
+static void sum_rows_task(void *arg, int task, int thread) {
+    const sum_rows_job *job = arg;
     (void)thread;
-    size_t k = (size_t)job->k, begin = (size_t)task * COLUMNS, end = kern_min_size(k, begin + COLUMNS);
+    size_t begin = (size_t)task * COLUMNS, end = kern_min_size(job->k, begin + COLUMNS);
     for (int i = 0; i < job->m; i++) {
-        float *to = job->y + (size_t)job->index[i] * k;
-        const float *from = job->x + (size_t)i * k;
+        float *to = job->y + (job->index ? (size_t)job->index[i] * job->k : 0);
+        const float *from = job->x + (size_t)i * job->k;
         for (size_t j = begin; j < end; j++) to[j] += from[j];
     }
 }
 
-void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
-    rows_job job = rows_job_of(dtable, dy, ids, m, k);
-    kern_pool_run(ctx->pool, pieces((size_t)k, COLUMNS), embed_grad_task, &job);
-}
+static void sum_rows(kern_cpu_ctx *ctx, sum_rows_job job) { kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), sum_rows_task, &job); }
 
-static void bias_grad_task(void *arg, int task, int thread) {
-    const rows_job *job = arg;
-    (void)thread;
-    size_t n = (size_t)job->k, begin = (size_t)task * COLUMNS, end = kern_min_size(n, begin + COLUMNS);
-    for (int i = 0; i < job->m; i++) {
-        const float *from = job->x + (size_t)i * n;
-        for (size_t j = begin; j < end; j++) job->y[j] += from[j];
-    }
+void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
+    sum_rows(ctx, (sum_rows_job){.y = dtable, .x = dy, .index = ids, .k = (size_t)k, .m = m});
 }
 
 void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n) {
-    rows_job job = rows_job_of(dbias, dy, NULL, m, n);
-    kern_pool_run(ctx->pool, pieces((size_t)n, COLUMNS), bias_grad_task, &job);
-}
-
-/* ---- elementwise ------------------------------------------------------------------------------------------------------------------ */
-
-typedef struct elements_job {
-    float *y;
-    const float *x;
-    float alpha;
-    size_t n;
-} elements_job;
-
-static void add_task(void *arg, int task, int thread) {
-    const elements_job *job = arg;
-    (void)thread;
-    size_t end = kern_min_size(job->n, ((size_t)task + 1) * CHUNK);
-    for (size_t i = (size_t)task * CHUNK; i < end; i++) job->y[i] += job->x[i];
-}
-
-void KERN_OP(add)(kern_cpu_ctx *ctx, float *y, const float *x, size_t n) {
-    elements_job job = {y, x, 0, n};
-    kern_pool_run(ctx->pool, pieces(n, CHUNK), add_task, &job);
-}
-
-static void scale_task(void *arg, int task, int thread) {
-    const elements_job *job = arg;
-    (void)thread;
-    size_t end = kern_min_size(job->n, ((size_t)task + 1) * CHUNK);
-    for (size_t i = (size_t)task * CHUNK; i < end; i++) job->y[i] *= job->alpha;
-}
-
-void KERN_OP(scale)(kern_cpu_ctx *ctx, float *x, float alpha, size_t n) {
-    elements_job job = {x, NULL, alpha, n};
-    kern_pool_run(ctx->pool, pieces(n, CHUNK), scale_task, &job);
+    sum_rows(ctx, (sum_rows_job){.y = dbias, .x = dy, .k = (size_t)n, .m = m});
 }
 
 /* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */

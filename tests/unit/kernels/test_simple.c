@@ -16,26 +16,6 @@
 static const size_t counts[] = {0, 1, 15, 16, 17, 100, 4095, 4097, 65536, 65537, 200001};
 enum { COUNTS = sizeof counts / sizeof *counts };
 
-static void add_and_scale_are_elementwise(void **state) {
-    (void)state;
-    for (int c = 0; c < COUNTS; c++) {
-        size_t n = counts[c];
-        float *x = random_floats(n, 1), *y = random_floats(n, 2), *expected = malloc((n + 1) * sizeof(float));
-        for (size_t i = 0; i < n; i++) {
-            float sum = y[i] + x[i];
-            expected[i] = sum * 0.3f;
-        }
-        for (int d = 0; d < device_count; d++) {
-            kern_tensor tx = tensor_of(queues[d], KERN_F32, x, n), ty = tensor_of(queues[d], KERN_F32, y, n);
-            kern_add(queues[d], ty, tx, n);
-            kern_scale(queues[d], ty, 0.3f, n);
-            assert_holds(queues[d], ty, expected, n);
-            drop(tx), drop(ty);
-        }
-        free(x), free(y), free(expected);
-    }
-}
-
 static double sumsq_by_definition(const float *x, size_t n) {
     double sum = 0;
     for (size_t begin = 0; begin < n; begin += 4096) {
@@ -267,7 +247,6 @@ static void a_buffer_too_large_for_memory_is_an_error(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(add_and_scale_are_elementwise),
         cmocka_unit_test(sumsq_is_the_same_on_every_device_and_close_to_exact),
         cmocka_unit_test(checksum_is_a_sum_of_mixed_bits_and_places),
         cmocka_unit_test(checksum_sees_a_flipped_bit_and_a_swap),
