@@ -136,7 +136,7 @@ static rlf_status read_weights(rollout_rank *r) {
     rlf_status status = RLF_OK;
     float *owned = NULL;
     uint64_t checksum;
-    RLF_TRY(rlf_checkpoint_read(r->config->model.path, &r->layout, weights_buffer(r, &owned)));
+    RLF_TRY(rlf_checkpoint_read(r->config->model.path, &r->layout, RLF_DTYPE_F32, weights_buffer(r, &owned)));
     RLF_TRY(settle_weights(r, owned, 0, &checksum));
 out:
     free(owned);

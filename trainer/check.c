@@ -79,7 +79,7 @@ static rlf_status check_model(const rlf_config *config, const rlf_model_layout *
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &layout->shape;
     float *weights = rlf_calloc(layout->total, sizeof *weights);
-    RLF_TRY(rlf_checkpoint_read(config->model.path, layout, weights));
+    RLF_TRY(rlf_checkpoint_read(config->model.path, layout, RLF_DTYPE_F32, weights));
     rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n",
                    "model.path", config->model.path,
                    s->family, s->layers, s->hidden, s->heads, s->kv_heads, s->vocab, (double)layout->total / 1e6);

@@ -333,7 +333,8 @@ static rlf_status save(learner *l, int64_t step, const char *folder) {
     RLF_TRY(gather_moment(l, l->moment1, full1, "optimizer state for a checkpoint"));
     RLF_TRY(gather_moment(l, l->moment2, full2, "optimizer state for a checkpoint"));
     if (writer) {
-        RLF_TRY(rlf_checkpoint_write(folder, &l->layout, kern_host_ptr(kern_model_params(l->model)), l->config->model.path));
+        RLF_TRY(rlf_checkpoint_write(folder, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->model)), l->config->model.path,
+                                     (size_t)l->config->train.shard_mb * 1000000));
         RLF_TRY(write_moments(l, folder, full1, full2));
         RLF_TRY(write_optimizer_json(l, folder));
     }
@@ -390,9 +391,10 @@ static rlf_status load_weights(learner *l) {
     rlf_str resume = {0};
     RLF_TRY(trainer_resume_find(l->config, &l->version, &resume));
     const char *from = l->version > 0 ? resume.ptr : l->config->model.path;
-    RLF_TRY(rlf_checkpoint_read(from, &l->layout, kern_host_ptr(kern_model_params(l->model))));
+    RLF_TRY(rlf_checkpoint_read(from, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->model))));
     if (l->version > 0) RLF_TRY(read_optimizer(l, from));
-    if (l->reference) RLF_TRY(rlf_checkpoint_read(l->config->model.path, &l->layout, kern_host_ptr(kern_model_params(l->reference))));
+    if (l->reference)
+        RLF_TRY(rlf_checkpoint_read(l->config->model.path, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->reference))));
     RLF_INFO("weights of %s", from);
 out:
     rlf_str_clean_up(&resume);

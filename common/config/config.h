@@ -46,6 +46,7 @@ typedef struct rlf_config {
         bool eval_at_start;
         int64_t checkpoint_every;    /* steps; 0: only at the end */
         int64_t keep;                /* newest checkpoints kept; 0: all */
+        int64_t shard_mb;            /* limit of one file of weights, in units of 10^6 bytes */
         bool resume;                 /* continue from the newest complete checkpoint of `output` (true) */
     } train;
     rlf_tool_config *tools;

@@ -34,6 +34,7 @@ const rlf_key rlf_config_keys[] = {
     BOOL(train.eval_at_start, "false", "Evaluate before the first step"),
     INT(train.checkpoint_every, "steps", "0", 0, 1e9, "Steps between checkpoints; 0: only at the end"),
     INT(train.keep, "", "3", 0, 1e6, "Newest checkpoints kept; 0: all"),
+    INT(train.shard_mb, "MB", "5000", 1, 1e9, "A checkpoint's weights go into several files where they are larger than this"),
     BOOL(train.resume, "true", "Continue from the newest complete checkpoint in the run folder"),
     REAL(reward.exact_match, "", "1.0", -1e6, 1e6, "Weight of exact match; a component of weight 0 is still measured"),
     REAL(reward.f1, "", "0.0", -1e6, 1e6, "Weight of token F1"),

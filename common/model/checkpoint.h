@@ -1,8 +1,8 @@
 /* A Hugging Face checkpoint folder: config.json, tokenizer files and safetensors, read and written.
  *
- * Weights in memory are float32 in the layout of model.h. Reading accepts F32, BF16 and F16 files, one file or sharded with
+ * Weights in memory are F32 or BF16 in the layout of model.h. Reading accepts F32, BF16 and F16 files, one file or sharded with
  * model.safetensors.index.json; every tensor's name, shape and dtype is checked and all missing and unexpected names are listed
- * in one error. A NaN or infinity is an error.
+ * in one error. A NaN or infinity is an error. What is rounded to BF16 is rounded to the nearest, ties to even.
  * A tied head that is stored a second time is accepted if it is the embedding.
  * Writing gives a folder that transformers loads. Files are written under a temporary name, synced and renamed. */
 #ifndef RLF_COMMON_MODEL_CHECKPOINT_H
@@ -11,14 +11,23 @@
 #include <stdint.h>
 
 #include "common/model/model.h"
+#include "common/model/safetensors.h"
 
-/* Fills weights[layout->total] from DIR; padding is set to zero. On an error the contents of `weights` are undefined. */
-rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, float *weights) RLF_MUST_USE;
+#define RLF_SHARD_BYTES ((size_t)5000000000) /* the usual limit of one file: 5 GB */
 
-/* Writes config.json, generation_config.json and model.safetensors (F32) into existing folder DIR, and copies the tokenizer's files and the
- * generation config from `source_dir` (may be NULL: none). config.json is the source's with nothing lost but its dtype, where
- * there is one; a source that describes another model is an error, and nothing is written. The same input gives the same bytes. */
-rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout, const float *weights, const char *source_dir) RLF_MUST_USE;
+/* Fills weights[layout->total] of `dtype` (RLF_DTYPE_F32 or RLF_DTYPE_BF16) from DIR; padding is set to zero. On an error the contents of
+ * `weights` are undefined. */
+rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, void *weights) RLF_MUST_USE;
+
+/* Writes config.json, generation_config.json and the weights, stored as the `dtype` that they have in memory (F32 or BF16), into existing
+ * folder DIR, and copies the tokenizer's files and the generation config from `source_dir` (may be NULL: none). The weights go into
+ * model.safetensors where their data fit into `shard_bytes`, else into model-0000I-of-0000N.safetensors with
+ * model.safetensors.index.json, as transformers writes them: tensors in the layout's order, a file is full when the next one would pass
+ * the limit, a tensor above the limit has a file of its own. An older set of weights in DIR under the other name is removed.
+ * config.json is the source's with nothing lost but its dtype, where there is one; a source that describes another model is an error, and
+ * nothing is written. The same input gives the same bytes. */
+rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, const void *weights,
+                                const char *source_dir, size_t shard_bytes) RLF_MUST_USE;
 
 /* Copies what the tokenizer and chat template consist of: tokenizer.json, tokenizer_config.json, special_tokens_map.json,
  * added_tokens.json, vocab.json, merges.txt, chat_template.jinja, chat_template.json, those that are there. The same folder

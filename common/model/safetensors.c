@@ -54,6 +54,17 @@ static const dtype_info *dtype_of(rlf_dtype dtype) {
     return NULL;
 }
 
+size_t rlf_dtype_size(rlf_dtype dtype) {
+    assert(dtype != RLF_DTYPE_OTHER);
+    return dtype_of(dtype)->bytes;
+}
+
+const char *rlf_dtype_torch_name(rlf_dtype dtype) {
+    static const char *const names[] = {[RLF_DTYPE_F32] = "float32", [RLF_DTYPE_BF16] = "bfloat16", [RLF_DTYPE_F16] = "float16"};
+    assert(dtype != RLF_DTYPE_OTHER);
+    return names[dtype];
+}
+
 /* ---- the header ------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes in memory on their way into a file object. */

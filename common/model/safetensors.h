@@ -12,6 +12,10 @@
 
 typedef enum rlf_dtype { RLF_DTYPE_F32, RLF_DTYPE_BF16, RLF_DTYPE_F16, RLF_DTYPE_OTHER } rlf_dtype;
 
+/* Bytes of an element, and the name in transformers' config.json ("bfloat16"); not for RLF_DTYPE_OTHER. */
+size_t rlf_dtype_size(rlf_dtype dtype);
+const char *rlf_dtype_torch_name(rlf_dtype dtype);
+
 typedef struct rlf_st_tensor {
     const char *name;   /* owned by the file object */
     rlf_dtype dtype;

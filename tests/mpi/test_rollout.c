@@ -61,7 +61,7 @@ static bool write_model(void) {
     float *weights = random_weights(&layout);
     byte_tokenizer_json(&json);
     bool good = CHECK(mkdtemp(g_dir) != NULL) && CHECK(weights != NULL) &&
-        CHECK(rlf_checkpoint_write(g_dir, &layout, weights, NULL) == RLF_OK) &&
+        CHECK(rlf_checkpoint_write(g_dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES) == RLF_OK) &&
                 CHECK(write_text("tokenizer.json", &json));
     rlf_str_clean_up(&json);
     rlf_model_layout_clean_up(&layout);

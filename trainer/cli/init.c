@@ -155,7 +155,7 @@ static rlf_status run(options *o) {
     rlf_model_layout_init(&layout, &o->model);
     weights = rlf_calloc(layout.total, sizeof *weights);
     rlf_checkpoint_random(&layout, (uint64_t)o->seed, o->std, weights);
-    RLF_TRY(rlf_checkpoint_write(o->out, &layout, weights, NULL));
+    RLF_TRY(rlf_checkpoint_write(o->out, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES));
     if (o->tokenizer) RLF_TRY(put_tokenizer(o, tokenizer));
 out:
     rlf_tokenizer_destroy(tokenizer);

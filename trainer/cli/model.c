@@ -28,7 +28,7 @@ rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, size_t posi
     RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, positions ? (int)positions : 1));
     weights = kern_host_ptr(kern_model_params(model->model));
     if (!weights) weights = owned = rlf_calloc(model->layout.total, sizeof *weights);
-    RLF_TRY(rlf_checkpoint_read(dir, &model->layout, weights));
+    RLF_TRY(rlf_checkpoint_read(dir, &model->layout, RLF_DTYPE_F32, weights));
     if (owned) kern_upload(model->queue, kern_model_params(model->model), owned, model->layout.total);
     RLF_TRY(kern_sync(model->queue));
 out:

@@ -84,7 +84,7 @@ static void assert_golden(const char *name, bool tied) {
     rlf_model_layout_init(&layout, &shape);
     float *weights = malloc(layout.total * sizeof *weights);
     memset(weights, 0xFF, layout.total * sizeof *weights);
-    assert_int_equal(rlf_checkpoint_read(path, &layout, weights), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(path, &layout, RLF_DTYPE_F32, weights), RLF_OK);
     double sum = 0, expected = 0;
     for (size_t t = 0; t < layout.n_tensors; t++) {
         for (size_t i = 0; i < (size_t)layout.tensors[t].rows * (size_t)layout.tensors[t].cols; i++) {
@@ -122,13 +122,13 @@ static void a_written_checkpoint_is_read_back(void **state) {
     rlf_model_shape shape;
     float *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
     rlf_checkpoint_random(&layout, 3, 0.02, weights);
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, NULL), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     assert_int_equal(rlf_model_shape_read(&shape, dir), RLF_OK);
     assert_string_equal(shape.family, "qwen3");
     assert_true(shape.hidden == 6 && shape.layers == 1 && shape.heads == 2 && shape.kv_heads == 1 && shape.head_dim == 4 && shape.ffn == 5);
     assert_true(shape.vocab == 7 && shape.max_positions == 32 && shape.rope_theta == 1e4 && shape.rms_eps == 1e-6 && !shape.tied &&
                 shape.qk_norm);
-    assert_int_equal(rlf_checkpoint_read(dir, &layout, again), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_F32, again), RLF_OK);
     assert_memory_equal(weights, again, layout.total * sizeof *weights);
     free(weights);
     free(again);
@@ -140,8 +140,8 @@ static void the_same_weights_give_the_same_bytes(void **state) {
     rlf_model_layout layout = small_layout(true);
     float *weights = rlf_calloc(layout.total, sizeof *weights);
     rlf_checkpoint_random(&layout, 3, 0.02, weights);
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, NULL), RLF_OK);
-    assert_int_equal(rlf_checkpoint_write(other, &layout, weights, NULL), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(other, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     for (size_t i = 0; i < 3; i++) {
         rlf_str a = get(dir, SIDE_FILES[i]), b = get(other, SIDE_FILES[i]);
         assert_int_equal(a.len, b.len);
@@ -159,9 +159,9 @@ static rlf_str rewrite(const char *source, rlf_model_layout *layout) {
     assert_int_equal(rlf_model_shape_read(&shape, source), RLF_OK);
     rlf_model_layout_init(layout, &shape);
     float *weights = rlf_calloc(layout->total, sizeof *weights), *again = rlf_calloc(layout->total, sizeof *again);
-    assert_int_equal(rlf_checkpoint_read(source, layout, weights), RLF_OK);
-    assert_int_equal(rlf_checkpoint_write(dir, layout, weights, source), RLF_OK);
-    assert_int_equal(rlf_checkpoint_read(dir, layout, again), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(source, layout, RLF_DTYPE_F32, weights), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, layout, RLF_DTYPE_F32, weights, source, RLF_SHARD_BYTES), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(dir, layout, RLF_DTYPE_F32, again), RLF_OK);
     assert_memory_equal(weights, again, layout->total * sizeof *weights);
     free(weights);
     free(again);
@@ -189,11 +189,11 @@ static void tokenizer_files_and_generation_config_are_copied(void **state) {
     float *weights = rlf_calloc(layout.total, sizeof *weights);
     put(other, "tokenizer.json", "{\"x\":1}");
     put(other, "generation_config.json", "{\"eos_token_id\":5}");
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, other), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, other, RLF_SHARD_BYTES), RLF_OK);
     rlf_str tokenizer = get(dir, "tokenizer.json"), generation = get(dir, "generation_config.json");
     assert_string_equal(tokenizer.ptr, "{\"x\":1}");
     assert_string_equal(generation.ptr, "{\"eos_token_id\":5}");
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, dir), RLF_OK); /* onto itself */
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, dir, RLF_SHARD_BYTES), RLF_OK); /* onto itself */
     rlf_str_clean_up(&tokenizer);
     tokenizer = get(dir, "tokenizer.json");
     assert_string_equal(tokenizer.ptr, "{\"x\":1}");
@@ -207,7 +207,7 @@ static void weights_of_another_shape_than_the_source_are_not_written(void **stat
     (void)state;
     rlf_model_layout layout = small_layout(true);
     float *weights = rlf_calloc(layout.total, sizeof *weights);
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, RLF_GOLDEN "/checkpoint_tied"), RLF_INVALID);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, RLF_GOLDEN "/checkpoint_tied", RLF_SHARD_BYTES), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "checkpoint_tied/config.json: describes another model than the weights to be written"));
     assert_int_equal(rmdir(dir), 0); /* nothing is in it */
     assert_int_equal(mkdir(dir, 0700), 0);
@@ -249,7 +249,7 @@ static void write_changed(const char *name, const rlf_model_layout *layout, cons
 /* Reads DIR with the layout and expects this message behind the folder's name. */
 static void read_refused(const rlf_model_layout *layout, const char *message) {
     float *weights = rlf_calloc(layout->total, sizeof *weights);
-    assert_int_not_equal(rlf_checkpoint_read(dir, layout, weights), RLF_OK);
+    assert_int_not_equal(rlf_checkpoint_read(dir, layout, RLF_DTYPE_F32, weights), RLF_OK);
     assert_memory_equal(rlf_error_message(), dir, strlen(dir));
     assert_string_equal(rlf_error_message() + strlen(dir), message);
     free(weights);
@@ -339,7 +339,7 @@ static void a_stored_head_of_a_tied_model_must_be_the_embedding(void **state) {
     rlf_model_layout tied = small_layout(true), untied = small_layout(false);
     float *weights = rlf_calloc(untied.total, sizeof *weights), *read = rlf_calloc(tied.total, sizeof *read);
     write_changed("model.safetensors", &untied, weights, (change){0});
-    assert_int_equal(rlf_checkpoint_read(dir, &tied, read), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(dir, &tied, RLF_DTYPE_F32, read), RLF_OK);
     weights[untied.tensors[untied.n_tensors - 1].offset] = 1;
     write_changed("model.safetensors", &untied, weights, (change){0});
     read_refused(&tied, ": 'lm_head.weight' differs from 'model.embed_tokens.weight', but config.json says tie_word_embeddings");
@@ -369,7 +369,7 @@ static void values_of_every_half_number_are_widened_exactly(void **state) {
     char path[128];
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     assert_int_equal(rlf_safetensors_write(path, tensors, layout.n_tensors), RLF_OK);
-    assert_int_equal(rlf_checkpoint_read(dir, &layout, weights), RLF_OK);
+    assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_F32, weights), RLF_OK);
     for (size_t i = 0; i < 63488; i++) {
         int exponent = half[i] >> 10 & 31, fraction = half[i] & 1023;
         float value = exponent ? ldexpf((float)(1024 + fraction), exponent - 25) : ldexpf((float)fraction, -24);
@@ -420,7 +420,7 @@ static void a_truncated_file_is_refused(void **state) {
     rlf_model_layout layout = small_layout(false);
     float *weights = rlf_calloc(layout.total, sizeof *weights);
     char path[128];
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, weights, NULL), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     struct stat info;
     assert_int_equal(stat(path, &info), 0);
