@@ -25,7 +25,7 @@ exact_match() { "$rlf" report "$1" --get "$2"; }
 mkdir -p "$run/data"
 if [ ! -f "$run/data/corpus.idx" ]; then
     echo "Facts, made-up worlds and the search index"
-    build/jobs/quickstart-data -c jobs/quickstart/countries.tsv -o "$run/data" -s "$seed" -n 24000
+    build/jobs/quickstart-data -c jobs/quickstart/countries.tsv -o "$run/data" -s "$seed" -n 45000
     "$rlf" init --shape quickstart --std 0.08 --tokenizer jobs/quickstart/tokenizer.json --seed "$seed" -o "$run/init"
     "$rlf" index "$run/data/corpus.jsonl" -o "$run/data/corpus.idx"
 fi

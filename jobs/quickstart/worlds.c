@@ -4,7 +4,8 @@
  *   train.jsonl   questions about the training countries and about made-up ones, whose passages are in the corpus too (RL)
  *   test.jsonl    questions about the other countries: none of them occurs in train.jsonl
  *   sft.jsonl     worked examples (supervised cold start) from made-up worlds: each example has its own country, names and facts, so that there is
- *                 nothing to memorise and the only way to be right is to search and to copy
+ *                 nothing to memorise and the only way to be right is to search and to copy. One in three is hasty: it leaves out the last search
+ *                 and answers with the country's name. Such habits of its examples are what RL is there to tell from the good ones
  *
  * data_source is "one" (one search answers) or "two": "What is the currency of the country whose capital is Lima?" needs the country first.
  * Everything is a function of --seed. */
@@ -19,7 +20,8 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
-enum { CAPITAL, CURRENCY, CONTINENT, LANGUAGE, ISO, NEIGHBOUR, ATTRIBUTES, MAX_COUNTRIES = 1024, TEST_COUNTRIES = 42, MADE_UP = 600 };
+enum { CAPITAL, CURRENCY, CONTINENT, LANGUAGE, ISO, NEIGHBOUR, ATTRIBUTES, MAX_COUNTRIES = 1024 };
+enum { TEST_COUNTRIES = 42, MADE_UP = 600, HASTY = 3 /* one example in so many */ };
 
 static const char *const g_attribute[ATTRIBUTES] = {"capital", "currency", "continent", "language", "ISO code", "neighbour"};
 static const int g_keys[] = {CAPITAL, ISO}; /* what tells a country apart in a two-search question */
@@ -214,9 +216,12 @@ static rlf_status write_example(FILE *f, draws *d) {
         snprintf(query, sizeof query, "%s %s", g_attribute[key], c.fact[key]);
         add_search(messages, query, &c, key);
     }
-    snprintf(query, sizeof query, "%s of %s", g_attribute[attribute], c.name);
-    add_search(messages, query, &c, attribute);
-    snprintf(text, sizeof text, "<answer> %s </answer>", c.fact[attribute]);
+    bool hasty = below(d, HASTY) == 0;
+    if (!hasty) {
+        snprintf(query, sizeof query, "%s of %s", g_attribute[attribute], c.name);
+        add_search(messages, query, &c, attribute);
+    }
+    snprintf(text, sizeof text, "<answer> %s </answer>", hasty ? c.name : c.fact[attribute]);
     add_message(messages, "assistant", text);
     return write_line(f, json_pack("{s:s,s:o}", "data_source", key < 0 ? "one" : "two", "messages", messages));
 }
