@@ -4,7 +4,6 @@
  * So a checkpoint holds the results of every evaluation before it, and a resumed run does again only what was lost. SIGTERM and SIGUSR1
  * are asked-for stops: the step under way ends, a checkpoint is written, and the job ends with status 0, to be continued by the same
  * command. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,17 +12,7 @@
 #include "common/base/outfile.h"
 #include "trainer/files.h"
 #include "trainer/job.h"
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) { stop_signal = number; }
-
-static void listen_for_stop(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-}
+#include "trainer/signals.h"
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------------- */
 
@@ -157,14 +146,14 @@ static rlf_status run_steps(trainer_job *job, bool *stopped) {
     const rlf_config *config = job->config;
     if (trainer_mode_is(config, "rl")) RLF_TRY(trainer_exchange_publish(job, job->state.step));
     if (evaluation_is_due(job)) RLF_TRY(trainer_evaluate(job));
-    while (job->state.step < job->steps && !stop_signal) {
+    while (job->state.step < job->steps && !trainer_stop_asked()) {
         RLF_TRY(one_step(job));
-        if (evaluation_is_due(job) && !stop_signal) RLF_TRY(trainer_evaluate(job));
+        if (evaluation_is_due(job) && !trainer_stop_asked()) RLF_TRY(trainer_evaluate(job));
         if (due(config->train.checkpoint_every, job->state.step, job->steps)) RLF_TRY(trainer_exchange_save(job));
     }
     trainer_progress_draw(&job->progress, job->state.step > job->start_step);
     trainer_progress_clear(&job->progress);
-    *stopped = stop_signal != 0 && (job->state.step < job->steps || evaluation_is_due(job));
+    *stopped = trainer_stop_asked() && (job->state.step < job->steps || evaluation_is_due(job));
     if (job->state.step > 0) RLF_TRY(trainer_exchange_save(job));
 out:
     return status;
@@ -196,11 +185,10 @@ rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *c
     rlf_status status = RLF_OK;
     trainer_job job = {.transport = transport, .config = config, .tool_schemas = tool_schemas};
     bool stopped = false;
-    listen_for_stop();
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));
     if (stopped)
-        RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", (int)stop_signal, (long long)job.state.step);
+        RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", trainer_stop_asked(), (long long)job.state.step);
     else RLF_TRY(finish(&job));
     RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
     say_where(&job);

@@ -3,18 +3,17 @@
  * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR
  * and waits a bounded time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends the
  * process. */
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "rollout/rollout.h"
 #include "toolsvc/toolsvc.h"
 #include "trainer/check.h"
+#include "trainer/cores.h"
+#include "trainer/signals.h"
 
 enum { GOODBYE_MS = 10000, CHECK_WAIT_MS = 3600 * 1000 };
 
@@ -67,19 +66,6 @@ static rlf_log_level log_level(const char *name) {
     return RLF_LOG_INFO;
 }
 
-/* Threads of this rank where the config leaves the choice: the node's cores shared by its ranks of the same role, because roles take
- * turns: learners wait while episodes are generated, and the other way round. A rank that the launcher has bound uses the cores it was
- * bound to. */
-static int default_threads(const rlf_transport *transport, const trainer_topology *topology) {
-    cpu_set_t mask;
-    int rank = rlf_transport_rank(transport), first = rank - rlf_transport_local_rank(transport), same = 0;
-    int online = (int)sysconf(_SC_NPROCESSORS_ONLN), cores = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : online;
-    if (cores < online && cores <= online / rlf_transport_local_size(transport)) return cores;
-    for (int i = first; i < first + rlf_transport_local_size(transport); i++)
-        same += trainer_topology_role(topology, i) == trainer_topology_role(topology, rank);
-    return same > 0 && cores > same ? cores / same : 1;
-}
-
 static rlf_status run_check(rlf_transport *transport, const rlf_config *config) {
     rlf_status status = RLF_OK;
     rlf_str schemas = {0}, report = {0};
@@ -126,14 +112,26 @@ out:
     return status;
 }
 
+/* Bindings of the other nodes follow from the same command line: one warning, from rank 0, is enough. */
+static void warn_of_binding(const rlf_config *config, const trainer_topology *topology, const rlf_neighbour *near, size_t n) {
+    rlf_str line = {0};
+    if (trainer_cores_short(config, topology, near, n, trainer_cores_available(), &line)) RLF_WARN("%s", line.ptr);
+    rlf_str_clean_up(&line);
+}
+
 static rlf_status run_role(rlf_transport *transport, const rlf_config *config, trainer_role *role) {
     rlf_status status = RLF_OK;
     trainer_topology topology;
     int rank = rlf_transport_rank(transport);
+    size_t n_near;
+    const rlf_neighbour *near = rlf_transport_neighbours(transport, &n_near);
     RLF_TRY(trainer_topology_init(&topology, config, rlf_transport_size(transport)));
     *role = trainer_topology_role(&topology, rank);
     rlf_log_init(rank, trainer_role_name(*role), log_level(config->log.level));
-    int threads = config->threads > 0 ? (int)config->threads : default_threads(transport, &topology);
+    RLF_TRY(trainer_signals_start(transport, &topology));
+    rlf_transport_set_deadline(transport, config->deadline.startup_s * 1000, config->deadline.message_s * 1000);
+    if (rank == 0) warn_of_binding(config, &topology, near, n_near);
+    int threads = trainer_threads(config, &topology, near, n_near, rank);
     switch (*role) {
     case TRAINER_COORDINATOR: return run_coordinator(transport, config);
     case TRAINER_TOOL: return toolsvc_run(transport, config);
@@ -144,13 +142,18 @@ out:
     return status;
 }
 
+/* Ends the job, and with it this process, after `line`. */
+static void abort_job(rlf_transport *transport, const rlf_str *line) {
+    fprintf(stderr, "rlf-train: error: %s\n", line->ptr);
+    trainer_signals_explained();
+    if (rlf_transport_size(transport) > 1) rlf_transport_abort(transport, EXIT_FAILURE);
+}
+
 /* "rank 2 rollout: what went wrong (file.c:12)"; an error that another rank sent is its own line already. */
 static void error_line(int rank, trainer_role role, rlf_status status, rlf_str *line) {
     if (rank == 0 && status == RLF_PEER) rlf_str_puts(line, rlf_error_message());
     else rlf_str_printf(line, "rank %d %s: %s (%s)", rank, trainer_role_name(role), rlf_error_message(), rlf_error_where());
 }
-
-static void print_error(const rlf_str *line) { fprintf(stderr, "rlf-train: error: %s\n", line->ptr); }
 
 static int end_with_error(rlf_transport *transport, trainer_role role, rlf_status status) {
     int rank = rlf_transport_rank(transport);
@@ -160,18 +163,23 @@ static int end_with_error(rlf_transport *transport, trainer_role role, rlf_statu
         rlf_control error = {.kind = RLF_CONTROL_ERROR, .value = status, .text = {line.ptr, line.len}};
         if (rlf_send(transport, 0, RLF_MSG_CONTROL, &error) == RLF_OK && await_stop(transport, GOODBYE_MS)) return EXIT_FAILURE;
     }
-    print_error(&line);
+    abort_job(transport, &line);
     rlf_str_clean_up(&line);
-    if (rlf_transport_size(transport) > 1) rlf_transport_abort(transport, EXIT_FAILURE);
     return EXIT_FAILURE;
 }
 
-/* Stopping is for rank 0 to decide; a peer that is gone shows as an error of a call, not as a signal. */
-static void settle_signals(int rank) {
-    signal(SIGPIPE, SIG_IGN);
-    if (rank == 0) return;
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
+/* Parts from the other ranks. */
+static int end(rlf_transport *transport, trainer_role role, int exit_status) {
+    int rank = rlf_transport_rank(transport);
+    rlf_str line = {0};
+    rlf_status status;
+    trainer_signals_end();
+    status = rlf_transport_destroy(transport, GOODBYE_MS);
+    if (status == RLF_OK) return exit_status;
+    error_line(rank, role, status, &line);
+    abort_job(transport, &line);
+    rlf_str_clean_up(&line);
+    return EXIT_FAILURE;
 }
 
 int main(int argc, char **argv) {
@@ -183,11 +191,11 @@ int main(int argc, char **argv) {
     int exit_status = EXIT_SUCCESS;
     if (asks_for(argc, argv, "--help")) return fputs(usage, stdout) < 0;
     if (asks_for(argc, argv, "--version")) return puts("rlf-train " RLF_VERSION) < 0;
+    trainer_signals_hold();
     if (rlf_transport_new(&transport, &argc, &argv) != RLF_OK) {
         fprintf(stderr, "rlf-train: error: %s (%s)\n", rlf_error_message(), rlf_error_where());
         return EXIT_FAILURE;
     }
-    settle_signals(rlf_transport_rank(transport));
     parse_arguments(argc, argv, &given);
     if (given.check && rlf_transport_rank(transport) > 0) {
         exit_status = await_stop(transport, CHECK_WAIT_MS) ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -198,7 +206,7 @@ int main(int argc, char **argv) {
     else RLF_TRY(run_role(transport, &config, &role));
 out:
     if (status != RLF_OK) exit_status = end_with_error(transport, role, status);
-    rlf_transport_destroy(transport, GOODBYE_MS);
+    exit_status = end(transport, role, exit_status);
     rlf_config_clean_up(&config);
     free(given.overrides);
     return exit_status;

@@ -6,10 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 
-enum { PIECE_BYTES = 64 << 20, SLEEP_MIN_US = 20, SLEEP_MAX_US = 1000, BULK_TAG = 1 };
+enum {
+    PIECE_BYTES = 64 << 20,
+    SLEEP_MIN_US = 20,
+    SLEEP_MAX_US = 1000,
+    BULK_TAG = 1,
+    BEATS = 4,               /* signs of life of rank 0 within the silence allowed */
+    AWAY_MS = 1000,          /* a rank that did not look for longer was busy: what came meanwhile is still to be taken */
+    DEFAULT_MS = 3600 * 1000
+};
 
 /* A message on its way out: MPI reads `bytes` until the request completes. */
 typedef struct outgoing {
@@ -19,7 +28,13 @@ typedef struct outgoing {
 
 struct rlf_transport {
     MPI_Comm messages, bulk;
-    int rank, size, local_rank, local_size;
+    int rank, size;
+    rlf_neighbour *near; /* (n_near) ranks of this node, ascending */
+    int n_near;
+    bool beats;                 /* a deadline was set, so rank 0 shows that it is there */
+    int64_t allowed_ms;         /* silence of rank 0, as of now */
+    int64_t silence_ms;         /* the same after its first word */
+    int64_t heard_ms, looked_ms; /* when rank 0 was heard, and looked for, last; on rank 0: heard_ms is when it beat */
     outgoing *out;
     size_t n_out, cap_out;
     rlf_str spare; /* the memory of the last completed send */
@@ -31,7 +46,7 @@ static rlf_status mpi_failed(int code, const char *operation) {
     char text[MPI_MAX_ERROR_STRING] = "";
     int n = 0;
     MPI_Error_string(code, text, &n);
-    return RLF_RAISE(PEER, "%s failed: %s", operation, text);
+    return RLF_RAISE(IO, "%s failed: %s", operation, text);
 }
 
 #define MPI_TRY(call)                                              \
@@ -49,12 +64,15 @@ static void back_off(int64_t *us) {
     *us = *us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : *us * 2;
 }
 
-static rlf_status find_local_ranks(rlf_transport *t) {
+static rlf_status find_neighbours(rlf_transport *t) {
     rlf_status status = RLF_OK;
     MPI_Comm node;
+    rlf_neighbour me = {.rank = t->rank, .pid = getpid()};
+    if (sched_getaffinity(0, sizeof me.cores, &me.cores) != 0) return RLF_RAISE(INTERNAL, "sched_getaffinity failed");
     MPI_TRY(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, t->rank, MPI_INFO_NULL, &node));
-    MPI_Comm_rank(node, &t->local_rank);
-    MPI_Comm_size(node, &t->local_size);
+    MPI_Comm_size(node, &t->n_near);
+    t->near = rlf_calloc((size_t)t->n_near, sizeof *t->near);
+    MPI_TRY(MPI_Allgather(&me, sizeof me, MPI_BYTE, t->near, sizeof me, MPI_BYTE, node));
     MPI_Comm_free(&node);
 out:
     return status;
@@ -72,12 +90,21 @@ rlf_status rlf_transport_new(rlf_transport **out, int *argc, char ***argv) {
     MPI_TRY(MPI_Comm_size(MPI_COMM_WORLD, &t->size));
     MPI_TRY(MPI_Comm_dup(MPI_COMM_WORLD, &t->messages));
     MPI_TRY(MPI_Comm_dup(MPI_COMM_WORLD, &t->bulk));
-    RLF_TRY(find_local_ranks(t));
+    RLF_TRY(find_neighbours(t));
+    t->allowed_ms = t->silence_ms = DEFAULT_MS;
     *out = t;
     return RLF_OK;
 out:
+    free(t->near);
     free(t);
     return status;
+}
+
+void rlf_transport_set_deadline(rlf_transport *t, int64_t first_ms, int64_t silence_ms) {
+    t->beats = true;
+    t->allowed_ms = first_ms;
+    t->silence_ms = silence_ms;
+    t->heard_ms = t->looked_ms = rlf_now_ms();
 }
 
 /* Drops finished sends. */
@@ -114,24 +141,29 @@ out:
     return status;
 }
 
-void rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
+rlf_status rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
+    rlf_status status = RLF_OK;
     int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
     while (t->n_out && rlf_now_ms() < deadline) {
         reap_sends(t);
         if (t->n_out) back_off(&us);
     }
+    if (t->n_out) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while %zu messages were on their way at the end", timeout_ms, t->n_out);
     MPI_Request barrier;
     bool together = false;
-    if (MPI_Ibarrier(t->bulk, &barrier) != MPI_SUCCESS || wait_request(t, &barrier, deadline, &together) != RLF_OK || !together)
-        rlf_transport_abort(t, 1);
+    MPI_TRY(MPI_Ibarrier(t->bulk, &barrier));
+    RLF_TRY(wait_request(t, &barrier, deadline, &together));
+    if (!together) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while the other ranks were waited for at the end", timeout_ms);
     MPI_Comm_free(&t->messages);
     MPI_Comm_free(&t->bulk);
-    for (size_t i = 0; i < t->n_out; i++) rlf_str_clean_up(&t->out[i].bytes);
     rlf_str_clean_up(&t->spare);
     free(t->out);
     free(t->scratch);
+    free(t->near);
     free(t);
     MPI_Finalize();
+out:
+    return status;
 }
 
 void rlf_transport_abort(rlf_transport *t, int exit_status) {
@@ -142,8 +174,11 @@ void rlf_transport_abort(rlf_transport *t, int exit_status) {
 
 int rlf_transport_rank(const rlf_transport *t) { return t->rank; }
 int rlf_transport_size(const rlf_transport *t) { return t->size; }
-int rlf_transport_local_size(const rlf_transport *t) { return t->local_size; }
-int rlf_transport_local_rank(const rlf_transport *t) { return t->local_rank; }
+
+const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *t, size_t *n) {
+    *n = (size_t)t->n_near;
+    return t->near;
+}
 
 /* ---- messages --------------------------------------------------------------------------------------------------------------------- */
 
@@ -166,6 +201,29 @@ out:
     return status;
 }
 
+/* Receives a message that MPI has matched. One too long to have come whole needs its sender's help: hence the deadline. */
+static rlf_status take_bytes(rlf_transport *t, rlf_received *m, MPI_Message *handle, int n) {
+    rlf_status status = RLF_OK;
+    MPI_Request request;
+    bool done = false;
+    rlf_str_reset(&m->bytes);
+    if (m->bytes.cap < (size_t)n + 1) {
+        m->bytes.ptr = rlf_realloc(m->bytes.ptr, (size_t)n + 1, 1);
+        m->bytes.cap = (size_t)n + 1;
+    }
+    MPI_TRY(MPI_Imrecv(m->bytes.ptr, n, MPI_BYTE, handle, &request));
+    RLF_TRY(wait_request(t, &request, rlf_now_ms() + t->silence_ms, &done));
+    if (!done) {
+        m->bytes = (rlf_str){0}; /* left behind: MPI may still write to it */
+        RLF_FAIL(TIMEOUT, "a message %s of %d bytes from rank %d stopped half-way, for %lld s", rlf_message_name((int)m->type), n, m->from,
+                 (long long)(t->silence_ms / 1000));
+    }
+    m->bytes.len = (size_t)n;
+    m->bytes.ptr[n] = '\0';
+out:
+    return status;
+}
+
 /* Takes a message that has arrived, if one has. */
 static rlf_status take_message(rlf_transport *t, rlf_received *m, bool *got) {
     rlf_status status = RLF_OK;
@@ -176,18 +234,36 @@ static rlf_status take_message(rlf_transport *t, rlf_received *m, bool *got) {
     *got = flag;
     if (!flag) goto out;
     MPI_TRY(MPI_Get_count(&info, MPI_BYTE, &n));
-    rlf_str_reset(&m->bytes);
-    if (m->bytes.cap < (size_t)n + 1) {
-        m->bytes.ptr = rlf_realloc(m->bytes.ptr, (size_t)n + 1, 1);
-        m->bytes.cap = (size_t)n + 1;
-    }
-    MPI_TRY(MPI_Mrecv(m->bytes.ptr, n, MPI_BYTE, &handle, MPI_STATUS_IGNORE));
-    m->bytes.len = (size_t)n;
-    m->bytes.ptr[n] = '\0';
     m->from = info.MPI_SOURCE;
     m->type = (rlf_message_type)info.MPI_TAG;
+    RLF_TRY(take_bytes(t, m, &handle, n));
+    if (m->from != 0 || t->rank == 0) goto out;
+    t->heard_ms = rlf_now_ms();
+    t->allowed_ms = t->silence_ms;
+    *got = m->type != RLF_MSG_HEARTBEAT;
 out:
     return status;
+}
+
+static rlf_status beat(rlf_transport *t, int64_t now) {
+    rlf_status status = RLF_OK;
+    rlf_heartbeat sign = {.doing = rlf_slice_of("")};
+    t->heard_ms = now;
+    for (int to = 1; to < t->size; to++) RLF_TRY(rlf_send(t, to, RLF_MSG_HEARTBEAT, &sign));
+out:
+    return status;
+}
+
+/* Rank 0 shows that it is there; another rank finds out whether rank 0 still is. */
+static rlf_status keep_in_touch(rlf_transport *t) {
+    int64_t now = rlf_now_ms();
+    if (t->rank == 0) return t->beats && now - t->heard_ms >= t->silence_ms / BEATS ? beat(t, now) : RLF_OK;
+    if (now - t->looked_ms > AWAY_MS) t->heard_ms = now;
+    t->looked_ms = now;
+    if (now - t->heard_ms > t->allowed_ms)
+        return RLF_RAISE(TIMEOUT, "deadline passed while waiting for a message: rank 0 (coordinator) has been silent for %lld s",
+                         (long long)((now - t->heard_ms) / 1000));
+    return RLF_OK;
 }
 
 rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *got) {
@@ -195,6 +271,7 @@ rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *
     int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
     for (;;) {
         RLF_TRY(take_message(t, m, got));
+        RLF_TRY(keep_in_touch(t));
         if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
         reap_sends(t);
         back_off(&us);

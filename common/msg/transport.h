@@ -1,8 +1,13 @@
-/* Transport: messages and raw buffers between ranks, over MPI. No rank spins while it waits, and no wait is without a deadline.
+/* Transport: messages and raw buffers between ranks, over MPI. No rank spins while it waits, and no wait is without a deadline
+ * (MPI_Init alone is the launcher's to guard).
  *
  * Messages are sent without blocking (the bytes are copied and kept until MPI is done with them) and received from any rank, in
  * order per sender. A wait polls with MPI_Improbe and sleeps between polls, first 20 us, then up to 1 ms: an idle rank costs
  * under 1 % of a core. When a deadline passes, the error (RLF_TIMEOUT) names the operation and the rank waited for.
+ *
+ * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank
+ * several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits and has heard
+ * nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of at most 64 MiB, each checked against the deadline.
  * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline.
@@ -12,7 +17,9 @@
 #ifndef RLF_COMMON_MSG_TRANSPORT_H
 #define RLF_COMMON_MSG_TRANSPORT_H
 
+#include <sched.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "common/msg/messages.h"
 
@@ -24,22 +31,33 @@ typedef struct rlf_received {
     rlf_str bytes; /* owned by the receiver; reuse the same object for the next receive */
 } rlf_received;
 
+/* A rank of this node, as the operating system sees it. */
+typedef struct rlf_neighbour {
+    int rank;
+    pid_t pid;
+    cpu_set_t cores; /* that it may run on */
+} rlf_neighbour;
+
 /* Initialises MPI if it is not. Collective over MPI_COMM_WORLD. */
 rlf_status rlf_transport_new(rlf_transport **out, int *argc, char ***argv) RLF_MUST_USE;
-/* Orderly end: collective; waits at most timeout_ms for sends under way, then finalises MPI. */
-void rlf_transport_destroy(rlf_transport *transport, int timeout_ms);
+/* Orderly end: collective; waits at most timeout_ms for sends under way and for the other ranks, then finalises MPI. RLF_TIMEOUT if they
+ * do not come: the transport is still there, to be aborted. */
+rlf_status rlf_transport_destroy(rlf_transport *transport, int timeout_ms) RLF_MUST_USE;
 /* Disorderly end: every rank of the job stops at once with `exit_status`. Does not return. */
 void rlf_transport_abort(rlf_transport *transport, int exit_status) __attribute__((noreturn));
 
 int rlf_transport_rank(const rlf_transport *transport);
 int rlf_transport_size(const rlf_transport *transport);
-/* Ranks on this node (for the default thread count), and this rank's index among them. */
-int rlf_transport_local_size(const rlf_transport *transport);
-int rlf_transport_local_rank(const rlf_transport *transport);
+/* The n ranks of this node, this one among them, ascending. The transport keeps them. */
+const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *transport, size_t *n);
+/* How long a rank may wait for a sign of rank 0: first_ms for the first, silence_ms from one to the next; a message that stops half-way
+ * may take silence_ms too. The same on all ranks. Before this call: an hour, and no signs. */
+void rlf_transport_set_deadline(rlf_transport *transport, int64_t first_ms, int64_t silence_ms);
 
 /* Encodes and sends. Never blocks. A rank may send to itself. */
 rlf_status rlf_send(rlf_transport *transport, int to, rlf_message_type type, const void *record) RLF_MUST_USE;
-/* The next message from any rank. timeout_ms 0: only look; *got says whether one came. Never RLF_TIMEOUT: not every silence is an error. */
+/* The next message from any rank. timeout_ms 0: only look; *got says whether one came: not every silence is an error. RLF_TIMEOUT: that
+ * of rank 0 is, after the deadline set. */
 rlf_status rlf_receive(rlf_transport *transport, rlf_received *message, int timeout_ms, bool *got) RLF_MUST_USE;
 /* Lets sends make progress without receiving. */
 void rlf_transport_poll(rlf_transport *transport);

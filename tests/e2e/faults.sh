@@ -4,26 +4,50 @@ source "$(dirname "$0")/lib.sh"
 fresh_work faults
 now_ms() { date +%s%3N; }
 
+# Waits for the job to end, which it must within 10 s, not well, and with a line of ours. Sets $took_ms and $status.
+ends_with() { # log, since (ms), pattern of the line
+    local since=$2
+    wait "$job"
+    status=$?
+    took_ms=$(($(now_ms) - since))
+    [ $status -ne 0 ] || fail "$1: the job ended with status 0"
+    [ $took_ms -le 10000 ] || fail "$1: the job went on for $took_ms ms"
+    grep -Eq "^rlf-train: error: $3" "$1" || { cat "$1" >&2; fail "$1: no line says '$3'"; }
+}
+
 # ---- a killed rank of each role ends the job --------------------------------------------------------------------------------------------
 killed() { # rank, role
-    local log=$work/killed_$1.log process started status
+    local log=$work/killed_$1.log process started
     start_job "$log" 5 "${rl_job[@]}" output="$work/killed_$1" ranks.rollout=2 train.steps=500
     await_steps "$work/killed_$1" 1
     process=$(process_of_rank "$1")
     [ -n "$process" ] || fail "rank $1 was not found below the launcher"
     started=$(now_ms)
     kill -KILL "$process"
-    wait "$job"
-    status=$?
-    [ $status -ne 0 ] || fail "the job ended with status 0 although rank $1 was killed"
-    [ $(($(now_ms) - started)) -le 10000 ] || fail "the job went on for $(($(now_ms) - started)) ms after rank $1 was killed"
-    grep -Eq "process rank $1 .*exited on signal 9" <(tr "\n" " " <"$log") || { cat "$log" >&2; fail "nothing names rank $1"; }
-    echo "  rank $1 ($2) killed: status $status after $(($(now_ms) - started)) ms"
+    ends_with "$log" "$started" "rank $1 \($2\) was killed or crashed"
+    [ "$(grep -c "was killed or crashed" "$log")" -eq 1 ] || { cat "$log" >&2; fail "more than one line says who was killed"; }
+    echo "  rank $1 ($2) killed: status $status after $took_ms ms"
 }
 killed 0 coordinator
 killed 1 tool
 killed 3 rollout
 killed 4 learner
+
+# ---- a coordinator that is stopped, not dead: each other role ends the job by its own deadline --------------------------------------------
+silent_coordinator() { # rank, role: the only rank left running
+    local log=$work/silent_$1.log started rank
+    start_job "$log" 5 "${rl_job[@]}" output="$work/silent_$1" ranks.rollout=2 train.steps=500 deadline.message_s=2
+    await_steps "$work/silent_$1" 1
+    started=$(now_ms)
+    for rank in 0 1 2 3 4; do
+        [ $rank -eq "$1" ] || kill -STOP "$(process_of_rank $rank)"
+    done
+    ends_with "$log" "$started" "rank $1 $2: deadline passed while .* rank [0-9]"
+    echo "  all but rank $1 ($2) stopped: status $status after $took_ms ms: $(grep "^rlf-train: error" "$log")"
+}
+silent_coordinator 1 tool
+silent_coordinator 3 rollout
+silent_coordinator 4 learner
 
 # ---- a tool that never answers ----------------------------------------------------------------------------------------------------------
 rl silent 5 ranks.rollout=2 train.steps=2 tools.0.timeout_ms=100 tools.0.latency.median_ms=100000000

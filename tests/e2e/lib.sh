@@ -76,11 +76,11 @@ rl_job=("$RLF_SOURCE/tests/e2e/rl.yaml" model.path="$fixture/cold/final" data.tr
 
 # ---- jobs that do not end by themselves ----
 
-# Starts a job in the background, the launcher's words included: $job is the process to wait for. Only processes below it are ever signalled.
+# Starts a job in the background: $job is the process to wait for. Only processes below it are ever signalled.
 start_job() { # log file, ranks, arguments...
     local log=$1 ranks=$2
     shift 2
-    mpirun --bind-to none --oversubscribe -np "$ranks" "$rlf_train" "$@" log.progress=false >"$log" 2>&1 &
+    mpirun -q --bind-to none --oversubscribe -np "$ranks" "$rlf_train" "$@" log.progress=false >"$log" 2>&1 &
     job=$!
 }
 

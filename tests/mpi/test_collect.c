@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     g_config.rollout.seats = 2;
     int ok = rank > 0 ? rollout_rank() : coordinator(size) && silence_is_an_error(size);
     MPI_Allreduce(&ok, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-    rlf_transport_destroy(g_t, 5000);
+    if (rlf_transport_destroy(g_t, 5000) != RLF_OK) rlf_transport_abort(g_t, 1);
     if (rank == 0) printf("%s\n", all ? "ok" : "FAILED");
     return all ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -267,7 +267,7 @@ int main(int argc, char **argv) {
     if (!mine) fprintf(stderr, "rank %d failed: %s\n", rank, g_reason);
     MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
     if (rank == 0) remove_model();
-    rlf_transport_destroy(g_t, 10000);
+    if (rlf_transport_destroy(g_t, 10000) != RLF_OK) rlf_transport_abort(g_t, 1);
     if (rank == 0) printf("%s groups_come_back_with_the_same_bits_from_any_rollout_rank\n", all ? "ok" : "FAILED");
     return all ? 0 : 1;
 }

@@ -125,7 +125,7 @@ int main(int argc, char **argv) {
     int mine = serves ? run_service() : run_client(rank, size), all = 0;
     if (!mine) fprintf(stderr, "rank %d failed: %s\n", rank, rlf_error_message());
     MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
-    rlf_transport_destroy(g_t, 10000);
+    if (rlf_transport_destroy(g_t, 10000) != RLF_OK) rlf_transport_abort(g_t, 1);
     if (rank == 0) printf("%s every_call_and_score_is_answered_to_its_rank\n", all ? "ok" : "FAILED");
     return all ? 0 : 1;
 }

@@ -1,9 +1,11 @@
 /* Transport under MPI, at any number of ranks. Each case ends in a vote over all ranks before the verdict is acted on, so that
  * no rank is left waiting in a collective. */
 #include <mpi.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/msg/transport.h"
@@ -84,6 +86,37 @@ static bool late_bulk_names_rank_and_operation(void) {
     return status == RLF_TIMEOUT && strstr(rlf_error_message(), "rank 0") && strstr(rlf_error_message(), "weights version 7");
 }
 
+static bool neighbours_are_the_ranks_of_the_node(void) {
+    size_t n;
+    const rlf_neighbour *near = rlf_transport_neighbours(g_t, &n);
+    if ((int)n != rlf_transport_size(g_t)) return false; /* the test runs on one node */
+    for (size_t i = 0; i < n; i++)
+        if (near[i].rank != (int)i || kill(near[i].pid, 0) != 0 || CPU_COUNT(&near[i].cores) < 1) return false;
+    return near[rlf_transport_rank(g_t)].pid == getpid();
+}
+
+static bool waits(int timeout_ms, rlf_status expected) {
+    rlf_received m = {0};
+    bool got = false;
+    bool ok = rlf_receive(g_t, &m, timeout_ms, &got) == expected && !got;
+    rlf_str_clean_up(&m.bytes);
+    return ok;
+}
+
+static bool signs_of_life_keep_a_wait_going(void) {
+    rlf_transport_set_deadline(g_t, 1500, 1500);
+    return waits(2500, RLF_OK);
+}
+
+static bool silent_rank_0_is_named_by_those_who_wait(void) {
+    bool ok = true;
+    rlf_transport_set_deadline(g_t, 300, 300);
+    if (rlf_transport_rank(g_t) == 0) rlf_sleep_us(3000000);
+    else ok = waits(20000, RLF_TIMEOUT) && strstr(rlf_error_message(), "rank 0 (coordinator) has been silent");
+    rlf_transport_set_deadline(g_t, 3600000, 3600000);
+    return ok;
+}
+
 static float element(int rank, size_t i) { return (float)((i * 2654435761u + (unsigned)rank * 97u) % 1000u) * 0.001f; }
 
 static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) {
@@ -130,6 +163,9 @@ int main(int argc, char **argv) {
         {"messages_keep_their_order_per_sender", messages_keep_their_order_per_sender},
         {"receive_returns_when_nothing_comes", receive_returns_when_nothing_comes},
         {"idle_rank_uses_little_cpu", idle_rank_uses_little_cpu},
+        {"neighbours_are_the_ranks_of_the_node", neighbours_are_the_ranks_of_the_node},
+        {"signs_of_life_keep_a_wait_going", signs_of_life_keep_a_wait_going},
+        {"silent_rank_0_is_named_by_those_who_wait", silent_rank_0_is_named_by_those_who_wait},
         {"bulk_arrives_whole", bulk_arrives_whole},
         {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
         {"all_reduce_adds_on_every_rank", all_reduce_adds_on_every_rank},
@@ -148,6 +184,6 @@ int main(int argc, char **argv) {
         if (rlf_transport_rank(g_t) == 0) printf("%s %s\n", all ? "ok  " : "FAIL", cases[i].name);
         failed += !all;
     }
-    rlf_transport_destroy(g_t, 10000);
+    if (rlf_transport_destroy(g_t, 10000) != RLF_OK) rlf_transport_abort(g_t, 1);
     return failed != 0;
 }
