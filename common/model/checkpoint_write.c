@@ -12,6 +12,7 @@
 #include "common/base/mem.h"
 #include "common/base/outfile.h"
 #include "common/model/checkpoint.h"
+#include "common/model/config_json.h"
 
 enum { SIDE_FILE_MAX = 256 << 20, CONFIG_MAX = 4 << 20 };
 
@@ -56,26 +57,16 @@ out:
     return status;
 }
 
-/* As transformers writes it for Qwen3, in the spelling that its versions 4 and 5 both read. */
-static json_t *config_from_shape(const rlf_model_shape *s, rlf_dtype dtype) {
-    return json_pack("{s:[s], s:b, s:f, s:n, s:n, s:i, s:s, s:i, s:f, s:i, s:i, s:i, s:s, s:i, s:i, s:i, s:f, s:n, s:f, s:n, "
-                     "s:b, s:s, s:b, s:b, s:i}",
-                     "architectures", "Qwen3ForCausalLM", "attention_bias", 0, "attention_dropout", 0.0, "bos_token_id",
-                     "eos_token_id", "head_dim",
-                     s->head_dim, "hidden_act", "silu", "hidden_size", s->hidden, "initializer_range", 0.02, "intermediate_size", s->ffn,
-                     "max_position_embeddings", s->max_positions, "max_window_layers", s->layers, "model_type", "qwen3",
-                     "num_attention_heads", s->heads,
-                     "num_hidden_layers", s->layers, "num_key_value_heads", s->kv_heads, "rms_norm_eps", s->rms_eps,
-                     "rope_scaling", "rope_theta",
-                     s->rope_theta, "sliding_window", "tie_word_embeddings", (int)s->tied, "torch_dtype",
-                     rlf_dtype_torch_name(dtype), "use_cache", 1,
-                     "use_sliding_window", 0, "vocab_size", s->vocab);
+static bool same_scaling(const rlf_rope_scaling *a, const rlf_rope_scaling *b) {
+    return a->factor == b->factor && a->low_freq_factor == b->low_freq_factor && a->high_freq_factor == b->high_freq_factor &&
+           a->original_positions == b->original_positions;
 }
 
 static bool same_shape(const rlf_model_shape *a, const rlf_model_shape *b) {
     return strcmp(a->family, b->family) == 0 && a->hidden == b->hidden && a->layers == b->layers && a->heads == b->heads &&
            a->kv_heads == b->kv_heads && a->head_dim == b->head_dim && a->ffn == b->ffn && a->vocab == b->vocab && a->tied == b->tied &&
-           a->rope_theta == b->rope_theta && a->rms_eps == b->rms_eps && a->qk_norm == b->qk_norm && a->qkv_bias == b->qkv_bias;
+           a->rope_theta == b->rope_theta && same_scaling(&a->rope_scaling, &b->rope_scaling) && a->rms_eps == b->rms_eps &&
+           a->qk_norm == b->qk_norm && a->qkv_bias == b->qkv_bias;
 }
 
 /* The source's config.json, every key kept, with the dtype of the file that is written. */
@@ -105,11 +96,9 @@ static rlf_status write_config(const char *dir, const rlf_model_shape *shape, rl
                                json_t **config) {
     rlf_status status = RLF_OK;
     bool copied = source_dir && exists(source_dir, "config.json");
-    if (!copied && strcmp(shape->family, "qwen3") != 0)
-        RLF_FAIL(UNSUPPORTED, "%s/config.json: family '%s' is not supported", dir, shape->family);
     if (copied) RLF_TRY(config_from_source(source_dir, shape, dtype, config));
-    else *config = config_from_shape(shape, dtype);
-    if (!*config) RLF_FAIL(NO_MEMORY, "%s/config.json: no memory for its text", dir);
+    else *config = rlf_model_shape_json(shape, rlf_dtype_torch_name(dtype));
+    if (!*config) RLF_FAIL(UNSUPPORTED, "%s/config.json: family '%s' is not supported", dir, shape->family);
     RLF_TRY(put_json(dir, "config.json", *config));
 out:
     return status;
@@ -207,8 +196,8 @@ static rlf_status write_index(const char *dir, const plan *p) {
         file_name(p, file, name);
         for (size_t i = p->begin[file]; i < p->begin[file + 1]; i++) json_object_set_new(map, p->tensors[i].name, json_string(name));
     }
-    json_t *root = json_pack("{s:{s:I, s:I}, s:o}", "metadata", "total_parameters", (json_int_t)p->elements, "total_size", (json_int_t)p->bytes,
-                             "weight_map", map);
+    json_t *root = json_pack("{s:{s:I, s:I}, s:o}", "metadata", "total_parameters", (json_int_t)p->elements, "total_size",
+                             (json_int_t)p->bytes, "weight_map", map);
     char *lines = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS);
     rlf_str_printf(&text, "%s\n", lines ? lines : "");
     rlf_status status = rlf_outfile_put(path, text.ptr, text.len);

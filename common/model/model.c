@@ -21,8 +21,17 @@ typedef struct named_shape {
 
 #define QWEN3(hidden_, layers_, heads_, kv_heads_, dim_, ffn_, vocab_, positions_, theta_, tied_)                                    \
     {.family = "qwen3", .hidden = hidden_, .layers = layers_, .heads = heads_, .kv_heads = kv_heads_, .head_dim = dim_, .ffn = ffn_, \
-     .vocab = vocab_, .max_positions = positions_, .rope_theta = theta_, .rms_eps = 1e-6, .tied = tied_, .qk_norm = true,            \
-     .qkv_bias = false}
+     .vocab = vocab_, .max_positions = positions_, .rope_theta = theta_, .rms_eps = 1e-6, .tied = tied_, .qk_norm = true}
+
+#define QWEN2(hidden_, layers_, heads_, kv_heads_, dim_, ffn_, vocab_, positions_, theta_, tied_)                                    \
+    {.family = "qwen2", .hidden = hidden_, .layers = layers_, .heads = heads_, .kv_heads = kv_heads_, .head_dim = dim_, .ffn = ffn_, \
+     .vocab = vocab_, .max_positions = positions_, .rope_theta = theta_, .rms_eps = 1e-6, .tied = tied_, .qkv_bias = true}
+
+/* Rotary frequencies scaled by factor_ from original_ positions on. */
+#define LLAMA(hidden_, layers_, heads_, kv_heads_, dim_, ffn_, vocab_, positions_, theta_, factor_, original_, tied_)                \
+    {.family = "llama", .hidden = hidden_, .layers = layers_, .heads = heads_, .kv_heads = kv_heads_, .head_dim = dim_, .ffn = ffn_, \
+     .vocab = vocab_, .max_positions = positions_, .rope_theta = theta_, .rope_scaling = {factor_, 1, 4, original_},                 \
+     .rms_eps = 1e-5, .tied = tied_}
 
 static const named_shape NAMED[] = {
     {"tiny", QWEN3(64, 2, 4, 2, 16, 128, 384, 2048, 10000.0, true)},  /* tests */
@@ -32,6 +41,16 @@ static const named_shape NAMED[] = {
     {"qwen3-1.7b", QWEN3(2048, 28, 16, 8, 128, 6144, 151936, 40960, 1e6, true)},
     {"qwen3-4b", QWEN3(2560, 36, 32, 8, 128, 9728, 151936, 40960, 1e6, true)},
     {"qwen3-8b", QWEN3(4096, 36, 32, 8, 128, 12288, 151936, 40960, 1e6, false)},
+    {"tiny-qwen2", QWEN2(60, 2, 6, 2, 10, 128, 384, 2048, 10000.0, true)},
+    {"quickstart-qwen2", QWEN2(128, 4, 4, 2, 32, 384, 512, 2048, 10000.0, true)},
+    {"qwen2.5-3b", QWEN2(2048, 36, 16, 2, 128, 11008, 151936, 32768, 1e6, true)},
+    {"qwen2.5-7b", QWEN2(3584, 28, 28, 4, 128, 18944, 152064, 131072, 1e6, false)},
+    {"tiny-llama", LLAMA(64, 2, 4, 2, 16, 128, 384, 2048, 10000.0, 8, 64, false)},
+    {"quickstart-llama", LLAMA(128, 4, 4, 2, 32, 384, 512, 2048, 10000.0, 8, 256, true)},
+    {"llama-3.2-1b", LLAMA(2048, 16, 32, 8, 64, 8192, 128256, 131072, 5e5, 32, 8192, true)},
+    {"llama-3.1-8b", LLAMA(4096, 32, 32, 8, 128, 14336, 128256, 131072, 5e5, 8, 8192, false)},
+    {"tiny-mistral", {.family = "mistral", .hidden = 64, .layers = 2, .heads = 4, .kv_heads = 1, .head_dim = 20, .ffn = 128, .vocab = 384,
+                      .max_positions = 2048, .rope_theta = 10000.0, .rms_eps = 1e-5}},
 };
 enum { NAMED_COUNT = sizeof NAMED / sizeof NAMED[0] };
 
@@ -42,11 +61,11 @@ rlf_status rlf_model_shape_named(rlf_model_shape *shape, const char *name) {
             return RLF_OK;
         }
     }
-    char known[256] = "";
-    size_t used = 0;
-    for (int i = 0; i < NAMED_COUNT && used < sizeof known; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", NAMED[i].name);
-    return RLF_RAISE(NOT_FOUND, "no model shape is named '%s'; known: %s", name, known);
+    rlf_str known = {0};
+    for (int i = 0; i < NAMED_COUNT; i++) rlf_str_printf(&known, "%s%s", i ? ", " : "", NAMED[i].name);
+    rlf_status status = RLF_RAISE(NOT_FOUND, "no model shape is named '%.100s'; known: %s", name, known.ptr);
+    rlf_str_clean_up(&known);
+    return status;
 }
 
 /* ---- layout ----------------------------------------------------------------------------------------------------------------------- */

@@ -16,8 +16,16 @@
 extern "C" {
 #endif
 
+/* Scaling of the rotary frequencies as Llama 3.1 introduced it (rope_type "llama3"): turns longer than original_positions / low_freq_factor
+ * positions are slowed by `factor`, those shorter than original_positions / high_freq_factor are kept, between them lies a blend. */
+typedef struct rlf_rope_scaling {
+    double factor; /* 0: no scaling */
+    double low_freq_factor, high_freq_factor; /* low < high */
+    int original_positions;
+} rlf_rope_scaling;
+
 typedef struct rlf_model_shape {
-    char family[16];   /* "qwen3" */
+    char family[16];   /* model_type of config.json: "qwen3", "qwen2", "llama", "mistral" */
     int hidden;        /* H */
     int layers;        /* L */
     int heads;         /* query heads */
@@ -27,10 +35,11 @@ typedef struct rlf_model_shape {
     int vocab;         /* V, rows of the embedding */
     int max_positions; /* max_position_embeddings */
     double rope_theta;
+    rlf_rope_scaling rope_scaling;
     double rms_eps;
     bool tied;         /* lm_head is the embedding */
     bool qk_norm;      /* RMSNorm over each head of q and k (Qwen3) */
-    bool qkv_bias;     /* Qwen2; false for Qwen3 */
+    bool qkv_bias;     /* biases of q, k and v (Qwen2) */
 } rlf_model_shape;
 
 typedef enum rlf_tensor_role {

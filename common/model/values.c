@@ -26,8 +26,12 @@ static void widen_f16(uint32_t *restrict out, const uint16_t *restrict in) {
     for (int i = 0; i < RUN; i++) out[i] = bits[i] | ((uint32_t)in[i] & 0x8000) << 16;
 }
 
+/* To the nearest, ties to even; a NaN or infinity, which the carry could turn into a number, becomes an infinity. */
 static void narrow_bf16(uint16_t *restrict out, const uint32_t *restrict in) {
-    for (int i = 0; i < RUN; i++) out[i] = (uint16_t)((in[i] + 0x7FFF + (in[i] >> 16 & 1)) >> 16);
+    for (int i = 0; i < RUN; i++) {
+        uint32_t rounded = (in[i] + 0x7FFF + (in[i] >> 16 & 1)) >> 16;
+        out[i] = (uint16_t)((in[i] & INFINITE_F32) == INFINITE_F32 ? INFINITE_BF16 : rounded);
+    }
 }
 
 static uint32_t largest_f32(const uint32_t *in) {
@@ -60,14 +64,13 @@ static bool convert_run(void *out, rlf_dtype to, const void *in, rlf_dtype from)
     memcpy(from == RLF_DTYPE_F32 ? (void *)bits : half, in, from == RLF_DTYPE_F32 ? sizeof bits : sizeof half);
     if (from == RLF_DTYPE_BF16) widen_bf16(bits, half);
     if (from == RLF_DTYPE_F16) widen_f16(bits, half);
-    bool finite = largest_f32(bits) < INFINITE_F32;
     if (to == RLF_DTYPE_F32) {
         memcpy(out, bits, sizeof bits);
-        return finite;
+        return largest_f32(bits) < INFINITE_F32;
     }
     narrow_bf16(half, bits);
     memcpy(out, half, sizeof half);
-    return finite && largest_bf16(half) < INFINITE_BF16; /* the largest floats round to infinity */
+    return largest_bf16(half) < INFINITE_BF16; /* the largest floats round to infinity */
 }
 
 /* A run shorter than RUN, by way of a whole one. */

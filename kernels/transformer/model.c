@@ -34,13 +34,27 @@ static void find_offsets(kern_model *model) {
     }
 }
 
-/* Every rounding to float is the one transformers makes (modeling_rope_utils, default type): the frequencies and angles are float32, so the
- * same position turns by the same angle; the cosine and sine of that angle are then exact to the last bit of a float. */
-static void fill_rope(float *table, int positions, int dim, double theta) {
-    int half = dim / 2;
+/* The angle by which pair i of a head turns from one position to the next, as transformers computes it (modeling_rope_utils, types default
+ * and llama3): every rounding to float is made here too, in the same order. */
+static float rope_frequency(const rlf_model_shape *s, int i) {
+    const rlf_rope_scaling *scaling = &s->rope_scaling;
+    float exponent = (float)(2 * i) / (float)s->head_dim;
+    float frequency = 1.0f / (float)pow(s->rope_theta, (double)exponent);
+    if (scaling->factor == 0) return frequency;
+    float turn = 6.283185307179586f / frequency; /* positions of one whole turn */
+    float original = (float)scaling->original_positions, factor = (float)scaling->factor, low = (float)scaling->low_freq_factor;
+    if (turn < (float)(scaling->original_positions / scaling->high_freq_factor)) return frequency;
+    if (turn > (float)(scaling->original_positions / scaling->low_freq_factor)) return frequency / factor;
+    float blend = (original / turn - low) / (float)(scaling->high_freq_factor - scaling->low_freq_factor);
+    return (1.0f - blend) * frequency / factor + blend * frequency;
+}
+
+/* Frequencies and angles are float32, so that the same position turns by the same angle as in transformers; the cosine and sine of that
+ * angle are then exact to the last bit of a float. */
+static void fill_rope(float *table, int positions, const rlf_model_shape *shape) {
+    int dim = shape->head_dim, half = dim / 2;
     for (int i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)dim;
-        float inv_freq = 1.0f / (float)pow(theta, (double)exponent);
+        float inv_freq = rope_frequency(shape, i);
         for (int p = 0; p < positions; p++) {
             float angle = (float)p * inv_freq;
             table[(size_t)p * (size_t)dim + (size_t)i] = (float)cos((double)angle);
@@ -55,7 +69,7 @@ static rlf_status make_rope(kern_model *model) {
     float *table = rlf_calloc(n, sizeof *table);
     RLF_TRY(kern_buf_new(&model->rope_buf, kern_queue_device(model->queue), n * sizeof *table));
     model->rope = kern_view(model->rope_buf, KERN_F32);
-    fill_rope(table, model->max_positions, model->attn.head_dim, model->layout->shape.rope_theta);
+    fill_rope(table, model->max_positions, &model->layout->shape);
     kern_upload(model->queue, model->rope, table, n);
     RLF_TRY(kern_sync(model->queue));
 out:

@@ -30,7 +30,7 @@ typedef struct rig {
         if ((expr) != RLF_OK) fail_msg("%s: %s", rlf_error_where(), rlf_error_message()); \
     } while (0)
 
-/* Element i of a stream of floats in [-0.5, 0.5): the same as unit() of tests/golden/make_qwen3.py. */
+/* Element i of a stream of floats in [-0.5, 0.5): the same as unit() of tests/golden/make_models.py. */
 static inline float unit(uint64_t stream, uint64_t i) {
     uint64_t x = ((stream << 32) + i + 1) * 0x9E3779B97F4A7C15u;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;

@@ -1,4 +1,4 @@
-/* The transformer against PyTorch (golden files of make_qwen3.py), against finite differences, and against wrong input. */
+/* The transformer against PyTorch (golden files of make_models.py), against finite differences, and against wrong input. */
 #include "tests/unit/kernels/rig.h"
 
 #include <math.h>
@@ -8,11 +8,15 @@
 typedef struct golden {
     rlf_str file, grads_file; /* owned; the pointers below lie inside */
     rlf_model_shape shape;
-    int rows, seqs, stride, samples;
+    int rows, seqs, every, stride, samples, prompt, greedy;
     float temperature, norm;
-    const int32_t *tokens, *begin, *targets;
+    const int32_t *tokens, *begin, *targets, *continued;
     const float *logits, *logprob, *entropy, *after, *grads;
 } golden;
+
+static const char *const GOLDEN[] = {"qwen3_tied", "qwen3_untied", "qwen2_tied", "qwen2_untied", "llama_tied", "llama_untied", "llama_plain",
+                                     "mistral_tied", "mistral_untied"};
+enum { GOLDEN_COUNT = sizeof GOLDEN / sizeof GOLDEN[0] };
 
 static void read_file(rlf_str *s, const char *name, const char *suffix) {
     char path[512];
@@ -20,27 +24,28 @@ static void read_file(rlf_str *s, const char *name, const char *suffix) {
     must(rlf_str_read_file(s, path, 1 << 20));
 }
 
+static int logit_rows(const golden *g) { return (g->rows + g->every - 1) / g->every; }
+
 static golden golden_open(const char *name) {
     golden g = {0};
     read_file(&g.file, name, ".bin");
     read_file(&g.grads_file, name, ".grads.bin");
-    const int32_t *h = (const int32_t *)(const void *)g.file.ptr;
-    const float *f = (const float *)(const void *)(h + 12);
-    g.shape = (rlf_model_shape){.family = "qwen3", .hidden = h[0], .layers = h[1], .heads = h[2], .kv_heads = h[3], .head_dim = h[4],
-                                .ffn = h[5], .vocab = h[6], .tied = h[7], .max_positions = MAX_POSITIONS, .rope_theta = (double)f[1],
-                                .rms_eps = 1e-6, .qk_norm = true};
-    g.rows = h[8], g.seqs = h[9], g.stride = h[10], g.samples = h[11];
-    g.temperature = f[0];
-    g.tokens = h + 14;
+    const int32_t *config = (const int32_t *)(const void *)g.file.ptr;
+    must(rlf_model_shape_parse(&g.shape, (const char *)(config + 1), (size_t)config[0], name));
+    const int32_t *h = config + 1 + config[0] / 4;
+    g.rows = h[0], g.seqs = h[1], g.every = h[2], g.stride = h[3], g.samples = h[4], g.prompt = h[5], g.greedy = h[6];
+    g.temperature = *(const float *)(const void *)(h + 7);
+    g.tokens = h + 8;
     g.begin = g.tokens + g.rows;
     g.targets = g.begin + g.seqs + 1;
     g.logits = (const float *)(const void *)(g.targets + g.rows);
-    g.logprob = g.logits + g.rows * g.shape.vocab;
+    g.logprob = g.logits + logit_rows(&g) * g.shape.vocab;
     g.entropy = g.logprob + g.rows;
     g.norm = g.entropy[g.rows];
     g.after = g.entropy + g.rows + 1;
+    g.continued = (const int32_t *)(const void *)(g.after + g.samples);
     g.grads = (const float *)(const void *)g.grads_file.ptr;
-    assert_int_equal((const char *)(g.after + g.samples) - g.file.ptr, g.file.len);
+    assert_int_equal((const char *)(g.continued + g.greedy) - g.file.ptr, g.file.len);
     return g;
 }
 
@@ -58,7 +63,17 @@ static void close_to(const char *what, int n, const float *got, const float *exp
             fail_msg("%s %d: %.9g, expected %.9g within %g", what, i, (double)got[i], (double)expected[i], tolerance);
 }
 
-static const char *const GOLDEN[] = {"qwen3_tied", "qwen3_untied"};
+/* One check over every model. */
+static void each_golden(void (*check)(rig *r, const golden *g)) {
+    for (int i = 0; i < GOLDEN_COUNT; i++) {
+        rig r;
+        golden g = golden_open(GOLDEN[i]);
+        assert_true(rig_open(&r, &g.shape, NULL, 2));
+        check(&r, &g);
+        rig_close(&r);
+        golden_close(&g);
+    }
+}
 
 static void check_golden_logprobs(rig *r, const golden *g) {
     kern_trainer_options options = {.max_tokens = g->rows, .max_seqs = g->seqs, .head_rows = 7, .gradients = false};
@@ -75,38 +90,33 @@ static void check_golden_logprobs(rig *r, const golden *g) {
 
 static void logprobs_and_entropies_match_torch(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        rig r;
-        golden g = golden_open(GOLDEN[i]);
-        assert_true(rig_open(&r, &g.shape, NULL, 2));
-        check_golden_logprobs(&r, &g);
-        rig_close(&r);
-        golden_close(&g);
-    }
+    each_golden(check_golden_logprobs);
 }
 
-/* All sequences in one step: page s belongs to sequence s. */
+enum { PAGE = 64, SEQ_PAGES = MAX_POSITIONS / PAGE };
+
+/* All sequences in one step: sequence s has the pages from s * SEQ_PAGES on. */
 static void check_golden_logits(rig *r, const golden *g) {
-    kern_decoder_options options = {.page_size = 64, .pages = g->seqs, .max_rows = g->rows, .max_outputs = g->rows};
+    kern_decoder_options options = {.page_size = PAGE, .pages = g->seqs * SEQ_PAGES, .max_rows = g->rows, .max_outputs = g->rows};
     kern_decoder *decoder;
-    int32_t *pos = rlf_calloc(5 * (size_t)g->rows, sizeof *pos), *seq = pos + g->rows, *slots = seq + g->rows, *out = slots + g->rows;
-    int32_t *page_table = out + g->rows;
-    float *logits = rlf_calloc((size_t)g->rows * (size_t)g->shape.vocab, sizeof *logits);
+    int32_t *pos = rlf_calloc(4 * (size_t)g->rows + (size_t)(g->seqs * SEQ_PAGES), sizeof *pos), *seq = pos + g->rows;
+    int32_t *slots = seq + g->rows, *out = slots + g->rows, *page_table = out + g->rows;
+    float *logits = rlf_calloc((size_t)logit_rows(g) * (size_t)g->shape.vocab, sizeof *logits);
+    for (int i = 0; i < g->seqs * SEQ_PAGES; i++) page_table[i] = i;
+    for (int i = 0; i < logit_rows(g); i++) out[i] = i * g->every;
     for (int s = 0; s < g->seqs; s++) {
-        page_table[s] = s;
         for (int i = g->begin[s]; i < g->begin[s + 1]; i++) {
             pos[i] = i - g->begin[s];
             seq[i] = s;
-            slots[i] = s * 64 + pos[i];
-            out[i] = i;
+            slots[i] = s * MAX_POSITIONS + pos[i];
         }
     }
-    kern_step step = {.rows = g->rows, .tokens = g->tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = 1,
-                      .page_table = page_table, .outputs = g->rows, .output_rows = out};
+    kern_step step = {.rows = g->rows, .tokens = g->tokens, .pos = pos, .seq = seq, .slots = slots, .max_pages = SEQ_PAGES,
+                      .page_table = page_table, .outputs = logit_rows(g), .output_rows = out};
     must(kern_decoder_new(&decoder, r->model, &options));
     must(kern_decoder_step(decoder, &step));
     must(kern_decoder_logits(decoder, logits));
-    close_to("logit", g->rows * g->shape.vocab, logits, g->logits, 2e-5);
+    close_to("logit", logit_rows(g) * g->shape.vocab, logits, g->logits, 2e-5);
     kern_decoder_destroy(decoder);
     free(pos);
     free(logits);
@@ -114,14 +124,38 @@ static void check_golden_logits(rig *r, const golden *g) {
 
 static void decoder_logits_match_torch(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        rig r;
-        golden g = golden_open(GOLDEN[i]);
-        assert_true(rig_open(&r, &g.shape, NULL, 2));
-        check_golden_logits(&r, &g);
-        rig_close(&r);
-        golden_close(&g);
-    }
+    each_golden(check_golden_logits);
+}
+
+/* Runs rows of one sequence in its pages and draws the next token behind the last of them. */
+static int32_t greedy_next(kern_decoder *decoder, const int32_t *tokens, int begin, int end) {
+    int32_t pos[PAGE] = {0}, seq[PAGE] = {0}, pages[SEQ_PAGES], last = end - begin - 1, id = -1;
+    for (int i = 0; i < SEQ_PAGES; i++) pages[i] = i;
+    for (int i = begin; i < end; i++) pos[i - begin] = i;
+    kern_step step = {.rows = end - begin, .tokens = tokens + begin, .pos = pos, .seq = seq, .slots = pos, .max_pages = SEQ_PAGES,
+                      .page_table = pages, .outputs = 1, .output_rows = &last};
+    must(kern_decoder_step(decoder, &step));
+    float logprob;
+    must(kern_decoder_sample(decoder, (kern_filter){.temperature = 0, .top_p = 1}, 1, &(kern_sample_key){0}, &id, &logprob));
+    return id;
+}
+
+static void check_golden_greedy(rig *r, const golden *g) {
+    kern_decoder_options options = {.page_size = PAGE, .pages = SEQ_PAGES, .max_rows = PAGE, .max_outputs = 1};
+    kern_decoder *decoder;
+    int32_t tokens[MAX_POSITIONS];
+    int s = 0, done = 0;
+    while (g->begin[s + 1] - g->begin[s] < g->prompt) s++;
+    memcpy(tokens, g->tokens + g->begin[s], (size_t)g->prompt * sizeof *tokens);
+    must(kern_decoder_new(&decoder, r->model, &options));
+    for (int n = g->prompt; n < g->prompt + g->greedy; done = n++) tokens[n] = greedy_next(decoder, tokens, done, n);
+    assert_memory_equal(tokens + g->prompt, g->continued, (size_t)g->greedy * sizeof *tokens);
+    kern_decoder_destroy(decoder);
+}
+
+static void greedy_decoding_gives_the_tokens_of_transformers(void **state) {
+    (void)state;
+    each_golden(check_golden_greedy);
 }
 
 static void golden_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
@@ -178,14 +212,7 @@ static void check_golden_gradients(rig *r, const golden *g) {
 
 static void every_gradient_and_the_global_norm_match_torch(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        rig r;
-        golden g = golden_open(GOLDEN[i]);
-        assert_true(rig_open(&r, &g.shape, NULL, 2));
-        check_golden_gradients(&r, &g);
-        rig_close(&r);
-        golden_close(&g);
-    }
+    each_golden(check_golden_gradients);
 }
 
 /* A slab with each tensor's elements taken from, and given to, an array without padding. */
@@ -225,14 +252,7 @@ static void check_golden_step(rig *r, const golden *g) {
 
 static void two_steps_of_adamw_match_torch(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        rig r;
-        golden g = golden_open(GOLDEN[i]);
-        assert_true(rig_open(&r, &g.shape, NULL, 2));
-        check_golden_step(&r, &g);
-        rig_close(&r);
-        golden_close(&g);
-    }
+    each_golden(check_golden_step);
 }
 
 /* ---- finite differences ------------------------------------------------------------------------------------------------------------ */
@@ -458,6 +478,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logprobs_and_entropies_match_torch),
         cmocka_unit_test(decoder_logits_match_torch),
+        cmocka_unit_test(greedy_decoding_gives_the_tokens_of_transformers),
         cmocka_unit_test(every_gradient_and_the_global_norm_match_torch),
         cmocka_unit_test(two_steps_of_adamw_match_torch),
         cmocka_unit_test(gradients_match_finite_differences_with_biases_and_without_qk_norm),

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,18 +20,17 @@
 #include "common/model/checkpoint.h"
 #include "common/model/safetensors.h"
 
-static const char *const SIDE_FILES[] = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-                                         "model.safetensors.index.json", "a.safetensors", "b.safetensors", "model.safetensors.tmp"};
-
 /* A temporary folder for each test. */
 static char dir[64], other[64];
 
 static void empty_folder(const char *path) {
-    char file[128];
-    for (size_t i = 0; i < sizeof SIDE_FILES / sizeof SIDE_FILES[0]; i++) {
-        snprintf(file, sizeof file, "%s/%s", path, SIDE_FILES[i]);
-        unlink(file);
+    char file[512];
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+        unlink(file); /* refuses . and .. */
     }
+    if (folder) closedir(folder);
 }
 
 static int set_up(void **state) {
@@ -142,8 +142,9 @@ static void the_same_weights_give_the_same_bytes(void **state) {
     rlf_checkpoint_random(&layout, 3, 0.02, weights);
     assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     assert_int_equal(rlf_checkpoint_write(other, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+    static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors"};
     for (size_t i = 0; i < 3; i++) {
-        rlf_str a = get(dir, SIDE_FILES[i]), b = get(other, SIDE_FILES[i]);
+        rlf_str a = get(dir, files[i]), b = get(other, files[i]);
         assert_int_equal(a.len, b.len);
         assert_memory_equal(a.ptr, b.ptr, a.len);
         rlf_str_clean_up(&a);
@@ -151,6 +152,124 @@ static void the_same_weights_give_the_same_bytes(void **state) {
     }
     free(weights);
     rlf_model_layout_clean_up(&layout);
+}
+
+static void the_config_of_every_named_family_is_read_back_as_it_was(void **state) {
+    (void)state;
+    static const char *const names[] = {"tiny", "tiny-qwen2", "tiny-llama", "tiny-mistral", "quickstart-llama"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        rlf_model_shape shape, again;
+        rlf_model_layout layout;
+        assert_int_equal(rlf_model_shape_named(&shape, names[i]), RLF_OK);
+        rlf_model_layout_init(&layout, &shape);
+        float *weights = rlf_calloc(layout.total, sizeof *weights);
+        assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+        memset(&again, 0, sizeof again);
+        assert_int_equal(rlf_model_shape_read(&again, dir), RLF_OK);
+        assert_string_equal(again.family, shape.family);
+        memcpy(again.family, shape.family, sizeof again.family);
+        assert_memory_equal(&again, &shape, sizeof shape);
+        free(weights);
+        rlf_model_layout_clean_up(&layout);
+    }
+}
+
+/* Bytes of data in one file of DIR. */
+static size_t file_bytes(const char *name, size_t *tensors) {
+    char path[512];
+    rlf_safetensors *file;
+    size_t bytes = 0;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(rlf_safetensors_open(&file, path), RLF_OK);
+    *tensors = rlf_safetensors_count(file);
+    for (size_t i = 0; i < *tensors; i++) bytes += rlf_safetensors_at(file, i)->bytes;
+    rlf_safetensors_destroy(file);
+    return bytes;
+}
+
+static void weights_above_the_limit_go_into_several_files_with_an_index(void **state) {
+    (void)state;
+    rlf_model_layout layout = small_layout(false);
+    float *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
+    rlf_checkpoint_random(&layout, 3, 0.02, weights);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, 180), RLF_OK); /* the largest tensor has 192 */
+    rlf_str text = get(dir, "model.safetensors.index.json");
+    json_t *root = json_loads(text.ptr, 0, NULL), *file;
+    const char *key;
+    size_t tensors, held;
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "metadata"), "total_parameters")), 344);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "metadata"), "total_size")), 1376);
+    json_object_foreach(json_object_get(root, "weight_map"), key, file) {
+        held = file_bytes(json_string_value(file), &tensors);
+        assert_true(held <= 180 || tensors == 1);
+    }
+    char path[128];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_F32, again), RLF_OK);
+    assert_memory_equal(weights, again, layout.total * sizeof *weights);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, 1376), RLF_OK);
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", dir);
+    assert_int_equal(access(path, F_OK), -1);
+    json_decref(root);
+    rlf_str_clean_up(&text);
+    free(weights);
+    free(again);
+    rlf_model_layout_clean_up(&layout);
+}
+
+/* Every tensor of what transformers wrote is found again, byte for byte, after it went through a slab of that dtype. */
+static void assert_bytes_kept(const char *name, rlf_dtype dtype, size_t shard_bytes) {
+    char source[512];
+    rlf_model_shape shape;
+    rlf_model_layout layout;
+    snprintf(source, sizeof source, RLF_GOLDEN "/%s", name);
+    assert_int_equal(rlf_model_shape_read(&shape, source), RLF_OK);
+    rlf_model_layout_init(&layout, &shape);
+    size_t bytes = layout.total * rlf_dtype_size(dtype);
+    void *weights = rlf_calloc(bytes, 1), *again = rlf_calloc(bytes, 1);
+    assert_int_equal(rlf_checkpoint_read(source, &layout, dtype, weights), RLF_OK);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, dtype, weights, source, shard_bytes), RLF_OK);
+    memset(again, 0xFF, bytes);
+    assert_int_equal(rlf_checkpoint_read(dir, &layout, dtype, again), RLF_OK);
+    assert_memory_equal(weights, again, bytes);
+    free(weights);
+    free(again);
+    rlf_model_layout_clean_up(&layout);
+}
+
+/* Tensors of the same name in both files are the same; *compared counts them. */
+static void assert_same_tensors(const char *a_path, const char *b_path, size_t *compared) {
+    rlf_safetensors *a, *b;
+    assert_int_equal(rlf_safetensors_open(&a, a_path), RLF_OK);
+    assert_int_equal(rlf_safetensors_open(&b, b_path), RLF_OK);
+    for (size_t i = 0; i < rlf_safetensors_count(a); i++) {
+        const rlf_st_tensor *x = rlf_safetensors_at(a, i), *y = rlf_safetensors_find(b, x->name);
+        if (!y) continue;
+        assert_true(x->dtype == y->dtype && x->dims == y->dims && x->bytes == y->bytes);
+        assert_memory_equal(x->data, y->data, x->bytes);
+        ++*compared;
+    }
+    rlf_safetensors_destroy(a);
+    rlf_safetensors_destroy(b);
+}
+
+static void loading_and_saving_keeps_every_tensor_to_the_byte(void **state) {
+    (void)state;
+    size_t compared = 0;
+    char path[128], theirs[512];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_bytes_kept("checkpoint_tied", RLF_DTYPE_F32, RLF_SHARD_BYTES);
+    assert_same_tensors(RLF_GOLDEN "/checkpoint_tied/model.safetensors", path, &compared);
+    assert_int_equal(compared, 24);
+    assert_bytes_kept("checkpoint_bf16", RLF_DTYPE_BF16, RLF_SHARD_BYTES);
+    for (int i = 1; i <= 4; i++) {
+        snprintf(theirs, sizeof theirs, RLF_GOLDEN "/checkpoint_bf16/model-%05d-of-00004.safetensors", i);
+        assert_same_tensors(theirs, path, &compared);
+    }
+    assert_int_equal(compared, 24 + 25);
+    assert_bytes_kept("checkpoint_bf16", RLF_DTYPE_BF16, 3000);
 }
 
 /* Reads a golden checkpoint, writes it with itself as the source; returns the text of the new config.json. */
@@ -469,6 +588,9 @@ int main(void) {
         CASE(a_sharded_bfloat16_checkpoint_is_read),
         CASE(a_float16_checkpoint_with_an_older_config_is_read),
         CASE(a_written_checkpoint_is_read_back),
+        CASE(the_config_of_every_named_family_is_read_back_as_it_was),
+        CASE(weights_above_the_limit_go_into_several_files_with_an_index),
+        CASE(loading_and_saving_keeps_every_tensor_to_the_byte),
         CASE(the_same_weights_give_the_same_bytes),
         CASE(the_source_config_is_kept_but_for_its_dtype),
         CASE(tokenizer_files_and_generation_config_are_copied),
