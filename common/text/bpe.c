@@ -25,18 +25,26 @@ struct rlf_bpe_candidate {
 
 /* ---- tables ---- */
 
-static uint32_t hash_bytes(const char *bytes, size_t n) {
-    uint64_t h = 0x9e3779b97f4a7c15u ^ n;
-    for (; n >= 8; n -= 8, bytes += 8) {
-        uint64_t w;
-        memcpy(&w, bytes, 8);
-        h = (h ^ w) * 0xff51afd7ed558ccdu;
+static uint64_t first_bytes(const char *bytes, size_t n) {
+    uint64_t word = 0;
+    memcpy(&word, bytes, n < 8 ? n : 8);
+    return word;
+}
+
+/* The bytes themselves where eight hold them, else a hash. */
+static uint64_t key_of(const char *bytes, size_t n) {
+    if (n <= 8) return first_bytes(bytes, n);
+    uint64_t h = n;
+    for (size_t i = 0; i < n; i += 8) {
+        h = (h ^ first_bytes(bytes + i, n - i)) * 0xff51afd7ed558ccdu;
         h ^= h >> 32;
     }
-    uint64_t tail = 0;
-    memcpy(&tail, bytes, n);
-    h = (h ^ tail) * 0xff51afd7ed558ccdu;
-    return (uint32_t)(h ^ h >> 32);
+    return h;
+}
+
+static uint32_t hash_key(uint64_t key, size_t n) {
+    key = (key ^ n) * 0xff51afd7ed558ccdu;
+    return (uint32_t)((key ^ key >> 32) * 0xc4ceb9fe1a85ec53u >> 32);
 }
 
 static uint32_t hash_pair(uint64_t key) {
@@ -50,14 +58,15 @@ static uint32_t table_size(size_t n) {
     return size;
 }
 
-void rlf_bpe_init(rlf_bpe *bpe, int32_t n_ids, size_t n_merges, bool ignore_merges) {
-    uint32_t n_bytes = table_size((size_t)n_ids), n_pairs = table_size(n_merges);
-    *bpe = (rlf_bpe){.n_ids = n_ids, .bytes_mask = n_bytes - 1, .merges_mask = n_pairs - 1, .ignore_merges = ignore_merges};
+void rlf_bpe_init(rlf_bpe *bpe, int32_t n_ids, size_t n_tokens, size_t n_merges, bool ignore_merges) {
+    uint32_t n_bytes = table_size(n_tokens), n_pairs = table_size(n_merges);
+    *bpe = (rlf_bpe){.n_ids = n_ids, .bytes_mask = n_bytes - 1, .merges_mask = n_pairs - 1};
     bpe->token = rlf_calloc((size_t)n_ids, sizeof *bpe->token);
     bpe->whole = rlf_calloc((size_t)n_ids, sizeof *bpe->whole);
+    if (ignore_merges) memset(bpe->whole, RLF_BPE_WHOLE, (size_t)n_ids);
     bpe->by_bytes = rlf_calloc(n_bytes, sizeof *bpe->by_bytes);
     bpe->merges = rlf_calloc(n_pairs, sizeof *bpe->merges);
-    for (uint32_t i = 0; i < n_bytes; i++) bpe->by_bytes[i] = -1;
+    for (uint32_t i = 0; i < n_bytes; i++) bpe->by_bytes[i].id = -1;
     for (uint32_t i = 0; i < n_pairs; i++) bpe->merges[i].id = -1;
 }
 
@@ -70,22 +79,26 @@ void rlf_bpe_clean_up(rlf_bpe *bpe) {
     *bpe = (rlf_bpe){0};
 }
 
-int32_t rlf_bpe_find(const rlf_bpe *bpe, const char *bytes, size_t n) {
-    if (n > bpe->longest) return -1;
-    for (uint32_t i = hash_bytes(bytes, n);; i++) {
-        int32_t id = bpe->by_bytes[i & bpe->bytes_mask];
-        if (id < 0 || (bpe->token[id].len == n && !memcmp(bpe->token[id].ptr, bytes, n))) return id;
+/* The slot of the token with these bytes, or the free one where it would be. */
+static rlf_bpe_slot *find(const rlf_bpe *bpe, const char *bytes, size_t n) {
+    uint64_t key = key_of(bytes, n);
+    for (uint32_t i = hash_key(key, n);; i++) {
+        rlf_bpe_slot *slot = &bpe->by_bytes[i & bpe->bytes_mask];
+        if (slot->id < 0) return slot;
+        if (slot->key == key && slot->len == n && (n <= 8 || !memcmp(bpe->token[slot->id].ptr, bytes, n))) return slot;
     }
 }
 
+int32_t rlf_bpe_find(const rlf_bpe *bpe, const char *bytes, size_t n) { return n > bpe->longest ? -1 : find(bpe, bytes, n)->id; }
+
 bool rlf_bpe_add_token(rlf_bpe *bpe, int32_t id, rlf_slice bytes, bool matched) {
     if (bpe->token[id].ptr) return false;
+    rlf_bpe_slot *slot = matched ? find(bpe, bytes.ptr, bytes.len) : NULL;
+    if (slot && slot->id >= 0) return false;
     bpe->token[id] = (rlf_slice){rlf_arena_dup(&bpe->arena, bytes.ptr, bytes.len), bytes.len};
-    if (!matched) return true;
+    if (!slot) return true;
+    *slot = (rlf_bpe_slot){key_of(bytes.ptr, bytes.len), (uint32_t)bytes.len, id};
     if (bytes.len > bpe->longest) bpe->longest = bytes.len;
-    uint32_t i = hash_bytes(bytes.ptr, bytes.len);
-    while (bpe->by_bytes[i & bpe->bytes_mask] >= 0) i++;
-    bpe->by_bytes[i & bpe->bytes_mask] = id;
     return true;
 }
 
@@ -201,29 +214,23 @@ static void merge(const rlf_bpe *bpe, const char *piece, size_t n, rlf_bpe_scrat
 
 void rlf_bpe_encode(const rlf_bpe *bpe, const char *piece, size_t n, rlf_bpe_scratch *scratch, rlf_ids *out) {
     int32_t id = rlf_bpe_find(bpe, piece, n);
-    if (id >= 0 && bpe->whole[id]) {
+    uint8_t whole = id < 0 ? RLF_BPE_MERGED : __atomic_load_n(&bpe->whole[id], __ATOMIC_RELAXED);
+    if (whole == RLF_BPE_WHOLE) {
         rlf_ids_push(out, id);
         return;
     }
+    size_t before = out->n;
     for (; n > PART; n -= PART, piece += PART) merge(bpe, piece, PART, scratch, out); /* symbols are counted in 32 bits */
     merge(bpe, piece, n, scratch, out);
+    if (whole == RLF_BPE_MERGED) return;
+    whole = out->n == before + 1 && out->v[before] == id ? RLF_BPE_WHOLE : RLF_BPE_MERGED;
+    __atomic_store_n(&bpe->whole[id], whole, __ATOMIC_RELAXED);
 }
 
-int rlf_bpe_finish(rlf_bpe *bpe) {
+int rlf_bpe_find_bytes(rlf_bpe *bpe) {
     for (int b = 0; b < 256; b++) {
         bpe->of_byte[b] = rlf_bpe_find(bpe, &(char){(char)b}, 1);
         if (bpe->of_byte[b] < 0) return b;
     }
-    rlf_ids ids = {0};
-    rlf_bpe_scratch scratch = {0};
-    for (int32_t id = 0; id < bpe->n_ids; id++) {
-        rlf_slice token = bpe->token[id];
-        if (!token.ptr || token.len == 0) continue;
-        ids.n = 0;
-        if (!bpe->ignore_merges) merge(bpe, token.ptr, token.len, &scratch, &ids);
-        bpe->whole[id] = bpe->ignore_merges || (ids.n == 1 && ids.v[0] == id);
-    }
-    rlf_bpe_scratch_clean_up(&scratch);
-    rlf_ids_clean_up(&ids);
     return -1;
 }

@@ -70,6 +70,7 @@ bool rlf_bytes_of_key(const char *key, size_t n, rlf_str *out) {
 typedef struct encoder {
     const rlf_tokenizer *tokenizer;
     pcre2_match_data *match[RLF_TOKENIZER_PATTERNS]; /* one a level: an outer match is still needed while an inner one runs */
+    pcre2_match_data *word;
     rlf_bpe_scratch scratch;
     rlf_str normalized;
     rlf_ids *out;
@@ -122,9 +123,32 @@ static int32_t trie_match(const rlf_trie *trie, const char *text, size_t n, size
 
 typedef void segment_fn(encoder *e, const char *text, size_t n);
 
-/* Pushes the added tokens of `trie` found in the text and hands what lies between them to `rest`. */
+/* Whether a character of a word begins at `at`. */
+static bool word_at(encoder *e, const char *text, size_t n, size_t at) {
+    if (at >= n) return false;
+    return pcre2_match(e->tokenizer->word, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, e->word, NULL) >= 0;
+}
+
+static bool stands_alone(encoder *e, const char *text, size_t n, size_t begin, size_t end) {
+    size_t before = begin;
+    while (before > 0 && ((unsigned char)text[--before] & 0xc0) == 0x80) {}
+    return !(begin > 0 && word_at(e, text, n, before)) && !word_at(e, text, n, end);
+}
+
+/* The end of the white space at `at`. *known: a run of it that was walked before, to which any later walk within it leads. */
+static size_t space_end(const char *text, size_t n, size_t at, size_t known[2]) {
+    size_t end = at, space;
+    if (at >= known[0] && at <= known[1]) return known[1];
+    while ((space = rlf_utf8_space_at_start(text + end, n - end)) > 0) end += space;
+    known[0] = at;
+    known[1] = end;
+    return end;
+}
+
+/* Pushes the added tokens of `trie` found in the text and hands what lies between them to `rest`. As in the reference, the white space
+ * that a token swallows at its right is still searched for tokens. */
 static void split_added(encoder *e, const rlf_trie *trie, const char *text, size_t n, segment_fn *rest) {
-    size_t done = 0;
+    size_t done = 0, known[2] = {SIZE_MAX, 0};
     for (size_t at = 0; trie->n && at < n;) {
         size_t length = 0, space;
         int32_t token = trie_match(trie, text + at, n - at, &length);
@@ -134,11 +158,12 @@ static void split_added(encoder *e, const rlf_trie *trie, const char *text, size
         }
         const rlf_added_token *added = &e->tokenizer->added[token];
         size_t begin = at, end = at + length;
-        while (added->lstrip && (space = rlf_utf8_space_at_end(text + done, begin - done)) > 0) begin -= space;
-        while (added->rstrip && (space = rlf_utf8_space_at_start(text + end, n - end)) > 0) end += space;
-        rest(e, text + done, begin - done);
+        at = end;
+        if (added->single_word && !stands_alone(e, text, n, begin, end)) continue;
+        while (added->lstrip && begin > done && (space = rlf_utf8_space_at_end(text + done, begin - done)) > 0) begin -= space;
+        if (begin > done) rest(e, text + done, begin - done);
         rlf_ids_push(e->out, added->id);
-        at = done = end;
+        done = added->rstrip ? space_end(text, n, end, known) : end;
     }
     rest(e, text + done, n - done);
 }
@@ -166,6 +191,7 @@ static void encode_run(encoder *e, const char *text, size_t n, bool added_tokens
 void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size_t n, bool added_tokens, rlf_ids *out) {
     encoder e = {.tokenizer = tokenizer, .out = out};
     for (int i = 0; i < tokenizer->n_patterns; i++) e.match[i] = pcre2_match_data_create(1, NULL);
+    if (tokenizer->word) e.word = pcre2_match_data_create(1, NULL);
     while (n > 0) {
         size_t run = rlf_utf8_valid(text, n);
         if (run > 0) encode_run(&e, text, run, added_tokens);
@@ -174,6 +200,7 @@ void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size
         n -= run;
     }
     for (int i = 0; i < tokenizer->n_patterns; i++) pcre2_match_data_free(e.match[i]);
+    pcre2_match_data_free(e.word);
     rlf_bpe_scratch_clean_up(&e.scratch);
     rlf_str_clean_up(&e.normalized);
 }

@@ -1,58 +1,46 @@
 /* tokenizer.json to an rlf_tokenizer. What is not supported is refused by its key: a tokenizer that gives other ids than it was
  * trained with is worse than none. Keys that do not change ids (truncation, padding, post_processor, trim_offsets, version) are
  * not read. */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/text/tokenizer.h"
-#include "common/text/tokenizer_private.h"
+#include "common/text/tokenizer_load.h"
 #include "common/text/utf8.h"
 
-enum { MAX_FILE = 256 << 20, MAX_ID = (1 << 22) - 1, MAX_ADDED = 1 << 16, MAX_CONTENT = 1024, MAX_PATTERN = 8192 };
+enum { MAX_FILE = 256 << 20, MAX_ADDED = 1 << 16, MAX_CONTENT = 1024, MAX_PATTERN = 8192 };
 
 static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-/* What a parse knows: the document's name for messages, and the tokenizer under construction. */
-typedef struct loader {
-    const char *label;
-    rlf_tokenizer *tokenizer;
-} loader;
+/* A character of a word to the reference where it finds added tokens that must stand alone: \w of Rust's regex. */
+static const char word_pattern[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
 
 /* ---- reading keys ---- */
 
-static const char *type_of(const json_t *object) {
+const char *rlf_loader_type(const json_t *object) {
     const char *type = json_string_value(json_object_get(object, "type"));
     return type ? type : "(none)";
 }
 
-/* A boolean key that must be there or have a default. Anything but a boolean counts as the opposite of `wanted`, so that it is refused. */
-static bool is_flag(const json_t *object, const char *key, bool wanted, bool by_default) {
+bool rlf_loader_flag(const json_t *object, const char *key, bool wanted, bool by_default) {
     const json_t *value = json_object_get(object, key);
     if (!value) return by_default == wanted;
     return json_is_boolean(value) && json_is_true(value) == wanted;
 }
 
-static bool is_empty(const json_t *object, const char *key) {
-    const json_t *value = json_object_get(object, key);
-    return !value || json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0);
-}
-
 /* ---- normalizer ---- */
 
-static rlf_status load_normalizer(loader *l, const json_t *normalizer) {
+static rlf_status load_normalizer(rlf_loader *l, const json_t *normalizer) {
     if (!normalizer || json_is_null(normalizer)) return RLF_OK;
     const json_t *list = json_object_get(normalizer, "normalizers");
-    if (!strcmp(type_of(normalizer), "Sequence") && json_is_array(list)) {
+    if (!strcmp(rlf_loader_type(normalizer), "Sequence") && json_is_array(list)) {
         for (size_t i = 0; i < json_array_size(list); i++)
-            if (strcmp(type_of(json_array_get(list, i)), "NFC"))
+            if (strcmp(rlf_loader_type(json_array_get(list, i)), "NFC"))
                 return RLF_RAISE(UNSUPPORTED, "%s: normalizer.normalizers[%zu]: type %s is not supported (only NFC)", l->label,
-                                 i, type_of(json_array_get(list, i)));
+                                 i, rlf_loader_type(json_array_get(list, i)));
         l->tokenizer->nfc = json_array_size(list) > 0;
         return RLF_OK;
     }
-    if (strcmp(type_of(normalizer), "NFC"))
-        return RLF_RAISE(UNSUPPORTED, "%s: normalizer: type %s is not supported (only NFC or null)", l->label, type_of(normalizer));
+    if (strcmp(rlf_loader_type(normalizer), "NFC"))
+        return RLF_RAISE(UNSUPPORTED, "%s: normalizer: type %s is not supported (only NFC or null)", l->label, rlf_loader_type(normalizer));
     l->tokenizer->nfc = true;
     return RLF_OK;
 }
@@ -87,179 +75,72 @@ static bool translate_pattern(const char *pattern, size_t n, rlf_str *out, const
     return true;
 }
 
-static rlf_status compile_pattern(loader *l, const char *key, const char *pattern, size_t n) {
+static rlf_status compile(const rlf_loader *l, const char *key, const char *pattern, size_t n, pcre2_code **out) {
+    int error = 0;
+    PCRE2_SIZE at = 0;
+    *out = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
+    if (*out) {
+        (void)pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without it the interpreter runs: the same matches, slower */
+        return RLF_OK;
+    }
+    PCRE2_UCHAR message[128] = "";
+    pcre2_get_error_message(error, message, sizeof message);
+    return RLF_RAISE(INVALID, "%s: %s: bad regex: %s", l->label, key, (const char *)message);
+}
+
+static rlf_status add_pattern(rlf_loader *l, const char *key, const char *pattern, size_t n) {
     rlf_tokenizer *t = l->tokenizer;
     rlf_status status = RLF_OK;
     rlf_str translated = {0};
     const char *what;
-    int error = 0;
     uint32_t matches_empty = 0;
-    PCRE2_SIZE at = 0;
     if (n > MAX_PATTERN) RLF_FAIL(LIMIT, "%s: %s: a regex of %zu bytes (at most %d)", l->label, key, n, MAX_PATTERN);
     if (t->n_patterns == RLF_TOKENIZER_PATTERNS) RLF_FAIL(LIMIT, "%s: %s: more than %d regexes", l->label, key, RLF_TOKENIZER_PATTERNS);
     if (!translate_pattern(pattern, n, &translated, &what))
         RLF_FAIL(UNSUPPORTED, "%s: %s: the regex has %s, which is not supported", l->label, key, what);
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)(translated.ptr ? translated.ptr : ""), translated.len,
-                                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
-    if (!code) {
-        PCRE2_UCHAR message[128] = "";
-        pcre2_get_error_message(error, message, sizeof message);
-        RLF_FAIL(INVALID, "%s: %s: bad regex: %s", l->label, key, (const char *)message);
-    }
-    t->pattern[t->n_patterns++] = code;
-    pcre2_pattern_info(code, PCRE2_INFO_MATCHEMPTY, &matches_empty);
+    RLF_TRY(compile(l, key, translated.ptr ? translated.ptr : "", translated.len, &t->pattern[t->n_patterns]));
+    pcre2_pattern_info(t->pattern[t->n_patterns++], PCRE2_INFO_MATCHEMPTY, &matches_empty);
     if (matches_empty) RLF_FAIL(UNSUPPORTED, "%s: %s: the regex can match the empty text", l->label, key);
-    (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without it the interpreter runs: the same matches, slower */
 out:
     rlf_str_clean_up(&translated);
     return status;
 }
 
-static rlf_status load_byte_level(loader *l, const char *key, const json_t *step) {
-    if (!is_flag(step, "add_prefix_space", false, true))
+static rlf_status load_byte_level(rlf_loader *l, const char *key, const json_t *step) {
+    if (!rlf_loader_flag(step, "add_prefix_space", false, true))
         return RLF_RAISE(UNSUPPORTED, "%s: %s.add_prefix_space: only false is supported", l->label, key);
-    return is_flag(step, "use_regex", true, true) ? compile_pattern(l, key, gpt2_pattern, sizeof gpt2_pattern - 1) : RLF_OK;
+    return rlf_loader_flag(step, "use_regex", true, true) ? add_pattern(l, key, gpt2_pattern, sizeof gpt2_pattern - 1) : RLF_OK;
 }
 
-static rlf_status load_split(loader *l, const char *key, const json_t *step) {
+static rlf_status load_split(rlf_loader *l, const char *key, const json_t *step) {
     const json_t *regex = json_object_get(json_object_get(step, "pattern"), "Regex");
     const char *behavior = json_string_value(json_object_get(step, "behavior"));
     if (!regex || !json_is_string(regex)) return RLF_RAISE(UNSUPPORTED, "%s: %s.pattern: expected {\"Regex\": \"…\"}", l->label, key);
     if (!behavior || strcmp(behavior, "Isolated"))
         return RLF_RAISE(UNSUPPORTED, "%s: %s.behavior: %s is not supported (only Isolated)", l->label, key,
                          behavior ? behavior : "(none)");
-    if (!is_flag(step, "invert", false, false)) return RLF_RAISE(UNSUPPORTED, "%s: %s.invert: only false is supported", l->label, key);
-    return compile_pattern(l, key, json_string_value(regex), json_string_length(regex));
+    if (!rlf_loader_flag(step, "invert", false, false)) return RLF_RAISE(UNSUPPORTED, "%s: %s.invert: only false is supported", l->label, key);
+    return add_pattern(l, key, json_string_value(regex), json_string_length(regex));
 }
 
-static rlf_status load_pre_tokenizer(loader *l, const json_t *pre) {
-    if (!strcmp(type_of(pre), "ByteLevel")) return load_byte_level(l, "pre_tokenizer", pre);
+static rlf_status load_pre_tokenizer(rlf_loader *l, const json_t *pre) {
+    if (!strcmp(rlf_loader_type(pre), "ByteLevel")) return load_byte_level(l, "pre_tokenizer", pre);
     const json_t *list = json_object_get(pre, "pretokenizers");
     size_t n = json_array_size(list);
-    if (strcmp(type_of(pre), "Sequence") || n == 0)
+    if (strcmp(rlf_loader_type(pre), "Sequence") || n == 0)
         return RLF_RAISE(UNSUPPORTED, "%s: pre_tokenizer: type %s is not supported (ByteLevel, or a Sequence of Split and then "
-                                      "ByteLevel)", l->label, type_of(pre));
+                                      "ByteLevel)", l->label, rlf_loader_type(pre));
     for (size_t i = 0; i < n; i++) {
         const json_t *step = json_array_get(list, i);
         char key[64];
         snprintf(key, sizeof key, "pre_tokenizer.pretokenizers[%zu]", i);
         const char *wanted = i + 1 < n ? "Split" : "ByteLevel";
-        if (strcmp(type_of(step), wanted))
-            return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, type_of(step), wanted);
+        if (strcmp(rlf_loader_type(step), wanted))
+            return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, rlf_loader_type(step), wanted);
         rlf_status status = i + 1 < n ? load_split(l, key, step) : load_byte_level(l, key, step);
         if (status != RLF_OK) return status;
     }
     return RLF_OK;
-}
-
-/* ---- model ---- */
-
-static rlf_status check_model(loader *l, const json_t *model) {
-    const json_t *type = json_object_get(model, "type");
-    if (type && strcmp(type_of(model), "BPE"))
-        return RLF_RAISE(UNSUPPORTED, "%s: model.type: %s is not supported (only BPE)", l->label, type_of(model));
-    if (!is_empty(model, "continuing_subword_prefix"))
-        return RLF_RAISE(UNSUPPORTED, "%s: model.continuing_subword_prefix: only none is supported", l->label);
-    if (!is_empty(model, "end_of_word_suffix"))
-        return RLF_RAISE(UNSUPPORTED, "%s: model.end_of_word_suffix: only none is supported", l->label);
-    const json_t *dropout = json_object_get(model, "dropout");
-    if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
-        return RLF_RAISE(UNSUPPORTED, "%s: model.dropout: only null is supported", l->label);
-    if (!json_is_object(json_object_get(model, "vocab")))
-        return RLF_RAISE(INVALID, "%s: model.vocab: expected an object of token: id", l->label);
-    if (!json_is_array(json_object_get(model, "merges"))) return RLF_RAISE(INVALID, "%s: model.merges: expected an array", l->label);
-    return RLF_OK;
-}
-
-static bool valid_id(const json_t *id) { return json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) <= MAX_ID; }
-
-/* Largest id + 1 over vocabulary and added tokens; checks that each is one. */
-static rlf_status count_ids(loader *l, json_t *vocab, const json_t *added, int32_t *n_ids) {
-    const char *key;
-    json_t *id;
-    json_int_t last = -1;
-    json_object_foreach(vocab, key, id) {
-        if (!valid_id(id)) return RLF_RAISE(INVALID, "%s: model.vocab: \"%.40s\": expected an id from 0 to %d", l->label, key, MAX_ID);
-        if (json_integer_value(id) > last) last = json_integer_value(id);
-    }
-    for (size_t i = 0; i < json_array_size(added); i++) {
-        id = json_object_get(json_array_get(added, i), "id");
-        if (!valid_id(id)) return RLF_RAISE(INVALID, "%s: added_tokens[%zu].id: expected an id from 0 to %d", l->label, i, MAX_ID);
-        if (json_integer_value(id) > last) last = json_integer_value(id);
-    }
-    *n_ids = (int32_t)last + 1;
-    return RLF_OK;
-}
-
-static rlf_status load_vocab(loader *l, json_t *vocab) {
-    rlf_str bytes = {0};
-    rlf_status status = RLF_OK;
-    void *at;
-    for (at = json_object_iter(vocab); at; at = json_object_iter_next(vocab, at)) {
-        const char *key = json_object_iter_key(at);
-        int32_t id = (int32_t)json_integer_value(json_object_iter_value(at));
-        bool mapped = rlf_bytes_of_key(key, strlen(key), &bytes);
-        rlf_slice token = {bytes.ptr ? bytes.ptr : "", bytes.len};
-        if (!rlf_bpe_add_token(&l->tokenizer->bpe, id, token, mapped && token.len > 0))
-            RLF_FAIL(INVALID, "%s: model.vocab: \"%.40s\": another token has the id %d", l->label, key, id);
-    }
-out:
-    rlf_str_clean_up(&bytes);
-    return status;
-}
-
-/* "a b" or ["a", "b"]. */
-static bool merge_sides(const json_t *merge, rlf_slice *left, rlf_slice *right) {
-    const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
-    if (json_array_size(merge) == 2 && json_is_string(a) && json_is_string(b)) {
-        *left = (rlf_slice){json_string_value(a), json_string_length(a)};
-        *right = (rlf_slice){json_string_value(b), json_string_length(b)};
-        return true;
-    }
-    const char *text = json_string_value(merge), *space = text ? strchr(text, ' ') : NULL;
-    if (!space || strchr(space + 1, ' ')) return false;
-    *left = (rlf_slice){text, (size_t)(space - text)};
-    *right = rlf_slice_of(space + 1);
-    return true;
-}
-
-static rlf_status load_merges(loader *l, const json_t *merges) {
-    rlf_bpe *bpe = &l->tokenizer->bpe;
-    rlf_str a = {0}, b = {0};
-    rlf_status status = RLF_OK;
-    for (size_t i = 0; i < json_array_size(merges); i++) {
-        rlf_slice left, right;
-        if (!merge_sides(json_array_get(merges, i), &left, &right))
-            RLF_FAIL(INVALID, "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", l->label, i);
-        bool mapped = rlf_bytes_of_key(left.ptr, left.len, &a) && rlf_bytes_of_key(right.ptr, right.len, &b);
-        int32_t id_a = mapped && a.len ? rlf_bpe_find(bpe, a.ptr, a.len) : -1;
-        int32_t id_b = mapped && b.len ? rlf_bpe_find(bpe, b.ptr, b.len) : -1;
-        if (id_b >= 0) rlf_str_append(&a, b.ptr, b.len);
-        int32_t id = id_a >= 0 && id_b >= 0 ? rlf_bpe_find(bpe, a.ptr, a.len) : -1;
-        if (id < 0) RLF_FAIL(INVALID, "%s: model.merges[%zu]: a side or the result is not in model.vocab", l->label, i);
-        rlf_bpe_add_merge(bpe, id_a, id_b, (int32_t)i, id);
-    }
-out:
-    rlf_str_clean_up(&a);
-    rlf_str_clean_up(&b);
-    return status;
-}
-
-static rlf_status load_model(loader *l, const json_t *model, const json_t *added) {
-    rlf_status status = RLF_OK;
-    json_t *vocab = json_object_get(model, "vocab");
-    const json_t *merges = json_object_get(model, "merges");
-    int32_t n_ids = 0;
-    RLF_TRY(check_model(l, model));
-    RLF_TRY(count_ids(l, vocab, added, &n_ids));
-    rlf_bpe_init(&l->tokenizer->bpe, n_ids, json_array_size(merges), is_flag(model, "ignore_merges", true, false));
-    RLF_TRY(load_vocab(l, vocab));
-    RLF_TRY(load_merges(l, merges));
-    int missing = rlf_bpe_finish(&l->tokenizer->bpe);
-    if (missing >= 0)
-        RLF_FAIL(UNSUPPORTED, "%s: model.vocab: no token for byte 0x%02x (byte-level BPE has all 256)", l->label, (unsigned)missing);
-out:
-    return status;
 }
 
 /* ---- added tokens ---- */
@@ -280,100 +161,223 @@ static uint32_t trie_child(rlf_trie *trie, uint32_t parent, unsigned char byte) 
     return at;
 }
 
-static void trie_add(rlf_trie *trie, rlf_slice content, int32_t token) {
+/* False if another token ends there. */
+static bool trie_add(rlf_trie *trie, rlf_slice content, int32_t token) {
     if (trie->n == 0) trie_push(trie, 0, 0);
     uint32_t at = 0;
     for (size_t i = 0; i < content.len; i++) {
         at = trie_child(trie, at, (unsigned char)content.ptr[i]);
         if (i == 0) trie->first[(unsigned char)content.ptr[0]] = at;
     }
+    if (trie->node[at].token >= 0) return false;
     trie->node[at].token = token;
+    return true;
 }
 
-/* The token's text under its id: new, or already there as a vocabulary entry of the same text. */
-static rlf_status claim_id(loader *l, size_t i, int32_t id, rlf_slice content) {
+/* The reference gives an added token the id of the vocabulary's entry of the same text, else the next one after all before it, whatever
+ * the file says. Where the two differ the ids in use are not the ones the file's author meant: refused. */
+static rlf_status claim_id(rlf_loader *l, size_t i, int32_t id, rlf_slice content, int32_t *next) {
     rlf_bpe *bpe = &l->tokenizer->bpe;
-    if (rlf_bpe_add_token(bpe, id, content, false)) return RLF_OK;
-    rlf_slice old = bpe->token[id];
-    if (old.len == content.len && !memcmp(old.ptr, content.ptr, old.len)) return RLF_OK;
+    int32_t known = rlf_loader_vocab_id(l, content), given = known >= 0 ? known : (*next)++;
+    if (id != given)
+        return RLF_RAISE(INVALID, "%s: added_tokens[%zu].id: %d, but the reference gives this token the id %d", l->label, i, id, given);
+    if (known < 0 ? rlf_bpe_add_token(bpe, id, content, false) : !rlf_slice_order(bpe->token[id], content)) return RLF_OK;
     return RLF_RAISE(INVALID, "%s: added_tokens[%zu]: the id %d belongs to another token", l->label, i, id);
 }
 
-static rlf_status load_added_token(loader *l, const json_t *entry, size_t i) {
-    rlf_tokenizer *t = l->tokenizer;
-    const json_t *text = json_object_get(entry, "content");
-    if (!json_is_string(text) || json_string_length(text) == 0 || json_string_length(text) > MAX_CONTENT)
-        return RLF_RAISE(INVALID, "%s: added_tokens[%zu].content: expected text of 1 to %d bytes", l->label, i, MAX_CONTENT);
-    if (!is_flag(entry, "single_word", false, false))
-        return RLF_RAISE(UNSUPPORTED, "%s: added_tokens[%zu].single_word: only false is supported", l->label, i);
-    int32_t id = (int32_t)json_integer_value(json_object_get(entry, "id"));
-    rlf_slice content = {json_string_value(text), json_string_length(text)};
-    rlf_status status = claim_id(l, i, id, content);
-    if (status != RLF_OK) return status;
-    rlf_added_token *added = &t->added[t->n_added];
-    *added = (rlf_added_token){.content = t->bpe.token[id],
-                               .id = id,
-                               .special = is_flag(entry, "special", true, false),
-                               .lstrip = is_flag(entry, "lstrip", true, false),
-                               .rstrip = is_flag(entry, "rstrip", true, false)};
-    t->special[id] = added->special;
-    if (is_flag(entry, "normalized", false, true)) {
-        trie_add(&t->raw, added->content, (int32_t)t->n_added++);
-        return RLF_OK;
-    }
-    rlf_str buffer = {0};
-    trie_add(&t->normal, t->nfc ? rlf_utf8_nfc(added->content.ptr, added->content.len, &buffer) : added->content, (int32_t)t->n_added++);
-    rlf_str_clean_up(&buffer);
+static rlf_status read_flag(const rlf_loader *l, const json_t *entry, size_t i, const char *key, bool by_default, bool *out) {
+    const json_t *value = json_object_get(entry, key);
+    *out = value ? json_is_true(value) : by_default;
+    if (value && !json_is_boolean(value))
+        return RLF_RAISE(INVALID, "%s: added_tokens[%zu].%s: expected true or false", l->label, i, key);
     return RLF_OK;
 }
 
-static rlf_status load_added(loader *l, const json_t *list) {
+/* Puts the token into the trie of the texts it is searched in. */
+static rlf_status add_to_trie(rlf_loader *l, size_t i, bool normalized) {
     rlf_tokenizer *t = l->tokenizer;
-    size_t n = json_array_size(list);
+    rlf_slice content = t->added[i].content;
+    rlf_str buffer = {0};
+    if (normalized && t->nfc) content = rlf_utf8_nfc(content.ptr, content.len, &buffer);
+    bool added = trie_add(normalized ? &t->normal : &t->raw, content, (int32_t)i);
+    if (content.ptr != t->added[i].content.ptr) /* it decodes to what it was found by */
+        t->bpe.token[t->added[i].id] = (rlf_slice){rlf_arena_dup(&t->bpe.arena, content.ptr, content.len), content.len};
+    rlf_str_clean_up(&buffer);
+    return added ? RLF_OK : RLF_RAISE(INVALID, "%s: added_tokens[%zu].content: another added token has the same text", l->label, i);
+}
+
+static rlf_status load_added_token(rlf_loader *l, const json_t *entry, size_t i, int32_t *next) {
+    rlf_tokenizer *t = l->tokenizer;
+    rlf_status status = RLF_OK;
+    rlf_added_token *added = &t->added[t->n_added++];
+    const json_t *text = json_object_get(entry, "content");
+    bool normalized;
+    if (!json_is_string(text) || json_string_length(text) == 0 || json_string_length(text) > MAX_CONTENT)
+        RLF_FAIL(INVALID, "%s: added_tokens[%zu].content: expected text of 1 to %d bytes", l->label, i, MAX_CONTENT);
+    added->id = (int32_t)json_integer_value(json_object_get(entry, "id"));
+    RLF_TRY(claim_id(l, i, added->id, (rlf_slice){json_string_value(text), json_string_length(text)}, next));
+    added->content = t->bpe.token[added->id];
+    RLF_TRY(read_flag(l, entry, i, "special", false, &added->special));
+    RLF_TRY(read_flag(l, entry, i, "lstrip", false, &added->lstrip));
+    RLF_TRY(read_flag(l, entry, i, "rstrip", false, &added->rstrip));
+    RLF_TRY(read_flag(l, entry, i, "single_word", false, &added->single_word));
+    RLF_TRY(read_flag(l, entry, i, "normalized", !added->special, &normalized));
+    if (added->single_word && !t->word) RLF_TRY(compile(l, "single_word", word_pattern, sizeof word_pattern - 1, &t->word));
+    t->special[added->id] = added->special;
+    /* Found before the model sees it, and as plain text it must not become the token: only where it has to stand alone may it be a piece. */
+    if (!added->single_word) t->bpe.whole[added->id] = RLF_BPE_MERGED;
+    RLF_TRY(add_to_trie(l, i, normalized));
+out:
+    return status;
+}
+
+static int by_content(const void *a, const void *b) {
+    const rlf_added_token *x = *(const rlf_added_token *const *)a, *y = *(const rlf_added_token *const *)b;
+    return rlf_slice_order(x->content, y->content);
+}
+
+/* No text may be that of two tokens, found before and after normalisation. */
+static rlf_status check_contents(const rlf_loader *l) {
+    const rlf_tokenizer *t = l->tokenizer;
+    rlf_status status = RLF_OK;
+    const rlf_added_token **sorted = rlf_calloc(t->n_added, sizeof *sorted);
+    for (size_t i = 0; i < t->n_added; i++) sorted[i] = &t->added[i];
+    if (t->n_added) qsort(sorted, t->n_added, sizeof *sorted, by_content);
+    for (size_t i = 1; i < t->n_added; i++)
+        if (!by_content(&sorted[i - 1], &sorted[i]))
+            RLF_FAIL(INVALID, "%s: added_tokens[%zu].content: another added token has the same text", l->label,
+                     (size_t)(sorted[i] - t->added));
+out:
+    free(sorted);
+    return status;
+}
+
+static rlf_status load_added(rlf_loader *l) {
+    rlf_tokenizer *t = l->tokenizer;
+    rlf_status status = RLF_OK;
+    size_t n = json_array_size(l->added);
+    int32_t next = (int32_t)l->n_vocab;
     t->added = rlf_calloc(n, sizeof *t->added);
     t->special = rlf_calloc((size_t)t->bpe.n_ids, sizeof *t->special);
-    for (size_t i = 0; i < n; i++) {
-        rlf_status status = load_added_token(l, json_array_get(list, i), i);
-        if (status != RLF_OK) return status;
+    for (size_t i = 0; i < n; i++) RLF_TRY(load_added_token(l, json_array_get(l->added, i), i, &next));
+    RLF_TRY(check_contents(l));
+out:
+    return status;
+}
+
+/* Checks the list's form and its ids, and takes the largest. */
+static rlf_status count_added(rlf_loader *l) {
+    const json_t *list = json_object_get(l->root, "added_tokens");
+    if (!list || json_is_null(list)) return RLF_OK;
+    if (!json_is_array(list) || json_array_size(list) > MAX_ADDED)
+        return RLF_RAISE(INVALID, "%s: added_tokens: expected an array of at most %d", l->label, MAX_ADDED);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *id = json_object_get(json_array_get(list, i), "id");
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > RLF_MAX_ID)
+            return RLF_RAISE(INVALID, "%s: added_tokens[%zu].id: expected an id from 0 to %d", l->label, i, RLF_MAX_ID);
+        if (json_integer_value(id) >= l->n_ids) l->n_ids = (int32_t)json_integer_value(id) + 1;
     }
+    l->added = list;
     return RLF_OK;
 }
 
 /* ---- the document ---- */
 
-static rlf_status load_document(loader *l, const json_t *root) {
+/* A key whose value is too large for a tree: it is passed over, and where it begins is noted. */
+typedef struct table {
+    const char *key;
+    char opening;
+    rlf_json_scan *at;
+} table;
+
+static const table *table_of(const table *tables, size_t n, const char *key) {
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(tables[i].key, key)) return &tables[i];
+    return NULL;
+}
+
+/* The members of the object that begins here: tables are noted, all others become members of `into`. `prefix` is for messages. */
+static rlf_status read_members(rlf_json_scan *scan, const char *prefix, const table *tables, size_t n_tables, json_t *into) {
     rlf_status status = RLF_OK;
-    const json_t *added = json_object_get(root, "added_tokens"), *decoder = json_object_get(root, "decoder");
-    if (!json_is_object(root) || !json_is_object(json_object_get(root, "model")))
-        RLF_FAIL(INVALID, "%s: expected an object with a key \"model\"", l->label);
-    if (added && !json_is_null(added) && (!json_is_array(added) || json_array_size(added) > MAX_ADDED))
-        RLF_FAIL(INVALID, "%s: added_tokens: expected an array of at most %d", l->label, MAX_ADDED);
-    if (decoder && !json_is_null(decoder) && strcmp(type_of(decoder), "ByteLevel"))
-        RLF_FAIL(UNSUPPORTED, "%s: decoder: type %s is not supported (only ByteLevel)", l->label, type_of(decoder));
-    RLF_TRY(load_normalizer(l, json_object_get(root, "normalizer")));
-    RLF_TRY(load_pre_tokenizer(l, json_object_get(root, "pre_tokenizer")));
-    RLF_TRY(load_model(l, json_object_get(root, "model"), added));
-    RLF_TRY(load_added(l, added));
+    rlf_str buffer = {0}, name = {0};
+    rlf_slice key;
+    size_t n = 0;
+    bool more;
+    RLF_TRY(rlf_json_scan_mark(scan, '{'));
+    for (;;) {
+        RLF_TRY(rlf_json_scan_more(scan, '}', &n, &more));
+        if (!more) break;
+        RLF_TRY(rlf_json_scan_key(scan, &buffer, &key));
+        rlf_str_reset(&name);
+        rlf_str_append(&name, key.ptr, key.len);
+        rlf_str_putc(&name, '\0');
+        const table *passed = table_of(tables, n_tables, name.ptr);
+        if (passed ? passed->at->n > 0 : json_object_get(into, name.ptr) != NULL)
+            RLF_FAIL(INVALID, "%s: %s%.40s is there twice", scan->label, prefix, name.ptr);
+        if (passed) {
+            if (rlf_json_scan_peek(scan) != passed->opening)
+                RLF_FAIL(INVALID, "%s: %s%s: expected an %s", scan->label, prefix, name.ptr, passed->opening == '{' ? "object" : "array");
+            *passed->at = *scan;
+            RLF_TRY(rlf_json_scan_skip(scan));
+            continue;
+        }
+        json_t *value;
+        RLF_TRY(rlf_json_scan_load(scan, &value));
+        if (json_object_set_new(into, name.ptr, value)) RLF_FAIL(INVALID, "%s: %s: a bad key", scan->label, prefix);
+    }
+    for (size_t i = 0; i < n_tables; i++)
+        if (!tables[i].at->n)
+            RLF_FAIL(INVALID, "%s: %s%s: missing (an %s)", scan->label, prefix, tables[i].key,
+                     tables[i].opening == '{' ? "object" : "array");
+out:
+    rlf_str_clean_up(&buffer);
+    rlf_str_clean_up(&name);
+    return status;
+}
+
+static rlf_status read_document(rlf_loader *l, const char *json, size_t n) {
+    rlf_status status = RLF_OK;
+    rlf_json_scan scan = {.label = l->label, .text = json, .n = n}, model = {0};
+    const table document[] = {{"model", '{', &model}}, tables[] = {{"vocab", '{', &l->vocab}, {"merges", '[', &l->merges}};
+    size_t valid = rlf_utf8_valid(json, n);
+    if (valid < n) return rlf_json_scan_fail(&scan, valid, "not UTF-8");
+    if (n >= 3 && !memcmp(json, "\xef\xbb\xbf", 3)) return rlf_json_scan_fail(&scan, 0, "a byte order mark, which JSON has not");
+    RLF_TRY(read_members(&scan, "", document, 1, l->root));
+    if (rlf_json_scan_peek(&scan) || scan.at < n) RLF_FAIL(INVALID, "%s: byte %zu: more than one value", l->label, scan.at + 1);
+    RLF_TRY(read_members(&model, "model.", tables, 2, l->model));
+out:
+    return status;
+}
+
+static rlf_status load_document(rlf_loader *l, const char *json, size_t n) {
+    rlf_status status = RLF_OK;
+    RLF_TRY(read_document(l, json, n));
+    const json_t *decoder = json_object_get(l->root, "decoder");
+    RLF_TRY(count_added(l));
+    RLF_TRY(load_normalizer(l, json_object_get(l->root, "normalizer")));
+    RLF_TRY(load_pre_tokenizer(l, json_object_get(l->root, "pre_tokenizer")));
+    if (decoder && !json_is_null(decoder) && strcmp(rlf_loader_type(decoder), "ByteLevel"))
+        RLF_FAIL(UNSUPPORTED, "%s: decoder: type %s is not supported (only ByteLevel)", l->label, rlf_loader_type(decoder));
+    RLF_TRY(rlf_loader_model(l));
+    RLF_TRY(load_added(l));
 out:
     return status;
 }
 
 rlf_status rlf_tokenizer_parse(rlf_tokenizer **out, const char *json, size_t n, const char *label) {
-    *out = NULL;
-    json_error_t error;
-    json_t *root = json_loadb(json, n, 0, &error);
-    if (!root) return RLF_RAISE(INVALID, "%s: line %d, byte %d: %s", label, error.line, error.position, error.text);
-    loader l = {.label = label, .tokenizer = rlf_calloc(1, sizeof *l.tokenizer)};
-    rlf_status status = load_document(&l, root);
-    json_decref(root);
-    if (status == RLF_OK) *out = l.tokenizer;
-    else rlf_tokenizer_destroy(l.tokenizer);
+    rlf_loader l = {.label = label, .root = json_object(), .model = json_object(), .tokenizer = rlf_calloc(1, sizeof *l.tokenizer)};
+    rlf_status status = load_document(&l, json, n);
+    json_decref(l.root);
+    json_decref(l.model);
+    free(l.odd.v);
+    *out = status == RLF_OK ? l.tokenizer : NULL;
+    if (status != RLF_OK) rlf_tokenizer_destroy(l.tokenizer);
     return status;
 }
 
 rlf_status rlf_tokenizer_load(rlf_tokenizer **out, const char *dir) {
-    *out = NULL;
     rlf_status status = RLF_OK;
+    *out = NULL;
     rlf_str path = {0}, json = {0};
     rlf_str_printf(&path, "%s/tokenizer.json", dir);
     RLF_TRY(rlf_str_read_file(&json, path.ptr, MAX_FILE));
@@ -387,6 +391,7 @@ out:
 void rlf_tokenizer_destroy(rlf_tokenizer *t) {
     if (!t) return;
     for (int i = 0; i < t->n_patterns; i++) pcre2_code_free(t->pattern[i]);
+    pcre2_code_free(t->word);
     free(t->added);
     free(t->special);
     free(t->raw.node);

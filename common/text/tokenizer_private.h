@@ -27,6 +27,7 @@ typedef struct rlf_added_token {
     int32_t id;
     bool special;
     bool lstrip, rstrip; /* swallows the white space before, after it */
+    bool single_word;    /* only where no character of a word is next to it */
 } rlf_added_token;
 
 struct rlf_tokenizer {
@@ -37,6 +38,7 @@ struct rlf_tokenizer {
     rlf_added_token *added;
     size_t n_added;
     bool *special;    /* (bpe.n_ids) */
+    pcre2_code *word; /* a character of a word; NULL where no token is single_word */
     rlf_trie raw;     /* added tokens found before normalisation */
     rlf_trie normal;  /* added tokens found after it */
 };

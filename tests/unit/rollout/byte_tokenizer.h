@@ -6,7 +6,7 @@
 
 #include "common/text/tokenizer.h"
 
-enum { BYTE_AB = 256, BYTE_END_OF_TEXT = 260, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
+enum { BYTE_AB = 256, BYTE_END_OF_TEXT, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
 
 static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
                                          "<tool_response>", "</tool_response>", "<think>", "</think>"};

@@ -39,6 +39,23 @@ static void ids_equal_the_librarys_on_a_tiny_table(void **state) {
     check_cases(tiny, "text_tiny_cases.json");
 }
 
+static rlf_tokenizer *llama_tokenizer(void) {
+    rlf_str json = {0};
+    rlf_tokenizer *llama = NULL;
+    assert_ok(rlf_str_read_file(&json, RLF_GOLDEN "/text_llama_tokenizer.json", 1 << 20));
+    assert_ok(rlf_tokenizer_parse(&llama, json.ptr, json.len, "llama"));
+    rlf_str_clean_up(&json);
+    return llama;
+}
+
+static void ids_equal_the_librarys_on_a_llama_3_table(void **state) {
+    (void)state;
+    rlf_tokenizer *llama = llama_tokenizer();
+    assert_true(rlf_tokenizer_is_special(llama, rlf_tokenizer_id(llama, "<|begin_of_text|>")));
+    check_cases(llama, "text_llama_cases.json");
+    rlf_tokenizer_destroy(llama);
+}
+
 static void ids_equal_the_librarys_on_the_qwen3_table(void **state) {
     (void)state;
     const char *dir = RLF_SHARED "/data/qwen3_tokenizer";
@@ -212,7 +229,7 @@ static void unsupported_features_are_refused_by_key(void **state) {
         {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"\\\\w+\"}", "escape"},
         {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"\\\\s*\"}", "empty text"},
         {"pre_tokenizer/pretokenizers/1", "add_prefix_space", "true", "pre_tokenizer.pretokenizers[1].add_prefix_space"},
-        {"added_tokens/0", "single_word", "true", "added_tokens[0].single_word"},
+        {"model", "byte_fallback", "true", "model.byte_fallback"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         expect_refusal(bad[i].path, bad[i].key, bad[i].json, RLF_UNSUPPORTED, bad[i].part);
@@ -221,7 +238,7 @@ static void unsupported_features_are_refused_by_key(void **state) {
 static void invalid_documents_are_refused_by_key(void **state) {
     (void)state;
     static const struct { const char *path, *key, *json, *part; } bad[] = {
-        {"", "model", "3", "\"model\""},
+        {"", "model", "3", "model: expected an object"},
         {"", "added_tokens", "{}", "added_tokens"},
         {"model", "vocab", "[]", "model.vocab"},
         {"model", "merges", "null", "model.merges"},
@@ -231,7 +248,7 @@ static void invalid_documents_are_refused_by_key(void **state) {
         {"model/vocab", "new", "-1", "\"new\""},
         {"model/vocab", "new", "1e3", "\"new\""},
         {"model/vocab", "new", "4000000000", "\"new\""},
-        {"model/vocab", "new", "5", "another token"},
+        {"model/vocab", "new", "5", "\"new\" has the id of another token"},
         {"added_tokens/0", "content", "\"\"", "added_tokens[0].content"},
         {"added_tokens/0", "id", "7", "added_tokens[0]"},
         {"pre_tokenizer/pretokenizers/0", "pattern", "{\"Regex\":\"(a\"}", "bad regex"},
@@ -250,7 +267,7 @@ static void a_vocabulary_without_every_byte_is_refused(void **state) {
 static void bad_json_is_refused_with_its_place(void **state) {
     (void)state;
     rlf_tokenizer *tokenizer = NULL;
-    assert_int_equal(rlf_tokenizer_parse(&tokenizer, "{\n\"model\": x}", 13, "t.json"), RLF_INVALID);
+    assert_int_equal(rlf_tokenizer_parse(&tokenizer, "{\n\"decoder\": x}", 15, "t.json"), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "t.json: line 2"));
     assert_int_equal(rlf_tokenizer_load(&tokenizer, "/nonexistent"), RLF_IO);
     assert_non_null(strstr(rlf_error_message(), "/nonexistent/tokenizer.json"));
@@ -307,6 +324,7 @@ static void plain_byte_level_splits_as_gpt2(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_equal_the_librarys_on_a_tiny_table),
+        cmocka_unit_test(ids_equal_the_librarys_on_a_llama_3_table),
         cmocka_unit_test(ids_equal_the_librarys_on_the_qwen3_table),
         cmocka_unit_test(decoding_gives_the_text_back),
         cmocka_unit_test(skipping_special_tokens_leaves_the_others),
