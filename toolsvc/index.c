@@ -263,7 +263,9 @@ static rlf_status connection_new(connection **out, const char *path) {
     int64_t version = read_number(c->db, "PRAGMA user_version");
     if (version != FORMAT_VERSION)
         RLF_FAIL(UNSUPPORTED, "%s: index format %lld; this program reads %d", path, (long long)version, (int)FORMAT_VERSION);
-    if (sqlite3_exec(c->db, "PRAGMA query_only=1; PRAGMA mmap_size=1099511627776", NULL, NULL, NULL) != SQLITE_OK)
+    /* Exclusive here means: the shared lock of the first read is kept, instead of being taken, with a look at the folder, by every statement. */
+    if (sqlite3_exec(c->db, "PRAGMA query_only=1; PRAGMA mmap_size=1099511627776; PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL) !=
+        SQLITE_OK)
         RLF_TRY(sql_error(c->db, path, "cannot set up"));
     static const char search[] =
         "SELECT p.id, p.title, p.quoted, p.text, hit.score FROM "

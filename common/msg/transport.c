@@ -14,6 +14,7 @@ enum {
     PIECE_BYTES = 64 << 20,
     SLEEP_MIN_US = 20,
     SLEEP_MAX_US = 1000,
+    SLEEP_MAX_0_US = 4000,   /* of rank 0: it has the least to do, and nobody waits for its answer but between steps */
     BULK_TAG = 1,
     BEATS = 4,               /* signs of life of rank 0 within the silence allowed */
     AWAY_MS = 1000,          /* a rank that did not look for longer was busy: what came meanwhile is still to be taken */
@@ -34,6 +35,7 @@ struct rlf_transport {
     bool beats;                 /* a deadline was set, so rank 0 shows that it is there */
     int64_t allowed_ms;         /* silence of rank 0, as of now */
     int64_t silence_ms;         /* the same after its first word */
+    int64_t pause_us;           /* how long a wait for messages sleeps next */
     int64_t heard_ms, looked_ms; /* when rank 0 was heard, and looked for, last; on rank 0: heard_ms is when it beat */
     outgoing *out;
     size_t n_out, cap_out;
@@ -58,7 +60,7 @@ static rlf_status mpi_failed(int code, const char *operation) {
         }                                                          \
     } while (0)
 
-/* Sleeps longer the longer nothing came. */
+/* Sleeps longer the longer nothing came. For a wait in which latency counts and that does not come often. */
 static void back_off(int64_t *us) {
     rlf_sleep_us(*us);
     *us = *us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : *us * 2;
@@ -266,15 +268,22 @@ static rlf_status keep_in_touch(rlf_transport *t) {
     return RLF_OK;
 }
 
+/* Messages come in streams: the pause between two looks follows their rate, half as long after one that came, twice after none. */
+static void adapt_pause(rlf_transport *t, bool got) {
+    int64_t most = t->rank == 0 ? SLEEP_MAX_0_US : SLEEP_MAX_US, us = got ? t->pause_us / 2 : t->pause_us * 2;
+    t->pause_us = us < SLEEP_MIN_US ? SLEEP_MIN_US : us > most ? most : us;
+}
+
 rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *got) {
     rlf_status status = RLF_OK;
-    int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
+    int64_t deadline = rlf_now_ms() + timeout_ms;
     for (;;) {
         RLF_TRY(take_message(t, m, got));
         RLF_TRY(keep_in_touch(t));
+        if (timeout_ms > 0 || *got) adapt_pause(t, *got);
         if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
         reap_sends(t);
-        back_off(&us);
+        rlf_sleep_us(t->pause_us);
     }
 out:
     return status;

@@ -2,8 +2,8 @@
  * (MPI_Init alone is the launcher's to guard).
  *
  * Messages are sent without blocking (the bytes are copied and kept until MPI is done with them) and received from any rank, in
- * order per sender. A wait polls with MPI_Improbe and sleeps between polls, first 20 us, then up to 1 ms: an idle rank costs
- * under 1 % of a core. When a deadline passes, the error (RLF_TIMEOUT) names the operation and the rank waited for.
+ * order per sender. A wait polls with MPI_Improbe and sleeps between polls, 20 us to 1 ms (4 ms on rank 0) as messages come or not: an
+ * idle rank costs under 1 % of a core. When a deadline passes, the error (RLF_TIMEOUT) names the operation and the rank waited for.
  *
  * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank
  * several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits and has heard
