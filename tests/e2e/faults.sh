@@ -35,13 +35,14 @@ killed 4 learner
 
 # ---- a coordinator that is stopped, not dead: each other role ends the job by its own deadline --------------------------------------------
 silent_coordinator() { # rank, role: the only rank left running
-    local log=$work/silent_$1.log started rank
-    start_job "$log" 5 "${rl_job[@]}" output="$work/silent_$1" ranks.rollout=2 train.steps=500 deadline.message_s=2
+    local log=$work/silent_$1.log started rank stopped=()
+    start_job "$log" 5 "${rl_job[@]}" output="$work/silent_$1" ranks.rollout=2 train.steps=500 deadline.message_s=2 deadline.collective_s=2
     await_steps "$work/silent_$1" 1
-    started=$(now_ms)
     for rank in 0 1 2 3 4; do
-        [ $rank -eq "$1" ] || kill -STOP "$(process_of_rank $rank)"
+        [ $rank -eq "$1" ] || stopped+=("$(process_of_rank $rank)")
     done
+    started=$(now_ms)
+    kill -STOP "${stopped[@]}" || fail "not all ranks were found below the launcher: ${stopped[*]}"
     ends_with "$log" "$started" "rank $1 $2: deadline passed while .* rank [0-9]"
     echo "  all but rank $1 ($2) stopped: status $status after $took_ms ms: $(grep "^rlf-train: error" "$log")"
 }

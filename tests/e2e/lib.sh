@@ -91,7 +91,7 @@ ranks_of_job() { pgrep -P "$job"; }
 process_of_rank() {
     local process
     for process in $(ranks_of_job); do
-        tr '\0' '\n' <"/proc/$process/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$process" && return
+        grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$process/environ" 2>/dev/null && echo "$process" && return
     done
 }
 
