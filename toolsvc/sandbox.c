@@ -292,11 +292,11 @@ static void reset_signals(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* 0, 1, 2 and 3 as promised, all else closed. The two come in above 3 (see make_channels). */
+/* 1, 2 and 3 as promised, all else closed. The two come in above 3 (see make_channels). */
 static void arrange_descriptors(int control, int output) {
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (null < 0 || dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 || dup2(control, CONTROL) < 0) _exit(SETUP_FAILED);
+    if (dup2(output, 1) < 0 || dup2(output, 2) < 0 || dup2(control, CONTROL) < 0) _exit(SETUP_FAILED);
     need(syscall(SYS_close_range, CONTROL + 1, ~0U, 0) == 0, "close ", "descriptors");
+    close(STDIN_FILENO);
 }
 
 /* Raw calls: the C library's own would stop to tell the rank's other threads, which are not here. */
@@ -316,6 +316,7 @@ static _Noreturn void run_child(const toolsvc_sandbox *s, int control, int outpu
     need(setsid() >= 0, "start ", "a session");
     if (scratch) need(chdir(scratch) == 0, "enter ", scratch);
     else enter_namespaces(s);
+    need(open("/dev/null", O_RDONLY) == STDIN_FILENO, "open ", "/dev/null"); /* that of the new root */
     set_limits(&s->limits);
     umask(022);
     personality(ADDR_NO_RANDOMIZE); /* addresses are part of what code prints */

@@ -70,9 +70,9 @@ static inline void rig_run(rig *r, toolsvc_python_session *s, const char *code, 
 }
 
 /* Waits until all killed interpreters are collected and the pool is full again. */
-static inline void rig_settle(rig *r, size_t alive) {
+static inline void rig_settle(rig *r, size_t alive, size_t ready) {
     int64_t deadline = rlf_now_ms() + 60000;
-    while ((toolsvc_python_alive(r->python) != alive || toolsvc_python_ready(r->python) != alive) && rlf_now_ms() < deadline) {
+    while ((toolsvc_python_alive(r->python) != alive || toolsvc_python_ready(r->python) != ready) && rlf_now_ms() < deadline) {
         uv_run(&r->loop, UV_RUN_NOWAIT);
         rlf_sleep_us(100);
     }

@@ -180,7 +180,7 @@ static void many_sessions_at_once_each_get_their_own_answer(void **state) {
         assert_string_equal(a[i].text, expected);
         toolsvc_python_close(s[i]);
     }
-    rig_settle(&f->r, 2);
+    rig_settle(&f->r, 2, 2);
     assert_int_equal(toolsvc_python_alive(f->r.python), 2);
 }
 
