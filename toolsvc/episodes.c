@@ -29,8 +29,15 @@ static size_t probe(const toolsvc_episodes *table, toolsvc_episode_key key) {
 }
 
 void toolsvc_episodes_clean_up(toolsvc_episodes *table) {
+    for (size_t i = 0; i < table->cap; i++)
+        if (table->slots[i].used) free(table->slots[i].episode.extra);
     free(table->slots);
     *table = (toolsvc_episodes){0};
+}
+
+void toolsvc_episodes_each(toolsvc_episodes *table, void (*each)(toolsvc_episode *episode)) {
+    for (size_t i = 0; i < table->cap; i++)
+        if (table->slots[i].used) each(&table->slots[i].episode);
 }
 
 toolsvc_episode *toolsvc_episodes_find(toolsvc_episodes *table, toolsvc_episode_key key) {
@@ -62,6 +69,7 @@ bool toolsvc_episodes_remove(toolsvc_episodes *table, toolsvc_episode_key key) {
     if (table->n == 0) return false;
     size_t mask = table->cap - 1, hole = probe(table, key);
     if (!table->slots[hole].used) return false;
+    free(table->slots[hole].episode.extra);
     for (size_t i = (hole + 1) & mask; table->slots[i].used; i = (i + 1) & mask) {
         size_t home = hash(table->slots[i].episode.key) & mask;
         if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its run begins behind the hole */

@@ -14,6 +14,8 @@ typedef struct toolsvc_episode {
     toolsvc_episode_key key;
     int64_t seed;
     size_t calls; /* not yet answered */
+    char *extra;  /* of its OPEN; owned by the table */
+    struct toolsvc_session *sessions; /* state of tools that keep one (dispatch.h); NULL if none; not the table's */
 } toolsvc_episode;
 
 /* Zeroed: empty. Open addressing with linear probing, at most half full. */
@@ -27,6 +29,7 @@ void toolsvc_episodes_clean_up(toolsvc_episodes *table);
 toolsvc_episode *toolsvc_episodes_find(toolsvc_episodes *table, toolsvc_episode_key key);
 /* The episode of that key, made if it was not there. Valid until the next put or remove. */
 toolsvc_episode *toolsvc_episodes_put(toolsvc_episodes *table, toolsvc_episode_key key);
+void toolsvc_episodes_each(toolsvc_episodes *table, void (*each)(toolsvc_episode *episode));
 /* False if it was not there. */
 bool toolsvc_episodes_remove(toolsvc_episodes *table, toolsvc_episode_key key);
 

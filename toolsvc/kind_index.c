@@ -4,9 +4,10 @@
  * the title in quotes if the corpus had it so. */
 #include "common/base/log.h"
 #include "toolsvc/index.h"
-#include "toolsvc/tools.h"
+#include "toolsvc/kind.h"
 
-static rlf_status open_index(const rlf_tool_config *config, void **state) {
+static rlf_status open_index(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
+    (void)loop;
     if (!config->path || !config->path[0]) return RLF_RAISE(INVALID, "key \"path\": a tool of kind index needs the file made by rlf index");
     if (config->top_k < 1) return RLF_RAISE(INVALID, "key \"top_k\": %lld; at least 1 was expected", (long long)config->top_k);
     toolsvc_index *index;
@@ -26,12 +27,13 @@ static void render(const toolsvc_hit *hits, size_t n, rlf_str *out) {
     }
 }
 
-static rlf_call_status run_index(const rlf_tool_config *config, void *state, const char *argument, size_t n,
-                                 const atomic_bool *cancel, rlf_str *out) {
+static rlf_call_status run_index(const toolsvc_call *call, rlf_str *out) {
+    const json_t *query = json_object_get(call->arguments, "query");
     rlf_arena arena = {0};
     toolsvc_hit *hits;
     size_t count;
-    rlf_status status = toolsvc_index_search(state, argument, n, (size_t)config->top_k, cancel, &arena, &hits, &count);
+    rlf_status status = toolsvc_index_search(call->state, json_string_value(query), json_string_length(query), (size_t)call->config->top_k,
+                                             &call->cancelled, &arena, &hits, &count);
     if (status == RLF_OK)
         render(hits, count, out);
     else
@@ -42,7 +44,8 @@ static rlf_call_status run_index(const rlf_tool_config *config, void *state, con
 
 const toolsvc_kind toolsvc_kind_index = {.name = "index",
                                          .description = "Search for passages that answer a query.",
-                                         .parameter = {"query", "what to search for"},
+                                         .parameters = "{\"type\": \"object\", \"properties\": {\"query\": {\"type\": \"string\", "
+                                                       "\"description\": \"what to search for\"}}, \"required\": [\"query\"]}",
                                          .open = open_index,
                                          .close = close_index,
                                          .run = run_index};

@@ -88,7 +88,7 @@ rlf_status toolsvc_run(rlf_transport *transport, const rlf_config *config) {
     bool clean = true;
     choose_workers(config);
     if (uv_loop_init(&loop) != 0) return RLF_RAISE(INTERNAL, "libuv: cannot make an event loop");
-    RLF_TRY(toolsvc_tools_init(&tools, config, NULL));
+    RLF_TRY(toolsvc_tools_init(&tools, &loop, config, NULL));
     toolsvc_service_new(&service, &loop, config, &tools, send_message, transport);
     rlf_control ready = {.kind = RLF_CONTROL_READY};
     status = rlf_send(transport, 0, RLF_MSG_CONTROL, &ready);

@@ -1,9 +1,9 @@
-/* The state machine of a tool rank, see service.h.
+/* The messages of a tool rank (service.h): episodes, and the requests that CALLs are until they are answered. What runs a call is
+ * below, in dispatch.h.
  *
- * Lifetime of a call: it is on the service's list until it is answered or dropped; its memory goes when both its timer is closed
- * (libuv closes asynchronously) and its worker is back. One timer serves both the deadline and, once the result is there, the
- * end of the injected delay, which always comes before the deadline: a latency beyond the deadline is known at arrival, and such
- * a call never runs. */
+ * Lifetime of a request: it is on the service's list until it is answered or dropped; its memory goes when its timer is closed
+ * (libuv closes asynchronously). One timer serves both the deadline and, once the result is there, the end of the injected delay,
+ * which always comes before the deadline: a latency beyond the deadline is known at arrival, and such a call never runs. */
 #include "toolsvc/service.h"
 
 #include <math.h>
@@ -14,37 +14,29 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/rng.h"
+#include "toolsvc/dispatch.h"
 #include "toolsvc/episodes.h"
 #include "toolsvc/reward.h"
 
 enum { MAX_OUTSTANDING = 65536, HEARTBEAT_MS = 1000, COORDINATOR = 0 };
 
-typedef enum call_state { CALL_QUEUED, CALL_RUNNING, CALL_DELAYED, CALL_DOOMED, CALL_OVER } call_state;
+typedef enum request_state { REQUEST_WAITING, REQUEST_DELAYED, REQUEST_OVER } request_state;
 
-typedef struct call {
+typedef struct request {
+    toolsvc_waiter waiter;          /* first: on_result casts back */
     toolsvc_service *service;
-    struct call *prev, *next;       /* on service->calls while not over */
-    struct call *queue_next;        /* in its tool's queue while queued */
+    struct request *prev, *next;    /* on service->requests while not over */
     toolsvc_episode_key episode;
     int64_t turn, index;
     int from;
-    size_t tool;
-    call_state state;
+    const rlf_tool_config *tool;
+    request_state state;
     int64_t arrival_ns;
     double latency_ms;              /* injected */
-    rlf_str argument, text;
-    rlf_call_status status;
-    atomic_bool cancel;
+    rlf_call_status status;         /* while delayed, as text */
+    rlf_str text;
     uv_timer_t timer;
-    uv_work_t work;
-    bool in_pool, timer_closed;
-} call;
-
-/* Per tool: calls waiting for a place, and places taken. */
-typedef struct queue {
-    call *first, *last;
-    int64_t running;
-} queue;
+} request;
 
 struct toolsvc_service {
     uv_loop_t *loop;
@@ -52,8 +44,8 @@ struct toolsvc_service {
     const toolsvc_tools *tools;
     toolsvc_send_fn *send;
     void *user;
-    queue *queues; /* one per tool */
-    call *calls;
+    toolsvc_dispatch *dispatch;
+    request *requests;
     size_t outstanding, alive; /* not answered; not freed */
     toolsvc_episodes episodes;
     uv_timer_t heartbeat;
@@ -94,128 +86,60 @@ static void on_heartbeat(uv_timer_t *timer) {
 
 /* ---- the end of a call --------------------------------------------------------------------------------------------------------------- */
 
-static void free_when_unused(call *c) {
-    if (c->in_pool || !c->timer_closed) return;
-    c->service->alive--;
-    rlf_str_clean_up(&c->argument);
-    rlf_str_clean_up(&c->text);
-    free(c);
-}
-
 static void on_timer_closed(uv_handle_t *handle) {
-    call *c = handle->data;
-    c->timer_closed = true;
-    free_when_unused(c);
+    request *r = handle->data;
+    r->service->alive--;
+    rlf_str_clean_up(&r->text);
+    free(r);
 }
 
-static void leave_queue(call *c) {
-    queue *q = &c->service->queues[c->tool];
-    call **link = &q->first, *before = NULL;
-    for (; *link && *link != c; link = &(*link)->queue_next) before = *link;
-    if (!*link) return;
-    *link = c->queue_next;
-    if (q->last == c) q->last = before;
-}
-
-/* Takes the call off every list. Its worker, if it has one, is told to give up. */
-static void end_call(call *c) {
-    toolsvc_service *s = c->service;
-    if (c->state == CALL_QUEUED) leave_queue(c);
-    if (c->state == CALL_RUNNING) {
-        atomic_store(&c->cancel, true);
-        uv_cancel((uv_req_t *)&c->work); /* comes back as cancelled if no thread has taken it yet */
-    }
-    c->state = CALL_OVER;
-    if (c->prev) c->prev->next = c->next;
-    else s->calls = c->next;
-    if (c->next) c->next->prev = c->prev;
+/* Takes the request off every list. late: its deadline has passed. */
+static void end_request(request *r, bool late) {
+    toolsvc_service *s = r->service;
+    r->state = REQUEST_OVER;
+    toolsvc_dispatch_leave(&r->waiter, late);
+    if (r->prev) r->prev->next = r->next;
+    else s->requests = r->next;
+    if (r->next) r->next->prev = r->prev;
     s->outstanding--;
-    toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, c->episode);
+    toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, r->episode);
     if (episode && episode->calls) episode->calls--;
-    uv_close((uv_handle_t *)&c->timer, on_timer_closed);
+    uv_close((uv_handle_t *)&r->timer, on_timer_closed);
 }
 
-static void answer(call *c, rlf_call_status status, const rlf_str *text) {
-    send_observation(c->service, c->from, c->episode, c->turn, c->index, text, status, (double)(rlf_now_ns() - c->arrival_ns) * 1e-6);
-    end_call(c);
+static void answer(request *r, rlf_call_status status, const rlf_str *text, bool late) {
+    send_observation(r->service, r->from, r->episode, r->turn, r->index, text, status, (double)(rlf_now_ns() - r->arrival_ns) * 1e-6);
+    end_request(r, late);
 }
 
-static void answer_timeout(call *c) {
+static void answer_timeout(request *r) {
     rlf_str text = {0};
-    const rlf_tool_config *tool = c->service->tools->v[c->tool].config;
+    const rlf_tool_config *tool = r->tool;
     rlf_str_printf(&text, "error: %s did not answer within %lld ms", tool->name, (long long)tool->timeout_ms);
-    answer(c, RLF_CALL_TIMEOUT, &text);
+    answer(r, RLF_CALL_TIMEOUT, &text, true);
     rlf_str_clean_up(&text);
 }
 
 static void on_timer(uv_timer_t *timer) {
-    call *c = timer->data;
-    if (c->state == CALL_DELAYED)
-        answer(c, c->status, &c->text);
+    request *r = timer->data;
+    if (r->state == REQUEST_DELAYED)
+        answer(r, r->status, &r->text, false);
     else
-        answer_timeout(c);
-}
-
-/* ---- running ----------------------------------------------------------------------------------------------------------------- */
-
-static void start_next(toolsvc_service *s, size_t tool);
-
-/* On a worker thread: touches argument, text and status alone, which the loop leaves alone until after_work. */
-static void work(uv_work_t *request) {
-    call *c = request->data;
-    c->status = toolsvc_tool_run(&c->service->tools->v[c->tool], &c->argument, &c->cancel, &c->text);
+        answer_timeout(r);
 }
 
 /* The result is there: sent now, or held back until the injected latency is over. */
-static void deliver(call *c) {
-    double passed_ms = (double)(rlf_now_ns() - c->arrival_ns) * 1e-6, left_ms = ceil(c->latency_ms - passed_ms);
+static void on_result(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
+    request *r = (request *)waiter;
+    double passed_ms = (double)(rlf_now_ns() - r->arrival_ns) * 1e-6, left_ms = ceil(r->latency_ms - passed_ms);
     if (left_ms <= 0) {
-        answer(c, c->status, &c->text);
+        answer(r, status, text, false);
         return;
     }
-    c->state = CALL_DELAYED;
-    uv_timer_start(&c->timer, on_timer, (uint64_t)left_ms, 0);
-}
-
-static void after_work(uv_work_t *request, int cancelled) {
-    call *c = request->data;
-    toolsvc_service *s = c->service;
-    size_t tool = c->tool;
-    (void)cancelled;
-    c->in_pool = false;
-    s->queues[tool].running--;
-    if (c->state == CALL_RUNNING)
-        deliver(c);
-    else
-        free_when_unused(c);
-    start_next(s, tool);
-}
-
-static void start(call *c) {
-    c->state = CALL_RUNNING;
-    c->in_pool = true;
-    c->work.data = c;
-    c->service->queues[c->tool].running++;
-    uv_queue_work(c->service->loop, &c->work, work, after_work);
-}
-
-static void start_next(toolsvc_service *s, size_t tool) {
-    queue *q = &s->queues[tool];
-    while (!s->stopped && q->first && q->running < s->tools->v[tool].config->concurrency) {
-        call *c = q->first;
-        q->first = c->queue_next;
-        if (!q->first) q->last = NULL;
-        start(c);
-    }
-}
-
-static void enqueue(call *c) {
-    queue *q = &c->service->queues[c->tool];
-    c->state = CALL_QUEUED;
-    c->queue_next = NULL;
-    if (q->last) q->last->queue_next = c;
-    else q->first = c;
-    q->last = c;
+    r->state = REQUEST_DELAYED;
+    r->status = status;
+    rlf_str_append(&r->text, text->ptr, text->len);
+    uv_timer_start(&r->timer, on_timer, (uint64_t)left_ms, 0);
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------------- */
@@ -245,33 +169,29 @@ static void refuse_protocol(toolsvc_service *s, int from, const rlf_call *m) {
     refuse(s, from, m, RLF_CALL_INFRA, text, (size_t)n);
 }
 
-/* A call under way; argument moves into it. */
-static call *new_call(toolsvc_service *s, int from, const rlf_call *m, size_t tool, rlf_str *argument, double latency_ms) {
-    call *c = rlf_calloc(1, sizeof *c);
-    *c = (call){.service = s, .next = s->calls, .episode = {m->uid, m->sample, m->attempt}, .turn = m->turn, .index = m->call,
-                .from = from, .tool = tool, .arrival_ns = rlf_now_ns(), .latency_ms = latency_ms, .argument = *argument};
-    if (s->calls) s->calls->prev = c;
-    s->calls = c;
+static request *new_request(toolsvc_service *s, int from, const rlf_call *m, const rlf_tool_config *tool, double latency_ms) {
+    request *r = rlf_calloc(1, sizeof *r);
+    *r = (request){.waiter = {.done = on_result}, .service = s, .next = s->requests, .episode = {m->uid, m->sample, m->attempt},
+                   .turn = m->turn, .index = m->call, .from = from, .tool = tool, .arrival_ns = rlf_now_ns(), .latency_ms = latency_ms};
+    if (s->requests) s->requests->prev = r;
+    s->requests = r;
     s->outstanding++;
     s->alive++;
-    uv_timer_init(s->loop, &c->timer);
-    c->timer.data = c;
+    uv_timer_init(s->loop, &r->timer);
+    r->timer.data = r;
     uv_update_time(s->loop);
-    uv_timer_start(&c->timer, on_timer, (uint64_t)s->tools->v[tool].config->timeout_ms, 0);
-    return c;
+    uv_timer_start(&r->timer, on_timer, (uint64_t)tool->timeout_ms, 0);
+    return r;
 }
 
-static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc_episode *episode, size_t tool, rlf_str *argument) {
-    const rlf_tool_config *config = s->tools->v[tool].config;
+/* arguments: a reference, taken over. */
+static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc_episode *episode, size_t function, json_t *arguments) {
+    const rlf_tool_config *config = s->tools->v[s->tools->functions[function].tool].config;
     double latency_ms = toolsvc_latency_ms(config, episode->seed, m->uid, m->sample, m->turn, m->call);
-    call *c = new_call(s, from, m, tool, argument, latency_ms);
+    request *r = new_request(s, from, m, config, latency_ms);
     episode->calls++;
-    if (latency_ms >= (double)config->timeout_ms) {
-        c->state = CALL_DOOMED;
-        return;
-    }
-    enqueue(c);
-    start_next(s, tool);
+    if (latency_ms >= (double)config->timeout_ms) json_decref(arguments); /* never runs */
+    else toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, rlf_slice_of(episode->extra), &r->waiter);
 }
 
 static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
@@ -286,15 +206,12 @@ static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
         refuse(s, from, m, RLF_CALL_INFRA, text, sizeof text - 1);
         return;
     }
-    size_t tool;
-    rlf_str argument = {0}, error = {0};
-    rlf_call_status status = toolsvc_tools_check(s->tools, m->tool, m->arguments, &tool, &argument, &error);
-    if (status == RLF_CALL_OK) {
-        accept_call(s, from, m, episode, tool, &argument);
-    } else {
-        refuse(s, from, m, status, error.ptr, error.len);
-        rlf_str_clean_up(&argument);
-    }
+    size_t function;
+    json_t *arguments;
+    rlf_str error = {0};
+    rlf_call_status status = toolsvc_tools_check(s->tools, NULL, m->tool, m->arguments, &function, &arguments, &error);
+    if (status == RLF_CALL_OK) accept_call(s, from, m, episode, function, arguments);
+    else refuse(s, from, m, status, error.ptr, error.len);
     rlf_str_clean_up(&error);
 }
 
@@ -302,6 +219,7 @@ static void handle_open(toolsvc_service *s, int from, const rlf_open *m) {
     (void)from;
     toolsvc_episode *episode = toolsvc_episodes_put(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt});
     episode->seed = m->seed;
+    if (!episode->extra) episode->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
 }
 
 static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {
@@ -310,13 +228,14 @@ static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {
     toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, key);
     if (!episode) return;
     size_t left = episode->calls;
-    for (call *c = s->calls, *next; c && left; c = next) {
-        next = c->next;
-        if (c->episode.uid != key.uid || c->episode.sample != key.sample || c->episode.attempt != key.attempt) continue;
+    for (request *r = s->requests, *next; r && left; r = next) {
+        next = r->next;
+        if (r->episode.uid != key.uid || r->episode.sample != key.sample || r->episode.attempt != key.attempt) continue;
         s->counts.dropped++;
         left--;
-        end_call(c);
+        end_request(r, false);
     }
+    toolsvc_sessions_close(episode->sessions);
     toolsvc_episodes_remove(&s->episodes, key);
 }
 
@@ -394,11 +313,16 @@ void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_confi
                          toolsvc_send_fn *send, void *user) {
     toolsvc_service *s = rlf_calloc(1, sizeof *s);
     *s = (toolsvc_service){.loop = loop, .config = config, .tools = tools, .send = send, .user = user};
-    s->queues = rlf_calloc(tools->n + 1, sizeof *s->queues);
+    s->dispatch = toolsvc_dispatch_new(loop, tools, config->seed);
     uv_timer_init(loop, &s->heartbeat);
     s->heartbeat.data = s;
     uv_timer_start(&s->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
     *out = s;
+}
+
+static void close_sessions(toolsvc_episode *episode) {
+    toolsvc_sessions_close(episode->sessions);
+    episode->sessions = NULL;
 }
 
 static void on_heartbeat_closed(uv_handle_t *handle) { ((toolsvc_service *)handle->data)->heartbeat_closed = true; }
@@ -406,21 +330,22 @@ static void on_heartbeat_closed(uv_handle_t *handle) { ((toolsvc_service *)handl
 bool toolsvc_service_destroy(toolsvc_service *s, int timeout_ms) {
     if (!s) return true;
     s->stopped = true;
-    while (s->calls) {
+    toolsvc_dispatch_stop(s->dispatch);
+    while (s->requests) {
         s->counts.dropped++;
-        end_call(s->calls);
+        end_request(s->requests, false);
     }
+    toolsvc_episodes_each(&s->episodes, close_sessions);
     uv_close((uv_handle_t *)&s->heartbeat, on_heartbeat_closed);
     int64_t deadline_ms = rlf_now_ms() + timeout_ms;
-    while (s->alive || !s->heartbeat_closed) {
+    for (bool idle = toolsvc_dispatch_destroy(s->dispatch); s->alive || !s->heartbeat_closed || !idle;) {
         uv_run(s->loop, UV_RUN_NOWAIT);
-        if (!s->alive && s->heartbeat_closed) break;
+        idle = idle || toolsvc_dispatch_destroy(s->dispatch);
         if (rlf_now_ms() > deadline_ms) return false;
-        rlf_sleep_us(200);
+        if (s->alive || !s->heartbeat_closed || !idle) rlf_sleep_us(200);
     }
     toolsvc_episodes_clean_up(&s->episodes);
     rlf_arena_clean_up(&s->arena);
-    free(s->queues);
     free(s);
     return true;
 }

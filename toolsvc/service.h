@@ -1,12 +1,10 @@
 /* The logic of a tool rank, on one libuv loop, apart from the transport: messages go in through toolsvc_service_handle, answers
  * leave through a callback.
  *
- * A call:  checked -> queued (its tool's concurrency is used up) -> running (a libuv worker thread) -> delayed (injected
- * latency) -> answered.
+ * A call:  checked -> dispatched (dispatch.h: queued, running, tried again) -> delayed (injected latency) -> answered.
  * Every call is answered exactly once, unless its episode is closed or the service stops first. When its deadline passes,
- * counted from its arrival, it is answered with status timeout wherever it is, and what the worker still brings is dropped. A
- * running call holds one of its tool's `concurrency` places until its worker is back, even if nobody waits for it any more; a
- * delayed one holds none.
+ * counted from its arrival, it is answered with status timeout wherever it is, and what its run still brings is dropped. A
+ * delayed call holds none of its tool's places.
  *
  * No content of a message ends the service: what can't be decoded is logged and counted; a CALL or SCORE for an episode that is
  * not open is answered with status infra_error.

@@ -1,12 +1,15 @@
 /* Opening tools, checking calls, and the schemas shown in the prompt. */
 #include "toolsvc/tools.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
+#include "common/base/clock.h"
+#include "toolsvc/schema.h"
 #include "toolsvc/toolsvc.h"
+
+enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024, MAX_SCHEMA = 1 << 20 };
 
 static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, NULL};
 
@@ -15,6 +18,8 @@ static const toolsvc_kind *find_kind(const toolsvc_kind *const *kinds, const cha
         if (strcmp((*kinds)->name, name) == 0) return *kinds;
     return NULL;
 }
+
+static const char *text_or(const char *text, const char *fallback) { return text && *text ? text : fallback ? fallback : ""; }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -32,26 +37,74 @@ static rlf_status check_config(const rlf_config *config, size_t i) {
     return RLF_OK;
 }
 
-static rlf_status open_tool(toolsvc_tool *tool, const rlf_config *config, size_t i, const toolsvc_kind *const *kinds) {
-    rlf_status status = RLF_OK;
-    tool->config = &config->tools[i];
-    RLF_TRY(check_config(config, i));
-    const char *kind = tool->config->kind ? tool->config->kind : "";
-    tool->kind = find_kind(kinds, kind);
-    if (!tool->kind) RLF_FAIL(INVALID, "key \"kind\": unknown kind \"%s\"; index or calculator was expected", kind);
-    if (tool->kind->open) RLF_TRY(tool->kind->open(tool->config, &tool->state));
-out:
-    if (status != RLF_OK) rlf_error_context("tools[%zu] (%s)", i, tool->config->name ? tool->config->name : "");
+static rlf_status add_function(toolsvc_tools *tools, size_t tool, const char *name, const char *description, json_t *parameters) {
+    rlf_status status = toolsvc_schema_valid(parameters);
+    if (status == RLF_OK && tools->n_functions >= MAX_FUNCTIONS) status = RLF_RAISE(LIMIT, "more than %d functions", (int)MAX_FUNCTIONS);
+    for (size_t i = 0; status == RLF_OK && i < tools->n_functions; i++)
+        if (strcmp(tools->functions[i].name, name) == 0) status = RLF_RAISE(INVALID, "the function \"%s\" is there twice", name);
+    if (status != RLF_OK) return status;
+    tools->functions = rlf_grow(tools->functions, tools->n_functions, &tools->cap_functions, sizeof *tools->functions);
+    tools->functions[tools->n_functions++] = (toolsvc_function){.name = rlf_strdup(name), .description = rlf_strdup(description),
+                                                                .parameters = json_incref(parameters), .tool = tool};
+    return RLF_OK;
+}
+
+/* The one function of a tool, with the schema of the kind or the configuration. */
+static rlf_status add_own_function(toolsvc_tools *tools, size_t tool) {
+    const rlf_tool_config *config = tools->v[tool].config;
+    const toolsvc_kind *kind = tools->v[tool].kind;
+    json_error_t error;
+    const char *text = text_or(config->schema, kind->parameters);
+    if (kind->parameters && *text_or(config->schema, ""))
+        return RLF_RAISE(INVALID, "key \"schema\": tools of kind %s have a schema of their own", kind->name);
+    if (!*text) return RLF_RAISE(INVALID, "key \"schema\": a tool of kind %s needs the JSON schema of its arguments", kind->name);
+    json_t *parameters = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    rlf_status status = parameters ? add_function(tools, tool, config->name, text_or(config->description, kind->description), parameters)
+                                   : RLF_RAISE(INVALID, "not a JSON object: %s", error.text);
+    if (status != RLF_OK) rlf_error_context("key \"schema\"");
+    json_decref(parameters);
     return status;
 }
 
-rlf_status toolsvc_tools_init(toolsvc_tools *tools, const rlf_config *config, const toolsvc_kind *const *kinds) {
+/* What the service of a tool says that it offers. */
+static rlf_status add_offered_functions(toolsvc_tools *tools, size_t tool) {
     rlf_status status = RLF_OK;
-    *tools = (toolsvc_tools){.v = rlf_calloc(config->n_tools + 1, sizeof(toolsvc_tool))};
-    for (size_t i = 0; i < config->n_tools; i++) {
-        RLF_TRY(open_tool(&tools->v[i], config, i, kinds ? kinds : built_in));
-        tools->n++;
+    json_t *list = tools->v[tool].kind->functions(tools->v[tool].state);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *f = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(f, "name")), *description = json_string_value(json_object_get(f, "description"));
+        if (!name || !*name) RLF_FAIL(INVALID, "function %zu has no name", i);
+        status = add_function(tools, tool, name, text_or(description, ""), json_object_get(f, "parameters"));
+        if (status != RLF_OK) {
+            rlf_error_context("function \"%.64s\"", name);
+            break;
+        }
     }
+out:
+    json_decref(list);
+    return status;
+}
+
+static rlf_status open_tool(toolsvc_tools *tools, const rlf_config *config, size_t i, const toolsvc_kind *const *kinds) {
+    rlf_status status = RLF_OK;
+    toolsvc_tool *tool = &tools->v[i];
+    tool->config = &config->tools[i];
+    RLF_TRY(check_config(config, i));
+    const char *kind = text_or(tool->config->kind, "");
+    tool->kind = find_kind(kinds, kind);
+    if (!tool->kind) RLF_FAIL(INVALID, "key \"kind\": unknown kind \"%s\"", kind);
+    if (tool->kind->open) RLF_TRY(tool->kind->open(tool->config, tools->loop, &tool->state));
+    tools->n++;
+    RLF_TRY(tool->kind->functions ? add_offered_functions(tools, i) : add_own_function(tools, i));
+out:
+    if (status != RLF_OK) rlf_error_context("tools[%zu] (%s)", i, text_or(tool->config->name, ""));
+    return status;
+}
+
+rlf_status toolsvc_tools_init(toolsvc_tools *tools, uv_loop_t *loop, const rlf_config *config, const toolsvc_kind *const *kinds) {
+    rlf_status status = RLF_OK;
+    *tools = (toolsvc_tools){.loop = loop, .v = rlf_calloc(config->n_tools + 1, sizeof(toolsvc_tool))};
+    for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(open_tool(tools, config, i, kinds ? kinds : built_in));
 out:
     if (status != RLF_OK) toolsvc_tools_clean_up(tools);
     return status;
@@ -60,15 +113,16 @@ out:
 void toolsvc_tools_clean_up(toolsvc_tools *tools) {
     for (size_t i = 0; i < tools->n; i++)
         if (tools->v[i].kind->close) tools->v[i].kind->close(tools->v[i].state);
+    for (int64_t end = rlf_now_ms() + CLOSE_MS; tools->loop && uv_loop_alive(tools->loop) && rlf_now_ms() < end; rlf_sleep_us(100))
+        uv_run(tools->loop, UV_RUN_NOWAIT);
+    for (size_t i = 0; i < tools->n_functions; i++) {
+        free(tools->functions[i].name);
+        free(tools->functions[i].description);
+        json_decref(tools->functions[i].parameters);
+    }
+    free(tools->functions);
     free(tools->v);
     *tools = (toolsvc_tools){0};
-}
-
-rlf_status toolsvc_check(const rlf_config *config) {
-    toolsvc_tools tools;
-    rlf_status status = toolsvc_tools_init(&tools, config, NULL);
-    if (status == RLF_OK) toolsvc_tools_clean_up(&tools);
-    return status;
 }
 
 /* ---- text ---------------------------------------------------------------------------------------------------------------------------- */
@@ -91,101 +145,83 @@ void toolsvc_append_utf8(rlf_str *out, const char *bytes, size_t n) {
 
 /* ---- calls --------------------------------------------------------------------------------------------------------------------------- */
 
-static void list_tools(const toolsvc_tools *tools, rlf_str *out) {
-    for (size_t i = 0; i < tools->n; i++) rlf_str_printf(out, "%s%s", i ? ", " : "", tools->v[i].config->name);
-    if (tools->n == 0) rlf_str_puts(out, "none");
-}
+static bool is_allowed(toolsvc_allowed allowed, size_t function) { return !allowed || allowed[function]; }
 
-static bool find_tool(const toolsvc_tools *tools, rlf_slice name, size_t *tool) {
-    for (*tool = 0; *tool < tools->n; ++*tool)
-        if (rlf_slice_eq(name, tools->v[*tool].config->name)) return true;
+static bool find_function(const toolsvc_tools *tools, toolsvc_allowed allowed, rlf_slice name, size_t *function) {
+    for (*function = 0; *function < tools->n_functions; ++*function)
+        if (is_allowed(allowed, *function) && rlf_slice_eq(name, tools->functions[*function].name)) return true;
     return false;
 }
 
-static const char *json_type_name(const json_t *value) {
-    switch (json_typeof(value)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "a string";
-    case JSON_INTEGER:
-    case JSON_REAL: return "a number";
-    case JSON_TRUE:
-    case JSON_FALSE: return "a boolean";
-    default: return "null";
+static void put_unknown(const toolsvc_tools *tools, toolsvc_allowed allowed, rlf_slice name, rlf_str *error) {
+    enum { SHOWN = 64 };
+    bool any = false;
+    rlf_str_puts(error, "error: there is no tool \"");
+    toolsvc_append_utf8(error, name.ptr, name.len > SHOWN ? SHOWN : name.len);
+    rlf_str_puts(error, "\"; the tools are: ");
+    for (size_t i = 0; i < tools->n_functions; i++) {
+        if (!is_allowed(allowed, i)) continue;
+        rlf_str_printf(error, "%s%s", any ? ", " : "", tools->functions[i].name);
+        any = true;
     }
+    if (!any) rlf_str_puts(error, "none");
 }
 
-/* The one parameter's value out of the parsed arguments. */
-static rlf_call_status take_argument(const toolsvc_tool *tool, const json_t *arguments, rlf_str *argument, rlf_str *error) {
-    const char *name = tool->kind->parameter.name;
-    if (!json_is_object(arguments)) {
-        rlf_str_printf(error, "error: the arguments of %s must be a JSON object, not %s", tool->config->name, json_type_name(arguments));
-        return RLF_CALL_BAD_CALL;
-    }
-    const json_t *value = json_object_get(arguments, name);
-    if (!value) {
-        rlf_str_printf(error, "error: %s needs the argument \"%s\" (a string)", tool->config->name, name);
-        return RLF_CALL_BAD_CALL;
-    }
-    if (!json_is_string(value)) {
-        rlf_str_printf(error, "error: the argument \"%s\" of %s must be a string, not %s", name, tool->config->name, json_type_name(value));
-        return RLF_CALL_BAD_CALL;
-    }
-    rlf_str_append(argument, json_string_value(value), json_string_length(value));
-    return RLF_CALL_OK;
+static void put_schema(const toolsvc_function *f, rlf_str *error) {
+    char *text = json_dumps(f->parameters, JSON_COMPACT);
+    rlf_str_printf(error, "; its parameters are %s", text ? text : "{}");
+    free(text);
 }
 
-rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, rlf_slice name, rlf_slice arguments, size_t *tool,
-                                    rlf_str *argument, rlf_str *error) {
-    if (!find_tool(tools, name, tool)) {
-        enum { SHOWN = 64 };
-        rlf_str_puts(error, "error: there is no tool \"");
-        toolsvc_append_utf8(error, name.ptr, name.len > SHOWN ? SHOWN : name.len);
-        rlf_str_puts(error, "\"; the tools are: ");
-        list_tools(tools, error);
+rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, toolsvc_allowed allowed, rlf_slice name, rlf_slice arguments,
+                                    size_t *function, json_t **parsed, rlf_str *error) {
+    *parsed = NULL;
+    if (!find_function(tools, allowed, name, function)) {
+        put_unknown(tools, allowed, name, error);
         return RLF_CALL_BAD_CALL;
     }
+    const toolsvc_function *f = &tools->functions[*function];
     json_error_t parse_error;
-    json_t *parsed = json_loadb(arguments.ptr ? arguments.ptr : "", arguments.len, JSON_DECODE_ANY, &parse_error);
-    if (!parsed) {
-        rlf_str_printf(error, "error: the arguments of %s are not valid JSON: ", tools->v[*tool].config->name);
+    json_t *value = json_loadb(arguments.ptr ? arguments.ptr : "", arguments.len, JSON_DECODE_ANY, &parse_error);
+    rlf_str_puts(error, "error: ");
+    if (!value) {
+        rlf_str_printf(error, "the arguments of %s are not valid JSON: ", f->name);
         toolsvc_append_utf8(error, parse_error.text, strlen(parse_error.text));
-        return RLF_CALL_BAD_CALL;
+    } else if (toolsvc_schema_check(f->parameters, value, f->name, error)) {
+        rlf_str_reset(error);
+        *parsed = value;
+        return RLF_CALL_OK;
     }
-    rlf_call_status status = take_argument(&tools->v[*tool], parsed, argument, error);
-    json_decref(parsed);
-    return status;
-}
-
-rlf_call_status toolsvc_tool_run(const toolsvc_tool *tool, const rlf_str *argument, const atomic_bool *cancel, rlf_str *out) {
-    rlf_str raw = {0};
-    const char *text = argument->ptr ? argument->ptr : "";
-    rlf_call_status status = tool->kind->run(tool->config, tool->state, text, argument->len, cancel, &raw);
-    if (status != RLF_CALL_OK) rlf_str_puts(out, "error: ");
-    if (raw.len) toolsvc_append_utf8(out, raw.ptr, raw.len);
-    rlf_str_clean_up(&raw);
-    return status;
+    json_decref(value);
+    put_schema(f, error);
+    return RLF_CALL_BAD_CALL;
 }
 
 /* ---- schemas ------------------------------------------------------------------------------------------------------------------------- */
 
-static json_t *schema_of(const rlf_tool_config *config, const toolsvc_kind *kind) {
-    const char *description = config->description && config->description[0] ? config->description : kind->description;
-    const toolsvc_parameter *p = &kind->parameter;
-    return json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:{s:{s:s, s:s}}, s:[s]}}}", "type", "function", "function", "name",
-                     config->name, "description", description,
-                     "parameters", "type", "object", "properties", p->name, "type", "string", "description", p->description,
-                     "required", p->name);
+static json_t *schema_of(const toolsvc_function *f) {
+    return json_pack("{s:s, s:{s:s, s:s, s:O}}", "type", "function", "function", "name", f->name, "description", f->description, "parameters",
+                     f->parameters);
 }
 
-void toolsvc_schemas(const rlf_config *config, rlf_str *out) {
+void toolsvc_tools_schemas(const toolsvc_tools *tools, rlf_str *out) {
     json_t *list = json_array();
-    for (size_t i = 0; i < config->n_tools; i++) {
-        const toolsvc_kind *kind = find_kind(built_in, config->tools[i].kind ? config->tools[i].kind : "");
-        if (kind) json_array_append_new(list, schema_of(&config->tools[i], kind));
-    }
+    for (size_t i = 0; i < tools->n_functions; i++) json_array_append_new(list, schema_of(&tools->functions[i]));
     char *text = json_dumps(list, JSON_COMPACT | JSON_PRESERVE_ORDER);
     if (text) rlf_str_puts(out, text);
     free(text);
     json_decref(list);
+}
+
+rlf_status toolsvc_describe(const rlf_config *config, rlf_str *schemas) {
+    toolsvc_tools tools;
+    uv_loop_t loop;
+    if (uv_loop_init(&loop) != 0) return RLF_RAISE(INTERNAL, "libuv: cannot make an event loop");
+    rlf_status status = toolsvc_tools_init(&tools, &loop, config, NULL);
+    if (status == RLF_OK) {
+        toolsvc_tools_schemas(&tools, schemas);
+        toolsvc_tools_clean_up(&tools);
+    }
+    uv_loop_close(&loop);
+    return status;
 }

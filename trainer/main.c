@@ -70,8 +70,7 @@ static rlf_status run_check(rlf_transport *transport, const rlf_config *config) 
     rlf_status status = RLF_OK;
     rlf_str schemas = {0}, report = {0};
     rlf_control stop = {.kind = RLF_CONTROL_STOP, .text = rlf_slice_of("checked")};
-    RLF_TRY(toolsvc_check(config));
-    toolsvc_schemas(config, &schemas);
+    RLF_TRY(toolsvc_describe(config, &schemas));
     RLF_TRY(trainer_check(config, rlf_transport_size(transport), schemas.ptr, &report));
     rlf_str_printf(&report, "tools       %zu, all open\nok\n", config->n_tools);
     fputs(report.ptr, stdout);
@@ -104,8 +103,7 @@ static bool await_stop(rlf_transport *transport, int64_t timeout_ms) {
 static rlf_status run_coordinator(rlf_transport *transport, const rlf_config *config) {
     rlf_status status = RLF_OK;
     rlf_str schemas = {0};
-    if (config->n_tools > 0) RLF_TRY(toolsvc_check(config));
-    toolsvc_schemas(config, &schemas);
+    RLF_TRY(toolsvc_describe(config, &schemas));
     RLF_TRY(trainer_coordinator_run(transport, config, schemas.ptr ? schemas.ptr : "[]"));
 out:
     rlf_str_clean_up(&schemas);

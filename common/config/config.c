@@ -138,7 +138,9 @@ static rlf_status set_leaf(loader *in, const scope *at, const rlf_key *key, cons
         return fail(in, node, "key '%s%s' is set twice, first in line %d", at->prefix, key->name, at->lines[index]);
     bool scalar = node->type == YAML_SCALAR_NODE;
     bool quoted = scalar && node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
-    if (scalar && rlf_key_set(key, at->base, node_text(node), node->data.scalar.length, quoted)) {
+    bool set = key->type == RLF_KEY_JSON ? rlf_key_set_node(key, at->base, in->doc, node)
+                                         : scalar && rlf_key_set(key, at->base, node_text(node), node->data.scalar.length, quoted);
+    if (set) {
         at->lines[index] = in->command_line ? -1 : line_of(node);
         return RLF_OK;
     }
@@ -184,7 +186,7 @@ out:
 
 static void tool_clean_up(rlf_tool_config *tool) {
     for (size_t i = 0; i < rlf_tool_key_count; i++)
-        if (rlf_tool_keys[i].type == RLF_KEY_TEXT) free(*(char **)((char *)tool + rlf_tool_keys[i].offset));
+        if (rlf_tool_keys[i].type == RLF_KEY_TEXT || rlf_tool_keys[i].type == RLF_KEY_JSON) free(*(char **)((char *)tool + rlf_tool_keys[i].offset));
 }
 
 static void tools_clean_up(rlf_config *config) {
@@ -205,12 +207,14 @@ static void set_defaults(const rlf_key *keys, size_t count, void *base) {
 static rlf_status apply_tool(loader *in, size_t index, const char *path, yaml_node_t *node) {
     char prefix[32];
     snprintf(prefix, sizeof prefix, "tools.%zu.", index);
-    int lines[16] = {0};
-    scope at = {rlf_tool_keys, rlf_tool_key_count, &in->config->tools[index], prefix, lines};
     if (!*path && node->type != YAML_MAPPING_NODE)
         return fail(in, node, "key 'tools.%zu': expected a map with at least name and kind, found '%.80s'", index, node_text(node));
+    int *lines = rlf_calloc(rlf_tool_key_count, sizeof *lines);
+    scope at = {rlf_tool_keys, rlf_tool_key_count, &in->config->tools[index], prefix, lines};
     in->tool_lines[index] = in->command_line ? -1 : line_of(node);
-    return apply(in, &at, path, node);
+    rlf_status status = apply(in, &at, path, node);
+    free(lines);
+    return status;
 }
 
 /* The whole list, which replaces one that was there. */
@@ -334,6 +338,6 @@ rlf_status rlf_config_load(rlf_config *config, const char *path, char **override
 void rlf_config_clean_up(rlf_config *config) {
     tools_clean_up(config);
     for (size_t i = 0; i < rlf_config_key_count; i++)
-        if (rlf_config_keys[i].type == RLF_KEY_TEXT) free(*(char **)((char *)config + rlf_config_keys[i].offset));
+        if (rlf_config_keys[i].type == RLF_KEY_TEXT || rlf_config_keys[i].type == RLF_KEY_JSON) free(*(char **)((char *)config + rlf_config_keys[i].offset));
     *config = (rlf_config){0};
 }

@@ -18,9 +18,17 @@ typedef struct rlf_tool_config {
     char *kind;        /* "index" | "calculator" */
     char *path;        /* index: file made by `rlf index` */
     char *description; /* shown in the prompt; "": the kind's own */
+    char *schema;      /* JSON schema of the arguments, as JSON text; "": the kind's own */
     int64_t top_k;           /* index: passages returned (3) */
     int64_t timeout_ms;      /* deadline of one call, from its arrival (10000) */
     int64_t concurrency;     /* calls running at once (64) */
+    int64_t queue;           /* calls waiting at most (65536) */
+    double per_second;       /* calls started per second; 0: any number */
+    int64_t retries;         /* times a call that ended in infra_error is tried again (2) */
+    int64_t backoff_ms;      /* before the first of them, then doubling (100) */
+    int64_t breaker_failures, breaker_reset_ms; /* breaker: {failures, reset_ms}; 0 failures: none */
+    bool merge;              /* identical calls in flight run once (false) */
+    int64_t batch, batch_ms; /* calls in one request, for kinds that can; how long the first may wait for more */
     double latency_median_ms, latency_p99_ms; /* latency: {median_ms, p99_ms}: injected delay, log-normal, seeded; 0: none */
 } rlf_tool_config;
 

@@ -27,7 +27,7 @@ void rlf_config_dump(const rlf_config *config, rlf_str *out) {
 }
 
 static void reference_rows(const rlf_key *keys, size_t count, const char *prefix, rlf_str *out) {
-    static const char *const types[] = {"integer", "number", "true or false", "text"};
+    static const char *const types[] = {"integer", "number", "true or false", "text", "any value"};
     for (size_t i = 0; i < count; i++) {
         const rlf_key *key = &keys[i];
         rlf_str_printf(out, "| `%s%s` | ", prefix, key->name);

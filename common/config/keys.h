@@ -7,15 +7,18 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <yaml.h>
 
 #include "common/base/mem.h"
 #include "common/config/config.h"
 
-typedef enum rlf_key_type { RLF_KEY_INT, RLF_KEY_REAL, RLF_KEY_BOOL, RLF_KEY_TEXT } rlf_key_type;
+/* JSON: any YAML value, kept as compact JSON text, "" if not set. A quoted scalar that is itself JSON text ({…}, […] or "…") is taken as
+ * that, which is how the dump writes it. */
+typedef enum rlf_key_type { RLF_KEY_INT, RLF_KEY_REAL, RLF_KEY_BOOL, RLF_KEY_TEXT, RLF_KEY_JSON } rlf_key_type;
 
 typedef struct rlf_key {
     const char *name;     /* "train.steps"; of a tool: "latency.median_ms" */
-    rlf_key_type type;    /* int64_t, double, bool, or char * owned by the config */
+    rlf_key_type type;    /* int64_t, double, bool, or char * owned by the config (text and JSON) */
     size_t offset;        /* of the value in rlf_config or rlf_tool_config */
     const char *unit;     /* "tokens"; "" if none */
     const char *fallback; /* the default as it would be written in the file */
@@ -32,6 +35,8 @@ extern const size_t rlf_tool_key_count;
 /* Sets the value in `base` (rlf_config or rlf_tool_config) from the scalar `text`; false if it is not what rlf_key_expected says, and then
  * nothing is changed. quoted: the scalar was written in quotes, and so is text. A text value replaces, and frees, the former one. */
 bool rlf_key_set(const rlf_key *key, void *base, const char *text, size_t n, bool quoted);
+/* Sets a JSON key from any node of a document; false: nested too deep, a map with a key twice or one that is no scalar. */
+bool rlf_key_set_node(const rlf_key *key, void *base, yaml_document_t *document, const yaml_node_t *node);
 /* Appends the value as a YAML scalar on one line that reads back to the same value. */
 void rlf_key_print(const rlf_key *key, const void *base, rlf_str *out);
 /* Appends what may stand there: "an integer from 1 to 1024", "one of rl, sft, eval". */

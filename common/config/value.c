@@ -69,7 +69,7 @@ static bool set_text(const rlf_key *key, char **out, const char *text, bool quot
 
 bool rlf_key_set(const rlf_key *key, void *base, const char *text, size_t n, bool quoted) {
     if (memchr(text, '\0', n)) return false;
-    if (key->type == RLF_KEY_TEXT) return set_text(key, field(key, base), text, quoted);
+    if (key->type == RLF_KEY_TEXT || key->type == RLF_KEY_JSON) return set_text(key, field(key, base), text, quoted);
     if (quoted || n == 0 || n > NUMBER_MAX) return false;
     switch (key->type) {
     case RLF_KEY_INT: return set_int(key, field(key, base), text);
@@ -123,13 +123,16 @@ void rlf_key_print(const rlf_key *key, const void *base, rlf_str *out) {
     case RLF_KEY_INT: rlf_str_printf(out, "%lld", (long long)*(const int64_t *)at); break;
     case RLF_KEY_REAL: rlf_real_print(*(const double *)at, out); break;
     case RLF_KEY_BOOL: rlf_str_puts(out, *(const bool *)at ? "true" : "false"); break;
-    case RLF_KEY_TEXT: print_quoted(*(char *const *)at, out); break;
+    case RLF_KEY_TEXT:
+    case RLF_KEY_JSON: print_quoted(*(char *const *)at, out); break;
     }
 }
 
 void rlf_key_expected(const rlf_key *key, rlf_str *out) {
     if (key->type == RLF_KEY_BOOL) {
         rlf_str_puts(out, "true or false");
+    } else if (key->type == RLF_KEY_JSON) {
+        rlf_str_puts(out, "a value, list or map");
     } else if (key->type == RLF_KEY_TEXT && !key->choices) {
         rlf_str_puts(out, "text");
     } else if (key->type == RLF_KEY_TEXT) {

@@ -14,7 +14,7 @@
 enum { EPISODES = 20, CALLS = 3, WAIT_MS = 30000 };
 
 static rlf_transport *g_t;
-static rlf_tool_config g_tool = {.name = "calc", .kind = "calculator", .timeout_ms = 20000, .concurrency = 4,
+static rlf_tool_config g_tool = {.name = "calc", .kind = "calculator", .timeout_ms = 20000, .concurrency = 4, .queue = 1000,
                                  .latency_median_ms = 5, .latency_p99_ms = 50};
 static const rlf_config g_config = {.tools = &g_tool, .n_tools = 1, .reward = {.exact_match = 1}};
 

@@ -213,6 +213,7 @@ static const char *other_value(const rlf_key *key) {
         return text;
     }
     if (key->type == RLF_KEY_TEXT) return "a \"b\"\n\\ #: 'ü\t\x01 \xc2\x85\xe2\x80\xa8\xf0\x9f\x98\x80 ~";
+    if (key->type == RLF_KEY_JSON) return "{\"a\":[1,true,null,2.5,\"'\xc3\xa4 \\u0001\\\"{ \xe2\x80\xa8\"],\"b\":{\"c\":\"\"}}";
     if (key->type == RLF_KEY_INT) snprintf(text, sizeof text, "%.0f", key->max);
     else snprintf(text, sizeof text, "%.17g", key->min + (key->max - key->min) / 3);
     return text;
@@ -266,6 +267,30 @@ static void the_dump_reads_back_to_the_same_values(void **state) {
     rlf_config_clean_up(&c);
 }
 
+static const char *schema_of(rlf_config *c, const char *value) {
+    static char text[200];
+    char override[300], *overrides[] = {"tools=[{name: x, kind: calculator}]", override};
+    snprintf(override, sizeof override, "tools.0.schema=%s", value);
+    if (parse(c, minimal, overrides, 2) != RLF_OK) return "refused";
+    snprintf(text, sizeof text, "%s", c->tools[0].schema);
+    rlf_config_clean_up(c);
+    return text;
+}
+
+static void a_json_key_takes_any_value(void **state) {
+    (void)state;
+    rlf_config c;
+    assert_string_equal(schema_of(&c, "{type: object, n: [1, 2.5, -3, true, null, yes, 'true', \"7\"]}"),
+                        "{\"type\":\"object\",\"n\":[1,2.5,-3,true,null,\"yes\",\"true\",\"7\"]}");
+    assert_string_equal(schema_of(&c, "plain text: no"), "{\"plain text\":\"no\"}");
+    assert_string_equal(schema_of(&c, "http://host:1/x"), "\"http://host:1/x\"");
+    assert_string_equal(schema_of(&c, "'{\"a\": 1}'"), "{\"a\":1}");
+    assert_string_equal(schema_of(&c, "~"), "");
+    assert_string_equal(schema_of(&c, "{a: 1, a: 2}"), "refused");
+    assert_string_equal(schema_of(&c, "&x [*x]"), "refused"); /* would go on for ever */
+    assert_string_equal(schema_of(&c, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"), "refused");
+}
+
 static void every_default_is_inside_its_range(void **state) {
     (void)state;
     rlf_config c = {0};
@@ -315,6 +340,7 @@ int main(void) {
         cmocka_unit_test(keys_that_contradict_each_other_are_refused),
         cmocka_unit_test(supervised_training_needs_no_other_ranks),
         cmocka_unit_test(the_dump_reads_back_to_the_same_values),
+        cmocka_unit_test(a_json_key_takes_any_value),
         cmocka_unit_test(every_default_is_inside_its_range),
         cmocka_unit_test(the_reference_names_every_key),
         cmocka_unit_test(the_committed_reference_is_what_rlf_config_prints),

@@ -33,12 +33,10 @@ static void set_gate(bool open) {
 }
 
 /* Answers with its argument once the gate is open or nobody waits. */
-static rlf_call_status run_gate(const rlf_tool_config *config, void *state, const char *argument, size_t n,
-                                const atomic_bool *cancel, rlf_str *out) {
-    (void)config, (void)state;
+static rlf_call_status run_gate(const toolsvc_call *call, rlf_str *out) {
     pthread_mutex_lock(&g_gate.lock);
     if (++g_gate.running > g_gate.most) g_gate.most = g_gate.running;
-    while (!g_gate.open && !atomic_load(cancel)) {
+    while (!g_gate.open && !atomic_load(&call->cancelled)) {
         pthread_mutex_unlock(&g_gate.lock);
         rlf_sleep_us(200);
         pthread_mutex_lock(&g_gate.lock);
@@ -46,19 +44,19 @@ static rlf_call_status run_gate(const rlf_tool_config *config, void *state, cons
     g_gate.running--;
     g_gate.ran++;
     pthread_mutex_unlock(&g_gate.lock);
-    rlf_str_append(out, argument, n);
+    rlf_str_puts(out, json_string_value(json_object_get(call->arguments, "text")));
     return RLF_CALL_OK;
 }
 
-static rlf_call_status run_broken(const rlf_tool_config *config, void *state, const char *argument, size_t n,
-                                  const atomic_bool *cancel, rlf_str *out) {
-    (void)config, (void)state, (void)argument, (void)n, (void)cancel;
+static rlf_call_status run_broken(const toolsvc_call *call, rlf_str *out) {
+    (void)call;
     rlf_str_append(out, "half \xff\xfe", 7);
     return RLF_CALL_TOOL_ERROR;
 }
 
-static const toolsvc_kind kind_gate = {.name = "gate", .description = "", .parameter = {"text", ""}, .run = run_gate};
-static const toolsvc_kind kind_broken = {.name = "broken", .description = "", .parameter = {"text", ""}, .run = run_broken};
+#define TEXT_SCHEMA "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"}},\"required\":[\"text\"]}"
+static const toolsvc_kind kind_gate = {.name = "gate", .description = "", .parameters = TEXT_SCHEMA, .run = run_gate};
+static const toolsvc_kind kind_broken = {.name = "broken", .description = "", .parameters = TEXT_SCHEMA, .run = run_broken};
 static const toolsvc_kind *const kinds[] = {&kind_gate, &kind_broken, NULL};
 
 /* ---- fixture ----------------------------------------------------------------------------------------------------------------- */
@@ -70,7 +68,7 @@ typedef struct caught {
     rlf_message_type type;
     int64_t uid, turn, call, status;
     size_t components;
-    char text[160];
+    char text[256];
 } caught;
 
 typedef struct fixture {
@@ -105,12 +103,12 @@ static rlf_status catch_answer(void *user, int to, rlf_message_type type, const 
 
 static int setup(void **state) {
     fixture *f = calloc(1, sizeof *f);
-    f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64};
-    f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64};
+    f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
+    f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
     f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 2, .reward = {.exact_match = 1}};
     g_gate.open = true;
     g_gate.running = g_gate.most = g_gate.ran = 0;
-    if (toolsvc_tools_init(&f->tools, &f->config, kinds) != RLF_OK || uv_loop_init(&f->loop) != 0) return -1;
+    if (uv_loop_init(&f->loop) != 0 || toolsvc_tools_init(&f->tools, &f->loop, &f->config, kinds) != RLF_OK) return -1;
     toolsvc_service_new(&f->service, &f->loop, &f->config, &f->tools, catch_answer, f);
     *state = f;
     return 0;
@@ -195,7 +193,7 @@ static void bad_call_never_runs(void **state) {
     assert_int_equal(f->n, 2); /* at once */
     assert_int_equal(f->answers[0].status, RLF_CALL_BAD_CALL);
     assert_int_equal(f->answers[1].status, RLF_CALL_BAD_CALL);
-    assert_string_equal(f->answers[1].text, "error: the argument \"text\" of gate must be a string, not a number");
+    assert_string_equal(f->answers[1].text, "error: the argument \"text\" of gate must be a string, not a number; its parameters are " TEXT_SCHEMA);
     assert_int_equal(g_gate.ran, 0);
 }
 

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "toolsvc/dispatch.h"
 #include "toolsvc/index.h"
-#include "toolsvc/tools.h"
 #include "toolsvc/toolsvc.h"
 
 static rlf_tool_config tool_of(const char *name, const char *kind) {
@@ -21,29 +21,66 @@ static rlf_tool_config tool_of(const char *name, const char *kind) {
 
 static rlf_config config_of(rlf_tool_config *tools, size_t n) { return (rlf_config){.tools = tools, .n_tools = n}; }
 
+/* An index of two passages, made once. */
+static char g_corpus[] = "/tmp/rlf-tools-XXXXXX", g_index[64];
+static int make_index(void **state) {
+    (void)state;
+    static const char text[] = "{\"id\": 1, \"contents\": \"\\\"Peru\\\"\\nLima is the capital of Peru.\"}\n"
+                               "{\"id\": 2, \"title\": \"Norway\", \"text\": \"The capital is Oslo.\"}\n";
+    size_t n;
+    int fd = mkstemp(g_corpus);
+    bool written = fd >= 0 && write(fd, text, sizeof text - 1) == sizeof text - 1;
+    if (fd >= 0) close(fd);
+    snprintf(g_index, sizeof g_index, "%s.index", g_corpus);
+    return written && toolsvc_index_build(g_corpus, g_index, &n) == RLF_OK ? 0 : -1;
+}
+static int remove_index(void **state) {
+    (void)state;
+    return unlink(g_corpus) | unlink(g_index);
+}
+
+/* Opens the tools of a configuration for one case. */
+static uv_loop_t g_loop;
+static void open_tools(toolsvc_tools *tools, const rlf_config *config) {
+    assert_int_equal(uv_loop_init(&g_loop), 0);
+    assert_int_equal(toolsvc_tools_init(tools, &g_loop, config, NULL), RLF_OK);
+}
+static void close_tools(toolsvc_tools *tools) {
+    toolsvc_tools_clean_up(tools);
+    assert_int_equal(uv_loop_close(&g_loop), 0);
+}
+
+static rlf_call_status run_tool(const toolsvc_tools *tools, const char *name, const char *arguments, rlf_str *out) {
+    rlf_str_reset(out);
+    return toolsvc_call_once(tools, name, arguments, out);
+}
+
 static void schemas_are_compact_and_in_fixed_order(void **state) {
     (void)state;
     rlf_tool_config tools[] = {tool_of("search", "index"), tool_of("calc", "calculator")};
+    tools[0].path = g_index;
     tools[0].description = "Find \"facts\".";
     rlf_config config = config_of(tools, 1);
     rlf_str out = {0};
-    toolsvc_schemas(&config, &out);
+    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
     assert_string_equal(out.ptr, "[{\"type\":\"function\",\"function\":{\"name\":\"search\",\"description\":\"Find \\\"facts\\\".\",\"parameters\":{\"type\":\"object\","
                                  "\"properties\":{\"query\":{\"type\":\"string\",\"description\":\"what to search for\"}},\"required\":[\"query\"]}}}]");
     rlf_str_reset(&out);
     config.n_tools = 2;
-    toolsvc_schemas(&config, &out);
+    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
     assert_non_null(strstr(out.ptr, "{\"name\":\"calc\",\"description\":\"Compute an arithmetic expression"));
     rlf_str_reset(&out);
     config.n_tools = 0;
-    toolsvc_schemas(&config, &out);
+    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
     assert_string_equal(out.ptr, "[]");
     rlf_str_clean_up(&out);
 }
 
 static void check_refused(rlf_tool_config *tools, size_t n, rlf_status wanted, const char *text) {
     rlf_config config = config_of(tools, n);
-    assert_int_equal(toolsvc_check(&config), wanted);
+    rlf_str schemas = {0};
+    assert_int_equal(toolsvc_describe(&config, &schemas), wanted);
+    assert_int_equal(schemas.len, 0);
     if (!strstr(rlf_error_message(), text)) fail_msg("\"%s\" lacks \"%s\"", rlf_error_message(), text);
 }
 
@@ -68,52 +105,47 @@ static void bad_configuration_names_the_tool_and_key(void **state) {
     check_refused(t, 2, RLF_INVALID, "key \"latency.p99_ms\"");
     t[1].latency_p99_ms = 0;
     rlf_config config = config_of(t, 2);
-    assert_int_equal(toolsvc_check(&config), RLF_OK);
+    rlf_str schemas = {0};
+    assert_int_equal(toolsvc_describe(&config, &schemas), RLF_OK);
+    rlf_str_clean_up(&schemas);
 }
 
 /* The text of a refused call; static. */
 static const char *refusal(const toolsvc_tools *tools, const char *name, const char *arguments) {
-    static char text[256];
-    rlf_str argument = {0}, error = {0};
-    size_t tool;
-    rlf_call_status status = toolsvc_tools_check(tools, rlf_slice_of(name), rlf_slice_of(arguments), &tool, &argument, &error);
+    static char text[400];
+    rlf_str error = {0};
+    size_t function;
+    json_t *parsed;
+    rlf_call_status status = toolsvc_tools_check(tools, NULL, rlf_slice_of(name), rlf_slice_of(arguments), &function, &parsed, &error);
     snprintf(text, sizeof text, "%s", status == RLF_CALL_BAD_CALL ? error.ptr : "accepted");
-    rlf_str_clean_up(&argument);
+    json_decref(parsed);
     rlf_str_clean_up(&error);
     return text;
 }
+
+#define CALC_SCHEMA "{\"type\":\"object\",\"properties\":{\"expression\":{\"type\":\"string\",\"description\":\"the expression, such as (3 + 4) * 2\"}},\"required\":[\"expression\"]}"
 
 static void bad_calls_are_told_what_was_wrong(void **state) {
     (void)state;
     rlf_tool_config t[] = {tool_of("calc", "calculator"), tool_of("sum", "calculator")};
     rlf_config config = config_of(t, 2);
     toolsvc_tools tools;
-    assert_int_equal(toolsvc_tools_init(&tools, &config, NULL), RLF_OK);
+    open_tools(&tools, &config);
     assert_string_equal(refusal(&tools, "search", "{}"), "error: there is no tool \"search\"; the tools are: calc, sum");
     assert_string_equal(refusal(&tools, "", "{}"), "error: there is no tool \"\"; the tools are: calc, sum");
     assert_string_equal(refusal(&tools, "\xff", "{}"), "error: there is no tool \"\xef\xbf\xbd\"; the tools are: calc, sum");
-    assert_string_equal(refusal(&tools, "calc", "{}"), "error: calc needs the argument \"expression\" (a string)");
+    assert_string_equal(refusal(&tools, "calc", "{}"), "error: calc needs the argument \"expression\" (a string); its parameters are " CALC_SCHEMA);
     assert_string_equal(refusal(&tools, "calc", "{\"expression\": 1}"),
-                        "error: the argument \"expression\" of calc must be a string, not a number");
+                        "error: the argument \"expression\" of calc must be a string, not a number; its parameters are " CALC_SCHEMA);
     assert_string_equal(refusal(&tools, "calc", "{\"expression\": null}"),
-                        "error: the argument \"expression\" of calc must be a string, not null");
-    assert_string_equal(refusal(&tools, "calc", "[1]"), "error: the arguments of calc must be a JSON object, not an array");
-    assert_string_equal(refusal(&tools, "calc", "\"1+1\""), "error: the arguments of calc must be a JSON object, not a string");
+                        "error: the argument \"expression\" of calc must be a string, not null; its parameters are " CALC_SCHEMA);
+    assert_string_equal(refusal(&tools, "calc", "[1]"), "error: the arguments of calc must be a JSON object, not an array; its parameters are " CALC_SCHEMA);
+    assert_string_equal(refusal(&tools, "calc", "\"1+1\""), "error: the arguments of calc must be a JSON object, not a string; its parameters are " CALC_SCHEMA);
     assert_memory_equal(refusal(&tools, "calc", "{\"expression\": "), "error: the arguments of calc are not valid JSON: ", 49);
     assert_memory_equal(refusal(&tools, "calc", ""), "error: the arguments of calc are not valid JSON: ", 49);
     assert_memory_equal(refusal(&tools, "calc", "{\"expression\": \"\xff\"}"), "error: the arguments of calc are not valid JSON: ", 49);
     assert_string_equal(refusal(&tools, "sum", "{\"expression\": \"1\", \"more\": 2}"), "accepted");
-    toolsvc_tools_clean_up(&tools);
-}
-
-static rlf_call_status run_tool(const toolsvc_tool *tool, const char *text, rlf_str *out) {
-    atomic_bool cancel = false;
-    rlf_str argument = {0};
-    rlf_str_puts(&argument, text);
-    rlf_str_reset(out);
-    rlf_call_status status = toolsvc_tool_run(tool, &argument, &cancel, out);
-    rlf_str_clean_up(&argument);
-    return status;
+    close_tools(&tools);
 }
 
 static void calculator_answers_and_marks_errors(void **state) {
@@ -122,42 +154,30 @@ static void calculator_answers_and_marks_errors(void **state) {
     rlf_config config = config_of(t, 1);
     toolsvc_tools tools;
     rlf_str out = {0};
-    assert_int_equal(toolsvc_tools_init(&tools, &config, NULL), RLF_OK);
-    assert_int_equal(run_tool(&tools.v[0], "6*7", &out), RLF_CALL_OK);
+    open_tools(&tools, &config);
+    assert_int_equal(run_tool(&tools, "calc", "{\"expression\": \"6*7\"}", &out), RLF_CALL_OK);
     assert_string_equal(out.ptr, "42");
-    assert_int_equal(run_tool(&tools.v[0], "1/0", &out), RLF_CALL_TOOL_ERROR);
+    assert_int_equal(run_tool(&tools, "calc", "{\"expression\": \"1/0\"}", &out), RLF_CALL_TOOL_ERROR);
     assert_string_equal(out.ptr, "error: division by zero");
-    assert_int_equal(run_tool(&tools.v[0], "", &out), RLF_CALL_TOOL_ERROR);
+    assert_int_equal(run_tool(&tools, "calc", "{\"expression\": \"\"}", &out), RLF_CALL_TOOL_ERROR);
     rlf_str_clean_up(&out);
-    toolsvc_tools_clean_up(&tools);
+    close_tools(&tools);
 }
 
 static void index_answers_in_the_form_of_search_r1(void **state) {
     (void)state;
-    char corpus[] = "/tmp/rlf-tools-XXXXXX", path[64];
-    int fd = mkstemp(corpus);
-    assert_true(fd >= 0);
-    static const char text[] = "{\"id\": 1, \"contents\": \"\\\"Peru\\\"\\nLima is the capital of Peru.\"}\n{\"id\": 2, \"title\": \"Norway\", \"text\": \"The capital is Oslo.\"}\n";
-    assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
-    close(fd);
-    snprintf(path, sizeof path, "%s.index", corpus);
-    size_t n;
-    assert_int_equal(toolsvc_index_build(corpus, path, &n), RLF_OK);
-
     rlf_tool_config t[] = {tool_of("search", "index")};
-    t[0].path = path;
+    t[0].path = g_index;
     rlf_config config = config_of(t, 1);
     toolsvc_tools tools;
     rlf_str out = {0};
-    assert_int_equal(toolsvc_tools_init(&tools, &config, NULL), RLF_OK);
-    assert_int_equal(run_tool(&tools.v[0], "capital Peru", &out), RLF_CALL_OK);
+    open_tools(&tools, &config);
+    assert_int_equal(run_tool(&tools, "search", "{\"query\": \"capital Peru\"}", &out), RLF_CALL_OK);
     assert_string_equal(out.ptr, "Doc 1(Title: \"Peru\") Lima is the capital of Peru.\nDoc 2(Title: Norway) The capital is Oslo.\n");
-    assert_int_equal(run_tool(&tools.v[0], "zebra", &out), RLF_CALL_OK);
+    assert_int_equal(run_tool(&tools, "search", "{\"query\": \"zebra\"}", &out), RLF_CALL_OK);
     assert_string_equal(out.ptr, "No passage matches the query.");
     rlf_str_clean_up(&out);
-    toolsvc_tools_clean_up(&tools);
-    unlink(corpus);
-    unlink(path);
+    close_tools(&tools);
 }
 
 static void broken_bytes_become_replacement_characters(void **state) {
@@ -183,5 +203,5 @@ int main(void) {
         cmocka_unit_test(bad_calls_are_told_what_was_wrong),        cmocka_unit_test(calculator_answers_and_marks_errors),
         cmocka_unit_test(index_answers_in_the_form_of_search_r1),   cmocka_unit_test(broken_bytes_become_replacement_characters),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_index, remove_index);
 }
