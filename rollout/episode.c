@@ -52,7 +52,6 @@ typedef struct rollout_episode {
 
 struct rollout_episodes {
     rollout_engine *engine;
-    const rlf_tokenizer *tokenizer;
     const rlf_chat *chat;
     rollout_episode_options options;
     rollout_port port;
@@ -63,10 +62,10 @@ struct rollout_episodes {
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */
 
-rollout_episodes *rollout_episodes_new(rollout_engine *engine, const rlf_tokenizer *tokenizer, const rlf_chat *chat,
+rollout_episodes *rollout_episodes_new(rollout_engine *engine, const rlf_chat *chat,
                                        const rollout_episode_options *options, rollout_port port) {
     rollout_episodes *set = rlf_calloc(1, sizeof *set);
-    *set = (rollout_episodes){.engine = engine, .tokenizer = tokenizer, .chat = chat, .options = *options, .port = port};
+    *set = (rollout_episodes){.engine = engine, .chat = chat, .options = *options, .port = port};
     return set;
 }
 
@@ -214,16 +213,15 @@ static size_t round_calls(const rollout_episode *ep) { return ep->n_turns - ep->
 /* Whether the model closed the turn itself. */
 static bool turn_closed(const rollout_episode *ep) {
     const rlf_ids *ids = rollout_seq_tokens(ep->seq);
-    return ids->v[ids->n - 1] == rlf_chat_end_of_turn(ep->set->chat);
+    return rlf_chat_closes_turn(ep->set->chat, ids->v[ids->n - 1]);
 }
 
 /* Tokens that `n` answers of no tokens take: the template around them and the next generation prompt. */
 static size_t round_overhead(rollout_episode *ep, size_t n) {
-    size_t cut = 0;
     rlf_slice *none = rlf_arena_alloc(&ep->arena, n, sizeof *none);
     for (size_t i = 0; i < n; i++) none[i] = rlf_slice_of("");
     ep->set->ids.n = 0;
-    rlf_chat_observation(ep->set->chat, none, n, 0, turn_closed(ep), &ep->set->ids, &cut);
+    rlf_chat_observation(ep->set->chat, none, n, 0, turn_closed(ep), &ep->set->ids, NULL);
     return ep->set->ids.n;
 }
 
@@ -233,23 +231,16 @@ static int64_t answer_room(rollout_episode *ep, size_t n) {
     return room < ep->group->limits.observation_tokens ? room : ep->group->limits.observation_tokens;
 }
 
-static void mark_cut(rollout_episode *ep, size_t max_tokens) {
-    for (size_t i = ep->round_begin; i < ep->n_turns; i++) {
-        ep->set->ids.n = 0;
-        rlf_tokenizer_encode(ep->set->tokenizer, ep->turns[i].answer.ptr, ep->turns[i].answer.len, false, &ep->set->ids);
-        ep->turns[i].cut = ep->set->ids.n > max_tokens;
-    }
-}
-
 static void append_observation(rollout_episode *ep) {
-    size_t n = round_calls(ep), cut = 0, max_tokens = (size_t)answer_room(ep, n);
+    size_t n = round_calls(ep), max_tokens = (size_t)answer_room(ep, n);
     rlf_slice *answers = rlf_arena_alloc(&ep->arena, n, sizeof *answers);
+    bool *cut = rlf_arena_alloc(&ep->arena, n, sizeof *cut);
     for (size_t i = 0; i < n; i++) answers[i] = ep->turns[ep->round_begin + i].answer;
     ep->set->ids.n = 0;
-    rlf_chat_observation(ep->set->chat, answers, n, max_tokens, turn_closed(ep), &ep->set->ids, &cut);
+    rlf_chat_observation(ep->set->chat, answers, n, max_tokens, turn_closed(ep), &ep->set->ids, cut);
+    for (size_t i = 0; i < n; i++) ep->turns[ep->round_begin + i].cut = cut[i];
     add_span(ep, length(ep), length(ep) + ep->set->ids.n, RLF_SPAN_OBSERVATION);
     rollout_seq_append(ep->seq, ep->set->ids.v, ep->set->ids.n);
-    if (cut) mark_cut(ep, max_tokens);
 }
 
 static rlf_status end_round(rollout_episode *ep) {
@@ -317,12 +308,13 @@ out:
 
 static rlf_status end_turn(rollout_episode *ep) {
     size_t n = 0;
-    rlf_tool_calls_parse(ep->text.ptr ? ep->text.ptr : "", ep->text.len, &ep->arena, NULL, 0, &n);
+    rlf_tool_format format = rlf_chat_tool_format(ep->set->chat);
+    rlf_tool_calls_parse(format, ep->text.ptr ? ep->text.ptr : "", ep->text.len, &ep->arena, NULL, 0, &n);
     if (!n) return finish(ep, RLF_FINISH_ANSWER);
     if (ep->rounds >= ep->group->limits.turns) return finish(ep, RLF_FINISH_TURN_LIMIT);
     if (answer_room(ep, n) < 1) return finish(ep, RLF_FINISH_LENGTH_LIMIT);
     rlf_tool_call *calls = rlf_arena_alloc(&ep->arena, n, sizeof *calls);
-    rlf_tool_calls_parse(ep->text.ptr, ep->text.len, &ep->arena, calls, n, &n);
+    rlf_tool_calls_parse(format, ep->text.ptr, ep->text.len, &ep->arena, calls, n, &n);
     return begin_round(ep, calls, n);
 }
 
@@ -341,7 +333,7 @@ static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logp
     const rlf_limits *limits = &ep->group->limits;
     size_t before = ep->text.len;
     if (!ep->since_ms) ep->since_ms = rlf_now_ms();
-    rlf_tokenizer_decode(ep->set->tokenizer, &id, 1, true, &ep->text);
+    rlf_chat_read(ep->set->chat, id, &ep->text);
     if (rlf_chat_is_stop(ep->set->chat, id)) return end_turn(ep);
     if (ep->set->options.stop_at_answer && completes_answer(&ep->text, before)) return finish(ep, RLF_FINISH_ANSWER);
     if ((int64_t)(length(ep) - ep->turn_begin) >= limits->turn_tokens || (int64_t)length(ep) >= limits->tokens)
@@ -385,6 +377,8 @@ static rlf_status render_prompt(rollout_episodes *set, episode_group *g, const r
     for (size_t i = 0; i < m->prompt.n; i++) {
         messages[i].role = dup_slice(&g->arena, m->prompt.v[i].role).ptr;
         messages[i].content = dup_slice(&g->arena, m->prompt.v[i].content).ptr;
+        if (m->prompt.v[i].reasoning.len) messages[i].reasoning = dup_slice(&g->arena, m->prompt.v[i].reasoning).ptr;
+        if (m->prompt.v[i].tool_calls.len) messages[i].tool_calls = dup_slice(&g->arena, m->prompt.v[i].tool_calls).ptr;
     }
     set->ids.n = 0;
     RLF_TRY(rlf_chat_prompt(set->chat, messages, m->prompt.n, m->tools.len ? dup_slice(&g->arena, m->tools).ptr : NULL, &set->ids));

@@ -41,7 +41,7 @@ typedef struct rollout_episode_options {
 typedef struct rollout_episodes rollout_episodes;
 
 /* Everything given must outlive the set. */
-rollout_episodes *rollout_episodes_new(rollout_engine *engine, const rlf_tokenizer *tokenizer, const rlf_chat *chat,
+rollout_episodes *rollout_episodes_new(rollout_engine *engine, const rlf_chat *chat,
                                        const rollout_episode_options *options, rollout_port port);
 /* Episodes still alive are abandoned without a message. */
 void rollout_episodes_destroy(rollout_episodes *set);

@@ -220,7 +220,7 @@ static rlf_status set_up_text(rollout_rank *r) {
     RLF_TRY(rlf_model_shape_read(&shape, c->model.path));
     rlf_model_layout_init(&r->layout, &shape);
     RLF_TRY(rlf_tokenizer_load(&r->tokenizer, c->model.path));
-    RLF_TRY(rlf_chat_new(&r->chat, r->tokenizer, c->episode.chat, c->model.path, c->episode.thinking));
+    RLF_TRY(rlf_chat_new(&r->chat, r->tokenizer, c->model.path, rlf_chat_options_of(c)));
     if (rlf_tokenizer_size(r->tokenizer) > shape.vocab)
         RLF_FAIL(INVALID, "%s: the tokenizer has %d ids, the model's vocabulary %d", c->model.path,
                  rlf_tokenizer_size(r->tokenizer), shape.vocab);
@@ -257,7 +257,7 @@ static rlf_status set_up(rollout_rank *r, int threads) {
                                        .max_calls = c->episode.max_calls, .stop_at_answer = c->episode.stop_at_answer};
     RLF_TRY(set_up_text(r));
     RLF_TRY(set_up_engine(r, threads));
-    r->episodes = rollout_episodes_new(r->engine, r->tokenizer, r->chat, &options, (rollout_port){r, port_send});
+    r->episodes = rollout_episodes_new(r->engine, r->chat, &options, (rollout_port){r, port_send});
     r->version = -1;
     if (rlf_slice_eq(rlf_slice_of(c->mode), "eval")) RLF_TRY(read_weights(r));
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,

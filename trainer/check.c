@@ -136,7 +136,7 @@ rlf_status trainer_check(const rlf_config *config, int size, const char *tool_sc
     rlf_model_layout_init(&layout, &job.shape);
     RLF_TRY(check_model(config, &layout, out));
     RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
-    RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->episode.chat, config->model.path, config->episode.thinking));
+    RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
     RLF_TRY(check_data(&job, out));
     RLF_TRY(check_plan(config, &layout, size, out));
 out:

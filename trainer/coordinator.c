@@ -21,7 +21,7 @@ static rlf_status open_text(trainer_job *job) {
     const rlf_config *config = job->config;
     RLF_TRY(rlf_model_shape_read(&job->shape, config->model.path));
     RLF_TRY(rlf_tokenizer_load(&job->tokenizer, config->model.path));
-    RLF_TRY(rlf_chat_new(&job->chat, job->tokenizer, config->episode.chat, config->model.path, config->episode.thinking));
+    RLF_TRY(rlf_chat_new(&job->chat, job->tokenizer, config->model.path, rlf_chat_options_of(config)));
 out:
     return status;
 }

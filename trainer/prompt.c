@@ -10,7 +10,7 @@ const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *ro
     *n = row->n_messages + add;
     if (!add) return row->messages;
     rlf_chat_message *messages = rlf_arena_alloc(arena, *n, sizeof *messages);
-    messages[0] = (rlf_chat_message){"system", system};
+    messages[0] = (rlf_chat_message){.role = "system", .content = system};
     memcpy(messages + 1, row->messages, row->n_messages * sizeof *messages);
     return messages;
 }
@@ -38,6 +38,8 @@ static void put_texts(rlf_episode *out, const rlf_chat_message *messages, size_t
     for (size_t i = 0; i < n; i++) {
         out->prompt.v[i].role = rlf_slice_of(messages[i].role);
         out->prompt.v[i].content = rlf_slice_of(messages[i].content);
+        out->prompt.v[i].reasoning = rlf_slice_of(messages[i].reasoning ? messages[i].reasoning : "");
+        out->prompt.v[i].tool_calls = rlf_slice_of(messages[i].tool_calls ? messages[i].tool_calls : "");
     }
     out->targets.v = rlf_arena_alloc(arena, row->n_targets, sizeof *out->targets.v);
     out->targets.n = row->n_targets;

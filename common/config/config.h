@@ -75,10 +75,11 @@ typedef struct rlf_config {
     } algorithm;
     struct {
         char *system;             /* system prompt; "": the template's own default */
-        char *chat;               /* auto | chatml | qwen3 : auto recognises the checkpoint's template */
+        char *chat;               /* auto | chatml | llama3.1 | llama3.2 | qwen2.5 | qwen3 : auto recognises the checkpoint's template */
         bool thinking;            /* Qwen3 thinking mode (false) */
+        char *date;               /* "Today Date" of the Llama 3 templates (26 Jul 2024) */
         bool tools_in_prompt;     /* the template's tool block lists the tools (true) */
-        char *tool_format;        /* hermes */
+        char *tool_format;        /* auto (the chat template's) | hermes | llama */
         bool stop_at_answer;      /* </answer> in the model's text ends the episode (true) */
         int64_t max_turns;        /* tool rounds */
         int64_t max_calls;        /* tool calls in one turn; more are answered as bad calls (4) */

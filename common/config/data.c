@@ -34,17 +34,40 @@ static bool is_role(const char *role) {
     return false;
 }
 
+/* What only an assistant's message has. */
+static rlf_status parse_reply(const place *at, rlf_chat_message *out, const char *key, size_t i, const json_t *message) {
+    const json_t *reasoning = json_object_get(message, "reasoning_content"), *calls = json_object_get(message, "tool_calls");
+    char name[48];
+    *out = (rlf_chat_message){0};
+    snprintf(name, sizeof name, "%s[%zu].reasoning_content", key, i);
+    if (reasoning && !json_is_null(reasoning) && !json_is_string(reasoning)) return expected(at, name, "text");
+    snprintf(name, sizeof name, "%s[%zu].tool_calls", key, i);
+    if (calls && !json_is_null(calls) && !json_is_array(calls)) return expected(at, name, "a list of calls");
+    if (json_is_string(reasoning)) out->reasoning = copy(at, reasoning);
+    if (json_array_size(calls) == 0) return RLF_OK;
+    char *text = json_dumps(calls, JSON_COMPACT);
+    if (!text) return RLF_RAISE(NO_MEMORY, "%s:%zu: no memory for tool_calls", at->file, at->line);
+    out->tool_calls = rlf_arena_dup(at->arena, text, strlen(text));
+    free(text);
+    return RLF_OK;
+}
+
 static rlf_status parse_message(const place *at, rlf_chat_message *out, const char *key, size_t i, const json_t *message) {
+    rlf_status status = RLF_OK;
     const json_t *role = json_object_get(message, "role"), *content = json_object_get(message, "content");
     char name[48];
     snprintf(name, sizeof name, "%s[%zu]", key, i);
     if (!json_is_object(message)) return expected(at, name, "a map with role and content");
     snprintf(name, sizeof name, "%s[%zu].role", key, i);
     if (!json_is_string(role) || !is_role(json_string_value(role))) return expected(at, name, "one of system, user, assistant, tool");
+    RLF_TRY(parse_reply(at, out, key, i, message));
     snprintf(name, sizeof name, "%s[%zu].content", key, i);
-    if (!json_is_string(content)) return expected(at, name, "text");
-    *out = (rlf_chat_message){copy(at, role), copy(at, content)};
-    return RLF_OK;
+    bool nothing = !content || json_is_null(content);
+    if (!json_is_string(content) && !(nothing && out->tool_calls)) return expected(at, name, "text");
+    out->role = copy(at, role);
+    out->content = nothing ? "" : copy(at, content);
+out:
+    return status;
 }
 
 static rlf_status parse_messages(const place *at, rlf_row *row, const char *key, const json_t *list) {
@@ -132,16 +155,37 @@ static rlf_status parse_source(const place *at, rlf_row *row, const json_t *root
     return RLF_OK;
 }
 
+static rlf_status parse_line(const place *at, const char *line, size_t n, json_t **root) {
+    json_error_t error;
+    *root = NULL;
+    if (n > LINE_MAX_BYTES) return RLF_RAISE(LIMIT, "%s:%zu: a row of more than %d bytes", at->file, at->line, LINE_MAX_BYTES);
+    *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error);
+    if (!*root) return RLF_RAISE(INVALID, "%s:%zu: byte %d: not JSON: %s", at->file, at->line, error.position, error.text);
+    if (!json_is_object(*root)) return RLF_RAISE(INVALID, "%s:%zu: expected a row {\"prompt\": [...], ...}", at->file, at->line);
+    return RLF_OK;
+}
+
+rlf_status rlf_messages_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, rlf_arena *arena) {
+    rlf_status status = RLF_OK;
+    place at = {file, line_number, arena};
+    json_t *root;
+    *row = (rlf_row){0};
+    RLF_TRY(parse_line(&at, line, n, &root));
+    const json_t *prompt = json_object_get(root, "prompt"), *messages = json_object_get(root, "messages");
+    if (!prompt && !messages) RLF_FAIL(INVALID, "%s:%zu: 'messages': expected a list of chat messages; the key is missing", file, line_number);
+    RLF_TRY(parse_messages(&at, row, messages ? "messages" : "prompt", messages ? messages : prompt));
+out:
+    json_decref(root);
+    return status;
+}
+
 rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised,
                          rlf_arena *arena) {
     rlf_status status = RLF_OK;
     place at = {file, line_number, arena};
-    json_error_t error;
+    json_t *root;
     *row = (rlf_row){0};
-    if (n > LINE_MAX_BYTES) return RLF_RAISE(LIMIT, "%s:%zu: a row of more than %d bytes", file, line_number, LINE_MAX_BYTES);
-    json_t *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error);
-    if (!root) return RLF_RAISE(INVALID, "%s:%zu: byte %d: not JSON: %s", file, line_number, error.position, error.text);
-    if (!json_is_object(root)) RLF_FAIL(INVALID, "%s:%zu: expected a row {\"prompt\": [...], ...}", file, line_number);
+    RLF_TRY(parse_line(&at, line, n, &root));
     RLF_TRY(parse_source(&at, row, root));
     RLF_TRY(parse_conversation(&at, row, root, supervised));
     RLF_TRY(parse_targets(&at, row, root, !supervised));

@@ -4,7 +4,8 @@
  *
  * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of
  * "prompt": the whole conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall
- * produce, tool contents what the tool answered. Errors name file, line, and what was expected; every line is checked at load.
+ * produce, tool contents what the tool answered. An assistant's "tool_calls" (with them "content" may be null or missing) and
+ * "reasoning_content" are put as its chat template puts them. Errors name file, line, and what was expected; every line is checked at load.
  * Keys that are not named here are ignored, blank lines are skipped, and a line has at most 16 MiB. */
 #ifndef RLF_COMMON_CONFIG_DATA_H
 #define RLF_COMMON_CONFIG_DATA_H
@@ -16,6 +17,8 @@
 typedef struct rlf_chat_message {
     const char *role;    /* "system" | "user" | "assistant" | "tool" */
     const char *content; /* UTF-8, NUL terminated */
+    const char *reasoning;  /* what an assistant thought before the content, NULL if not given apart from it */
+    const char *tool_calls; /* an assistant's calls: a JSON list of {"name", "arguments"}, perhaps within {"function"}; NULL if none */
 } rlf_chat_message;
 
 typedef struct rlf_row {
@@ -38,6 +41,8 @@ typedef struct rlf_dataset {
  * ground truth. */
 rlf_status rlf_dataset_load(rlf_dataset *data, const char *path, bool supervised) RLF_MUST_USE;
 void rlf_dataset_clean_up(rlf_dataset *data);
+/* The messages alone, of a line {"messages": […]} or {"prompt": […]} with any other keys: a conversation with no demands on who speaks. */
+rlf_status rlf_messages_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, rlf_arena *arena) RLF_MUST_USE;
 /* One line, for tests and the fuzzer; strings go to `arena`. */
 rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised,
                          rlf_arena *arena) RLF_MUST_USE;

@@ -53,7 +53,8 @@ typedef enum rlf_finish { RLF_FINISH_TABLE(RLF_ENUM_FINISH_) RLF_FINISH_COUNT } 
 const char *rlf_call_status_text(int64_t status);
 const char *rlf_finish_text(int64_t finish);
 
-#define RLF_FIELDS_chat(R, I64, F64, STR, I32S, F32S, LIST) STR(R, role, "r") STR(R, content, "c")
+#define RLF_FIELDS_said(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
+    STR(R, role, "r") STR(R, content, "c") STR(R, reasoning, "h") STR(R, tool_calls, "t") /* "" none; rlf_chat_message */
 #define RLF_FIELDS_text(R, I64, F64, STR, I32S, F32S, LIST) STR(R, text, "x")
 #define RLF_FIELDS_span(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
     I64(R, begin, "b") I64(R, end, "e") I64(R, kind, "k") /* rlf_span_kind */ I64(R, turn, "t") /* 0 first model turn */       \
@@ -80,7 +81,7 @@ const char *rlf_finish_text(int64_t finish);
 /* coordinator -> rollout: `samples` episodes of one question, numbered from first_sample; they share their prompt. */
 #define RLF_FIELDS_episode(R, I64, F64, STR, I32S, F32S, LIST)                                                                 \
     I64(R, uid, "u") I64(R, first_sample, "s") I64(R, samples, "n") I64(R, attempt, "a") I64(R, seed, "e") I64(R, version, "v") \
-    LIST(R, chat, prompt, "p") STR(R, tools, "t") /* JSON array of the schemas shown in the prompt; "" none */                 \
+    LIST(R, said, prompt, "p") STR(R, tools, "t") /* JSON array of the schemas shown in the prompt; "" none */                 \
     LIST(R, text, targets, "g") STR(R, data_source, "d") STR(R, extra, "x") LIST(R, limits, limits, "l") LIST(R, sampling, sampling, "m")
 /* rollout -> tool service, in this order per episode (uid, sample, attempt): OPEN, any CALLs, SCORE, CLOSE. */
 #define RLF_FIELDS_open(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
@@ -129,7 +130,7 @@ typedef enum rlf_control_kind { RLF_CONTROL_TABLE(RLF_ENUM_CONTROL_) RLF_CONTROL
 #define RLF_FIELDS_control(R, I64, F64, STR, I32S, F32S, LIST) I64(R, kind, "k") I64(R, value, "v") STR(R, text, "t")
 
 /* Parts before the records that hold them. */
-#define RLF_PART_TABLE(X) X(chat) X(text) X(span) X(turn) X(component) X(limits) X(sampling) X(metric) X(sequence)
+#define RLF_PART_TABLE(X) X(said) X(text) X(span) X(turn) X(component) X(limits) X(sampling) X(metric) X(sequence)
 #define RLF_MESSAGE_TABLE(X)                                                                                                   \
     X(EPISODE, episode) X(OPEN, open) X(CALL, call) X(SCORE, score) X(CLOSE, close) X(OBSERVATION, observation)                \
     X(REWARD, reward) X(TRAJECTORY, trajectory) X(BATCH, batch) X(STEP, step) X(HEARTBEAT, heartbeat) X(CONTROL, control)

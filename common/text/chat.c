@@ -1,347 +1,247 @@
-/* Chat templates behind chat.h.
+/* Chat templates as ids, turn by turn (chat.h). The text comes from chat_render.c.
  *
- * A prompt is rendered to text and encoded once, as a whole, because that is what the model saw when its makers trained it. What
- * follows a model turn is pieces: template text, where control tokens count, and tools' answers, encoded apart as plain text. A
- * tokenizer merges nothing across that border, so an answer costs the same ids wherever it stands. */
+ * A prompt is encoded once, as a whole, because that is what the model saw when its makers trained it. What follows a model turn is
+ * pieces: template text, where control tokens count, and tools' answers, encoded apart as plain text. A tokenizer merges nothing
+ * across that border, so an answer costs the same ids wherever it stands. */
 #include "common/text/chat.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/text/json_text.h"
+#include "common/text/chat_private.h"
 
-enum { MAX_TOOLS_JSON = 16 << 20, MAX_DEPTH = 64, MAX_CONFIG = 64 << 20 };
-#define START "<|im_start|>"
-#define END "<|im_end|>"
-#define RESPONSE "<tool_response>"
-#define RESPONSE_END "</tool_response>"
-#define THINK_END "</think>"
-#define KNOWN "known templates: qwen3, chatml"
-
-typedef enum template_kind { QWEN3, CHATML } template_kind;
-
-struct rlf_chat {
-    const rlf_tokenizer *tokenizer;
-    template_kind kind;
-    bool thinking;
-    int32_t end_of_turn, end_of_text; /* end_of_text -1: the tokenizer has none */
-};
-
-/* ---- which template ---- */
-
-static bool has(const char *text, const char *part) { return strstr(text, part) != NULL; }
-
-/* By the phrases that make the ids: a template that differs in them must not be taken for one it is not. */
-static rlf_status recognise(const char *source, const char *text, template_kind *kind) {
-    bool chatml = has(text, START) && has(text, END);
-    if (chatml && has(text, "enable_thinking") && has(text, RESPONSE) &&
-        has(text, "return a json object with function name and arguments within <tool_call>")) {
-        *kind = QWEN3;
-        return RLF_OK;
-    }
-    if (chatml && !has(text, "tool") && !has(text, "think") && !has(text, "You are")) {
-        *kind = CHATML;
-        return RLF_OK;
-    }
-    return RLF_RAISE(UNSUPPORTED, "%s: this chat template is not one of the " KNOWN, source);
+rlf_chat_options rlf_chat_options_of(const rlf_config *config) {
+    return (rlf_chat_options){.name = config->episode.chat, .thinking = config->episode.thinking, .date = config->episode.date,
+                              .tool_format = config->episode.tool_format};
 }
 
-static rlf_status recognise_config(const char *path, const rlf_str *json, template_kind *kind) {
-    json_error_t error;
-    json_t *root = json_loadb(json->ptr ? json->ptr : "", json->len, 0, &error);
-    const char *text = json_string_value(json_object_get(root, "chat_template"));
-    rlf_status status;
-    if (!root) status = RLF_RAISE(INVALID, "%s: line %d, byte %d: %s", path, error.line, error.position, error.text);
-    else if (!text)
-        status = RLF_RAISE(NOT_FOUND, "%s: chat_template: expected text, or a file chat_template.jinja beside it; or name one "
-                                      "of the " KNOWN, path);
-    else status = recognise(path, text, kind);
-    json_decref(root);
-    return status;
-}
+/* ---- set up ----------------------------------------------------------------------------------------------------------------------- */
 
-static rlf_status detect(const char *dir, template_kind *kind) {
+static rlf_status family_of(const char *name, const char *dir, const rlf_chat_family **family) {
     rlf_status status = RLF_OK;
-    rlf_str path = {0}, text = {0};
-    rlf_str_printf(&path, "%s/chat_template.jinja", dir);
-    bool jinja = access(path.ptr, F_OK) == 0;
-    if (!jinja) {
-        rlf_str_reset(&path);
-        rlf_str_printf(&path, "%s/tokenizer_config.json", dir);
-        if (access(path.ptr, F_OK) != 0)
-            RLF_FAIL(NOT_FOUND, "%s: no chat_template.jinja or tokenizer_config.json to know the chat template by; name one of "
-                                "the " KNOWN, dir);
-    }
-    RLF_TRY(rlf_str_read_file(&text, path.ptr, MAX_CONFIG));
-    RLF_TRY(jinja ? recognise(path.ptr, text.ptr, kind) : recognise_config(path.ptr, &text, kind));
+    if (!strcmp(name, "auto")) RLF_TRY(rlf_chat_detect(dir, &name));
+    *family = rlf_chat_family_of(name);
+    if (!*family) RLF_FAIL(INVALID, "chat template \"%s\" is unknown (" RLF_CHAT_KNOWN ", or auto)", name);
 out:
-    rlf_str_clean_up(&path);
-    rlf_str_clean_up(&text);
     return status;
 }
 
-static rlf_status kind_of(const char *name, const char *dir, template_kind *kind) {
-    if (!strcmp(name, "auto")) return detect(dir, kind);
-    if (!strcmp(name, "qwen3")) *kind = QWEN3;
-    else if (!strcmp(name, "chatml")) *kind = CHATML;
-    else return RLF_RAISE(INVALID, "chat template \"%s\" is unknown (" KNOWN ", or auto)", name);
+static rlf_status tool_format_of(const char *name, const rlf_chat_family *family, rlf_tool_format *format) {
+    *format = family->format;
+    if (!strcmp(name, "hermes")) *format = RLF_TOOLS_HERMES;
+    else if (!strcmp(name, "llama")) *format = RLF_TOOLS_LLAMA;
+    else if (strcmp(name, "auto")) return RLF_RAISE(INVALID, "tool format \"%s\" is unknown (known: hermes, llama, or auto)", name);
     return RLF_OK;
 }
 
-rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const char *name, const char *dir, bool thinking) {
+static rlf_status check_tokens(const rlf_tokenizer *tokenizer, const rlf_chat_family *family, const char *dir) {
+    for (const char *const *token = family->needed; *token; token++)
+        if (rlf_tokenizer_id(tokenizer, *token) < 0)
+            return RLF_RAISE(INVALID, "%s: the tokenizer has no token %s, which the chat template needs", dir ? dir : "tokenizer", *token);
+    return RLF_OK;
+}
+
+static void take_stops(rlf_chat *chat, const char *const *tokens) {
+    for (; *tokens; tokens++) {
+        int32_t id = rlf_tokenizer_id(chat->tokenizer, *tokens);
+        if (id >= 0) chat->stops[chat->n_stops++] = id;
+    }
+}
+
+static void take_ids(rlf_chat *chat) {
+    take_stops(chat, chat->family->closes);
+    chat->n_closes = chat->n_stops;
+    take_stops(chat, chat->family->ends);
+    chat->python_tag = chat->format == RLF_TOOLS_LLAMA ? rlf_tokenizer_id(chat->tokenizer, RLF_PYTHON_TAG) : -1;
+}
+
+rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const char *dir, rlf_chat_options options) {
+    rlf_status status = RLF_OK;
+    const rlf_chat_family *family = NULL;
+    rlf_tool_format format;
     *out = NULL;
-    template_kind kind;
-    rlf_status status = kind_of(name, dir, &kind);
-    if (status != RLF_OK) return status;
-    int32_t end = rlf_tokenizer_id(tokenizer, END);
-    if (end < 0 || rlf_tokenizer_id(tokenizer, START) < 0)
-        return RLF_RAISE(INVALID, "%s: the tokenizer has no token " START " or " END ", which the chat template needs",
-                         dir ? dir : "tokenizer");
-    rlf_chat *chat = rlf_calloc(1, sizeof *chat);
-    *chat = (rlf_chat){tokenizer, kind, thinking, end, rlf_tokenizer_id(tokenizer, "<|endoftext|>")};
-    *out = chat;
-    return RLF_OK;
-}
-
-void rlf_chat_destroy(rlf_chat *chat) { free(chat); }
-
-int32_t rlf_chat_end_of_turn(const rlf_chat *chat) { return chat->end_of_turn; }
-
-bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id) { return id >= 0 && (id == chat->end_of_turn || id == chat->end_of_text); }
-
-/* ---- the prompt as text ---- */
-
-static bool is_role(const rlf_chat_message *message, const char *role) { return !strcmp(message->role, role); }
-
-static rlf_status check_roles(const rlf_chat_message *messages, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!is_role(&messages[i], "system") && !is_role(&messages[i], "user") && !is_role(&messages[i], "assistant") &&
-            !is_role(&messages[i], "tool"))
-            return RLF_RAISE(INVALID, "message %zu: role \"%s\": expected system, user, assistant or tool", i, messages[i].role);
-    return RLF_OK;
-}
-
-static void put_turn(const char *role, const char *content, rlf_str *out) { rlf_str_printf(out, START "%s\n%s" END "\n", role, content); }
-
-static const char *generation_prompt(const rlf_chat *chat) {
-    return chat->kind == QWEN3 && !chat->thinking ? START "assistant\n<think>\n\n</think>\n\n" : START "assistant\n";
-}
-
-static rlf_status put_tools(const char *system, const char *tools_json, rlf_str *out) {
-    json_error_t error;
-    rlf_status status = RLF_OK;
-    size_t n = strlen(tools_json);
-    if (n > MAX_TOOLS_JSON) return RLF_RAISE(LIMIT, "tools: %zu bytes of JSON (at most %d)", n, MAX_TOOLS_JSON);
-    json_t *tools = json_loadb(tools_json, n, 0, &error);
-    if (!tools) return RLF_RAISE(INVALID, "tools: line %d, byte %d: %s", error.line, error.position, error.text);
-    if (!json_is_array(tools)) RLF_FAIL(INVALID, "tools: expected a JSON array of function schemas");
-    if (!rlf_json_depth_within(tools, MAX_DEPTH)) RLF_FAIL(LIMIT, "tools: nested deeper than %d", MAX_DEPTH);
-    if (json_array_size(tools) == 0) {
-        if (system) put_turn("system", system, out);
-        goto out;
-    }
-    rlf_str_puts(out, START "system\n");
-    if (system) rlf_str_printf(out, "%s\n\n", system);
-    rlf_str_puts(out, "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-                      "You are provided with function signatures within <tools></tools> XML tags:\n<tools>");
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        rlf_str_putc(out, '\n');
-        rlf_json_write(json_array_get(tools, i), false, out);
-    }
-    rlf_str_puts(out, "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-                      "<tool_call></tool_call> XML tags:\n"
-                      "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>" END "\n");
+    RLF_TRY(family_of(options.name, dir, &family));
+    RLF_TRY(tool_format_of(options.tool_format, family, &format));
+    RLF_TRY(check_tokens(tokenizer, family, dir));
+    *out = rlf_calloc(1, sizeof **out);
+    **out = (rlf_chat){.tokenizer = tokenizer, .family = family, .format = format, .thinking = options.thinking,
+                       .date = rlf_strdup(options.date)};
+    take_ids(*out);
 out:
+    return status;
+}
+
+void rlf_chat_destroy(rlf_chat *chat) {
+    if (!chat) return;
+    free(chat->date);
+    free(chat);
+}
+
+/* ---- ids with a meaning ----------------------------------------------------------------------------------------------------------- */
+
+static bool is_among(const int32_t *ids, int n, int32_t id) {
+    for (int i = 0; i < n; i++)
+        if (ids[i] == id) return true;
+    return false;
+}
+
+int32_t rlf_chat_end_of_turn(const rlf_chat *chat) { return chat->stops[0]; }
+bool rlf_chat_closes_turn(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_closes, id); }
+bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_stops, id); }
+rlf_tool_format rlf_chat_tool_format(const rlf_chat *chat) { return chat->format; }
+
+void rlf_chat_read(const rlf_chat *chat, int32_t id, rlf_str *out) {
+    rlf_tokenizer_decode(chat->tokenizer, &id, 1, id != chat->python_tag, out);
+}
+
+/* ---- text to ids ------------------------------------------------------------------------------------------------------------------ */
+
+static void encode(const rlf_chat *chat, const rlf_chat_text *text, size_t begin, size_t end, bool added, rlf_ids *out) {
+    if (end > begin) rlf_tokenizer_encode(chat->tokenizer, text->text.ptr + begin, end - begin, added, out);
+}
+
+/* The template's text and the plain ranges apart, of which at most max_tokens are kept; cut (text->n) or NULL. */
+static void encode_pieces(const rlf_chat *chat, const rlf_chat_text *text, size_t max_tokens, rlf_ids *out, bool *cut) {
+    size_t at = 0;
+    for (size_t i = 0; i < text->n; i++) {
+        encode(chat, text, at, text->plain[i].begin, true, out);
+        at = text->plain[i].end;
+        size_t begin = out->n;
+        encode(chat, text, text->plain[i].begin, at, false, out);
+        bool longer = out->n - begin > max_tokens;
+        if (longer) out->n = begin + max_tokens;
+        if (cut) cut[i] = longer;
+    }
+    encode(chat, text, at, text->text.len, true, out);
+}
+
+/* Whether a plain range holds the text of an added token. */
+static bool holds_control_text(const rlf_chat *chat, const rlf_chat_text *text) {
+    rlf_ids plain = {0}, added = {0};
+    bool differs = false;
+    for (size_t i = 0; i < text->n && !differs; i++) {
+        plain.n = added.n = 0;
+        encode(chat, text, text->plain[i].begin, text->plain[i].end, false, &plain);
+        encode(chat, text, text->plain[i].begin, text->plain[i].end, true, &added);
+        differs = plain.n != added.n || (plain.n && memcmp(plain.v, added.v, plain.n * sizeof *plain.v));
+    }
+    rlf_ids_clean_up(&plain);
+    rlf_ids_clean_up(&added);
+    return differs;
+}
+
+/* ---- prompts ---------------------------------------------------------------------------------------------------------------------- */
+
+static rlf_status check_messages(const rlf_chat_message *messages, size_t n) {
+    static const char *const roles[] = {"system", "user", "assistant", "tool"};
+    if (n == 0) return RLF_RAISE(INVALID, "a prompt needs at least one message");
+    for (size_t i = 0; i < n; i++) {
+        int k = 0;
+        while (k < 4 && strcmp(messages[i].role, roles[k])) k++;
+        if (k == 4) return RLF_RAISE(INVALID, "message %zu: role \"%s\": expected system, user, assistant or tool", i, messages[i].role);
+    }
+    return RLF_OK;
+}
+
+static bool is_wrapped_answer(const char *content) {
+    static const char open[] = "<tool_response>", close[] = "</tool_response>";
+    size_t n = strlen(content);
+    return !strncmp(content, open, strlen(open)) && n >= strlen(close) && !strcmp(content + n - strlen(close), close);
+}
+
+/* The last message of a user that is not a tool's answer; n - 1 if none. Assistant turns after it belong to the present task. */
+static size_t last_query(const rlf_chat_message *messages, size_t n) {
+    for (size_t i = n; i-- > 0;)
+        if (!strcmp(messages[i].role, "user") && !is_wrapped_answer(messages[i].content)) return i;
+    return n - 1;
+}
+
+static rlf_chat_talk talk_of(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const json_t *tools) {
+    return (rlf_chat_talk){.family = chat->family, .thinking = chat->thinking, .date = chat->date, .messages = messages, .n = n,
+                           .tools = tools, .query = n ? last_query(messages, n) : 0};
+}
+
+rlf_status rlf_chat_render(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json, bool generation,
+                           rlf_str *text, rlf_ids *ids) {
+    rlf_status status = RLF_OK;
+    rlf_chat_text out = {0};
+    json_t *tools = NULL;
+    RLF_TRY(check_messages(messages, n));
+    RLF_TRY(rlf_chat_tools_parse(tools_json, &tools));
+    rlf_chat_talk talk = talk_of(chat, messages, n, tools);
+    RLF_TRY(rlf_chat_put_talk(&talk, &out));
+    if (generation) rlf_chat_put_generation(&talk, &out);
+    if (ids && holds_control_text(chat, &out)) encode_pieces(chat, &out, SIZE_MAX, ids, NULL);
+    else if (ids) encode(chat, &out, 0, out.text.len, true, ids);
+    if (text) rlf_str_append(text, out.text.ptr ? out.text.ptr : "", out.text.len);
+out:
+    rlf_chat_text_clean_up(&out);
     json_decref(tools);
     return status;
 }
 
-/* Tool answers i, i + 1, … of one turn stand in one user message. Returns the first message after them. */
-static size_t put_answers(const rlf_chat_message *messages, size_t n, size_t i, rlf_str *out) {
-    rlf_str_puts(out, START "user");
-    for (; i < n && is_role(&messages[i], "tool"); i++) rlf_str_printf(out, "\n" RESPONSE "\n%s\n" RESPONSE_END, messages[i].content);
-    rlf_str_puts(out, END "\n");
-    return i;
-}
-
-static bool is_wrapped_answer(const char *content) {
-    size_t n = strlen(content), close = strlen(RESPONSE_END);
-    return !strncmp(content, RESPONSE, strlen(RESPONSE)) && n >= close && !strcmp(content + n - close, RESPONSE_END);
-}
-
-/* The last message of a user that is not a tool's answer; n - 1 if none. Assistant turns after it belong to the present task and
- * keep their thoughts. */
-static size_t last_query(const rlf_chat_message *messages, size_t n) {
-    for (size_t i = n; i-- > 0;)
-        if (is_role(&messages[i], "user") && !is_wrapped_answer(messages[i].content)) return i;
-    return n - 1;
-}
-
-static rlf_slice strip_newlines(rlf_slice s, bool left, bool right) {
-    while (left && s.len && s.ptr[0] == '\n') s.ptr++, s.len--;
-    while (right && s.len && s.ptr[s.len - 1] == '\n') s.len--;
-    return s;
-}
-
-/* Qwen3's rule: text before the first </think> (and after the last <think> in it) is the thought, what follows the last </think>
- * the content. */
-static void split_thought(const char *content, rlf_slice *thought, rlf_slice *rest) {
-    *thought = (rlf_slice){"", 0};
-    *rest = rlf_slice_of(content);
-    const char *close = strstr(content, THINK_END);
-    if (!close) return;
-    *thought = strip_newlines((rlf_slice){content, (size_t)(close - content)}, false, true);
-    for (const char *open = content; (open = memmem(open, (size_t)(thought->ptr + thought->len - open), "<think>", 7)) != NULL;) {
-        open += 7;
-        *thought = (rlf_slice){open, (size_t)(thought->ptr + thought->len - open)};
-    }
-    *thought = strip_newlines(*thought, true, false);
-    for (const char *next; (next = strstr(close + 1, THINK_END)) != NULL;) close = next;
-    *rest = strip_newlines(rlf_slice_of(close + strlen(THINK_END)), true, false);
-}
-
-/* An assistant message of the history: before the last query its thought is dropped; after it kept, and put even if empty in the
- * last message. */
-static void put_history_turn(const char *content, bool after_query, bool last, rlf_str *out) {
-    rlf_slice thought, rest;
-    split_thought(content, &thought, &rest);
-    rlf_str_puts(out, START "assistant\n");
-    if (after_query && (last || thought.len)) {
-        thought = strip_newlines(thought, true, true);
-        rest = strip_newlines(rest, true, false);
-        rlf_str_puts(out, "<think>\n");
-        rlf_str_append(out, thought.ptr, thought.len);
-        rlf_str_puts(out, "\n</think>\n\n");
-    }
-    rlf_str_append(out, rest.ptr, rest.len);
-    rlf_str_puts(out, END "\n");
-}
-
-static rlf_status render_qwen3(const rlf_chat_message *messages, size_t n, const char *tools_json, rlf_str *out) {
-    const char *system = n && is_role(&messages[0], "system") ? messages[0].content : NULL;
-    if (tools_json) {
-        rlf_status status = put_tools(system, tools_json, out);
-        if (status != RLF_OK) return status;
-    } else if (system) {
-        put_turn("system", system, out);
-    }
-    size_t query = last_query(messages, n);
-    for (size_t i = system ? 1 : 0; i < n;) {
-        if (is_role(&messages[i], "tool")) {
-            i = put_answers(messages, n, i, out);
-            continue;
-        }
-        if (is_role(&messages[i], "assistant")) put_history_turn(messages[i].content, i > query, i + 1 == n, out);
-        else put_turn(messages[i].role, messages[i].content, out);
-        i++;
-    }
-    return RLF_OK;
-}
-
-static void render_chatml(const rlf_chat_message *messages, size_t n, rlf_str *out) {
-    for (size_t i = 0; i < n;) {
-        if (is_role(&messages[i], "tool")) {
-            i = put_answers(messages, n, i, out);
-        } else {
-            put_turn(messages[i].role, messages[i].content, out);
-            i++;
-        }
-    }
-}
-
-rlf_status rlf_chat_prompt_text(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json, rlf_str *out) {
-    rlf_status status = RLF_OK;
-    if (n == 0) RLF_FAIL(INVALID, "a prompt needs at least one message");
-    RLF_TRY(check_roles(messages, n));
-    if (chat->kind == QWEN3) RLF_TRY(render_qwen3(messages, n, tools_json, out));
-    else render_chatml(messages, n, out);
-    rlf_str_puts(out, generation_prompt(chat));
-out:
-    return status;
-}
-
 rlf_status rlf_chat_prompt(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json, rlf_ids *out) {
-    rlf_str text = {0};
-    rlf_status status = rlf_chat_prompt_text(chat, messages, n, tools_json, &text);
-    if (status == RLF_OK) rlf_tokenizer_encode(chat->tokenizer, text.ptr, text.len, true, out);
-    rlf_str_clean_up(&text);
-    return status;
+    return rlf_chat_render(chat, messages, n, tools_json, true, NULL, out);
 }
 
-/* ---- what follows a model turn ---- */
-
-static void encode_template(const rlf_chat *chat, const char *text, rlf_ids *out) {
-    rlf_tokenizer_encode(chat->tokenizer, text, strlen(text), true, out);
-}
-
-/* From just behind the model's end of turn to just before the end of the user message that holds the answers. */
-static void append_answers(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, rlf_ids *out, size_t *cut) {
-    encode_template(chat, "\n" START "user\n" RESPONSE "\n", out);
-    for (size_t i = 0; i < n; i++) {
-        if (i > 0) encode_template(chat, "\n" RESPONSE_END "\n" RESPONSE "\n", out);
-        size_t begin = out->n;
-        rlf_tokenizer_encode(chat->tokenizer, answers[i].ptr, answers[i].len, false, out);
-        if (out->n - begin <= max_tokens) continue;
-        out->n = begin + max_tokens;
-        ++*cut;
-    }
-}
+/* ---- what follows a model turn ---------------------------------------------------------------------------------------------------- */
 
 void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed, rlf_ids *out,
-                          size_t *cut) {
-    rlf_str tail = {0};
-    *cut = 0;
-    if (!closed) rlf_ids_push(out, chat->end_of_turn);
-    if (n > 0) append_answers(chat, answers, n, max_tokens, out, cut);
-    rlf_str_printf(&tail, "%s\n%s", n > 0 ? "\n" RESPONSE_END END : "", generation_prompt(chat));
-    encode_template(chat, tail.ptr, out);
-    rlf_str_clean_up(&tail);
+                          bool *cut) {
+    rlf_chat_text text = {0};
+    rlf_chat_talk talk = talk_of(chat, NULL, 0, NULL);
+    if (!closed) rlf_ids_push(out, rlf_chat_end_of_turn(chat));
+    rlf_str_puts(&text.text, chat->family->after_turn);
+    rlf_chat_put_answers(chat->family, answers, n, &text);
+    rlf_chat_put_generation(&talk, &text);
+    encode_pieces(chat, &text, max_tokens, out, cut);
+    rlf_chat_text_clean_up(&text);
 }
 
-/* ---- supervised ---- */
+/* ---- supervised ------------------------------------------------------------------------------------------------------------------- */
+
+static size_t next_assistant(const rlf_chat_talk *talk, size_t from) {
+    while (from < talk->n && strcmp(talk->messages[from].role, "assistant")) from++;
+    return from;
+}
+
+static rlf_status append_model_turn(const rlf_chat *chat, const rlf_chat_talk *talk, size_t i, rlf_ids *out) {
+    rlf_chat_text text = {0};
+    rlf_status status = rlf_chat_put_model_turn(talk, i, &text);
+    if (status == RLF_OK) {
+        encode(chat, &text, 0, text.text.len, true, out);
+        rlf_ids_push(out, rlf_chat_end_of_turn(chat));
+    }
+    rlf_chat_text_clean_up(&text);
+    return status;
+}
 
 /* All that stands between two model turns: any mix of tool answers and messages. Ends with the generation prompt. */
-static void append_between(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, size_t max_tokens, rlf_ids *out) {
-    size_t i = 0, cut;
-    while (i < n && is_role(&messages[i], "tool")) i++;
-    rlf_slice *answers = rlf_calloc(i, sizeof *answers);
-    for (size_t k = 0; k < i; k++) answers[k] = rlf_slice_of(messages[k].content);
-    if (i == n) {
-        rlf_chat_observation(chat, answers, i, max_tokens, true, out, &cut);
-    } else {
-        rlf_str text = {0};
-        if (i > 0) append_answers(chat, answers, i, max_tokens, out, &cut);
-        rlf_str_puts(&text, i > 0 ? "\n" RESPONSE_END END "\n" : "\n");
-        render_chatml(messages + i, n - i, &text); /* both templates put these roles alike */
-        rlf_str_puts(&text, generation_prompt(chat));
-        encode_template(chat, text.ptr, out);
-        rlf_str_clean_up(&text);
-    }
-    free(answers);
-}
-
-static size_t next_assistant(const rlf_chat_message *messages, size_t n, size_t from) {
-    while (from < n && !is_role(&messages[from], "assistant")) from++;
-    return from;
+static void append_between(const rlf_chat *chat, const rlf_chat_talk *talk, size_t begin, size_t end, size_t max_tokens, rlf_ids *out) {
+    rlf_chat_text text = {0};
+    rlf_str_puts(&text.text, chat->family->after_turn);
+    rlf_chat_put_between(talk, begin, end, &text);
+    rlf_chat_put_generation(talk, &text);
+    encode_pieces(chat, &text, max_tokens, out, NULL);
+    rlf_chat_text_clean_up(&text);
 }
 
 rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json,
                                size_t max_observation_tokens, rlf_ids *out, rlf_chat_span_fn *span, void *ctx) {
     rlf_status status = RLF_OK;
-    size_t begin = out->n, at = next_assistant(messages, n, 0);
+    rlf_chat_talk talk = talk_of(chat, messages, n, NULL);
+    size_t begin = out->n, at = next_assistant(&talk, 0);
     if (at == n) RLF_FAIL(INVALID, "a supervised conversation needs an assistant message");
-    RLF_TRY(check_roles(messages, n));
+    RLF_TRY(check_messages(messages, n));
     RLF_TRY(rlf_chat_prompt(chat, messages, at, tools_json, out));
     while (at < n) {
         span(ctx, begin, out->n, false);
         begin = out->n;
-        encode_template(chat, messages[at].content, out);
-        rlf_ids_push(out, chat->end_of_turn);
+        RLF_TRY(append_model_turn(chat, &talk, at, out));
         span(ctx, begin, out->n, true);
         begin = out->n;
-        size_t next = next_assistant(messages, n, at + 1);
-        if (next < n) append_between(chat, messages + at + 1, next - at - 1, max_observation_tokens, out);
+        size_t next = next_assistant(&talk, at + 1);
+        if (next < n) append_between(chat, &talk, at + 1, next, max_observation_tokens, out);
         at = next;
     }
 out:

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void write_string(const char *s, size_t n, rlf_str *out) {
+void rlf_json_write_text(const char *s, size_t n, rlf_str *out) {
     static const char escaped[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
     rlf_str_putc(out, '"');
     for (size_t i = 0; i < n; i++) {
@@ -27,35 +27,49 @@ static void write_real(double x, rlf_str *out) {
     else rlf_str_printf(out, "%.*f", precision > exponent ? precision - exponent : 1, x);
 }
 
-static void write_array(const json_t *value, bool compact, rlf_str *out) {
+static void write_value(const json_t *value, rlf_json_style style, size_t level, rlf_str *out);
+
+static void new_line(rlf_json_style style, size_t level, rlf_str *out) {
+    if (style != RLF_JSON_INDENTED) return;
+    rlf_str_putc(out, '\n');
+    for (size_t i = 0; i < level; i++) rlf_str_puts(out, "    ");
+}
+
+static const char *comma(rlf_json_style style) { return style == RLF_JSON_SPACED ? ", " : ","; }
+
+static void write_array(const json_t *value, rlf_json_style style, size_t level, rlf_str *out) {
+    size_t n = json_array_size(value);
     rlf_str_putc(out, '[');
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        if (i) rlf_str_puts(out, compact ? "," : ", ");
-        rlf_json_write(json_array_get(value, i), compact, out);
+    for (size_t i = 0; i < n; i++) {
+        if (i) rlf_str_puts(out, comma(style));
+        new_line(style, level + 1, out);
+        write_value(json_array_get(value, i), style, level + 1, out);
     }
+    if (n) new_line(style, level, out);
     rlf_str_putc(out, ']');
 }
 
-static void write_object(json_t *value, bool compact, rlf_str *out) {
-    const char *key;
+static void write_object(json_t *value, rlf_json_style style, size_t level, rlf_str *out) {
+    const char *key, *separator = "";
     json_t *item;
-    const char *separator = "";
     rlf_str_putc(out, '{');
     json_object_foreach(value, key, item) {
         rlf_str_puts(out, separator);
-        write_string(key, strlen(key), out);
-        rlf_str_puts(out, compact ? ":" : ": ");
-        rlf_json_write(item, compact, out);
-        separator = compact ? "," : ", ";
+        new_line(style, level + 1, out);
+        rlf_json_write_text(key, strlen(key), out);
+        rlf_str_puts(out, style == RLF_JSON_TIGHT ? ":" : ": ");
+        write_value(item, style, level + 1, out);
+        separator = comma(style);
     }
+    if (json_object_size(value)) new_line(style, level, out);
     rlf_str_putc(out, '}');
 }
 
-void rlf_json_write(const json_t *value, bool compact, rlf_str *out) {
+static void write_value(const json_t *value, rlf_json_style style, size_t level, rlf_str *out) {
     switch (json_typeof(value)) {
-    case JSON_OBJECT: write_object((json_t *)value, compact, out); break; /* iterating does not change it */
-    case JSON_ARRAY: write_array(value, compact, out); break;
-    case JSON_STRING: write_string(json_string_value(value), json_string_length(value), out); break;
+    case JSON_OBJECT: write_object((json_t *)value, style, level, out); break; /* iterating does not change it */
+    case JSON_ARRAY: write_array(value, style, level, out); break;
+    case JSON_STRING: rlf_json_write_text(json_string_value(value), json_string_length(value), out); break;
     case JSON_INTEGER: rlf_str_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value)); break;
     case JSON_REAL: write_real(json_real_value(value), out); break;
     case JSON_TRUE: rlf_str_puts(out, "true"); break;
@@ -63,6 +77,8 @@ void rlf_json_write(const json_t *value, bool compact, rlf_str *out) {
     case JSON_NULL: rlf_str_puts(out, "null"); break;
     }
 }
+
+void rlf_json_write(const json_t *value, rlf_json_style style, rlf_str *out) { write_value(value, style, 0, out); }
 
 bool rlf_json_depth_within(const json_t *value, int levels) {
     if (!json_is_array(value) && !json_is_object(value)) return true;

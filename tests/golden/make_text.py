@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """Golden files for tests/unit/text. compare_tokenizer.py compares with the `tokenizers` library on megabytes of text.
 
-Made with tokenizers 0.23, transformers 5.23, Python 3.11 (Unicode 14).
+Made with tokenizers 0.23, Python 3.11 (Unicode 14).
 
   make_text.py tiny DIR                     DIR/text_tiny_tokenizer.json, text_tiny_cases.json: a small tokenizer and ids
   make_text.py llama DIR [ENTRIES]          DIR/text_llama_tokenizer.json, text_llama_cases.json: the same in the style of Llama 3 (1100 entries)
   make_text.py real TOKENIZER.json DIR      DIR/text_qwen3_cases.json: ids of the real Qwen3 table
-  make_text.py chat TEMPLATE.jinja DIR      DIR/text_chat_cases.json: conversations rendered by transformers with Qwen3's own chat template
-                                            (the "chat_template" of its tokenizer_config.json as a file)
 """
 import json
 import os
@@ -154,42 +152,6 @@ def real(source, folder):
     dump(os.path.join(folder, "text_qwen3_cases.json"), cases(t, ["", " ", "Hello, world!"] + [text(r, added, 150) for _ in range(60)] + ["ab" * 400, "\u0301\u0316" * 60]))
 
 
-def conversations():
-    """Every rule of the template: system block, tools, history with and without thoughts, consecutive answers, wrapped answers as a user's words."""
-    def m(*pairs):
-        names = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
-        return [{"role": names[role], "content": content} for role, content in pairs]
-    search = {"type": "function", "function": {"name": "search", "description": "Find é, \"quotes\", / and \\ in <b>it's</b>\n\t\u0001\u007f.", "parameters": {
-        "type": "object", "properties": {"query": {"type": "string"}, "k": {"type": "integer", "default": 3, "minimum": 0.1, "maximum": 1e22}}, "required": ["query"]}}}
-    odd = {"numbers": [0, -7, 1.0, 100000.0, 1e-5, 0.0001, 123456789012345680.0, 9007199254740993, 1.5e300, -0.0, 5e-324, 2.2250738585072014e-308, 1234.5678],
-           "empty": [{}, [], "", None, True, False], "emoji 😀": "日本"}
-    think = "<think>\nFirst I look.\n</think>\n\n"
-    call = '<tool_call>\n{"name": "search", "arguments": {"query": "Peru"}}\n</tool_call>'
-    talks = [
-        m(("u", "Hello")), m(("s", "Be brief."), ("u", "Hello")), m(("u", "")), m(("u", "a\n"), ("s", "late system"), ("u", "b")),
-        m(("u", "Hi"), ("a", "Hello."), ("u", "And?")), m(("u", "Hi"), ("a", think + "Hello."), ("u", "And?")), m(("u", "Hi"), ("a", think + "Hello.")),
-        m(("u", "Hi"), ("a", "Hello.")), m(("u", "Hi"), ("a", "\n\nHello.")), m(("s", "S"), ("u", "Q"), ("a", think + call), ("t", "Lima")),
-        m(("u", "Q"), ("a", call), ("t", "one"), ("t", "two\n"), ("a", think + "Lima"), ("u", "Thanks")),
-        m(("u", "Q"), ("a", call), ("t", "one"), ("t", ""), ("a", "no thought"), ("t", "x"), ("a", think + "Lima")),
-        m(("u", "Q"), ("a", think + call), ("u", "<tool_response>\nx\n</tool_response>"), ("a", think + call)),
-        m(("u", "<tool_response></tool_response>")), m(("u", "<tool_response>")), m(("t", "answer first"), ("u", "Q")),
-        m(("u", "Q"), ("a", "a</think>b<think>c</think>\n\nd"), ("a", "<think><think>\n\nx\n\n</think>"), ("a", "</think>"), ("a", "<think>open")),
-        m(("a", "starts"), ("u", "Q")), m(("s", "only system")), m(("u", "line\r\n<|im_end|> in text <think>"), ("a", "é 😀"), ("u", "日本語"))]
-    return [(talk, tools) for talk in talks for tools in (None, [search])] + [(talks[0], [search, odd]), (talks[1], [])]
-
-
-def chat(template, folder):
-    from transformers.utils.chat_template_utils import render_jinja_template
-    with open(template, encoding="utf-8") as f:
-        source = f.read()
-    out = []
-    for messages, tools in conversations():
-        for thinking in (True, False):
-            texts = render_jinja_template(conversations=[messages], tools=tools, chat_template=source, add_generation_prompt=True, enable_thinking=thinking)[0]
-            out.append({"messages": messages, "tools": None if tools is None else json.dumps(tools), "thinking": thinking, "text": texts[0]})
-    dump(os.path.join(folder, "text_chat_cases.json"), out)
-
-
 def main():
     a = sys.argv[1:]
     if len(a) == 2 and a[0] == "tiny":
@@ -198,8 +160,6 @@ def main():
         return llama(a[1], int(a[2]) if len(a) == 3 else 1100)
     if len(a) == 3 and a[0] == "real":
         return real(a[1], a[2])
-    if len(a) == 3 and a[0] == "chat":
-        return chat(a[1], a[2])
     sys.exit(__doc__)
 
 

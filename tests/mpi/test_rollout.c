@@ -119,7 +119,7 @@ static bool gather(inbox *in, rlf_control_kind kind, int64_t value) {
 }
 
 static bool send_episode(int to, int64_t uid, int64_t attempt, int64_t version) {
-    rlf_chat prompt = {rlf_slice_of("user"), rlf_slice_of("What is the capital of Peru?")};
+    rlf_said prompt = {.role = rlf_slice_of("user"), .content = rlf_slice_of("What is the capital of Peru?")};
     rlf_text target = {rlf_slice_of("Lima")};
     rlf_limits limits = {.turns = 2, .turn_tokens = 40 + uid, .observation_tokens = 40, .tokens = 160, .timeout_ms = WAIT_MS};
     rlf_sampling sampling = {.temperature = 1, .top_p = 0.95};

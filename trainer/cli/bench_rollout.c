@@ -170,7 +170,7 @@ static rlf_status submit(bench *b) {
     rlf_status status = RLF_OK;
     char question[PROMPT_LETTERS + 1] = {0};
     memset(question, 'q', PROMPT_LETTERS);
-    rlf_chat message = {rlf_slice_of("user"), rlf_slice_of(question)};
+    rlf_said message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(question)};
     rlf_limits limits = {.turns = (int64_t)b->rounds, .turn_tokens = LONGEST, .observation_tokens = LONGEST, .tokens = LONGEST};
     rlf_sampling sampling = {.temperature = 1, .top_p = 1};
     for (int64_t uid = 0; uid < (int64_t)b->episodes; uid++) {
@@ -220,7 +220,7 @@ static rlf_status open_model(bench *b) {
     kern_upload(b->model.queue, kern_model_params(b->model.model), weights, b->model.layout.total);
     RLF_TRY(kern_sync(b->model.queue));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));
-    RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "chatml", "", false));
+    RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}));
 out:
     free(weights);
     return status;
@@ -237,7 +237,7 @@ static rlf_status open_rollout(bench *b) {
     rollout_episode_options episode = {.max_prompt_tokens = LONGEST, .max_tokens = LONGEST, .max_calls = 4, .stop_at_answer = true};
     RLF_TRY(kern_decoder_new(&b->decoder, b->model.model, &decoder));
     RLF_TRY(rollout_engine_new(&b->engine, (rollout_model){b, bench_step, bench_sample, bench_copy_page}, &options));
-    b->set = rollout_episodes_new(b->engine, b->model.tokenizer, b->chat, &episode, (rollout_port){b, port_send});
+    b->set = rollout_episodes_new(b->engine, b->chat, &episode, (rollout_port){b, port_send});
     b->progress = rlf_calloc((size_t)episodes, sizeof *b->progress);
     b->text = rlf_calloc((size_t)b->answer_tokens + 1, 1);
     memset(b->text, 'o', (size_t)b->answer_tokens);

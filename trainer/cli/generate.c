@@ -14,7 +14,7 @@ static const char usage[] =
     "rlf generate MODEL [--prompt TEXT] [options] [< lines]\n\n"
     "Prints the model's answer to the prompt, or to each line of standard input, as it is drawn.\n"
     "  --chat         the prompt is a user's message in the model's chat template (default)\n"
-    "  --template     auto (the checkpoint's own), qwen3 or chatml\n"
+    "  --template     auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5 or qwen3\n"
     "  --raw          the prompt is continued as it stands\n"
     "  --max-tokens   tokens drawn at most (256)\n"
     "  --temperature  0: always the most probable token (1)\n"
@@ -34,7 +34,7 @@ typedef struct request {
 typedef struct generator {
     rlf_cli_model model;
     rlf_chat *chat; /* NULL: raw */
-    int32_t stops[2];
+    int32_t stops[2]; /* where there is no chat to tell them */
     kern_decoder *decoder;
     rollout_engine *engine;
     rollout_seq *seq; /* the answer under way, or NULL */
@@ -54,7 +54,7 @@ static void print_token(const generator *g, int32_t id) {
 static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
     (void)logprob;
     generator *g = owner;
-    bool stop = id == g->stops[0] || id == g->stops[1];
+    bool stop = g->chat ? rlf_chat_is_stop(g->chat, id) : id == g->stops[0] || id == g->stops[1];
     if (!stop) print_token(g, id);
     if (!stop && --g->left > 0) return RLF_OK;
     rollout_seq_close(seq);
@@ -104,7 +104,8 @@ static rlf_status generate(generator *g, const request *r) {
     RLF_TRY(rlf_cli_model_open(&g->model, r->dir, (int)r->threads));
     g->stops[0] = rlf_tokenizer_id(g->model.tokenizer, "<|im_end|>");
     g->stops[1] = rlf_tokenizer_id(g->model.tokenizer, "<|endoftext|>");
-    if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->template, r->dir, false));
+    rlf_chat_options options = {.name = r->template, .date = RLF_CHAT_DATE, .tool_format = "auto"};
+    if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
     RLF_TRY(rlf_cli_model_read(&g->model, r->dir, length));

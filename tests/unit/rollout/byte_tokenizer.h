@@ -1,4 +1,5 @@
-/* A tokenizer whose ids are bytes, plus "ab" as one token and the control tokens: scripts for it can be written by hand. */
+/* A tokenizer whose ids are bytes, plus "ab" as one token and the control tokens of every chat template: scripts for it can be written by
+ * hand. */
 #ifndef RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
 #define RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
 
@@ -9,7 +10,9 @@
 enum { BYTE_AB = 256, BYTE_END_OF_TEXT, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
 
 static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
-                                         "<tool_response>", "</tool_response>", "<think>", "</think>"};
+                                         "<tool_response>", "</tool_response>", "<think>", "</think>", "<|begin_of_text|>",
+                                         "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>",
+                                         "<|python_tag|>"};
 enum { BYTE_ADDED = sizeof byte_added / sizeof byte_added[0] };
 
 /* GPT-2's printable stand-in for a byte. */
@@ -28,7 +31,7 @@ static inline void byte_tokenizer_json(rlf_str *json) {
     rlf_str_puts(json, "{\"added_tokens\":[");
     for (int i = 0; i < BYTE_ADDED; i++)
         rlf_str_printf(json, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":%s}",
-                       i ? "," : "", BYTE_END_OF_TEXT + i, byte_added[i], i < 3 ? "true" : "false");
+                       i ? "," : "", BYTE_END_OF_TEXT + i, byte_added[i], strchr(byte_added[i], '|') ? "true" : "false");
     rlf_str_puts(json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},"
                         "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
     for (int b = 0; b < 256; b++) rlf_str_printf(json, "\"\\u%04x\":%d,", byte_letter(b), b);

@@ -24,8 +24,8 @@ static world *world_new(int seats) {
     w->model = fake_new(PAGE, 400, 256);
     assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
     w->tokenizer = byte_tokenizer();
-    if (rlf_chat_new(&w->chat, w->tokenizer, "chatml", "", false) != RLF_OK) fail_msg("%s", rlf_error_message());
-    w->set = rollout_episodes_new(w->engine, w->tokenizer, w->chat, &episode, (rollout_port){&w->service, service_send});
+    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}) != RLF_OK) fail_msg("%s", rlf_error_message());
+    w->set = rollout_episodes_new(w->engine, w->chat, &episode, (rollout_port){&w->service, service_send});
     w->limits = (rlf_limits){.turns = 3, .turn_tokens = 200, .observation_tokens = 100, .tokens = 500};
     w->samples = 1;
     return w;
@@ -49,7 +49,7 @@ static void script(world *w, int64_t uid, uint32_t sample, const char *text) {
 }
 
 static rlf_status try_submit(world *w, int64_t uid, const char *question) {
-    rlf_chat prompt_message = {rlf_slice_of("user"), rlf_slice_of(question)};
+    rlf_said prompt_message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(question)};
     rlf_text target = {rlf_slice_of("Lima")};
     rlf_sampling sampling = {.temperature = 1, .top_p = 1};
     rlf_episode m = {.uid = uid, .samples = w->samples, .attempt = 1, .seed = 9, .version = 4, .prompt = {&prompt_message, 1},

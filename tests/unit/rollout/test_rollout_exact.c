@@ -56,7 +56,7 @@ static void device_init(device *d, int threads) {
     ok(kern_sync(d->queue));
     free(weights);
     d->tokenizer = byte_tokenizer();
-    ok(rlf_chat_new(&d->chat, d->tokenizer, "chatml", "", false));
+    ok(rlf_chat_new(&d->chat, d->tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}));
 }
 
 static void device_clean_up(device *d) {
@@ -109,7 +109,7 @@ static const char *const texts[] = {
 static void submit_all(rollout_episodes *set, kern_filter filter) {
     static const char *const questions[UIDS] = {"?", "What is the capital of Peru, and why is it so?", "Seventeen"};
     for (int64_t uid = 0; uid < UIDS; uid++) {
-        rlf_chat prompt_message = {rlf_slice_of("user"), rlf_slice_of(questions[uid])};
+        rlf_said prompt_message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(questions[uid])};
         rlf_sampling sampling = {.temperature = (double)filter.temperature, .top_p = (double)filter.top_p, .top_k = filter.top_k};
         rlf_limits limits = {.turns = 3, .turn_tokens = 150, .observation_tokens = 40, .tokens = LONGEST};
         rlf_episode m = {.uid = uid, .samples = SAMPLES, .seed = 11, .prompt = {&prompt_message, 1}, .limits = {&limits, 1},
@@ -131,7 +131,7 @@ static outcome *play(device *d, schedule s, kern_filter filter) {
     for (int i = 0; i < UIDS * SAMPLES; i++) byte_script(texts[i % 4], &f->scripts[i].ids);
     ok(rollout_engine_new(&engine, model, &options));
     o->service.shuffle = s.shuffle;
-    rollout_episodes *set = rollout_episodes_new(engine, d->tokenizer, d->chat, &episode, (rollout_port){&o->service, service_send});
+    rollout_episodes *set = rollout_episodes_new(engine, d->chat, &episode, (rollout_port){&o->service, service_send});
     submit_all(set, filter);
     for (uint64_t i = 0; rollout_episodes_alive(set); i++) {
         ok(rollout_episodes_step(set));

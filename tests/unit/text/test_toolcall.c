@@ -10,7 +10,7 @@ static rlf_tool_call calls[MAX];
 static size_t parse(const char *text) {
     size_t total;
     rlf_arena_reset(&arena);
-    rlf_tool_calls_parse(text, strlen(text), &arena, calls, MAX, &total);
+    rlf_tool_calls_parse(RLF_TOOLS_HERMES, text, strlen(text), &arena, calls, MAX, &total);
     return total;
 }
 

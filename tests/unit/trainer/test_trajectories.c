@@ -153,7 +153,7 @@ static void line_holds_spans_turns_and_question(void **state) {
     rlf_tokenizer *tokenizer = NULL;
     rlf_str line = {0};
     double advantage = -0.25;
-    static const rlf_chat_message messages[] = {{"system", "be brief"}, {"user", "why?"}};
+    static const rlf_chat_message messages[] = {{.role = "system", .content = "be brief"}, {.role = "user", .content = "why?"}};
     static const char *targets[] = {"because"};
     rlf_row row = {.data_source = "set", .messages = messages, .n_messages = 2, .targets = targets, .n_targets = 1, .extra = "", .id = "7"};
     sample_init(&s);

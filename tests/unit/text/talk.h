@@ -1,0 +1,24 @@
+/* Conversations of golden files as messages, and chats over a tokenizer of bytes. */
+#ifndef RLF_TESTS_UNIT_TEXT_TALK_H
+#define RLF_TESTS_UNIT_TEXT_TALK_H
+
+#include "tests/unit/text/golden.h"
+
+#include "common/text/chat.h"
+
+/* The messages of a JSON object that has them; strings go to the arena. */
+static inline rlf_row talk_of(const json_t *object, rlf_arena *arena) {
+    rlf_row row;
+    char *line = json_dumps(object, JSON_COMPACT);
+    assert_ok(rlf_messages_parse(&row, line, strlen(line), "golden", 1, arena));
+    free(line);
+    return row;
+}
+
+static inline rlf_chat *chat_of(const rlf_tokenizer *tokenizer, const char *name, bool thinking, const char *date) {
+    rlf_chat *chat = NULL;
+    assert_ok(rlf_chat_new(&chat, tokenizer, NULL, (rlf_chat_options){name, thinking, date ? date : RLF_CHAT_DATE, "auto"}));
+    return chat;
+}
+
+#endif
