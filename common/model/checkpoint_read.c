@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "common/base/mem.h"
+#include "common/model/load.h"
 #include "common/model/safetensors.h"
-#include "common/model/values.h"
 
 enum { SHARDS_MAX = 4096, INDEX_MAX = 64 << 20, LIST_BYTES = 350 };
 
@@ -200,7 +200,7 @@ static rlf_status check_unique(const shards *set) {
     return RLF_OK;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------------------------------------------------------- */
 
 static void shape_text(const rlf_st_tensor *t, rlf_str *out) {
     rlf_str_putc(out, '[');
@@ -228,40 +228,53 @@ static rlf_status check_tensor(const shard *where, const rlf_st_tensor *t, const
     return status;
 }
 
-static rlf_status read_tensor(const shards *set, const rlf_tensor_info *want, rlf_dtype dtype, void *weights) {
-    const shard *where = NULL;
-    const rlf_st_tensor *t = find_in(set, want->name, &where);
-    size_t n = (size_t)want->rows * (size_t)want->cols, bad;
-    if (!rlf_values_convert((char *)weights + want->offset * rlf_dtype_size(dtype), dtype, t->data, t->dtype, n, &bad))
-        return RLF_RAISE(INVALID, "%s: tensor '%s': element %zu is not a finite number", where->path, t->name, bad);
+/* Zeroes what lies between the tensors of a slab; the tensors themselves are touched once only, by their data. */
+static void zero_padding(const rlf_model_layout *layout, size_t size, char *weights) {
+    size_t end = 0;
+    for (size_t i = 0; i < layout->n_tensors; i++) {
+        const rlf_tensor_info *t = &layout->tensors[i];
+        memset(weights + end * size, 0, (t->offset - end) * size);
+        end = t->offset + (size_t)t->rows * (size_t)t->cols;
+    }
+    memset(weights + end * size, 0, (layout->total - end) * size);
+}
+
+/* Every tensor checked and listed for loading. */
+static rlf_status plan_loads(const shards *set, const rlf_model_layout *layout, rlf_dtype dtype, char *weights, rlf_load *loads) {
+    for (size_t i = 0; i < layout->n_tensors; i++) {
+        const rlf_tensor_info *want = &layout->tensors[i];
+        const shard *where = NULL;
+        const rlf_st_tensor *t = find_in(set, want->name, &where);
+        rlf_status status = check_tensor(where, t, want);
+        if (status != RLF_OK) return status;
+        loads[i] = (rlf_load){.file = where->file, .tensor = t, .dtype = dtype, .to = weights + want->offset * rlf_dtype_size(dtype)};
+    }
     return RLF_OK;
 }
 
-/* A stored head of a tied model must be the embedding; another would be lost without a word. */
-static rlf_status check_tied_head(const shards *set, const rlf_model_layout *layout) {
+/* A stored head of a tied model must be the embedding, which was loaded before; another would be lost without a word. */
+static rlf_status check_tied_head(const shards *set, const rlf_model_layout *layout, const rlf_load *embed) {
     const shard *where = NULL;
     const rlf_st_tensor *head = find_in(set, "lm_head.weight", &where);
     if (!layout->shape.tied || !head) return RLF_OK;
-    const rlf_st_tensor *embed = find_in(set, layout->tensors[0].name, &where);
-    if (head->dtype == embed->dtype && head->bytes == embed->bytes && memcmp(head->data, embed->data, head->bytes) == 0) return RLF_OK;
-    return RLF_RAISE(INVALID, "%s: 'lm_head.weight' differs from '%s', but config.json says tie_word_embeddings", set->dir, embed->name);
+    rlf_status status = check_tensor(where, head, &layout->tensors[0]);
+    rlf_load again = {.file = where->file, .tensor = head, .dtype = embed->dtype, .to = embed->to, .compare = true};
+    return status == RLF_OK ? rlf_load_run(&again, 1) : status;
 }
 
 rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, void *weights) {
     rlf_status status = RLF_OK;
     shards set = {.dir = dir};
+    rlf_load *loads = rlf_calloc(layout->n_tensors, sizeof *loads);
     RLF_TRY(open_shards(&set));
     RLF_TRY(check_unique(&set));
     RLF_TRY(check_names(&set, layout));
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        const shard *where = NULL;
-        const rlf_st_tensor *t = find_in(&set, layout->tensors[i].name, &where);
-        RLF_TRY(check_tensor(where, t, &layout->tensors[i]));
-    }
-    RLF_TRY(check_tied_head(&set, layout));
-    memset(weights, 0, layout->total * rlf_dtype_size(dtype)); /* the padding between tensors */
-    for (size_t i = 0; i < layout->n_tensors; i++) RLF_TRY(read_tensor(&set, &layout->tensors[i], dtype, weights));
+    RLF_TRY(plan_loads(&set, layout, dtype, weights, loads));
+    zero_padding(layout, rlf_dtype_size(dtype), weights);
+    RLF_TRY(rlf_load_run(loads, layout->n_tensors));
+    RLF_TRY(check_tied_head(&set, layout, &loads[0]));
 out:
+    free(loads);
     shards_clean_up(&set);
     return status;
 }

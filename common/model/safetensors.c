@@ -25,7 +25,9 @@ struct rlf_safetensors {
     rlf_st_tensor **by_name; /* into tensors */
     size_t n;
     rlf_arena arena; /* names */
-    void *map;       /* NULL: bytes belong to the caller */
+    const char *label;
+    int fd;          /* -1: bytes in memory, which belong to the caller */
+    void *map;
     size_t map_bytes;
 };
 
@@ -228,16 +230,18 @@ out:
 rlf_status rlf_safetensors_parse(rlf_safetensors **out, const void *bytes, size_t n, const char *label) {
     rlf_safetensors *file = rlf_calloc(1, sizeof *file);
     *out = NULL;
+    file->fd = -1;
+    file->label = rlf_arena_dup(&file->arena, label, strlen(label));
     rlf_status status = parse_into(file, bytes, n, label);
     if (status == RLF_OK) *out = file;
     else rlf_safetensors_destroy(file);
     return status;
 }
 
-static rlf_status map_file(const char *path, void **map, size_t *bytes) {
+static rlf_status map_file(const char *path, int *file, void **map, size_t *bytes) {
     rlf_status status = RLF_OK;
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused below, not waited for */
     if (fd < 0) RLF_FAIL(IO, "%s: cannot open: %s", path, strerror(errno));
     if (fstat(fd, &info) != 0) RLF_FAIL(IO, "%s: cannot read its size: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) RLF_FAIL(INVALID, "%s: not a regular file", path);
@@ -246,6 +250,8 @@ static rlf_status map_file(const char *path, void **map, size_t *bytes) {
     *bytes = (size_t)info.st_size;
     *map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (*map == MAP_FAILED) RLF_FAIL(IO, "%s: cannot map: %s", path, strerror(errno));
+    *file = fd;
+    fd = -1;
 out:
     if (fd >= 0) close(fd);
     return status;
@@ -255,13 +261,16 @@ rlf_status rlf_safetensors_open(rlf_safetensors **out, const char *path) {
     rlf_status status = RLF_OK;
     void *map = NULL;
     size_t bytes = 0;
+    int fd = -1;
     *out = NULL;
-    RLF_TRY(map_file(path, &map, &bytes));
+    RLF_TRY(map_file(path, &fd, &map, &bytes));
     status = rlf_safetensors_parse(out, map, bytes, path);
     if (status != RLF_OK) {
         munmap(map, bytes);
+        close(fd);
         goto out;
     }
+    (*out)->fd = fd;
     (*out)->map = map;
     (*out)->map_bytes = bytes;
 out:
@@ -271,10 +280,31 @@ out:
 void rlf_safetensors_destroy(rlf_safetensors *file) {
     if (!file) return;
     if (file->map) munmap(file->map, file->map_bytes);
+    if (file->fd >= 0) close(file->fd);
     free(file->tensors);
     free(file->by_name);
     rlf_arena_clean_up(&file->arena);
     free(file);
+}
+
+const char *rlf_safetensors_label(const rlf_safetensors *file) { return file->label; }
+
+rlf_status rlf_safetensors_read(const rlf_safetensors *file, const rlf_st_tensor *tensor, size_t begin, size_t n, void *out) {
+    const char *from = (const char *)tensor->data + begin;
+    assert(begin + n <= tensor->bytes);
+    if (file->fd < 0) {
+        memcpy(out, from, n);
+        return RLF_OK;
+    }
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(file->fd, (char *)out + done, n - done, (off_t)((size_t)(from - (const char *)file->map) + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return RLF_RAISE(IO, "%s: tensor '%s': cannot read: %s", file->label, tensor->name,
+                             got ? strerror(errno) : "the file became shorter");
+        done += (size_t)got;
+    }
+    return RLF_OK;
 }
 
 size_t rlf_safetensors_count(const rlf_safetensors *file) { return file->n; }

@@ -1,6 +1,6 @@
 /* safetensors: 8-byte little-endian header length, a JSON header, then raw little-endian data (huggingface/safetensors, format notes).
  *
- * Reading maps the file. Everything the header says is checked before use: length, JSON, dtype, shape product, offsets inside the file,
+ * Reading maps the file, but touches no more of the map than the header. Everything the header says is checked before use: length, JSON, dtype, shape product, offsets inside the file,
  * no overlap, no hole. Errors name the file and the tensor or byte. */
 #ifndef RLF_COMMON_MODEL_SAFETENSORS_H
 #define RLF_COMMON_MODEL_SAFETENSORS_H
@@ -21,7 +21,7 @@ typedef struct rlf_st_tensor {
     rlf_dtype dtype;
     int dims;           /* 0 to 8 */
     int64_t shape[8];
-    const void *data;   /* into the map */
+    const void *data;   /* into the map: what is read there becomes resident */
     size_t bytes;
 } rlf_st_tensor;
 
@@ -31,6 +31,10 @@ rlf_status rlf_safetensors_open(rlf_safetensors **out, const char *path) RLF_MUS
 /* The same checks over bytes in memory, which must outlive the object: for tests and the fuzzer. */
 rlf_status rlf_safetensors_parse(rlf_safetensors **out, const void *bytes, size_t n, const char *label) RLF_MUST_USE;
 void rlf_safetensors_destroy(rlf_safetensors *file);
+/* The path, or the label given to parse. */
+const char *rlf_safetensors_label(const rlf_safetensors *file);
+/* Copies bytes begin .. begin+n-1 of a tensor's data to `out` without making the map resident. Safe from several threads. */
+rlf_status rlf_safetensors_read(const rlf_safetensors *file, const rlf_st_tensor *tensor, size_t begin, size_t n, void *out) RLF_MUST_USE;
 /* Tensors are numbered in the order of their data. */
 size_t rlf_safetensors_count(const rlf_safetensors *file);
 const rlf_st_tensor *rlf_safetensors_at(const rlf_safetensors *file, size_t i);

@@ -1,0 +1,26 @@
+/* Private to common/model: the data of many tensors from their files to their places in a slab.
+ *
+ * Data are read in pieces straight to where they belong (by way of a buffer of one piece where the dtype changes), checked while they are
+ * still in the cache, and never mapped: nothing of the file becomes resident. Large sets are read by several threads, which hides the
+ * latency of the disk and the cost of first touching the slab. */
+#ifndef RLF_COMMON_MODEL_LOAD_H
+#define RLF_COMMON_MODEL_LOAD_H
+
+#include <stdbool.h>
+
+#include "common/model/safetensors.h"
+
+/* One tensor of file `file`, converted to `dtype` (F32 or BF16) at `to`; with `compare`, `to` is not written: the values there must be equal. */
+typedef struct rlf_load {
+    const rlf_safetensors *file;
+    const rlf_st_tensor *tensor; /* F32, BF16 or F16 */
+    rlf_dtype dtype;
+    void *to;
+    bool compare;
+} rlf_load;
+
+/* All of them. An element that is not finite, a value that differs, or a read that fails is an error, the first in the order given; the
+ * contents of the slab are then undefined. */
+rlf_status rlf_load_run(const rlf_load *loads, size_t n) RLF_MUST_USE;
+
+#endif
