@@ -34,8 +34,8 @@ rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout,
  * twice is fine. */
 rlf_status rlf_checkpoint_copy_tokenizer(const char *dir, const char *source_dir) RLF_MUST_USE;
 
-/* Random weights as transformers initialises them: normal(0, std) for matrices (transformers: 0.02), ones for norms, zeros for
- * biases; a function of (seed, tensor, element) alone. */
-void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, float *weights);
+/* Random weights of `dtype` (F32 or BF16) as transformers initialises them: normal(0, std) for matrices (transformers: 0.02), ones for
+ * norms, zeros for biases; a function of (seed, tensor, element) alone, then rounded to the dtype. std is at most 1. */
+void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, void *weights);
 
 #endif

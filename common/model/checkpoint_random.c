@@ -1,10 +1,17 @@
 /* Random weights (checkpoint.h). */
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
 #include "common/base/rng.h"
 #include "common/model/checkpoint.h"
+#include "common/model/values.h"
+
+typedef struct random_source {
+    uint64_t seed;
+    double std;
+} random_source;
 
 /* Four standard normals of one block: two Box-Muller pairs. */
 static void four_normals(uint64_t seed, size_t tensor, uint64_t block, double out[4]) {
@@ -17,24 +24,36 @@ static void four_normals(uint64_t seed, size_t tensor, uint64_t block, double ou
     }
 }
 
-static void fill_normal(uint64_t seed, double std, size_t tensor, size_t n, float *out) {
+static bool is_bias(rlf_tensor_role role) { return role == RLF_T_Q_BIAS || role == RLF_T_K_BIAS || role == RLF_T_V_BIAS; }
+
+/* Elements begin .. begin+n-1 of a tensor; begin is a multiple of 4. */
+static void fill_run(const random_source *from, const rlf_tensor_info *t, size_t tensor, size_t begin, size_t n, float *out) {
     double z[4];
     for (size_t i = 0; i < n; i++) {
-        if (i % 4 == 0) four_normals(seed, tensor, i / 4, z);
-        out[i] = (float)(std * z[i % 4]);
+        if (t->vector) {
+            out[i] = is_bias(t->role) ? 0.0f : 1.0f;
+            continue;
+        }
+        if (i % 4 == 0) four_normals(from->seed, tensor, (begin + i) / 4, z);
+        out[i] = (float)(from->std * z[i % 4]);
     }
 }
 
-static bool is_bias(rlf_tensor_role role) { return role == RLF_T_Q_BIAS || role == RLF_T_K_BIAS || role == RLF_T_V_BIAS; }
-
-void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, float *weights) {
-    memset(weights, 0, layout->total * sizeof *weights);
+void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, void *weights) {
+    enum { RUN = 1024 };
+    const random_source from = {seed, std};
+    float run[RUN];
+    size_t size = rlf_dtype_size(dtype), bad;
+    memset(weights, 0, layout->total * size);
     for (size_t i = 0; i < layout->n_tensors; i++) {
         const rlf_tensor_info *t = &layout->tensors[i];
         size_t n = (size_t)t->rows * (size_t)t->cols;
-        float *at = weights + t->offset;
-        if (!t->vector) fill_normal(seed, std, i, n, at);
-        else if (!is_bias(t->role))
-            for (size_t j = 0; j < n; j++) at[j] = 1.0f;
+        for (size_t begin = 0; begin < n; begin += RUN) {
+            size_t count = n - begin < RUN ? n - begin : RUN;
+            fill_run(&from, t, i, begin, count, run);
+            bool finite = rlf_values_convert((char *)weights + (t->offset + begin) * size, dtype, run, RLF_DTYPE_F32, count, &bad);
+            assert(finite);
+            (void)finite;
+        }
     }
 }

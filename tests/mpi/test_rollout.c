@@ -51,7 +51,7 @@ static float *random_weights(rlf_model_layout *layout) {
     if (!CHECK(rlf_model_shape_named(&shape, "tiny") == RLF_OK)) return NULL;
     rlf_model_layout_init(layout, &shape);
     float *weights = rlf_calloc(layout->total, sizeof *weights);
-    rlf_checkpoint_random(layout, 5, 0.02, weights);
+    rlf_checkpoint_random(layout, 5, 0.02, RLF_DTYPE_F32, weights);
     return weights;
 }
 

@@ -313,7 +313,7 @@ static rlf_status open_model(bench *b) {
     rlf_model_layout_init(&b->layout, &shape);
     RLF_TRY(kern_model_new(&b->model, b->queue, &b->layout, PREFILL));
     weights = rlf_calloc(b->layout.total, sizeof *weights);
-    rlf_checkpoint_random(&b->layout, 1, 0.02, weights);
+    rlf_checkpoint_random(&b->layout, 1, 0.02, RLF_DTYPE_F32, weights);
     kern_upload(b->queue, kern_model_params(b->model), weights, b->layout.total);
     RLF_TRY(kern_sync(b->queue));
     json_object_set_new(b->report, "shape", json_string(b->shape_name));

@@ -216,7 +216,7 @@ static rlf_status open_model(bench *b) {
     RLF_TRY(kern_queue_new(&b->model.queue, b->model.device));
     RLF_TRY(kern_model_new(&b->model.model, b->model.queue, &b->model.layout, LONGEST));
     weights = rlf_calloc(b->model.layout.total, sizeof *weights);
-    rlf_checkpoint_random(&b->model.layout, 1, 0.02, weights);
+    rlf_checkpoint_random(&b->model.layout, 1, 0.02, RLF_DTYPE_F32, weights);
     kern_upload(b->model.queue, kern_model_params(b->model.model), weights, b->model.layout.total);
     RLF_TRY(kern_sync(b->model.queue));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));

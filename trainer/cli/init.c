@@ -14,11 +14,12 @@
 #include "trainer/cli/cli.h"
 
 static const char usage[] =
-    "rlf init --shape NAME -o DIR [--seed N] [--std X] [--tokenizer MODEL] [sizes]\n\n"
+    "rlf init --shape NAME -o DIR [--seed N] [--std X] [--dtype NAME] [--tokenizer MODEL] [sizes]\n\n"
     "Writes config.json, generation_config.json and model.safetensors with random weights to DIR, which must not hold a model yet.\n"
     "  --shape NAME        a known shape; a wrong name lists them\n"
     "  --seed N            default 1; the same shape and seed give the same bytes\n"
     "  --std X             standard deviation of the matrices' weights (0.02; small models learn faster from 1/sqrt(hidden))\n"
+    "  --dtype NAME        float32 (default) or bfloat16: what the weights are stored as\n"
     "  --tokenizer MODEL   copy the tokenizer of that folder (or of the folder of that tokenizer.json)\n"
     "  --vocab N, --hidden N, --layers N, --heads N, --kv-heads N, --head-dim N, --ffn N, --positions N\n"
     "                      sizes that differ from the shape's";
@@ -28,6 +29,7 @@ typedef struct options {
     char *tokenizer; /* a folder; owned */
     long long seed;
     double std;
+    rlf_dtype dtype;
     rlf_model_shape model;
 } options;
 
@@ -62,6 +64,13 @@ static rlf_status parse_std(const char *text, double *out) {
     return RLF_OK;
 }
 
+static rlf_status parse_dtype(const char *text, rlf_dtype *out) {
+    *out = strcmp(text, "bfloat16") == 0 ? RLF_DTYPE_BF16 : RLF_DTYPE_F32;
+    if (strcmp(text, rlf_dtype_torch_name(*out)) != 0)
+        return RLF_RAISE(INVALID, "--dtype: expected float32 or bfloat16, found '%.60s'", text);
+    return RLF_OK;
+}
+
 static rlf_status apply_size(options *o, const char *name, const char *text) {
     for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
         if (strcmp(SIZES[i].name, name) != 0) continue;
@@ -90,6 +99,7 @@ static rlf_status parse_option(options *o, const char *name, const char *value) 
     if (!strcmp(name, "-o")) return o->out = value, RLF_OK;
     if (!strcmp(name, "--seed")) return parse_number(name, value, 0, LLONG_MAX, &o->seed);
     if (!strcmp(name, "--std")) return parse_std(value, &o->std);
+    if (!strcmp(name, "--dtype")) return parse_dtype(value, &o->dtype);
     if (strcmp(name, "--tokenizer") != 0) return apply_size(o, name, value);
     free(o->tokenizer);
     o->tokenizer = folder_of(value);
@@ -148,14 +158,14 @@ out:
 static rlf_status run(options *o) {
     rlf_status status = RLF_OK;
     rlf_model_layout layout = {0};
-    float *weights = NULL;
+    void *weights = NULL;
     rlf_tokenizer *tokenizer = NULL;
     if (o->tokenizer) RLF_TRY(load_tokenizer(o, &tokenizer));
     RLF_TRY(make_folder(o->out));
     rlf_model_layout_init(&layout, &o->model);
-    weights = rlf_calloc(layout.total, sizeof *weights);
-    rlf_checkpoint_random(&layout, (uint64_t)o->seed, o->std, weights);
-    RLF_TRY(rlf_checkpoint_write(o->out, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES));
+    weights = rlf_calloc(layout.total, rlf_dtype_size(o->dtype));
+    rlf_checkpoint_random(&layout, (uint64_t)o->seed, o->std, o->dtype, weights);
+    RLF_TRY(rlf_checkpoint_write(o->out, &layout, o->dtype, weights, NULL, RLF_SHARD_BYTES));
     if (o->tokenizer) RLF_TRY(put_tokenizer(o, tokenizer));
 out:
     rlf_tokenizer_destroy(tokenizer);

@@ -121,7 +121,7 @@ static void a_written_checkpoint_is_read_back(void **state) {
     rlf_model_layout layout = small_layout(false);
     rlf_model_shape shape;
     float *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
-    rlf_checkpoint_random(&layout, 3, 0.02, weights);
+    rlf_checkpoint_random(&layout, 3, 0.02, RLF_DTYPE_F32, weights);
     assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     assert_int_equal(rlf_model_shape_read(&shape, dir), RLF_OK);
     assert_string_equal(shape.family, "qwen3");
@@ -139,7 +139,7 @@ static void the_same_weights_give_the_same_bytes(void **state) {
     (void)state;
     rlf_model_layout layout = small_layout(true);
     float *weights = rlf_calloc(layout.total, sizeof *weights);
-    rlf_checkpoint_random(&layout, 3, 0.02, weights);
+    rlf_checkpoint_random(&layout, 3, 0.02, RLF_DTYPE_F32, weights);
     assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     assert_int_equal(rlf_checkpoint_write(other, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors"};
@@ -191,7 +191,7 @@ static void weights_above_the_limit_go_into_several_files_with_an_index(void **s
     (void)state;
     rlf_model_layout layout = small_layout(false);
     float *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
-    rlf_checkpoint_random(&layout, 3, 0.02, weights);
+    rlf_checkpoint_random(&layout, 3, 0.02, RLF_DTYPE_F32, weights);
     assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
     assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, 180), RLF_OK); /* the largest tensor has 192 */
     rlf_str text = get(dir, "model.safetensors.index.json");
@@ -558,10 +558,10 @@ static void random_weights_are_normal_and_a_function_of_the_seed(void **state) {
     assert_int_equal(rlf_model_shape_named(&shape, "quickstart"), RLF_OK);
     rlf_model_layout_init(&layout, &shape);
     float *a = rlf_calloc(layout.total, sizeof *a), *b = rlf_calloc(layout.total, sizeof *b);
-    rlf_checkpoint_random(&layout, 5, 0.02, a);
-    rlf_checkpoint_random(&layout, 5, 0.02, b);
+    rlf_checkpoint_random(&layout, 5, 0.02, RLF_DTYPE_F32, a);
+    rlf_checkpoint_random(&layout, 5, 0.02, RLF_DTYPE_F32, b);
     assert_memory_equal(a, b, layout.total * sizeof *a);
-    rlf_checkpoint_random(&layout, 6, 0.02, b);
+    rlf_checkpoint_random(&layout, 6, 0.02, RLF_DTYPE_F32, b);
     const rlf_tensor_info *embed = &layout.tensors[0], *norm = rlf_model_tensor(&layout, RLF_T_NORM_FINAL, -1);
     size_t n = (size_t)embed->rows * (size_t)embed->cols;
     double mean = 0, square = 0, fourth = 0, same = 0;

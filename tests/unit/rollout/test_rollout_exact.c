@@ -50,7 +50,7 @@ static void device_init(device *d, int threads) {
     ok(kern_queue_new(&d->queue, d->device));
     ok(kern_model_new(&d->model, d->queue, &d->layout, LONGEST));
     float *weights = rlf_calloc(d->layout.total, sizeof *weights);
-    rlf_checkpoint_random(&d->layout, 5, 0.02, weights);
+    rlf_checkpoint_random(&d->layout, 5, 0.02, RLF_DTYPE_F32, weights);
     for (size_t i = 0; i < d->layout.total; i++) weights[i] *= 3; /* livelier than at the start of training */
     kern_upload(d->queue, kern_model_params(d->model), weights, d->layout.total);
     ok(kern_sync(d->queue));
