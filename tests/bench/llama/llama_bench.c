@@ -220,9 +220,12 @@ static void compare(bench *b) {
 /* ---- the program ------------------------------------------------------------------------------------------------------------------ */
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"threads", required_argument, NULL, 't'}, {"seconds", required_argument, NULL, 's'},
-                                            {"steps", required_argument, NULL, 'n'},   {"cpu-time", no_argument, NULL, 'c'},
-                                            {"sample", no_argument, NULL, 'd'},        {"compare", no_argument, NULL, 'x'},
+    static const struct option options[] = {{"threads", required_argument, NULL, 't'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"steps", required_argument, NULL, 'n'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"sample", no_argument, NULL, 'd'},
+                                            {"compare", no_argument, NULL, 'x'},
                                             {NULL, 0, NULL, 0}};
     bench b = {.threads = 2, .steps = 128, .seconds = 4};
     bool comparing = false, sampling = false;
