@@ -28,9 +28,10 @@ out:
 
 static rlf_status tool_format_of(const char *name, const rlf_chat_family *family, rlf_tool_format *format) {
     *format = family->format;
+    if (!name || !strcmp(name, "auto")) return RLF_OK;
     if (!strcmp(name, "hermes")) *format = RLF_TOOLS_HERMES;
     else if (!strcmp(name, "llama")) *format = RLF_TOOLS_LLAMA;
-    else if (strcmp(name, "auto")) return RLF_RAISE(INVALID, "tool format \"%s\" is unknown (known: hermes, llama, or auto)", name);
+    else return RLF_RAISE(INVALID, "tool format \"%s\" is unknown (known: hermes, llama, or auto)", name);
     return RLF_OK;
 }
 
@@ -65,7 +66,7 @@ rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const ch
     RLF_TRY(check_tokens(tokenizer, family, dir));
     *out = rlf_calloc(1, sizeof **out);
     **out = (rlf_chat){.tokenizer = tokenizer, .family = family, .format = format, .thinking = options.thinking,
-                       .date = rlf_strdup(options.date)};
+                       .date = rlf_strdup(options.date ? options.date : RLF_CHAT_DATE)};
     take_ids(*out);
 out:
     return status;

@@ -31,8 +31,8 @@ typedef struct rlf_chat rlf_chat;
 typedef struct rlf_chat_options {
     const char *name;        /* one of the list above, or "auto": recognised from the checkpoint */
     bool thinking;           /* qwen3: thinking mode */
-    const char *date;        /* llama3.*: "Today Date"; the clock is never asked */
-    const char *tool_format; /* "auto" (the template's), "hermes" or "llama" */
+    const char *date;        /* llama3.*: "Today Date"; NULL: RLF_CHAT_DATE. The clock is never asked */
+    const char *tool_format; /* NULL or "auto" (the template's), "hermes" or "llama" */
 } rlf_chat_options;
 rlf_chat_options rlf_chat_options_of(const rlf_config *config);
 

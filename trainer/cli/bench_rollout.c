@@ -220,7 +220,7 @@ static rlf_status open_model(bench *b) {
     kern_upload(b->model.queue, kern_model_params(b->model.model), weights, b->model.layout.total);
     RLF_TRY(kern_sync(b->model.queue));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));
-    RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}));
+    RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "", (rlf_chat_options){.name = "chatml"}));
 out:
     free(weights);
     return status;

@@ -104,7 +104,7 @@ static rlf_status generate(generator *g, const request *r) {
     RLF_TRY(rlf_cli_model_open(&g->model, r->dir, (int)r->threads));
     g->stops[0] = rlf_tokenizer_id(g->model.tokenizer, "<|im_end|>");
     g->stops[1] = rlf_tokenizer_id(g->model.tokenizer, "<|endoftext|>");
-    rlf_chat_options options = {.name = r->template, .date = RLF_CHAT_DATE, .tool_format = "auto"};
+    rlf_chat_options options = {.name = r->template};
     if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;

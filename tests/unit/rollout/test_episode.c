@@ -24,7 +24,7 @@ static world *world_new(int seats) {
     w->model = fake_new(PAGE, 400, 256);
     assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
     w->tokenizer = byte_tokenizer();
-    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}) != RLF_OK) fail_msg("%s", rlf_error_message());
+    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = "chatml"}) != RLF_OK) fail_msg("%s", rlf_error_message());
     w->set = rollout_episodes_new(w->engine, w->chat, &episode, (rollout_port){&w->service, service_send});
     w->limits = (rlf_limits){.turns = 3, .turn_tokens = 200, .observation_tokens = 100, .tokens = 500};
     w->samples = 1;

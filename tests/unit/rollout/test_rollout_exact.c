@@ -56,7 +56,7 @@ static void device_init(device *d, int threads) {
     ok(kern_sync(d->queue));
     free(weights);
     d->tokenizer = byte_tokenizer();
-    ok(rlf_chat_new(&d->chat, d->tokenizer, "", (rlf_chat_options){.name = "chatml", .date = "", .tool_format = "auto"}));
+    ok(rlf_chat_new(&d->chat, d->tokenizer, "", (rlf_chat_options){.name = "chatml"}));
 }
 
 static void device_clean_up(device *d) {

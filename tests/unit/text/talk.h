@@ -17,7 +17,7 @@ static inline rlf_row talk_of(const json_t *object, rlf_arena *arena) {
 
 static inline rlf_chat *chat_of(const rlf_tokenizer *tokenizer, const char *name, bool thinking, const char *date) {
     rlf_chat *chat = NULL;
-    assert_ok(rlf_chat_new(&chat, tokenizer, NULL, (rlf_chat_options){name, thinking, date ? date : RLF_CHAT_DATE, "auto"}));
+    assert_ok(rlf_chat_new(&chat, tokenizer, NULL, (rlf_chat_options){.name = name, .thinking = thinking, .date = date}));
     return chat;
 }
 

@@ -22,7 +22,7 @@ static int drop(void **state) {
 }
 
 static rlf_chat_options options_of(const char *name, bool thinking) {
-    return (rlf_chat_options){.name = name, .thinking = thinking, .date = RLF_CHAT_DATE, .tool_format = "auto"};
+    return (rlf_chat_options){.name = name, .thinking = thinking};
 }
 
 static rlf_chat *chat_named(const char *name, bool thinking) {
