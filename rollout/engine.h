@@ -43,8 +43,8 @@ typedef struct rollout_engine_options {
     int seats;         /* sequences that generate at once */
     int max_tokens;    /* no sequence grows beyond this */
 } rollout_engine_options;
-/* Decoder options that fit: max_rows and max_outputs from batch and seats. */
-kern_decoder_options rollout_engine_decoder_options(const rollout_engine_options *options);
+/* A decoder for an engine of these options: its rows and outputs follow from batch and seats. The caller owns it. */
+rlf_status rollout_decoder_new(kern_decoder **out, kern_model *model, const rollout_engine_options *options) RLF_MUST_USE;
 
 typedef struct rollout_engine_stats {
     int64_t steps, rows;

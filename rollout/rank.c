@@ -239,12 +239,11 @@ static rlf_status set_up_engine(rollout_rank *r, int threads) {
                                       .page_size = (int)c->rollout.page_size, .pages =
                                       (int)(c->rollout.cache_tokens / c->rollout.page_size),
                                       .max_tokens = (int)c->episode.max_tokens};
-    kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     kern_device_options device = {.name = "cpu", .threads = threads};
     RLF_TRY(kern_device_open(&r->device, &device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
     RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, options.max_tokens));
-    RLF_TRY(kern_decoder_new(&r->decoder, r->model, &decoder));
+    RLF_TRY(rollout_decoder_new(&r->decoder, r->model, &options));
     RLF_TRY(rollout_engine_new(&r->engine, rollout_model_of(r->decoder), &options));
 out:
     return status;

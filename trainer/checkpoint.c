@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/base/outfile.h"
 #include "trainer/files.h"
 #include "trainer/trainer.h"
 
@@ -143,21 +142,6 @@ static json_t *state_to_json(const rlf_config *config, const trainer_state *stat
                      (json_int_t)state->retried, "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
 
-static rlf_status write_state(const rlf_config *config, const trainer_state *state, const char *folder) {
-    rlf_str path = {0};
-    json_t *object = state_to_json(config, state);
-    char *text = object ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
-    rlf_status status = RLF_OK;
-    if (!text) RLF_FAIL(INTERNAL, "run_state.json cannot be encoded");
-    rlf_str_printf(&path, "%s/run_state.json", folder);
-    RLF_TRY(rlf_outfile_put(path.ptr, text, strlen(text)));
-out:
-    free(text);
-    json_decref(object);
-    rlf_str_clean_up(&path);
-    return status;
-}
-
 static rlf_status prune(const rlf_config *config, const char *folder) {
     rlf_status status = RLF_OK;
     rlf_str path = {0};
@@ -184,7 +168,7 @@ rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_sta
     rlf_str_reset(path);
     rlf_str_printf(path, "%s/step_%lld", folder.ptr, (long long)state->step);
     if (is_complete(folder.ptr, state->step)) RLF_FAIL(INVALID, "%s exists already and is not overwritten", path->ptr);
-    RLF_TRY(write_state(config, state, temporary.ptr));
+    RLF_TRY(trainer_json_write(temporary.ptr, "run_state.json", state_to_json(config, state), 17));
     RLF_TRY(trainer_sync_folder(temporary.ptr));
     RLF_TRY(trainer_remove_tree(path->ptr)); /* what has no run_state.json is no checkpoint */
     if (rename(temporary.ptr, path->ptr) != 0) RLF_FAIL(IO, "cannot rename %s to %s: %s", temporary.ptr, path->ptr, strerror(errno));

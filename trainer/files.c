@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/base/mem.h"
+#include "common/base/outfile.h"
 
 static rlf_status make_one(const char *path) {
     struct stat info;
@@ -67,6 +67,20 @@ rlf_status trainer_link(const char *path, const char *target) {
         RLF_FAIL(IO, "cannot make link %s: %s", path, strerror(errno));
 out:
     rlf_str_clean_up(&temporary);
+    return status;
+}
+
+rlf_status trainer_json_write(const char *folder, const char *name, json_t *object, int digits) {
+    rlf_status status = RLF_OK;
+    rlf_str path = {0};
+    char *text = object ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) : NULL;
+    if (!text) RLF_FAIL(INTERNAL, "%s cannot be encoded", name);
+    rlf_str_printf(&path, "%s/%s", folder, name);
+    RLF_TRY(rlf_outfile_put(path.ptr, text, strlen(text)));
+out:
+    free(text);
+    json_decref(object);
+    rlf_str_clean_up(&path);
     return status;
 }
 

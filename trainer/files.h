@@ -1,7 +1,8 @@
-/* Folders of a run: made, synced, removed. Files are written with common/base/outfile.h. Private to trainer/. */
+/* Folders of a run: made, synced, removed; JSON files in them. Other files are written with common/base/outfile.h. Private to trainer/. */
 #ifndef RLF_TRAINER_FILES_H
 #define RLF_TRAINER_FILES_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "common/base/status.h"
@@ -14,6 +15,8 @@ rlf_status trainer_sync_folder(const char *path) RLF_MUST_USE;
 rlf_status trainer_remove_tree(const char *path) RLF_MUST_USE;
 /* Makes PATH a symbolic link to `target`, in place of a link that is there; anything else there is an error. */
 rlf_status trainer_link(const char *path, const char *target) RLF_MUST_USE;
+/* Writes FOLDER/NAME, whole or not at all, reals with so many digits. Takes over the reference; NULL is an error. */
+rlf_status trainer_json_write(const char *folder, const char *name, json_t *object, int digits) RLF_MUST_USE;
 bool trainer_file_exists(const char *path);
 
 #endif

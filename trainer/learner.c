@@ -16,6 +16,7 @@
 #include "common/model/safetensors.h"
 #include "kernels/transformer/transformer.h"
 #include "trainer/algorithm.h"
+#include "trainer/files.h"
 #include "trainer/trainer.h"
 
 /* Host arrays of one packed micro-batch, by row; row i predicts the token after it. */
@@ -314,17 +315,6 @@ static rlf_status write_moments(const learner *l, const char *folder, const floa
     return status;
 }
 
-static rlf_status write_optimizer_json(const learner *l, const char *folder) {
-    rlf_str path = {0};
-    rlf_str_printf(&path, "%s/optimizer.json", folder);
-    json_t *state = json_pack("{s:I}", "updates", (json_int_t)l->updates_done);
-    rlf_status status = RLF_OK;
-    if (!state || json_dump_file(state, path.ptr, JSON_INDENT(1)) != 0) status = RLF_RAISE(IO, "%s: cannot write", path.ptr);
-    json_decref(state);
-    rlf_str_clean_up(&path);
-    return status;
-}
-
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
     bool writer = learner_index(l) == 0;
@@ -336,7 +326,7 @@ static rlf_status save(learner *l, int64_t step, const char *folder) {
         RLF_TRY(rlf_checkpoint_write(folder, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->model)), l->config->model.path,
                                      (size_t)l->config->train.shard_mb * 1000000));
         RLF_TRY(write_moments(l, folder, full1, full2));
-        RLF_TRY(write_optimizer_json(l, folder));
+        RLF_TRY(trainer_json_write(folder, "optimizer.json", json_pack("{s:I}", "updates", (json_int_t)l->updates_done), 9));
     }
     RLF_TRY(reply(l, RLF_CONTROL_SAVED, step, ""));
 out:

@@ -1,8 +1,5 @@
 /* summary.json: what a finished run came to (job.h). */
-#include <stdlib.h>
-#include <string.h>
-
-#include "common/base/outfile.h"
+#include "trainer/files.h"
 #include "trainer/job.h"
 
 /* An evaluation with its sources as members of their own ("eval_end.two.exact_match"), where no figure has that name. */
@@ -61,16 +58,5 @@ static json_t *summary_json(const trainer_job *job) {
 }
 
 rlf_status trainer_summary_write(const trainer_job *job) {
-    rlf_status status = RLF_OK;
-    rlf_str path = {0};
-    json_t *object = summary_json(job);
-    char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!text) RLF_FAIL(INTERNAL, "summary.json cannot be encoded");
-    rlf_str_printf(&path, "%s/summary.json", job->config->output);
-    RLF_TRY(rlf_outfile_put(path.ptr, text, strlen(text)));
-out:
-    free(text);
-    json_decref(object);
-    rlf_str_clean_up(&path);
-    return status;
+    return trainer_json_write(job->config->output, "summary.json", summary_json(job), 9);
 }

@@ -115,9 +115,9 @@ static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, con
     return status;
 }
 
-static double latency_s(const bench *b, const rlf_call *call) {
+static double latency_s(const bench *b, int64_t uid, int64_t turn) {
     double sigma = log(b->p99_ms / b->median_ms) / 2.3263478740408408; /* the 99 % quantile of the standard normal */
-    double normal = rlf_rng_normal(1, RLF_RNG_LATENCY, (uint64_t)call->uid, (uint32_t)call->turn, (uint32_t)call->call);
+    double normal = rlf_rng_normal(1, RLF_RNG_LATENCY, (uint64_t)uid, (uint32_t)turn, 0);
     return b->median_ms * 1e-3 * exp(sigma * normal);
 }
 
@@ -130,8 +130,19 @@ static rlf_status port_send(void *ctx, rlf_message_type type, const void *record
     b->answers[b->n_answers++] = type == RLF_MSG_SCORE
                                      ? (answer){.score = true, .uid = score->uid}
                                      : (answer){.uid = call->uid, .turn = call->turn, .call = call->call,
-                                                .due = rlf_now_s() + latency_s(b, call)};
+                                                .due = rlf_now_s() + latency_s(b, call->uid, call->turn)};
     return RLF_OK;
+}
+
+/* The tools of one episode answer one after the other: no order of work makes the phase shorter than the slowest episode's take. */
+static double slowest_tools_s(const bench *b) {
+    double slowest = 0;
+    for (int64_t uid = 0; uid < (int64_t)b->episodes; uid++) {
+        double sum = 0;
+        for (int64_t turn = 0; turn < (int64_t)b->rounds; turn++) sum += latency_s(b, uid, turn);
+        slowest = fmax(slowest, sum);
+    }
+    return slowest;
 }
 
 static rlf_status deliver(bench *b, const answer *a) {
@@ -233,9 +244,8 @@ static rlf_status open_rollout(bench *b) {
     rollout_engine_options options = {.batch = BATCH, .prefill_chunk = CHUNK, .page_size = PAGE,
                                       .pages = episodes * (length / PAGE + 2) + LONGEST / PAGE,
                                       .seats = BATCH, .max_tokens = LONGEST};
-    kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     rollout_episode_options episode = {.max_prompt_tokens = LONGEST, .max_tokens = LONGEST, .max_calls = 4, .stop_at_answer = true};
-    RLF_TRY(kern_decoder_new(&b->decoder, b->model.model, &decoder));
+    RLF_TRY(rollout_decoder_new(&b->decoder, b->model.model, &options));
     RLF_TRY(rollout_engine_new(&b->engine, (rollout_model){b, bench_step, bench_sample, bench_copy_page}, &options));
     b->set = rollout_episodes_new(b->engine, b->chat, &episode, (rollout_port){b, port_send});
     b->progress = rlf_calloc((size_t)episodes, sizeof *b->progress);
@@ -270,12 +280,13 @@ static rlf_status run(bench *b) {
     RLF_TRY(open_model(b));
     RLF_TRY(open_rollout(b));
     if (!b->json)
-        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms\n", b->shape,
-               kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms);
+        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms, %.2f s in all for the slowest\n", b->shape,
+               kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms, slowest_tools_s(b));
     RLF_TRY(play(b, false, &asynchronous));
     RLF_TRY(play(b, true, &synchronous));
     json_t *report = json_pack("{s:s, s:s, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device),
                                "episodes", (int)b->episodes, "median_ms", b->median_ms, "p99_ms", b->p99_ms);
+    json_object_set_new(report, "slowest_tools_s", json_real(slowest_tools_s(b)));
     json_object_set_new(report, "asynchronous", describe(b, "asynchronous", &asynchronous));
     json_object_set_new(report, "batch_synchronous", describe(b, "batch-synchronous", &synchronous));
     json_object_set_new(report, "ratio", json_real(synchronous.seconds / asynchronous.seconds));

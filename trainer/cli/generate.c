@@ -91,8 +91,7 @@ static rlf_status make_engine(generator *g, size_t length) {
     rlf_status status = RLF_OK;
     rollout_engine_options options = {.batch = CHUNK, .prefill_chunk = CHUNK, .page_size = PAGE,
                                       .pages = (int)(length / PAGE) + 2, .seats = 1, .max_tokens = (int)length};
-    kern_decoder_options decoder = rollout_engine_decoder_options(&options);
-    RLF_TRY(kern_decoder_new(&g->decoder, g->model.model, &decoder));
+    RLF_TRY(rollout_decoder_new(&g->decoder, g->model.model, &options));
     RLF_TRY(rollout_engine_new(&g->engine, rollout_model_of(g->decoder), &options));
 out:
     return status;

@@ -124,10 +124,9 @@ static outcome *play(device *d, schedule s, kern_filter filter) {
     rollout_engine *engine = NULL;
     rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages,
                                       .seats = s.seats, .max_tokens = LONGEST};
-    kern_decoder_options decoder = rollout_engine_decoder_options(&options);
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
     rollout_model model = {.ctx = f, .step = forced_step, .sample = forced_sample, .copy_page = forced_copy_page};
-    ok(kern_decoder_new(&f->decoder, d->model, &decoder));
+    ok(rollout_decoder_new(&f->decoder, d->model, &options));
     for (int i = 0; i < UIDS * SAMPLES; i++) byte_script(texts[i % 4], &f->scripts[i].ids);
     ok(rollout_engine_new(&engine, model, &options));
     o->service.shuffle = s.shuffle;
