@@ -71,18 +71,25 @@ typedef struct encoder {
     const rlf_tokenizer *tokenizer;
     pcre2_match_data *match[RLF_TOKENIZER_PATTERNS]; /* one a level: an outer match is still needed while an inner one runs */
     pcre2_match_data *word;
+    pcre2_match_context *limit;
     rlf_bpe_scratch scratch;
     rlf_str normalized;
     rlf_ids *out;
 } encoder;
 
-/* The first match at or after `at`. False if there is none, or the regex engine reached a limit: the rest is one piece then. */
+/* Steps the regex engine may take for one match: patterns of tokenizers go over a run of n characters a few times at most. */
+static uint32_t step_limit(size_t n) {
+    enum { LEAST = 10000000, PER_BYTE = 16 };
+    return n < (UINT32_MAX - LEAST) / PER_BYTE ? (uint32_t)(LEAST + PER_BYTE * n) : UINT32_MAX;
+}
+
+/* The first match at or after `at`. False if there is none, or the regex engine reached its limit: the rest is one piece then. */
 static bool next_match(encoder *e, int level, const char *text, size_t n, size_t at, size_t *begin, size_t *end) {
     const pcre2_code *code = e->tokenizer->pattern[level];
     pcre2_match_data *match = e->match[level];
-    int found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, match, NULL);
+    int found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, match, e->limit);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, NULL);
+        found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, e->limit);
     if (found < 0) return false;
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(match);
     *begin = range[0];
@@ -191,6 +198,8 @@ static void encode_run(encoder *e, const char *text, size_t n, bool added_tokens
 void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size_t n, bool added_tokens, rlf_ids *out) {
     encoder e = {.tokenizer = tokenizer, .out = out};
     for (int i = 0; i < tokenizer->n_patterns; i++) e.match[i] = pcre2_match_data_create(1, NULL);
+    e.limit = pcre2_match_context_create(NULL);
+    pcre2_set_match_limit(e.limit, step_limit(n));
     if (tokenizer->word) e.word = pcre2_match_data_create(1, NULL);
     while (n > 0) {
         size_t run = rlf_utf8_valid(text, n);
@@ -201,18 +210,49 @@ void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size
     }
     for (int i = 0; i < tokenizer->n_patterns; i++) pcre2_match_data_free(e.match[i]);
     pcre2_match_data_free(e.word);
+    pcre2_match_context_free(e.limit);
     rlf_bpe_scratch_clean_up(&e.scratch);
     rlf_str_clean_up(&e.normalized);
 }
 
 /* ---- decode and lookups ---- */
 
+/* Empty for what is left out. */
+static rlf_slice bytes_of(const rlf_tokenizer *tokenizer, int32_t id, bool skip_special) {
+    if (id < 0 || id >= tokenizer->bpe.n_ids || (skip_special && tokenizer->special[id])) return (rlf_slice){0};
+    return tokenizer->bpe.token[id];
+}
+
 void rlf_tokenizer_decode(const rlf_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special, rlf_str *out) {
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= tokenizer->bpe.n_ids || (skip_special && tokenizer->special[ids[i]])) continue;
-        rlf_slice token = tokenizer->bpe.token[ids[i]];
-        if (token.ptr) rlf_str_append(out, token.ptr, token.len);
+        rlf_slice bytes = bytes_of(tokenizer, ids[i], skip_special);
+        if (bytes.len) rlf_str_append(out, bytes.ptr, bytes.len);
     }
+}
+
+static const char replacement[] = "\xef\xbf\xbd";
+
+static void stream_byte(rlf_text_stream *stream, char byte, rlf_str *out) {
+    stream->held[stream->n_held++] = byte;
+    while (stream->n_held > 0) {
+        size_t length;
+        rlf_utf8_kind kind = rlf_utf8_next(stream->held, stream->n_held, &length);
+        if (kind == RLF_UTF8_CUT) return;
+        if (kind == RLF_UTF8_WHOLE) rlf_str_append(out, stream->held, length);
+        else rlf_str_puts(out, replacement);
+        stream->n_held -= length;
+        memmove(stream->held, stream->held + length, stream->n_held);
+    }
+}
+
+void rlf_text_stream_push(rlf_text_stream *stream, int32_t id, rlf_str *out) {
+    rlf_slice bytes = bytes_of(stream->tokenizer, id, stream->skip_special);
+    for (size_t i = 0; i < bytes.len; i++) stream_byte(stream, bytes.ptr[i], out);
+}
+
+void rlf_text_stream_end(rlf_text_stream *stream, rlf_str *out) {
+    if (stream->n_held > 0) rlf_str_puts(out, replacement);
+    stream->n_held = 0;
 }
 
 int32_t rlf_tokenizer_size(const rlf_tokenizer *tokenizer) { return tokenizer->bpe.n_ids; }

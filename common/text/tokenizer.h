@@ -1,9 +1,14 @@
-/* Byte-level BPE from a Hugging Face tokenizer.json (GPT-2 byte alphabet; pre-tokenizer regex through PCRE2 with Unicode; optional NFC;
- * added and special tokens found anywhere in the text). Ids equal those of the `tokenizers` library. No post-processor is applied.
- * One limit: what is a letter or a number is PCRE2's table. A character assigned after its Unicode version (14 in PCRE2 10.42)
- * may be split off otherwise than by the library's newer one: 20 numerals of Unicode 15 are, with the Qwen3 regex.
+/* Byte-level BPE from a Hugging Face tokenizer.json (GPT-2 byte alphabet; pre-tokenizer regexes through PCRE2 with Unicode; optional NFC;
+ * ignore_merges; added and special tokens anywhere in the text, with their flags): GPT-2, Qwen2, Qwen2.5, Qwen3, Llama 3 and tables like
+ * them. Ids equal those of the `tokenizers` library. Tables in the style of SentencePiece are refused.
+ * No post-processor is applied: the <|begin_of_text|> of Llama 3 is for the caller to write, as its chat template does. Ids are those of
+ * the library with add_special_tokens=False.
+ * One limit: what is a letter or a number is PCRE2's table. To PCRE2 10.42 (Unicode 14) the 9272 letters and 120 numerals that the
+ * library's Unicode 16 has beyond that are symbols: ids differ where a contraction ('s) follows one of them, and at 20 of the numerals with
+ * the Qwen tables. A newer PCRE2 has no such limit (tests/golden/compare_tokenizer.py counts them).
  *
- * Immutable once loaded; may be shared by threads. Input that is not UTF-8 is encoded byte by byte where it is broken. */
+ * May be shared by threads once loaded. Input that is not UTF-8 is encoded byte by byte where it is broken: each such byte becomes its own
+ * token, the text before and after it is encoded as if it stood alone, and decoding gives the same bytes back. */
 #ifndef RLF_COMMON_TEXT_TOKENIZER_H
 #define RLF_COMMON_TEXT_TOKENIZER_H
 
@@ -38,5 +43,20 @@ void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size
 /* Appends the bytes of the ids; ids out of range are skipped; special tokens are left out if skip_special. May end inside a
  * UTF-8 character. */
 void rlf_tokenizer_decode(const rlf_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special, rlf_str *out);
+
+/* The text of ids that come one at a time, in whole characters: what rlf_tokenizer_decode gives for all of them, with U+FFFD in place of
+ * each part that is not UTF-8 (one for a character's beginning, or for a byte that cannot be one), as the library decodes. A zeroed one
+ * with a tokenizer is ready for use, and is again after its end. */
+typedef struct rlf_text_stream {
+    const rlf_tokenizer *tokenizer; /* borrowed */
+    bool skip_special;              /* special tokens are left out */
+    char held[4];                   /* the beginning of a character */
+    size_t n_held;
+} rlf_text_stream;
+
+/* Appends what is complete now. */
+void rlf_text_stream_push(rlf_text_stream *stream, int32_t id, rlf_str *out);
+/* Appends U+FFFD if a character is incomplete. */
+void rlf_text_stream_end(rlf_text_stream *stream, rlf_str *out);
 
 #endif

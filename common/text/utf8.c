@@ -8,33 +8,41 @@
 
 /* ---- validity and white space ---- */
 
-static size_t char_length(const unsigned char *s, size_t n) {
-    unsigned c = s[0];
-    if (c < 0x80) return 1;
-    size_t len = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-    if (len == 0 || len > n) return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && s[1] < 0xa0) || (c == 0xed && s[1] > 0x9f)) return 0; /* overlong; surrogate */
-    if ((c == 0xf0 && s[1] < 0x90) || (c == 0xf4 && s[1] > 0x8f)) return 0; /* overlong; above U+10FFFF */
-    return len;
+/* Bytes of the character that this one begins, 0 if none. Sets the range of the second: narrower where a shorter form would do, and where
+ * surrogates or what is above U+10FFFF would begin. */
+static size_t length_by_first(unsigned char first, unsigned char *low, unsigned char *high) {
+    *low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    *high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (first < 0x80) return 1;
+    return first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+}
+
+rlf_utf8_kind rlf_utf8_next(const char *text, size_t n, size_t *length) {
+    const unsigned char *s = (const unsigned char *)text;
+    unsigned char low, high;
+    size_t whole = length_by_first(s[0], &low, &high);
+    for (*length = 1; *length < whole; (*length)++) {
+        if (*length == n) return RLF_UTF8_CUT;
+        if (s[*length] < low || s[*length] > high) return RLF_UTF8_BROKEN;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return whole ? RLF_UTF8_WHOLE : RLF_UTF8_BROKEN;
 }
 
 size_t rlf_utf8_valid(const char *text, size_t n) {
-    const unsigned char *s = (const unsigned char *)text;
-    size_t at = 0;
+    size_t at = 0, length;
     while (at < n) {
-        size_t len = char_length(s + at, n - at);
-        if (len == 0) break;
-        at += len;
+        if ((unsigned char)text[at] < 0x80) at++;
+        else if (rlf_utf8_next(text + at, n - at, &length) == RLF_UTF8_WHOLE) at += length;
+        else break;
     }
     return at;
 }
 
 static bool is_space(int32_t c) {
-    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-        c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 size_t rlf_utf8_space_at_start(const char *text, size_t n) {

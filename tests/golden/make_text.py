@@ -4,7 +4,8 @@
 Made with tokenizers 0.23, Python 3.11 (Unicode 14).
 
   make_text.py tiny DIR                     DIR/text_tiny_tokenizer.json, text_tiny_cases.json: a small tokenizer and ids
-  make_text.py llama DIR [ENTRIES]          DIR/text_llama_tokenizer.json, text_llama_cases.json: the same in the style of Llama 3 (1100 entries)
+  make_text.py llama DIR [ENTRIES]          DIR/text_llama_tokenizer.json, text_llama_cases.json: the same in the style of Llama 3 (1100 entries);
+                                            text_llama_decoded.json: what ids drawn at random decode to
   make_text.py real TOKENIZER.json DIR      DIR/text_qwen3_cases.json: ids of the real Qwen3 table
 """
 import json
@@ -141,6 +142,10 @@ def llama(folder, entries):
     t = Tokenizer.from_file(path)
     unreachable = [k for k in document["model"]["vocab"] if len(k) > 3 and k.isalpha()][:40]
     texts = ["", " ", "\n", "12345678", "'S it's I'LL we'\u017f", "\0a\0", " ".join(unreachable)] + [text(r, LLAMA_SPECIAL, 120) for _ in range(60)]
+    size = t.get_vocab_size()
+    drawn = [[r.randrange(size) if r.random() < .4 else t.token_to_id(chr(r.randint(0xA1, 0xAC) if r.random() < .3 else r.choice(range(0xC2, 0xF5))))
+              for _ in range(r.randint(1, 30))] for _ in range(80)]
+    dump(os.path.join(folder, "text_llama_decoded.json"), [{"ids": ids, "text": t.decode(ids, skip_special_tokens=True)} for ids in drawn])
     dump(os.path.join(folder, "text_llama_cases.json"), cases(t, texts + ["ab" * 400, "=" * 700, "a" + "\u0301" * 60, "\r\n" * 40]))
 
 

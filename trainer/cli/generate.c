@@ -38,15 +38,18 @@ typedef struct generator {
     kern_decoder *decoder;
     rollout_engine *engine;
     rollout_seq *seq; /* the answer under way, or NULL */
-    size_t left;      /* tokens that may still be drawn */
+    rlf_text_stream text;
+    size_t left; /* tokens that may still be drawn */
 } generator;
 
 /* ---- one answer ------------------------------------------------------------------------------------------------------------------- */
 
-static void print_token(const generator *g, int32_t id) {
+/* The text that this token completes; id -1: what is left at the end. */
+static void print_token(generator *g, int32_t id) {
     rlf_str text = {0};
-    rlf_tokenizer_decode(g->model.tokenizer, &id, 1, true, &text);
-    fwrite(text.ptr, 1, text.len, stdout);
+    if (id >= 0) rlf_text_stream_push(&g->text, id, &text);
+    else rlf_text_stream_end(&g->text, &text);
+    if (text.len) fwrite(text.ptr, 1, text.len, stdout);
     fflush(stdout);
     rlf_str_clean_up(&text);
 }
@@ -68,10 +71,12 @@ static rlf_status answer(generator *g, const request *r, const rlf_ids *prompt, 
                          .filter = {.temperature = (float)r->temperature, .top_p = (float)r->top_p, .top_k = (int)r->top_k}};
     if (!prompt->n) RLF_FAIL(INVALID, "prompt %llu is empty", (unsigned long long)number + 1);
     g->left = (size_t)r->max_tokens;
+    g->text = (rlf_text_stream){.tokenizer = g->model.tokenizer, .skip_special = true};
     rollout_prompt *shared = rollout_prompt_new(g->engine, prompt->v, prompt->n);
     g->seq = rollout_seq_open(g->engine, shared, draw, on_token, g);
     rollout_prompt_release(shared);
     while (rollout_engine_ready(g->engine)) RLF_TRY(rollout_engine_step(g->engine));
+    print_token(g, -1);
     putchar('\n');
 out:
     return status;

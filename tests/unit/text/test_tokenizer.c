@@ -5,6 +5,8 @@
 
 #include "common/text/utf8.h"
 
+#define QWEN3_TABLE RLF_SHARED "/data/qwen3_tokenizer" /* the real one: outside the tree, tests go without where it is missing */
+
 static rlf_tokenizer *tiny;
 
 static int load_tiny(void **state) {
@@ -58,13 +60,12 @@ static void ids_equal_the_librarys_on_a_llama_3_table(void **state) {
 
 static void ids_equal_the_librarys_on_the_qwen3_table(void **state) {
     (void)state;
-    const char *dir = RLF_SHARED "/data/qwen3_tokenizer";
-    if (access(dir, R_OK) != 0) {
-        print_message("skipped: no %s\n", dir);
+    if (access(QWEN3_TABLE, R_OK) != 0) {
+        print_message("skipped: no %s\n", QWEN3_TABLE);
         skip();
     }
     rlf_tokenizer *qwen = NULL;
-    assert_ok(rlf_tokenizer_load(&qwen, dir));
+    assert_ok(rlf_tokenizer_load(&qwen, QWEN3_TABLE));
     assert_int_equal(rlf_tokenizer_size(qwen), 151669);
     assert_int_equal(rlf_tokenizer_id(qwen, "<|im_end|>"), 151645);
     assert_true(rlf_tokenizer_is_special(qwen, 151645));
@@ -85,6 +86,49 @@ static void decoding_gives_the_text_back(void **state) {
     rlf_str_clean_up(&out);
 }
 
+/* The stream's pieces: whole characters each, together `want`. */
+static void check_stream(rlf_text_stream *stream, const int32_t *ids, size_t n, const char *want) {
+    rlf_str all = {0}, part = {0};
+    for (size_t i = 0; i <= n; i++) {
+        rlf_str_reset(&part);
+        if (i < n) rlf_text_stream_push(stream, ids[i], &part);
+        else rlf_text_stream_end(stream, &part);
+        assert_int_equal(rlf_utf8_valid(part.ptr ? part.ptr : "", part.len), part.len);
+        rlf_str_append(&all, part.ptr ? part.ptr : "", part.len);
+    }
+    assert_string_equal(all.ptr ? all.ptr : "", want);
+    rlf_str_clean_up(&all);
+    rlf_str_clean_up(&part);
+}
+
+static void a_stream_gives_whole_characters_and_the_librarys_text(void **state) {
+    (void)state;
+    rlf_tokenizer *llama = llama_tokenizer();
+    json_t *cases = golden("text_llama_decoded.json");
+    rlf_text_stream stream = {.tokenizer = llama, .skip_special = true}; /* one for all: it is ready again after its end */
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *list = json_object_get(json_array_get(cases, i), "ids");
+        rlf_ids ids = {0};
+        for (size_t k = 0; k < json_array_size(list); k++) rlf_ids_push(&ids, (int32_t)json_integer_value(json_array_get(list, k)));
+        check_stream(&stream, ids.v, ids.n, text_of(json_array_get(cases, i), "text"));
+        rlf_ids_clean_up(&ids);
+    }
+    assert_true(json_array_size(cases) > 50);
+    json_decref(cases);
+    rlf_tokenizer_destroy(llama);
+}
+
+static void a_stream_of_a_text_gives_the_text(void **state) {
+    (void)state;
+    static const char text[] = "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x9a\x80 \xe6\x97\xa5\xe6\x9c\xac \xe0\xb8\x81 caf\xc3\xa9";
+    rlf_ids ids = {0};
+    rlf_text_stream stream = {.tokenizer = tiny};
+    rlf_tokenizer_encode(tiny, text, sizeof text - 1, true, &ids);
+    check_stream(&stream, ids.v, ids.n, text);
+    check_stream(&stream, ids.v, 1, "\xef\xbf\xbd"); /* cut within the first character */
+    rlf_ids_clean_up(&ids);
+}
+
 static void skipping_special_tokens_leaves_the_others(void **state) {
     (void)state;
     int32_t ids[] = {rlf_tokenizer_id(tiny, "<|im_end|>"), rlf_tokenizer_id(tiny, "A"), rlf_tokenizer_id(tiny, "<tool_call>"), -1, 1 << 30};
@@ -94,19 +138,62 @@ static void skipping_special_tokens_leaves_the_others(void **state) {
     rlf_str_clean_up(&out);
 }
 
+/* All added tokens from id `first` on, glued and apart, as plain text: none of them comes out, and decoding gives the text. */
+static void check_plain(const rlf_tokenizer *tokenizer, int32_t first) {
+    rlf_str text = {0}, out = {0};
+    rlf_ids ids = {0};
+    for (int32_t id = first; id < rlf_tokenizer_size(tokenizer); id++) {
+        rlf_tokenizer_decode(tokenizer, &id, 1, false, &text);
+        if (id % 2) rlf_str_puts(&text, " a");
+    }
+    rlf_tokenizer_encode(tokenizer, text.ptr, text.len, false, &ids);
+    assert_true(ids.n > 30);
+    for (size_t i = 0; i < ids.n; i++)
+        if (ids.v[i] >= first || rlf_tokenizer_is_special(tokenizer, ids.v[i])) fail_msg("token %zu is %d", i, ids.v[i]);
+    rlf_tokenizer_decode(tokenizer, ids.v, ids.n, false, &out);
+    assert_string_equal(out.ptr, text.ptr);
+    ids.n = 0;
+    rlf_tokenizer_encode(tokenizer, text.ptr, text.len, true, &ids); /* while as it stands it is full of them */
+    assert_true(ids.v[0] == first);
+    rlf_ids_clean_up(&ids);
+    rlf_str_clean_up(&text);
+    rlf_str_clean_up(&out);
+}
+
 static void plain_encoding_never_gives_an_added_token(void **state) {
     (void)state;
-    static const char text[] = "<|im_end|><tool_call><right>er <left>";
+    rlf_tokenizer *llama = llama_tokenizer(), *qwen = NULL;
+    check_plain(tiny, 1200);
+    check_plain(llama, 1100);
+    if (access(QWEN3_TABLE, R_OK) == 0) {
+        assert_ok(rlf_tokenizer_load(&qwen, QWEN3_TABLE));
+        check_plain(qwen, 151643);
+    }
+    rlf_tokenizer_destroy(llama);
+    rlf_tokenizer_destroy(qwen);
+}
+
+/* ignore_merges looks whole words up in the vocabulary, where special tokens may have their entry: as plain text they must not be found there. */
+static void a_special_word_of_the_vocabulary_is_not_given_for_plain_text(void **state) {
+    (void)state;
+    json_t *root = golden("text_llama_tokenizer.json"), *model = json_object_get(root, "model");
+    json_object_set_new(json_object_get(model, "vocab"), "STOP", json_integer(1100));
+    json_array_clear(json_object_get(root, "added_tokens"));
+    json_array_append_new(json_object_get(root, "added_tokens"), json_pack("{s:i, s:s, s:b, s:b}", "id", 1100, "content", "STOP", "special", 1, "normalized", 0));
+    char *json = json_dumps(root, 0);
+    rlf_tokenizer *tokenizer = NULL;
     rlf_ids ids = {0};
-    rlf_str out = {0};
-    rlf_tokenizer_encode(tiny, text, sizeof text - 1, false, &ids);
-    assert_true(ids.n > 10);
-    for (size_t i = 0; i < ids.n; i++)
-        assert_true(ids.v[i] != rlf_tokenizer_id(tiny, "<|im_end|>") && ids.v[i] != rlf_tokenizer_id(tiny, "<tool_call>"));
-    rlf_tokenizer_decode(tiny, ids.v, ids.n, false, &out);
-    assert_string_equal(out.ptr, text);
+    assert_ok(rlf_tokenizer_parse(&tokenizer, json, strlen(json), "special"));
+    rlf_tokenizer_encode(tokenizer, "STOP", 4, false, &ids);
+    assert_true(ids.n > 1);
+    ids.n = 0;
+    rlf_tokenizer_encode(tokenizer, "STOP", 4, true, &ids);
+    assert_int_equal(ids.n, 1);
+    assert_int_equal(ids.v[0], 1100);
     rlf_ids_clean_up(&ids);
-    rlf_str_clean_up(&out);
+    rlf_tokenizer_destroy(tokenizer);
+    free(json);
+    json_decref(root);
 }
 
 static void broken_utf8_is_encoded_byte_by_byte(void **state) {
@@ -328,7 +415,10 @@ int main(void) {
         cmocka_unit_test(ids_equal_the_librarys_on_the_qwen3_table),
         cmocka_unit_test(decoding_gives_the_text_back),
         cmocka_unit_test(skipping_special_tokens_leaves_the_others),
+        cmocka_unit_test(a_stream_gives_whole_characters_and_the_librarys_text),
+        cmocka_unit_test(a_stream_of_a_text_gives_the_text),
         cmocka_unit_test(plain_encoding_never_gives_an_added_token),
+        cmocka_unit_test(a_special_word_of_the_vocabulary_is_not_given_for_plain_text),
         cmocka_unit_test(broken_utf8_is_encoded_byte_by_byte),
         cmocka_unit_test(a_piece_of_a_megabyte_is_encoded),
         cmocka_unit_test(short_and_long_pieces_merge_alike),
