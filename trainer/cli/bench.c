@@ -5,6 +5,7 @@
  *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each
  *   prefill  a prompt of 512 tokens
  *   rollout  episodes that wait for tools (bench_rollout.c)
+ *   tokenize loading a tokenizer, encoding a text (bench_tokenize.c)
  *
  * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point operations
  * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed)
@@ -22,6 +23,7 @@
 #include "common/model/checkpoint.h"
 #include "kernels/transformer/transformer.h"
 #include "trainer/cli/bench_rollout.h"
+#include "trainer/cli/bench_tokenize.h"
 #include "trainer/cli/cli.h"
 
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
@@ -29,6 +31,7 @@ enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN 
 static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--threads N] [--isa "
                             "avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
+                            "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
                             "  --threads  0 (default): one per core\n"
                             "  --seconds  how long each measurement is repeated\n"
                             "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
@@ -386,6 +389,7 @@ int rlf_cmd_bench(int argc, char **argv) {
     bench b = {.shape_name = "bench-42m", .seconds = 4};
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
     if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, train, decode, prefill, all, then options");
     if (help) return rlf_cli_help(USAGE);
     if (b.cpu_time && !b.threads) return rlf_cli_misuse("bench", "--cpu-time needs --threads");
