@@ -53,6 +53,7 @@ struct toolsvc_session {
     toolsvc_session *next; /* of the same episode */
     size_t tool;
     void *episode;         /* the kind's */
+    uint64_t seed;
     rlf_str extra;
     bool opened, closing;
     job *running;          /* the one job that is queued or running; others are held back */
@@ -294,7 +295,8 @@ static void after_work(uv_work_t *request, int cancelled) {
 static rlf_status open_session(toolsvc_session *s) {
     const toolsvc_tool *tool = &s->dispatch->tools->v[s->tool];
     if (s->opened) return RLF_OK;
-    rlf_status status = tool->kind->episode_open(tool->state, (rlf_slice){s->extra.ptr ? s->extra.ptr : "", s->extra.len}, &s->episode);
+    toolsvc_origin origin = {.seed = s->seed, .extra = {s->extra.ptr ? s->extra.ptr : "", s->extra.len}};
+    rlf_status status = tool->kind->episode_open(tool->state, &origin, &s->episode);
     s->opened = status == RLF_OK;
     return status;
 }
@@ -415,13 +417,13 @@ static void pump(toolsvc_dispatch *d, size_t tool) {
 
 /* ---- sessions ---------------------------------------------------------------------------------------------------------------------- */
 
-static toolsvc_session *session_of(toolsvc_dispatch *d, size_t tool, toolsvc_session **list, rlf_slice extra) {
+static toolsvc_session *session_of(toolsvc_dispatch *d, size_t tool, toolsvc_session **list, const toolsvc_origin *origin) {
     if (!kind_of(d, tool)->episode_open) return NULL;
     for (toolsvc_session *s = *list; s; s = s->next)
         if (s->tool == tool) return s;
     toolsvc_session *s = rlf_calloc(1, sizeof *s);
-    *s = (toolsvc_session){.dispatch = d, .next = *list, .tool = tool};
-    rlf_str_append(&s->extra, extra.ptr, extra.len);
+    *s = (toolsvc_session){.dispatch = d, .next = *list, .tool = tool, .seed = origin->seed};
+    rlf_str_append(&s->extra, origin->extra.ptr, origin->extra.len);
     d->alive++;
     return *list = s;
 }
@@ -490,8 +492,8 @@ static void line_up(job *j) {
     enqueue(j);
 }
 
-void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *arguments, toolsvc_session **sessions, rlf_slice extra,
-                             toolsvc_waiter *waiter) {
+void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *arguments, toolsvc_session **sessions,
+                             const toolsvc_origin *origin, toolsvc_waiter *waiter) {
     size_t tool = d->tools->functions[function].tool;
     lane *l = &d->lanes[tool];
     rlf_str text = {0};
@@ -499,7 +501,7 @@ void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *argum
     rlf_str_puts(&text, canonical ? canonical : "{}");
     free(canonical);
     l->counts.calls++;
-    toolsvc_session *session = session_of(d, tool, sessions, extra);
+    toolsvc_session *session = session_of(d, tool, sessions, origin);
     bool merges = config_of(d, tool)->merge && !session;
     job *j = merges ? find_merge(d, function, &text) : NULL;
     if (j) {
@@ -586,7 +588,7 @@ rlf_call_status toolsvc_call_once(const toolsvc_tools *tools, const char *name, 
     rlf_call_status status = toolsvc_tools_check(tools, NULL, rlf_slice_of(name), rlf_slice_of(arguments), &function, &parsed, out);
     if (status != RLF_CALL_OK) return status;
     toolsvc_dispatch *d = toolsvc_dispatch_new(tools->loop, tools, 0);
-    toolsvc_dispatch_submit(d, function, parsed, &sessions, (rlf_slice){"", 0}, &o.waiter);
+    toolsvc_dispatch_submit(d, function, parsed, &sessions, &(toolsvc_origin){.extra = {"", 0}}, &o.waiter);
     const rlf_tool_config *config = config_of(d, tools->functions[function].tool);
     wait_once(tools->loop, &o, config->timeout_ms, config->name);
     toolsvc_sessions_close(sessions);

@@ -58,10 +58,10 @@ bool toolsvc_dispatch_destroy(toolsvc_dispatch *dispatch);
 /* Starts nothing any more; what runs is left to end. */
 void toolsvc_dispatch_stop(toolsvc_dispatch *dispatch);
 
-/* Takes over a reference to `arguments`. sessions: the list of the episode the call belongs to (NULL at first), extra: of its OPEN.
- * waiter->done may be called before this returns. */
-void toolsvc_dispatch_submit(toolsvc_dispatch *dispatch, size_t function, json_t *arguments, toolsvc_session **sessions, rlf_slice extra,
-                             toolsvc_waiter *waiter);
+/* Takes over a reference to `arguments`. sessions: the list of the episode the call belongs to (NULL at first); origin: that episode,
+ * copied. waiter->done may be called before this returns. */
+void toolsvc_dispatch_submit(toolsvc_dispatch *dispatch, size_t function, json_t *arguments, toolsvc_session **sessions,
+                             const toolsvc_origin *origin, toolsvc_waiter *waiter);
 /* Waits no longer (late: because its deadline has passed, which speaks against the tool). A call that nobody waits for is taken off its
  * queue, or told to give up. */
 void toolsvc_dispatch_leave(toolsvc_waiter *waiter, bool late);

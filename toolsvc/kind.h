@@ -37,6 +37,12 @@ typedef struct toolsvc_call {
     void *data;              /* the kind's own, between start and finish; NULL at first */
 } toolsvc_call;
 
+/* The episode that state is made for. */
+typedef struct toolsvc_origin {
+    uint64_t seed;   /* of what the tool draws: a function of the job's seed, uid and sample, the same in every attempt */
+    rlf_slice extra; /* extra_info of its row, JSON or empty */
+} toolsvc_origin;
+
 typedef struct toolsvc_kind {
     const char *name;        /* "index": `kind` in the configuration */
     const char *description; /* in the prompt, unless the configuration has its own */
@@ -52,9 +58,8 @@ typedef struct toolsvc_kind {
      * function, named as the tool. */
     json_t *(*functions)(void *state);
 
-    /* Before the first call of an episode; extra: extra_info of its row, JSON or empty. An error is answered as infra_error, and
-     * tried again with the next call. */
-    rlf_status (*episode_open)(void *state, rlf_slice extra, void **episode);
+    /* Before the first call of an episode. An error is answered as infra_error, and tried again with the next call. */
+    rlf_status (*episode_open)(void *state, const toolsvc_origin *origin, void **episode);
     /* The episode is over and none of its calls is under way. As close, it may leave handles closing. */
     void (*episode_close)(void *state, void *episode);
 
@@ -78,5 +83,6 @@ void toolsvc_call_count(toolsvc_call *call, const char *what);
 
 extern const toolsvc_kind toolsvc_kind_index;      /* kind_index.c */
 extern const toolsvc_kind toolsvc_kind_calculator; /* kind_calculator.c */
+extern const toolsvc_kind toolsvc_kind_python;     /* kind_python.c */
 
 #endif

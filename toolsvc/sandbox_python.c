@@ -81,7 +81,7 @@ struct toolsvc_python {
     size_t n_waiting;
     bool start_failed; /* the last start did: no more in advance until one succeeds */
     rlf_str failure;   /* why */
-    bool checking;     /* toolsvc_python_check reports it */
+    bool opened;       /* until then toolsvc_python_new reports it */
     bool closing, kick_closed;
     uv_timer_t kick;
     char buffer[READ_SIZE];
@@ -370,7 +370,7 @@ static void on_control(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
 
 /* No worker came up: the session that has waited longest gets the reason. */
 static void start_failure(toolsvc_python *p, const char *why, size_t n) {
-    if (!p->start_failed && !p->checking) RLF_WARN("python: no interpreter: %.*s", (int)n, why);
+    if (!p->start_failed && p->opened) RLF_WARN("python: no interpreter: %.*s", (int)n, why);
     p->start_failed = true;
     rlf_str_reset(&p->failure);
     rlf_str_append(&p->failure, why, n);
@@ -494,6 +494,21 @@ static void on_kick_closed(uv_handle_t *handle) {
     free_pool_when_unused(p);
 }
 
+/* What an error says that the operator should know before the first call of a model. */
+static rlf_status start_first(toolsvc_python *p) {
+    int64_t workers = p->options.workers;
+    if (workers < 1) p->options.workers = 1;
+    schedule(p);
+    while (!p->ready && !p->start_failed) uv_run(p->loop, UV_RUN_ONCE);
+    p->options.workers = workers;
+    p->opened = true;
+    if (p->ready) return RLF_OK;
+    bool ours = strncmp(p->failure.ptr, "sandbox: ", 9) == 0 && p->options.limits.namespaces;
+    bool hinted = strstr(p->failure.ptr, TOOLSVC_SANDBOX_HINT) != NULL;
+    if (ours) return RLF_RAISE(UNSUPPORTED, "%s%s", p->failure.ptr, hinted ? "" : "; " TOOLSVC_SANDBOX_HINT);
+    return RLF_RAISE(IO, "the interpreter does not start: %s", p->failure.ptr);
+}
+
 rlf_status toolsvc_python_new(toolsvc_python **out, uv_loop_t *loop, const toolsvc_python_options *options) {
     const char *program;
     rlf_status status = choose_interpreter(options->interpreter, &program);
@@ -508,9 +523,10 @@ rlf_status toolsvc_python_new(toolsvc_python **out, uv_loop_t *loop, const tools
     p->options.interpreter = NULL; /* the caller's */
     uv_timer_init(loop, &p->kick);
     p->kick.data = p;
-    schedule(p);
-    *out = p;
-    return RLF_OK;
+    status = start_first(p);
+    if (status == RLF_OK) *out = p;
+    else toolsvc_python_destroy(p);
+    return status;
 }
 
 void toolsvc_python_destroy(toolsvc_python *p) {
@@ -523,33 +539,6 @@ void toolsvc_python_destroy(toolsvc_python *p) {
 
 size_t toolsvc_python_alive(const toolsvc_python *p) { return p->alive; }
 size_t toolsvc_python_ready(const toolsvc_python *p) { return p->ready; }
-
-/* Of a pool of one, on a loop of its own. */
-static rlf_status await_first(toolsvc_python *p) {
-    while (!p->ready && !p->start_failed) uv_run(p->loop, UV_RUN_ONCE);
-    if (p->ready) return RLF_OK;
-    bool ours = strncmp(p->failure.ptr, "sandbox: ", 9) == 0 && p->options.limits.namespaces;
-    bool hinted = strstr(p->failure.ptr, TOOLSVC_SANDBOX_HINT) != NULL;
-    if (ours) return RLF_RAISE(UNSUPPORTED, "%s%s", p->failure.ptr, hinted ? "" : "; " TOOLSVC_SANDBOX_HINT);
-    return RLF_RAISE(IO, "the interpreter does not start: %s", p->failure.ptr);
-}
-
-rlf_status toolsvc_python_check(const toolsvc_python_options *options) {
-    rlf_status status = RLF_OK;
-    toolsvc_python_options one = *options;
-    toolsvc_python *p = NULL;
-    uv_loop_t loop;
-    one.workers = 1;
-    if (uv_loop_init(&loop) != 0) return RLF_RAISE(INTERNAL, "libuv: cannot make an event loop");
-    RLF_TRY(toolsvc_python_new(&p, &loop, &one));
-    p->checking = true;
-    status = await_first(p);
-out:
-    toolsvc_python_destroy(p);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    uv_loop_close(&loop);
-    return status;
-}
 
 /* ---- sessions --------------------------------------------------------------------------------------------------------------------- */
 

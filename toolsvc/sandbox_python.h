@@ -10,7 +10,7 @@
  * The same code, in the same calls of a session with the same seed, gives the same text: `random` starts from the seed, hashes and
  * addresses are the same each time, the process is always number 1. What differs: time, os.urandom, threads against each other.
  *
- * Threads: all functions on the loop's thread. Nothing waits, but for toolsvc_python_check. */
+ * Threads: all functions on the loop's thread. Nothing waits, but for toolsvc_python_new. */
 #ifndef RLF_TOOLSVC_SANDBOX_PYTHON_H
 #define RLF_TOOLSVC_SANDBOX_PYTHON_H
 
@@ -38,11 +38,8 @@ typedef enum toolsvc_python_outcome {
 /* text: n bytes as they came, of any content; valid during the call. It may close the session or start another call. */
 typedef void toolsvc_python_done_fn(void *user, toolsvc_python_outcome outcome, const char *text, size_t n);
 
-/* Whether an interpreter can be started with these options: starts one and waits for it, 10 s at most.
- * NOT_FOUND: no python3. UNSUPPORTED: no namespaces here. */
-rlf_status toolsvc_python_check(const toolsvc_python_options *options) RLF_MUST_USE;
-
-/* Starts the pool's interpreters. The loop must run for anything to happen. */
+/* Starts the pool's interpreters, and runs the loop until one is ready, 10 s at most. NOT_FOUND: no python3. UNSUPPORTED: no namespaces
+ * here. After an error too, handles may be left on the loop that close as it runs. */
 rlf_status toolsvc_python_new(toolsvc_python **out, uv_loop_t *loop, const toolsvc_python_options *options) RLF_MUST_USE;
 /* Kills every interpreter; no done function is called any more, and sessions are closed. The memory goes while the loop runs: with nothing
  * else on it, uv_run(UV_RUN_DEFAULT) returns once all is collected. NULL is allowed. */

@@ -184,14 +184,21 @@ static request *new_request(toolsvc_service *s, int from, const rlf_call *m, con
     return r;
 }
 
+static uint64_t seed_of(const toolsvc_episode *episode) {
+    uint32_t words[4];
+    rlf_rng_block((uint64_t)episode->seed, RLF_RNG_TOOL, (uint64_t)episode->key.uid, (uint32_t)episode->key.sample, 0, words);
+    return (uint64_t)words[1] << 32 | words[0];
+}
+
 /* arguments: a reference, taken over. */
 static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc_episode *episode, size_t function, json_t *arguments) {
     const rlf_tool_config *config = s->tools->v[s->tools->functions[function].tool].config;
     double latency_ms = toolsvc_latency_ms(config, episode->seed, m->uid, m->sample, m->turn, m->call);
     request *r = new_request(s, from, m, config, latency_ms);
+    toolsvc_origin origin = {.seed = seed_of(episode), .extra = rlf_slice_of(episode->extra)};
     episode->calls++;
     if (latency_ms >= (double)config->timeout_ms) json_decref(arguments); /* never runs */
-    else toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, rlf_slice_of(episode->extra), &r->waiter);
+    else toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
 }
 
 static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {

@@ -11,7 +11,7 @@
 
 enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024, MAX_SCHEMA = 1 << 20 };
 
-static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, NULL};
+static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, &toolsvc_kind_python, NULL};
 
 static const toolsvc_kind *find_kind(const toolsvc_kind *const *kinds, const char *name) {
     for (; *kinds; kinds++)

@@ -17,7 +17,8 @@ typedef enum rlf_rng_purpose {
     RLF_RNG_INIT = 2,    /* an initial weight: (tensor index, 0, element) */
     RLF_RNG_SHUFFLE = 3, /* order of the data: (epoch, 0, row) */
     RLF_RNG_LATENCY = 4, /* injected tool latency: (uid, sample, call) */
-    RLF_RNG_TEST = 5     /* tests, benchmarks, data generators */
+    RLF_RNG_TEST = 5,    /* tests, benchmarks, data generators */
+    RLF_RNG_TOOL = 6     /* seed of an episode's state in a tool: (uid, sample, 0) */
 } rlf_rng_purpose;
 
 /* Four 32-bit words of the block. key = (seed mixed with purpose), counter = (a, b, c) as documented in rng.c. */

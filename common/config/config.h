@@ -15,11 +15,15 @@
 
 typedef struct rlf_tool_config {
     char *name;        /* what the model calls */
-    char *kind;        /* "index" | "calculator" */
-    char *path;        /* index: file made by `rlf index` */
+    char *kind;        /* "index" | "calculator" | "python" */
+    char *path;        /* index: file made by `rlf index`; python: the interpreter */
     char *description; /* shown in the prompt; "": the kind's own */
     char *schema;      /* JSON schema of the arguments, as JSON text; "": the kind's own */
     int64_t top_k;           /* index: passages returned (3) */
+    char *sandbox;           /* python: namespaces | none */
+    int64_t memory_mb, processes, cpu_s, scratch_mb; /* python: limits of one interpreter (512, 16, 60, 64) */
+    int64_t output_bytes;    /* python: text of one answer (65536) */
+    int64_t workers;         /* python: interpreters kept ready (4) */
     int64_t timeout_ms;      /* deadline of one call, from its arrival (10000) */
     int64_t concurrency;     /* calls running at once (64) */
     int64_t queue;           /* calls waiting at most (65536) */

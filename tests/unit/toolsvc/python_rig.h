@@ -108,10 +108,18 @@ static inline size_t rig_descendants(void) {
     return found;
 }
 
+/* A pool, made and unmade. */
+static inline rlf_status rig_try(const toolsvc_python_options *options) {
+    rig r = {0};
+    if (uv_loop_init(&r.loop) != 0) return RLF_RAISE(INTERNAL, "uv_loop_init");
+    rlf_status status = toolsvc_python_new(&r.python, &r.loop, options);
+    return rig_stop(&r) == 0 ? status : RLF_RAISE(INTERNAL, "something is left on the loop");
+}
+
 /* NULL: the machine can do it; else why not, for the message of a skipped test. */
 static inline const char *rig_missing(bool namespaces) {
     toolsvc_python_options options = rig_options(namespaces);
-    return toolsvc_python_check(&options) == RLF_OK ? NULL : rlf_error_message();
+    return rig_try(&options) == RLF_OK ? NULL : rlf_error_message();
 }
 
 #endif

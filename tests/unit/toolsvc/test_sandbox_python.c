@@ -197,13 +197,13 @@ static void errors_of_the_configuration_are_told(void **state) {
     (void)state;
     toolsvc_python_options options = rig_options(g_namespaces);
     options.interpreter = "python3";
-    assert_int_equal(toolsvc_python_check(&options), RLF_INVALID);
+    assert_int_equal(rig_try(&options), RLF_INVALID);
     options.interpreter = "/nonexistent/python3";
-    assert_int_equal(toolsvc_python_check(&options), RLF_NOT_FOUND);
+    assert_int_equal(rig_try(&options), RLF_NOT_FOUND);
     assert_non_null(strstr(rlf_error_message(), "/nonexistent/python3"));
     options.interpreter = "/bin/false";
     if (rig_missing(g_namespaces)) skip();
-    assert_int_equal(toolsvc_python_check(&options), RLF_IO);
+    assert_int_equal(rig_try(&options), RLF_IO);
 }
 
 int main(void) {
