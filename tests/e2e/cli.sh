@@ -29,6 +29,42 @@ every_line "$out" 4 '^\[([0-9]+(,[0-9]+)*)?\]$'
 sed -n 3p "$out" | grep -Eq '^\[[0-9]+\]$' || fail "<|im_end|> is one token"
 "$rlf" tokenize --plain "$model" <"$work/lines" | sed -n 3p | grep -q , || fail "--plain spells <|im_end|> out"
 
+cat >"$work/talks" <<'END'
+{"messages": [{"role": "user", "content": "Hé \u003c\""}, {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "search", "arguments": {"k": 1.0}}}]}, {"role": "tool", "content": "x"}]}
+
+{"prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}], "data_source": "any"}
+END
+echo '[{"type": "function", "function": {"name": "search"}}]' >"$work/tools.json"
+"$rlf" render "$model" --chat chatml <"$work/talks" >"$out" || fail "rlf render"
+cat >"$work/expected" <<'END'
+"<|im_start|>user\nHé <\"<|im_end|>\n<|im_start|>assistant\n<tool_call>\n{\"name\": \"search\", \"arguments\": {\"k\": 1.0}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nx\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
+END
+cmp "$work/expected" "$out" || fail "rlf render: $(cat "$out")"
+"$rlf" render "$model" --chat qwen3 --thinking on --tools "$work/tools.json" --no-generation-prompt <"$work/talks" >"$out" || fail "rlf render --tools"
+every_line "$out" 2 '^"<\|im_start\|>system\\n.*<tools>\\n\{\\"type\\": \\"function\\",.*<\|im_end\|>\\n"$'
+"$rlf" render "$model" --chat qwen2.5 --ids <"$work/talks" >"$out" || fail "rlf render --ids"
+printf '<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n' >"$work/text"
+sed -n 2p "$out" >"$work/ids"
+"$rlf" tokenize --null "$model" <"$work/text" | cmp - "$work/ids" || fail "rlf render --ids and rlf tokenize differ"
+rendered() { # exit status, pattern, a line of input, arguments of rlf render...
+    local expected=$1 pattern=$2 line=$3
+    shift 3
+    printf '%s\n' "$line" | "$rlf" render "$model" "$@" >"$out" 2>"$err"
+    [ "${PIPESTATUS[1]}" -eq "$expected" ] || fail "rlf render $*: status, expected $expected"
+    [ ! -s "$out" ] || fail "rlf render $*: an error, and yet output"
+    every_line "$err" 1 "$pattern"
+}
+talk='{"messages": [{"role": "user", "content": "Q"}]}'
+rendered 1 'no token <\|begin_of_text\|>' "$talk" --chat llama3.1
+rendered 1 'chatml, llama3\.1, llama3\.2, qwen2\.5, qwen3' "$talk" --chat gpt
+rendered 1 'nowhere' "$talk" --chat qwen3 --tools "$work/nowhere"
+rendered 1 'standard input:1.*tools: expected a JSON array' "$talk" --chat qwen3 --tools <(echo '{}')
+rendered 1 'standard input:1: .messages\[0\]\.role' '{"messages": [{"role": "bot", "content": "Q"}]}' --chat qwen3
+rendered 1 'standard input:1: .messages\[0\]\.content' '{"messages": [{"role": "user"}]}' --chat qwen3
+rendered 1 'standard input:1: byte' '{' --chat qwen3
+rendered 2 'expected one MODEL folder' "$talk" --thinking maybe
+
 printf 'The capital of Peru\nhello\n' >"$work/lines"
 "$rlf" score "$model" --threads 1 <"$work/lines" >"$out" || fail "rlf score"
 every_line "$out" 2 "^\{\"ids\":\[[0-9]+(,[0-9]+)*\],\"logprobs\":\[0(,$number)*\]\}$"
@@ -73,6 +109,8 @@ grep -Eq 'steps: 77$' "$work/resolved.yaml" || fail "the override is not in the 
 refused 2 'no command "tokenise"' tokenise
 refused 2 'rlf: no command given' ""
 refused 2 'MODEL' tokenize
+refused 2 'MODEL' render
+refused 1 'nowhere/tokenizer\.json' render "$work/nowhere"
 refused 1 'nowhere/tokenizer\.json' tokenize "$work/nowhere"
 refused 1 'nowhere/config\.json' score "$work/nowhere"
 refused 1 'nowhere/config\.json' generate "$work/nowhere"
@@ -80,7 +118,7 @@ refused 1 'nowhere' search "$work/nowhere"
 refused 1 'three\.jsonl' search "$work/three.jsonl"
 refused 2 'options within their ranges' generate "$model" --temperature hot
 refused 1 'rl\.yaml|command line' config "${rl_job[@]}" output="$work/run" train.step=3
-for command in tokenize index search init config score generate bench; do
+for command in tokenize render index search init config score generate bench; do
     "$rlf" $command --help >"$out" || fail "rlf $command --help"
     head -n 1 "$out" | grep -q "^usage: rlf $command" || fail "rlf $command --help begins with its usage"
 done

@@ -8,6 +8,7 @@
 #define RLF_TRAINER_CLI_CLI_H
 
 int rlf_cmd_tokenize(int argc, char **argv);
+int rlf_cmd_render(int argc, char **argv);
 int rlf_cmd_bench(int argc, char **argv);
 int rlf_cmd_index(int argc, char **argv);
 int rlf_cmd_search(int argc, char **argv);

@@ -15,6 +15,7 @@ typedef struct entry {
 /* One line a command, whose file is trainer/cli/NAME.c. */
 static const entry commands[] = {
     {"tokenize", rlf_cmd_tokenize, "text lines to arrays of token ids"},
+    {"render", rlf_cmd_render, "conversations to what the model is shown"},
     {"index", rlf_cmd_index, "a corpus of passages to a full-text index"},
     {"search", rlf_cmd_search, "queries to the best passages of an index"},
     {"init", rlf_cmd_init, "a checkpoint folder of a known shape with random weights"},

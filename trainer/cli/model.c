@@ -79,3 +79,9 @@ bool rlf_cli_number(const char *text, double low, double high, double *out) {
     *out = strtod(text, &end);
     return end != text && !*end && *out >= low && *out <= high;
 }
+
+void rlf_cli_print_ids(const rlf_ids *ids) {
+    putchar('[');
+    for (size_t i = 0; i < ids->n; i++) printf(i ? ",%d" : "%d", ids->v[i]);
+    puts("]");
+}

@@ -30,6 +30,9 @@ typedef rlf_status rlf_cli_encode_fn(void *ctx, const char *text, size_t n, rlf_
 rlf_status rlf_cli_texts_read(rlf_cli_texts *texts, const char *text, rlf_cli_encode_fn *encode, void *ctx) RLF_MUST_USE;
 void rlf_cli_texts_clean_up(rlf_cli_texts *texts);
 
+/* One line: a JSON array. */
+void rlf_cli_print_ids(const rlf_ids *ids);
+
 /* A number in [low, high], or false. */
 bool rlf_cli_number(const char *text, double low, double high, double *out);
 

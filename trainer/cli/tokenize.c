@@ -6,6 +6,7 @@
 
 #include "common/text/tokenizer.h"
 #include "trainer/cli/cli.h"
+#include "trainer/cli/model.h"
 
 static const char usage[] =
     "rlf tokenize MODEL [--plain] [--decode] [--null] < lines\n\n"
@@ -13,12 +14,6 @@ static const char usage[] =
     "  --plain   text that looks like an added token (<|im_end|>) is encoded as plain text\n"
     "  --decode  the other way: arrays of ids, as this prints them, to their text, special tokens with it\n"
     "  --null    texts end with a NUL byte, not a newline, and may hold newlines";
-
-static void print_ids(const rlf_ids *ids) {
-    putchar('[');
-    for (size_t i = 0; i < ids->n; i++) printf(i ? ",%d" : "%d", ids->v[i]);
-    puts("]");
-}
 
 /* Ids of "[1,2]"; false if the line is not of this form. */
 static bool read_ids(const char *line, rlf_ids *ids) {
@@ -50,7 +45,7 @@ static rlf_status encode_texts(const rlf_tokenizer *tokenizer, const request *r)
         if (n > 0 && line[n - 1] == r->end) n--;
         ids.n = 0;
         rlf_tokenizer_encode(tokenizer, line, (size_t)n, !r->plain, &ids);
-        print_ids(&ids);
+        rlf_cli_print_ids(&ids);
     }
     free(line);
     rlf_ids_clean_up(&ids);

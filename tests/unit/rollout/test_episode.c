@@ -16,7 +16,7 @@ typedef struct world {
 
 enum { LONGEST = 600, PAGE = 16 };
 
-static world *world_new(int seats) {
+static world *world_with(int seats, const char *chat) {
     world *w = rlf_calloc(1, sizeof *w);
     rollout_engine_options options = {.batch = 64, .prefill_chunk = 32, .page_size = PAGE, .pages = 400, .seats = seats,
                                       .max_tokens = LONGEST};
@@ -24,12 +24,14 @@ static world *world_new(int seats) {
     w->model = fake_new(PAGE, 400, 256);
     assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
     w->tokenizer = byte_tokenizer();
-    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = "chatml"}) != RLF_OK) fail_msg("%s", rlf_error_message());
+    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = chat}) != RLF_OK) fail_msg("%s", rlf_error_message());
     w->set = rollout_episodes_new(w->engine, w->chat, &episode, (rollout_port){&w->service, service_send});
     w->limits = (rlf_limits){.turns = 3, .turn_tokens = 200, .observation_tokens = 100, .tokens = 500};
     w->samples = 1;
     return w;
 }
+
+static world *world_new(int seats) { return world_with(seats, "chatml"); }
 
 static void world_destroy(world *w) {
     rollout_episodes_destroy(w->set);
@@ -552,6 +554,61 @@ static void trajectories_do_not_depend_on_seats_or_the_order_of_answers(void **s
     world_destroy(first);
 }
 
+/* ---- another template ------------------------------------------------------------------------------------------------------------- */
+
+#define LLAMA_CALL(tool, argument) "{\"name\": \"" tool "\", \"parameters\": {\"q\": \"" argument "\"}}"
+#define LLAMA_ANSWER(text) "<|start_header_id|>ipython<|end_header_id|>\n\n\"" text "\"<|eot_id|>"
+#define LLAMA_TURN "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+static void llama_turn_that_is_a_call_is_answered_from_ipython(void **state) {
+    (void)state;
+    world *w = world_with(8, "llama3.1");
+    const rlf_trajectory *t = play(w, LLAMA_CALL("echo", "Peru") "<|eot_id|><answer>Lima</answer>");
+    assert_int_equal(t->spans.n, 4);
+    assert_span(w, t, 0, RLF_SPAN_PROMPT, 0, "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: "
+                "December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhere?<|eot_id|>" LLAMA_TURN);
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, LLAMA_CALL("echo", "Peru") "<|eot_id|>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, LLAMA_ANSWER("{\\\"q\\\":\\\"Peru\\\"}") LLAMA_TURN);
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "<answer>Lima</answer>");
+    assert_text(t->turns.v[0].arguments, "{\"q\":\"Peru\"}");
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
+static void llama_calls_behind_the_python_tag_end_with_the_message(void **state) {
+    (void)state;
+    world *w = world_with(8, "llama3.1");
+    const rlf_trajectory *t = play(w, "<|python_tag|>" LLAMA_CALL("echo", "a") "; " LLAMA_CALL("fail", "") "<|eom_id|>It is so.<|eot_id|>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0,
+                LLAMA_ANSWER("{\\\"q\\\":\\\"a\\\"}") LLAMA_ANSWER("error: tool_error: out of cheese") LLAMA_TURN);
+    assert_int_equal(t->turns.n, 2);
+    assert_text(w->service.last_score.turns.v[0].text, "<|python_tag|>" LLAMA_CALL("echo", "a") "; " LLAMA_CALL("fail", ""));
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
+static void llama_turn_ended_by_end_of_text_is_closed_before_the_observation(void **state) {
+    (void)state;
+    world *w = world_with(8, "llama3.1");
+    const rlf_trajectory *t = play(w, LLAMA_CALL("echo", "<|eot_id|>") "<|end_of_text|><answer>b</answer>");
+    assert_int_equal(w->service.calls, 0); /* a control token inside a call is the end of the turn */
+    assert_int_equal(t->turns.v[0].status, RLF_CALL_BAD_CALL);
+    world_destroy(w);
+    w = world_with(8, "llama3.1");
+    t = play(w, LLAMA_CALL("echo", "a") "<|end_of_text|><answer>b</answer>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, "<|eot_id|>" LLAMA_ANSWER("{\\\"q\\\":\\\"a\\\"}") LLAMA_TURN);
+    world_destroy(w);
+}
+
+static void llama_text_that_is_no_call_is_an_answer(void **state) {
+    (void)state;
+    world *w = world_with(8, "llama3.1");
+    const rlf_trajectory *t = play(w, "I would say " LLAMA_CALL("echo", "a") "<|eot_id|>never");
+    assert_int_equal(w->service.calls, 0);
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(episode_ends_with_the_token_that_completes_the_answer),
@@ -583,6 +640,10 @@ int main(void) {
         cmocka_unit_test(score_sees_only_what_the_model_wrote),
         cmocka_unit_test(episode_that_waits_gives_its_seat_to_another),
         cmocka_unit_test(trajectories_do_not_depend_on_seats_or_the_order_of_answers),
+        cmocka_unit_test(llama_turn_that_is_a_call_is_answered_from_ipython),
+        cmocka_unit_test(llama_calls_behind_the_python_tag_end_with_the_message),
+        cmocka_unit_test(llama_turn_ended_by_end_of_text_is_closed_before_the_observation),
+        cmocka_unit_test(llama_text_that_is_no_call_is_an_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,12 +7,15 @@ enum { MAX = 4 };
 static rlf_arena arena;
 static rlf_tool_call calls[MAX];
 
-static size_t parse(const char *text) {
+static size_t parse_as(rlf_tool_format format, const char *text) {
     size_t total;
     rlf_arena_reset(&arena);
-    rlf_tool_calls_parse(RLF_TOOLS_HERMES, text, strlen(text), &arena, calls, MAX, &total);
+    rlf_tool_calls_parse(format, text, strlen(text), &arena, calls, MAX, &total);
     return total;
 }
+
+static size_t parse(const char *text) { return parse_as(RLF_TOOLS_HERMES, text); }
+static size_t parse_llama(const char *text) { return parse_as(RLF_TOOLS_LLAMA, text); }
 
 static int clean_up(void **state) {
     (void)state;
@@ -141,6 +144,60 @@ static void many_open_tags_are_walked_once(void **state) {
     rlf_str_clean_up(&text);
 }
 
+/* ---- the llama form --------------------------------------------------------------------------------------------------------------- */
+
+static void a_llama_turn_is_calls_from_its_first_brace(void **state) {
+    (void)state;
+    assert_int_equal(parse_llama("\n {\"name\": \"search\", \"parameters\": {\"query\": \"Per\xc3\xba {\\\"}\", \"k\": 3}} \n"), 1);
+    assert_null(calls[0].error);
+    assert_string_equal(calls[0].name, "search");
+    assert_string_equal(calls[0].arguments, "{\"query\":\"Per\xc3\xba {\\\"}\",\"k\":3}");
+    assert_int_equal(parse_llama("{\"name\":\"a\",\"type\":\"function\"}"), 1);
+    assert_string_equal(calls[0].arguments, "{}");
+    assert_int_equal(parse_llama("<think>{\"name\":\"x\"}</think>\n{\"name\":\"b\",\"parameters\":\"{\\\"q\\\":1}\"}"), 1);
+    assert_string_equal(calls[0].name, "b");
+    assert_string_equal(calls[0].arguments, "{\"q\":1}");
+}
+
+static void other_llama_turns_are_no_calls(void **state) {
+    (void)state;
+    static const char *const texts[] = {"", " ", "Lima", "I say {\"name\": \"a\"}", "[{\"name\": \"a\"}]", "<think>{\"name\":\"x\"}", "\"{\"",
+                                        "<tool_call>{\"name\":\"a\"}</tool_call>", "<think><|python_tag|>{\"name\":\"a\"}</think> no"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) assert_int_equal(parse_llama(texts[i]), 0);
+}
+
+static void several_llama_calls_keep_their_order(void **state) {
+    (void)state;
+    assert_int_equal(parse_llama("text <|python_tag|>{\"name\":\"a\"}; {\"name\":\"b\"}\n{\"name\":\"c\"}<|python_tag|>{\"name\":\"d\"};"), 4);
+    for (int i = 0; i < 4; i++) {
+        assert_null(calls[i].error);
+        assert_int_equal(calls[i].name[0], 'a' + i);
+    }
+    rlf_str text = {0};
+    for (int i = 0; i < 50000; i++) rlf_str_puts(&text, "{\"name\":\"a\"}");
+    assert_int_equal(parse_llama(text.ptr), 50000);
+    rlf_str_clean_up(&text);
+}
+
+static void malformed_llama_calls_say_what_is_wrong(void **state) {
+    (void)state;
+    static const struct { const char *text, *name, *part; } cases[] = {
+        {"{", "", "not valid JSON"}, {"{\"name\": \"sea", "", "at byte"}, {"{'name': 'a'}", "", "at byte 2"}, {"<|python_tag|>", "", "not valid JSON"},
+        {"<|python_tag|>search(\"Lima\")", "", "not valid JSON"}, {"<|python_tag|>[1]", "", "\"name\" and \"parameters\""},
+        {"{\"parameters\":{}}", "", "no \"name\""}, {"{\"name\":\"\"}", "", "no \"name\""}, {"{\"name\":\"a\",\"parameters\":[1]}", "a", "\"parameters\""},
+        {"{\"name\":\"a\"} and more", "a", "other text"}, {"{\"name\":\"a\"} ; and more", "a", "other text"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(parse_llama(cases[i].text), 1);
+        assert_non_null(calls[0].error);
+        if (!strstr(calls[0].error, cases[i].part)) fail_msg("%s: %s", cases[i].text, calls[0].error);
+        assert_string_equal(calls[0].name, cases[i].name);
+        assert_string_equal(calls[0].arguments, "{}");
+    }
+    assert_int_equal(parse_llama("{\"a\":1}{\"name\":\"b\"}"), 2);
+    assert_non_null(calls[0].error);
+    assert_null(calls[1].error);
+}
+
 static void expect_answer(const char *text, const char *want) {
     rlf_slice answer = rlf_answer_find(text, strlen(text));
     if (!want) {
@@ -175,6 +232,8 @@ int main(void) {
         cmocka_unit_test(thoughts_are_not_searched),           cmocka_unit_test(malformed_calls_say_what_is_wrong),
         cmocka_unit_test(nesting_is_bounded),                  cmocka_unit_test(a_bad_call_does_not_hide_the_next),
         cmocka_unit_test(many_open_tags_are_walked_once),      cmocka_unit_test(the_last_complete_answer_counts),
+        cmocka_unit_test(a_llama_turn_is_calls_from_its_first_brace), cmocka_unit_test(other_llama_turns_are_no_calls),
+        cmocka_unit_test(several_llama_calls_keep_their_order), cmocka_unit_test(malformed_llama_calls_say_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
