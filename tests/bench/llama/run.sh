@@ -7,12 +7,14 @@
 # was built for this processor (GGML_NATIVE, GGML_LLAMAFILE, GGML_OPENMP). SHAPE: one that `rlf init` knows (bench-42m). DTYPE:
 # float32 or bfloat16, how weights are stored.
 # From the environment: THREADS (2), ROUNDS (5), WINDOW_S (4, seconds of a measurement), CPU_TIME=1 (count the process's CPU time, not the
-# clock's), SAMPLE=1 (llama.cpp draws tokens as rlf does; by default it does not).
+# clock's), SAMPLE=1 (llama.cpp draws tokens as rlf does; by default it does not), SETTING=flash-f16-split (no search for the fastest: for a
+# large model).
 # Beside other work, take THREADS=1 CPU_TIME=1: llama.cpp's threads spin while they wait for each other, and one that has lost its core
 # makes the figures of several threads meaningless.
 #
-# First the log-probs of both are compared: the largest difference is printed. Then each of llama.cpp's settings is tried for a moment and
-# the fastest kept for each measure, and the rounds follow. Figures are tokens/s, the median of the rounds and the best.
+# First the log-probs of both are compared and the largest difference is printed (with BF16 weights llama.cpp rounds activations to BF16
+# as well, rlf does not). Then each of llama.cpp's settings is tried for a moment and the fastest kept for each measure, and the rounds
+# follow. Figures are tokens/s, the median of the rounds and the best.
 set -euo pipefail
 export LC_ALL=C
 [ $# -ge 2 ] || { echo "run.sh: expected BUILD LLAMA [SHAPE [DTYPE]]" >&2; exit 2; }
@@ -41,7 +43,8 @@ of_rlf() {
 
 difference=$(head -n 60 "$source_dir/README.md" | "$rlf" score "$work/model" --threads "$threads" | of_llama --compare | cut -f3)
 echo "$shape, $dtype, $threads threads; largest difference of log-probs: $difference"
-of_llama --steps 16 --seconds 0 "${clock[@]}" prefill 1 16 32 | sort -k1,1 -k3,3gr > "$work/settings"
+setting=${SETTING:+:$SETTING}
+of_llama --steps 16 --seconds 0 "${clock[@]}" "prefill$setting" "1$setting" "16$setting" "32$setting" | sort -k1,1 -k3,3gr > "$work/settings"
 awk '{ printf "  llama.cpp %-8s %-20s %10.1f\n", $1, $2, $3 }' "$work/settings"
 mapfile -t fastest < <(awk '!seen[$1]++ { print $1 ":" $2 }' "$work/settings")
 
