@@ -17,7 +17,7 @@ present() { if apt-cache show "$1" >/dev/null 2>&1; then echo "$1"; fi; }
 have() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 wanted() {
-    echo gcc libc6-dev cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libuv1-dev libseccomp-dev
+    echo gcc libc6-dev cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libuv1-dev libcurl4-openssl-dev libseccomp-dev
     if have libmsgpack-dev; then echo libmsgpack-dev; else known libmsgpack-dev libmsgpack-c-dev; fi
     if [ "${1:-build}" = test ]; then
         echo libcmocka-dev clang procps

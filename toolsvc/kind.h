@@ -84,5 +84,7 @@ void toolsvc_call_count(toolsvc_call *call, const char *what);
 extern const toolsvc_kind toolsvc_kind_index;      /* kind_index.c */
 extern const toolsvc_kind toolsvc_kind_calculator; /* kind_calculator.c */
 extern const toolsvc_kind toolsvc_kind_python;     /* kind_python.c */
+extern const toolsvc_kind toolsvc_kind_retriever;  /* kind_retriever.c */
+extern const toolsvc_kind toolsvc_kind_http;       /* kind_http.c */
 
 #endif

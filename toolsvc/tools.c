@@ -9,9 +9,10 @@
 #include "toolsvc/schema.h"
 #include "toolsvc/toolsvc.h"
 
-enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024, MAX_SCHEMA = 1 << 20 };
+enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024 };
 
-static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, &toolsvc_kind_python, NULL};
+static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, &toolsvc_kind_retriever, &toolsvc_kind_http,
+                                               &toolsvc_kind_python, NULL};
 
 static const toolsvc_kind *find_kind(const toolsvc_kind *const *kinds, const char *name) {
     for (; *kinds; kinds++)

@@ -31,6 +31,14 @@ typedef struct rlf_tool_config {
     int64_t retries;         /* times a call that ended in infra_error is tried again (2) */
     int64_t backoff_ms;      /* before the first of them, then doubling (100) */
     int64_t breaker_failures, breaker_reset_ms; /* breaker: {failures, reset_ms}; 0 failures: none */
+    char *url;               /* http, retriever: JSON: a text, or a list of replicas */
+    char *method;            /* http: GET | POST | PUT | DELETE | PATCH */
+    char *headers;           /* JSON object of texts */
+    char *body;              /* http: JSON template; "": the arguments */
+    char *answer;            /* http: JSON pointer into the answer; "": all of it */
+    char *secrets;           /* JSON list of environment variables that url and headers may name as ${NAME} */
+    bool allow_private;      /* host names may stand for private addresses */
+    int64_t max_bytes;       /* of one answer of a service */
     bool merge;              /* identical calls in flight run once (false) */
     int64_t batch, batch_ms; /* calls in one request, for kinds that can; how long the first may wait for more */
     double latency_median_ms, latency_p99_ms; /* latency: {median_ms, p99_ms}: injected delay, log-normal, seeded; 0: none */

@@ -45,9 +45,9 @@ static void cancel_held(toolsvc_call *call) {
     toolsvc_call_finish(call, RLF_CALL_INFRA, "gave up", 7);
 }
 
-static rlf_status open_episode(void *state, rlf_slice extra, void **episode) {
+static rlf_status open_episode(void *state, const toolsvc_origin *origin, void **episode) {
     (void)state;
-    if (g.refuse_episodes) return RLF_RAISE(IO, "has no room for %s", extra.ptr);
+    if (g.refuse_episodes) return RLF_RAISE(IO, "has no room for %s", origin->extra.ptr);
     *episode = &g;
     g.open_episodes++;
     g.opened++;
@@ -125,7 +125,7 @@ static int teardown(void **state) {
 
 /* Waiter i calls function 0 (held) or 1 (kept) with argument x. */
 static void submit(fixture *f, int i, size_t function, int x) {
-    toolsvc_dispatch_submit(f->dispatch, function, json_pack("{s:i}", "x", x), &f->sessions, rlf_slice_of("{}"), &f->w[i].waiter);
+    toolsvc_dispatch_submit(f->dispatch, function, json_pack("{s:i}", "x", x), &f->sessions, &(toolsvc_origin){.seed = 3, .extra = {"{}", 2}}, &f->w[i].waiter);
 }
 
 static int argument(size_t i) { return (int)json_integer_value(json_object_get(g.calls[i]->arguments, "x")); }
@@ -354,7 +354,7 @@ static void calls_of_an_episode_run_one_by_one_in_order(void **state) {
     toolsvc_session *other = NULL;
     f->configs[1].retries = 3;
     for (int i = 0; i < 3; i++) submit(f, i, 1, i);
-    toolsvc_dispatch_submit(f->dispatch, 1, json_pack("{s:i}", "x", 9), &other, rlf_slice_of(""), &f->w[9].waiter);
+    toolsvc_dispatch_submit(f->dispatch, 1, json_pack("{s:i}", "x", 9), &other, &(toolsvc_origin){.extra = {"", 0}}, &f->w[9].waiter);
     assert_int_equal(g.opened, 2);
     assert_int_equal(g.n, 2); /* one of each episode */
     finish(1, RLF_CALL_OK, "");

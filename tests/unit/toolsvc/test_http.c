@@ -1,0 +1,412 @@
+/* The HTTP client and the kinds that use it, against a server on the same loop that misbehaves on request (loopback.h). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <sys/resource.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "loopback.h"
+#include "toolsvc/dispatch.h"
+#include "toolsvc/http.h"
+
+typedef struct fixture {
+    uv_loop_t loop;
+    loopback server;
+    toolsvc_http *http;
+    size_t descriptors;
+} fixture;
+
+static size_t count_descriptors(void) {
+    size_t n = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir && readdir(dir)) n++;
+    if (dir) closedir(dir);
+    return n;
+}
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    *state = f;
+    if (uv_loop_init(&f->loop) != 0 || uv_loop_close(&f->loop) != 0) return -1; /* libuv keeps some of its own from the first loop on */
+    f->descriptors = count_descriptors();
+    if (uv_loop_init(&f->loop) != 0) return -1;
+    return loopback_start(&f->server, &f->loop) && toolsvc_http_new(&f->http, &f->loop) == RLF_OK ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    fixture *f = *state;
+    toolsvc_http_close(f->http);
+    loopback_stop(&f->server);
+    for (int i = 0; i < 1000 && uv_loop_alive(&f->loop); i++) uv_run(&f->loop, UV_RUN_NOWAIT);
+    int left = uv_loop_close(&f->loop);
+    bool clean = count_descriptors() == f->descriptors;
+    free(f);
+    return clean ? left : -1;
+}
+
+/* ---- the client ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct result {
+    int done;
+    toolsvc_http_error error;
+    long code;
+    rlf_str body;
+} result;
+
+static void on_done(void *user, const toolsvc_http_answer *answer) {
+    result *r = user;
+    r->done++;
+    r->error = answer->error;
+    r->code = answer->code;
+    if (answer->body.len) rlf_str_append(&r->body, answer->body.ptr, answer->body.len);
+}
+
+static void await(fixture *f, const int *done, int n) {
+    int64_t end = rlf_now_ms() + 30000;
+    while (*done < n) {
+        assert_true(rlf_now_ms() < end);
+        if (uv_run(&f->loop, UV_RUN_NOWAIT)) rlf_sleep_us(20);
+    }
+}
+
+static toolsvc_http_request request_of(const fixture *f, const char *method, const char *path, const char *body) {
+    static char url[128];
+    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", f->server.port, path);
+    return (toolsvc_http_request){.method = method, .url = url, .body = rlf_slice_of(body), .timeout_ms = 20000, .max_bytes = 1 << 20};
+}
+
+/* Sends, waits, and expects this error. The caller frees r->body. */
+static void exchange(fixture *f, toolsvc_http_request request, toolsvc_http_error wanted, result *r) {
+    *r = (result){0};
+    toolsvc_http_send(f->http, &request, on_done, r);
+    await(f, &r->done, 1);
+    if (r->error != wanted) fail_msg("%s: %s, %s was expected", request.url, toolsvc_http_error_name(r->error), toolsvc_http_error_name(wanted));
+}
+
+static void expect_error(fixture *f, const char *path, toolsvc_http_error wanted) {
+    result r;
+    toolsvc_http_request request = request_of(f, "GET", path, "");
+    request.timeout_ms = 300;
+    exchange(f, request, wanted, &r);
+    assert_int_equal(r.body.len, 0);
+}
+
+static void answers_come_back_over_a_kept_connection(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 5; i++) {
+        result r;
+        exchange(f, request_of(f, "POST", "/echo", "hello"), TOOLSVC_HTTP_OK, &r);
+        assert_int_equal(r.code, 200);
+        assert_string_equal(r.body.ptr, "hello");
+        rlf_str_clean_up(&r.body);
+    }
+    result r;
+    exchange(f, request_of(f, "GET", "/status/404", ""), TOOLSVC_HTTP_OK, &r);
+    assert_int_equal(r.code, 404);
+    rlf_str_clean_up(&r.body);
+    assert_int_equal(f->server.connections, 1);
+}
+
+static void broken_services_have_names(void **state) {
+    fixture *f = *state;
+    expect_error(f, "/reset", TOOLSVC_HTTP_RESET);
+    expect_error(f, "/stall", TOOLSVC_HTTP_TIMEOUT);
+    expect_error(f, "/huge", TOOLSVC_HTTP_TOO_LARGE);
+    expect_error(f, "/endless", TOOLSVC_HTTP_TOO_LARGE);
+    result r;
+    toolsvc_http_request request = request_of(f, "GET", "/", "");
+    request.url = "http://127.0.0.1:1/";
+    exchange(f, request, TOOLSVC_HTTP_REFUSED, &r);
+    request.url = "file:///etc/passwd";
+    exchange(f, request, TOOLSVC_HTTP_REFUSED, &r);
+    request.url = "http://no-such-host.invalid/";
+    exchange(f, request, TOOLSVC_HTTP_REFUSED, &r);
+}
+
+static void redirects_stay_where_they_are(void **state) {
+    fixture *f = *state;
+    result r;
+    expect_error(f, "/away", TOOLSVC_HTTP_REDIRECT);
+    exchange(f, request_of(f, "POST", "/here", "body"), TOOLSVC_HTTP_OK, &r);
+    assert_string_equal(r.body.ptr, "body");
+    rlf_str_clean_up(&r.body);
+}
+
+static void private_address_must_be_named(void **state) {
+    fixture *f = *state;
+    result r;
+    char url[128], name[64];
+    if (gethostname(name, sizeof name) != 0) return;
+    snprintf(url, sizeof url, "http://%s:%d/echo", name, f->server.port);
+    toolsvc_http_request request = request_of(f, "POST", "/echo", "x");
+    request.url = url; /* a name: its address is a private one, or it has none */
+    r = (result){0};
+    toolsvc_http_send(f->http, &request, on_done, &r);
+    await(f, &r.done, 1);
+    assert_true(r.error == TOOLSVC_HTTP_PRIVATE || r.error == TOOLSVC_HTTP_REFUSED);
+    assert_int_equal(f->server.requests, 0);
+    snprintf(url, sizeof url, "http://localhost:%d/echo", f->server.port);
+    exchange(f, request, TOOLSVC_HTTP_OK, &r);
+    rlf_str_clean_up(&r.body);
+}
+
+static void cancelled_exchange_is_silent(void **state) {
+    fixture *f = *state;
+    result r = {0}, other;
+    toolsvc_http_request request = request_of(f, "GET", "/stall", "");
+    toolsvc_exchange *x = toolsvc_http_send(f->http, &request, on_done, &r);
+    for (int i = 0; i < 50; i++) uv_run(&f->loop, UV_RUN_NOWAIT);
+    toolsvc_http_cancel(x);
+    exchange(f, request_of(f, "GET", "/echo", ""), TOOLSVC_HTTP_OK, &other);
+    rlf_str_clean_up(&other.body);
+    assert_int_equal(r.done, 0);
+}
+
+/* ---- kinds --------------------------------------------------------------------------------------------------------------------------- */
+
+enum { CALLS = 200 };
+
+typedef struct waiting {
+    toolsvc_waiter waiter;
+    int *done;
+    rlf_call_status status;
+    char text[200];
+} waiting;
+
+static void on_call_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
+    waiting *w = (waiting *)waiter;
+    ++*w->done;
+    w->status = status;
+    snprintf(w->text, sizeof w->text, "%s", text->ptr ? text->ptr : "");
+}
+
+typedef struct bench {
+    rlf_tool_config tool;
+    rlf_config config;
+    char url[256];
+    toolsvc_tools tools;
+    toolsvc_dispatch *dispatch;
+    toolsvc_session *sessions;
+    waiting w[CALLS];
+    int done;
+} bench;
+
+static bench *bench_of(fixture *f, const char *kind, const char *path) {
+    bench *b = calloc(1, sizeof *b);
+    snprintf(b->url, sizeof b->url, "\"http://127.0.0.1:%d%s\"", f->server.port, path);
+    b->tool = (rlf_tool_config){.name = "t", .kind = (char *)kind, .url = b->url, .timeout_ms = 10000, .concurrency = 64, .queue = 1000,
+                                .batch = 1, .backoff_ms = 1, .method = "POST", .max_bytes = 1 << 20, .top_k = 1,
+                                .schema = strcmp(kind, "http") == 0 ? "{\"type\": \"object\"}" : ""};
+    b->config = (rlf_config){.tools = &b->tool, .n_tools = 1};
+    return b;
+}
+
+static void bench_open(fixture *f, bench *b) {
+    if (toolsvc_tools_init(&b->tools, &f->loop, &b->config, NULL) != RLF_OK) fail_msg("%s", rlf_error_message());
+    b->dispatch = toolsvc_dispatch_new(&f->loop, &b->tools, 1);
+    for (int i = 0; i < CALLS; i++) b->w[i].waiter.done = on_call_done, b->w[i].done = &b->done;
+}
+
+/* Closes the tool on the loop that the server runs on, so not by toolsvc_tools_clean_up, which waits until nothing is left on it. */
+static void bench_close(fixture *f, bench *b) {
+    for (int i = 0; i < CALLS; i++) toolsvc_dispatch_leave(&b->w[i].waiter, false);
+    while (!toolsvc_dispatch_destroy(b->dispatch)) uv_run(&f->loop, UV_RUN_NOWAIT);
+    loopback_stop(&f->server);
+    toolsvc_http_close(f->http);
+    f->http = NULL;
+    toolsvc_tools_clean_up(&b->tools);
+    assert_true(loopback_start(&f->server, &f->loop)); /* for teardown */
+    assert_int_equal(toolsvc_http_new(&f->http, &f->loop), RLF_OK);
+    free(b);
+}
+
+static void call(bench *b, int i, json_t *arguments) {
+    toolsvc_dispatch_submit(b->dispatch, 0, arguments, &b->sessions, &(toolsvc_origin){.extra = {"", 0}}, &b->w[i].waiter);
+}
+
+typedef struct search { const char *wanted; int64_t n; } search;
+static void look(void *user, const char *name, int64_t n) {
+    search *s = user;
+    if (strcmp(s->wanted, name) == 0) s->n = n;
+}
+static int64_t named_count(const bench *b, const char *wanted) {
+    search s = {wanted, 0};
+    toolsvc_dispatch_each_count(b->dispatch, 0, look, &s);
+    return s.n;
+}
+
+static void retriever_asks_in_batches(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "retriever", "/retrieve");
+    b->tool.batch = 32, b->tool.batch_ms = 2;
+    bench_open(f, b);
+    for (int i = 0; i < CALLS; i++) {
+        char query[32], wanted[100];
+        snprintf(query, sizeof query, "q%d", i);
+        call(b, i, json_pack("{s:s}", "query", query));
+        (void)wanted;
+    }
+    await(f, &b->done, CALLS);
+    for (int i = 0; i < CALLS; i++) {
+        char wanted[100];
+        snprintf(wanted, sizeof wanted, "Doc 1(Title: \"q%d\") about q%d\n", i, i);
+        assert_int_equal(b->w[i].status, RLF_CALL_OK);
+        assert_string_equal(b->w[i].text, wanted);
+    }
+    assert_int_equal(f->server.requests, 7); /* 200 / 32, rounded up */
+    assert_int_equal(f->server.most_queries, 32);
+    bench_close(f, b);
+}
+
+static void poison_does_not_take_its_batch_with_it(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "retriever", "/retrieve");
+    b->tool.batch = 4, b->tool.batch_ms = 1000, b->tool.retries = 1;
+    bench_open(f, b);
+    for (int i = 0; i < 4; i++) call(b, i, json_pack("{s:s}", "query", i == 2 ? "broken" : "fine"));
+    await(f, &b->done, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(b->w[i].status, i == 2 ? RLF_CALL_INFRA : RLF_CALL_OK);
+    assert_string_equal(b->w[2].text, "error: the service answered with status 500");
+    assert_int_equal(named_count(b, "http_5xx"), 5);
+    bench_close(f, b);
+}
+
+static void retries_overcome_a_service_that_fails_often(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "http", "/fail30");
+    b->tool.retries = 8, b->tool.answer = "/ok";
+    bench_open(f, b);
+    for (int i = 0; i < CALLS; i++) call(b, i, json_pack("{s:i}", "x", i));
+    await(f, &b->done, CALLS);
+    for (int i = 0; i < CALLS; i++) {
+        assert_int_equal(b->w[i].status, RLF_CALL_OK);
+        assert_string_equal(b->w[i].text, "true");
+    }
+    assert_int_equal(named_count(b, "http_5xx"), toolsvc_dispatch_counts(b->dispatch, 0)->retries);
+    assert_true(named_count(b, "http_5xx") > CALLS / 4);
+    bench_close(f, b);
+}
+
+static void check_fault(fixture *f, const char *path, rlf_call_status wanted, const char *text, const char *count) {
+    bench *b = bench_of(f, "http", path);
+    b->tool.answer = "/a", b->tool.timeout_ms = 400;
+    bench_open(f, b);
+    call(b, 0, json_object());
+    await(f, &b->done, 1);
+    assert_int_equal(b->w[0].status, wanted);
+    if (!strstr(b->w[0].text, text)) fail_msg("%s: \"%s\" lacks \"%s\"", path, b->w[0].text, text);
+    assert_int_equal(named_count(b, count), 1);
+    bench_close(f, b);
+}
+
+static void every_fault_is_counted_under_its_name(void **state) {
+    fixture *f = *state;
+    check_fault(f, "/reset", RLF_CALL_INFRA, "error: the service gave no answer", "http_reset");
+    check_fault(f, "/stall", RLF_CALL_INFRA, "error: the service gave no answer", "http_timeout");
+    check_fault(f, "/huge", RLF_CALL_INFRA, "the answer is too large", "http_too_large");
+    check_fault(f, "/away", RLF_CALL_INFRA, "redirects elsewhere", "http_redirect");
+    check_fault(f, "/utf8", RLF_CALL_INFRA, "not valid JSON", "invalid_json");
+    check_fault(f, "/json", RLF_CALL_INFRA, "not valid JSON", "invalid_json");
+    check_fault(f, "/fail30", RLF_CALL_INFRA, "status 500", "http_5xx");
+    check_fault(f, "/status/429", RLF_CALL_INFRA, "status 429", "http_429");
+    check_fault(f, "/status/404", RLF_CALL_TOOL_ERROR, "error: the service answered with status 404: status 404", "http_4xx");
+}
+
+static void body_and_path_are_filled_in(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "http", "/echo?q={{q}}&n={{n}}");
+    b->tool.body = "{\"query\": \"{{q}}\", \"text\": \"<{{q}}|{{n}}>\", \"n\": \"{{n}}\", \"gone\": \"{{none}}\", \"list\": [1, \"{{l}}\"]}";
+    bench_open(f, b);
+    call(b, 0, json_pack("{s:s, s:i, s:[s]}", "q", "a b&\"\xc3\xa4", "n", 7, "l", "x"));
+    await(f, &b->done, 1);
+    assert_string_equal(b->w[0].text, "?q=a%20b%26%22%C3%A4&n=7{\"query\":\"a b&\\\"\xc3\xa4\",\"text\":\"<a b&\\\"\xc3\xa4|7>\",\"n\":7,\"list\":[1,[\"x\"]]}");
+    bench_close(f, b);
+    b = bench_of(f, "http", "/echo");
+    bench_open(f, b);
+    call(b, 0, json_pack("{s:i, s:i}", "z", 1, "a", 2));
+    await(f, &b->done, 1);
+    assert_string_equal(b->w[0].text, "{\"a\":2,\"z\":1}");
+    bench_close(f, b);
+}
+
+static void secrets_come_from_the_environment_and_do_not_come_back(void **state) {
+    fixture *f = *state;
+    setenv("RLF_TEST_KEY", "very-secret-value", 1);
+    bench *b = bench_of(f, "http", "/headers");
+    b->tool.headers = "{\"Authorization\": \"Bearer ${RLF_TEST_KEY}\"}";
+    b->tool.secrets = "[\"RLF_TEST_KEY\"]";
+    bench_open(f, b);
+    call(b, 0, json_object());
+    await(f, &b->done, 1);
+    assert_non_null(strstr(b->w[0].text, "Authorization: Bearer [secret]\r\n"));
+    assert_null(strstr(b->w[0].text, "very-secret-value"));
+    bench_close(f, b);
+    unsetenv("RLF_TEST_KEY");
+}
+
+static void refused(fixture *f, const rlf_tool_config *tool, const char *wanted) {
+    rlf_config config = {.tools = (rlf_tool_config *)(uintptr_t)tool, .n_tools = 1};
+    toolsvc_tools tools;
+    toolsvc_http_close(f->http); /* a failed opening runs the loop dry */
+    loopback_stop(&f->server);
+    assert_int_equal(toolsvc_tools_init(&tools, &f->loop, &config, NULL), RLF_INVALID);
+    if (!strstr(rlf_error_message(), wanted)) fail_msg("\"%s\" lacks \"%s\"", rlf_error_message(), wanted);
+    assert_true(loopback_start(&f->server, &f->loop));
+    assert_int_equal(toolsvc_http_new(&f->http, &f->loop), RLF_OK);
+}
+
+static void bad_configuration_names_the_key(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "http", "/");
+    rlf_tool_config good = b->tool, bad = good;
+    bad.url = "\"ftp://host/\"", refused(f, &bad, "tools[0] (t): key \"url\"");
+    bad.url = "\"http://{{host}}/\"", refused(f, &bad, "key \"url\": {{");
+    bad.url = "[]", refused(f, &bad, "key \"url\"");
+    bad = good, bad.headers = "{\"a\": 1}", refused(f, &bad, "key \"headers\"");
+    bad = good, bad.headers = "{\"a\": \"${HOME}\"}", refused(f, &bad, "${HOME} is not in the list of key \"secrets\"");
+    bad = good, bad.secrets = "[\"RLF_NO_SUCH_VARIABLE\"]", refused(f, &bad, "no variable RLF_NO_SUCH_VARIABLE");
+    bad = good, bad.answer = "text", refused(f, &bad, "key \"answer\"");
+    bad = good, bad.schema = "", refused(f, &bad, "key \"schema\"");
+    free(b);
+}
+
+static void replicas_share_the_load(void **state) {
+    fixture *f = *state;
+    loopback second;
+    bench *b = bench_of(f, "http", "/slow");
+    assert_true(loopback_start(&second, &f->loop));
+    snprintf(b->url, sizeof b->url, "[\"http://127.0.0.1:%d/slow\", \"http://127.0.0.1:%d/slow\"]", f->server.port, second.port);
+    bench_open(f, b);
+    for (int i = 0; i < 40; i++) call(b, i, json_object());
+    await(f, &b->done, 40);
+    assert_int_equal(f->server.requests, 20);
+    assert_int_equal(second.requests, 20);
+    uv_close((uv_handle_t *)&second.listener, NULL);
+    bench_close(f, b);
+}
+
+int main(void) {
+    rlf_log_init(-1, "test", RLF_LOG_ERROR + 1);
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(answers_come_back_over_a_kept_connection),
+        CASE(broken_services_have_names),
+        CASE(redirects_stay_where_they_are),
+        CASE(private_address_must_be_named),
+        CASE(cancelled_exchange_is_silent),
+        CASE(retriever_asks_in_batches),
+        CASE(poison_does_not_take_its_batch_with_it),
+        CASE(retries_overcome_a_service_that_fails_often),
+        CASE(every_fault_is_counted_under_its_name),
+        CASE(body_and_path_are_filled_in),
+        CASE(secrets_come_from_the_environment_and_do_not_come_back),
+        CASE(bad_configuration_names_the_key),
+        CASE(replicas_share_the_load),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

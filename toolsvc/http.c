@@ -1,0 +1,342 @@
+/* libcurl on libuv (http.h). libcurl tells which sockets to poll (on_socket) and when to call it again (on_timeout); each socket has
+ * one uv_poll_t. Transfers that libcurl reports as done are taken in one place, collect, which is called after every
+ * curl_multi_socket_action and never from inside one of libcurl's callbacks. */
+#include "toolsvc/http.h"
+
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 256, CONNECT_MS = 30000 };
+
+struct toolsvc_http {
+    uv_loop_t *loop;
+    CURLM *multi;
+    uv_timer_t timer;
+    size_t handles; /* not yet closed: the timer and the polls */
+    bool collecting;
+};
+
+typedef struct socket_poll {
+    uv_poll_t poll;
+    toolsvc_http *http;
+    curl_socket_t fd;
+} socket_poll;
+
+struct toolsvc_exchange {
+    toolsvc_http *http;
+    CURL *easy;
+    struct curl_slist *headers;
+    rlf_str body, sent;
+    int64_t max_bytes;
+    int redirects;
+    bool literal, is_get, too_large, private_address;
+    toolsvc_http_fn *done;
+    void *user;
+};
+
+static const char *const error_names[] = {
+#define NAME_(n, t) t,
+    TOOLSVC_HTTP_TABLE(NAME_)
+#undef NAME_
+};
+const char *toolsvc_http_error_name(toolsvc_http_error error) { return error_names[error]; }
+
+/* ---- addresses ---------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_private_v4(uint32_t a) { /* host order */
+    static const struct { uint32_t net; int bits; } nets[] = {
+        {0x00000000, 8}, {0x0A000000, 8}, {0x64400000, 10}, {0x7F000000, 8}, {0xA9FE0000, 16}, {0xAC100000, 12}, {0xC0000000, 24},
+        {0xC0A80000, 16}, {0xC6120000, 15}, {0xE0000000, 3}}; /* the last: multicast and reserved */
+    for (size_t i = 0; i < sizeof nets / sizeof *nets; i++)
+        if ((a ^ nets[i].net) >> (32 - nets[i].bits) == 0) return true;
+    return false;
+}
+
+static bool is_private_v6(const struct in6_addr *a) {
+    if (IN6_IS_ADDR_V4MAPPED(a) || (a->s6_addr[0] == 0x00 && a->s6_addr[1] == 0x64 && a->s6_addr[2] == 0xFF && a->s6_addr[3] == 0x9B)) {
+        uint32_t v4;
+        memcpy(&v4, a->s6_addr + 12, sizeof v4);
+        return is_private_v4(ntohl(v4));
+    }
+    return IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_SITELOCAL(a) ||
+           IN6_IS_ADDR_MULTICAST(a) || (a->s6_addr[0] & 0xFE) == 0xFC;
+}
+
+static bool is_private(const struct sockaddr *address) {
+    if (address->sa_family == AF_INET) return is_private_v4(ntohl(((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr));
+    if (address->sa_family == AF_INET6) return is_private_v6(&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr);
+    return true;
+}
+
+/* The URL names the address itself, or this machine. */
+static bool names_address(const char *url) {
+    CURLU *parts = curl_url();
+    char *host = NULL;
+    unsigned char address[16];
+    bool literal = false;
+    if (parts && curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(parts, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+        literal = host[0] == '[' || inet_pton(AF_INET, host, address) == 1 || strcmp(host, "localhost") == 0;
+    }
+    curl_free(host);
+    curl_url_cleanup(parts);
+    return literal;
+}
+
+static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
+    toolsvc_exchange *x = user;
+    (void)purpose;
+    if (!x->literal && is_private(&address->addr)) {
+        x->private_address = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* ---- the end of an exchange --------------------------------------------------------------------------------------------------------- */
+
+static void free_exchange(toolsvc_exchange *x) {
+    curl_multi_remove_handle(x->http->multi, x->easy);
+    curl_easy_cleanup(x->easy);
+    curl_slist_free_all(x->headers);
+    rlf_str_clean_up(&x->body);
+    rlf_str_clean_up(&x->sent);
+    free(x);
+}
+
+static bool same_origin(const char *a, const char *b) {
+    static const CURLUPart parts[] = {CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT};
+    CURLU *u = curl_url(), *v = curl_url();
+    bool same = curl_url_set(u, CURLUPART_URL, a, 0) == CURLUE_OK && curl_url_set(v, CURLUPART_URL, b, 0) == CURLUE_OK;
+    for (size_t i = 0; same && i < sizeof parts / sizeof *parts; i++) {
+        char *p = NULL, *q = NULL;
+        same = curl_url_get(u, parts[i], &p, CURLU_DEFAULT_PORT) == CURLUE_OK && curl_url_get(v, parts[i], &q, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+               strcasecmp(p, q) == 0;
+        curl_free(p);
+        curl_free(q);
+    }
+    curl_url_cleanup(u);
+    curl_url_cleanup(v);
+    return same;
+}
+
+/* An answer that sends us elsewhere: goes there and returns true, or must be refused. */
+static bool follow(toolsvc_exchange *x, long code) {
+    char *to = NULL, *from = NULL;
+    curl_easy_getinfo(x->easy, CURLINFO_REDIRECT_URL, &to);
+    curl_easy_getinfo(x->easy, CURLINFO_EFFECTIVE_URL, &from);
+    if (!to || !from || (!x->is_get && code != 307 && code != 308) || ++x->redirects > MAX_REDIRECTS || !same_origin(to, from)) return false;
+    char *copy = rlf_strdup(to);
+    curl_multi_remove_handle(x->http->multi, x->easy);
+    curl_easy_setopt(x->easy, CURLOPT_URL, copy);
+    free(copy);
+    rlf_str_reset(&x->body);
+    curl_multi_add_handle(x->http->multi, x->easy);
+    return true;
+}
+
+static toolsvc_http_error error_of(const toolsvc_exchange *x, CURLcode result) {
+    if (x->private_address) return TOOLSVC_HTTP_PRIVATE;
+    if (x->too_large || result == CURLE_FILESIZE_EXCEEDED) return TOOLSVC_HTTP_TOO_LARGE;
+    switch (result) {
+    case CURLE_OK: return TOOLSVC_HTTP_OK;
+    case CURLE_OPERATION_TIMEDOUT: return TOOLSVC_HTTP_TIMEOUT;
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_URL_MALFORMAT: return TOOLSVC_HTTP_REFUSED;
+    default: return TOOLSVC_HTTP_RESET;
+    }
+}
+
+static void finish(toolsvc_exchange *x, CURLcode result) {
+    toolsvc_http_answer answer = {.error = error_of(x, result), .why = ""};
+    if (answer.error == TOOLSVC_HTTP_OK) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &answer.code);
+    if (answer.error == TOOLSVC_HTTP_OK && answer.code / 100 == 3) {
+        if (follow(x, answer.code)) return;
+        answer = (toolsvc_http_answer){.error = TOOLSVC_HTTP_REDIRECT};
+    }
+    if (answer.error == TOOLSVC_HTTP_OK) answer.body = (rlf_slice){x->body.ptr ? x->body.ptr : "", x->body.len};
+    else if (answer.error == TOOLSVC_HTTP_REDIRECT) answer.why = "the service redirects elsewhere, which is refused";
+    else if (answer.error == TOOLSVC_HTTP_PRIVATE) answer.why = "the host's address is a private one (allow_private is not set)";
+    else if (answer.error == TOOLSVC_HTTP_TOO_LARGE) answer.why = "the answer is too large";
+    else answer.why = curl_easy_strerror(result);
+    x->done(x->user, &answer);
+    free_exchange(x);
+}
+
+static void collect(toolsvc_http *http) {
+    int left;
+    if (http->collecting) return;
+    http->collecting = true;
+    for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));) {
+        toolsvc_exchange *x;
+        if (m->msg != CURLMSG_DONE) continue;
+        CURLcode result = m->data.result;
+        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &x);
+        finish(x, result);
+    }
+    http->collecting = false;
+}
+
+/* ---- libcurl and libuv -------------------------------------------------------------------------------------------------------------- */
+
+static void handle_closed(toolsvc_http *http) {
+    if (--http->handles == 0) free(http);
+}
+
+static void on_poll_closed(uv_handle_t *handle) {
+    socket_poll *p = handle->data;
+    handle_closed(p->http);
+    free(p);
+}
+
+static void on_timer_closed(uv_handle_t *handle) { handle_closed(handle->data); }
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+    socket_poll *p = poll->data;
+    toolsvc_http *http = p->http;
+    int flags = status < 0 ? CURL_CSELECT_ERR : (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0), running;
+    curl_multi_socket_action(http->multi, p->fd, flags, &running);
+    collect(http);
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user) {
+    toolsvc_http *http = user;
+    socket_poll *p = socket_user;
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (!p) return 0;
+        curl_multi_assign(http->multi, fd, NULL);
+        uv_poll_stop(&p->poll); /* before libcurl closes the descriptor */
+        uv_close((uv_handle_t *)&p->poll, on_poll_closed);
+        return 0;
+    }
+    if (!p) {
+        p = rlf_calloc(1, sizeof *p);
+        *p = (socket_poll){.http = http, .fd = fd};
+        if (uv_poll_init_socket(http->loop, &p->poll, fd) != 0) {
+            free(p);
+            return -1;
+        }
+        p->poll.data = p;
+        http->handles++;
+        curl_multi_assign(http->multi, fd, p);
+    }
+    uv_poll_start(&p->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0), on_ready);
+    return 0;
+}
+
+static void on_timer(uv_timer_t *timer) {
+    toolsvc_http *http = timer->data;
+    int running;
+    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    collect(http);
+}
+
+static int on_timeout(CURLM *multi, long timeout_ms, void *user) {
+    toolsvc_http *http = user;
+    (void)multi;
+    if (timeout_ms < 0) {
+        uv_timer_stop(&http->timer);
+        return 0;
+    }
+    uv_update_time(http->loop);
+    uv_timer_start(&http->timer, on_timer, (uint64_t)timeout_ms, 0);
+    return 0;
+}
+
+rlf_status toolsvc_http_new(toolsvc_http **out, uv_loop_t *loop) {
+    toolsvc_http *http = rlf_calloc(1, sizeof *http);
+    http->loop = loop;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(http->multi = curl_multi_init())) {
+        free(http);
+        return RLF_RAISE(INTERNAL, "libcurl: cannot be initialised");
+    }
+    uv_timer_init(loop, &http->timer);
+    http->timer.data = http;
+    http->handles = 1;
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timeout);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
+    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    *out = http;
+    return RLF_OK;
+}
+
+void toolsvc_http_close(toolsvc_http *http) {
+    if (!http) return;
+    curl_multi_cleanup(http->multi); /* closes idle connections; on_socket has removed their polls */
+    curl_global_cleanup();
+    uv_close((uv_handle_t *)&http->timer, on_timer_closed);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------------------------------ */
+
+static size_t take_body(char *bytes, size_t size, size_t n, void *user) {
+    toolsvc_exchange *x = user;
+    if (x->body.len + size * n > (size_t)x->max_bytes) {
+        x->too_large = true;
+        return 0;
+    }
+    rlf_str_append(&x->body, bytes, size * n);
+    return size * n;
+}
+
+static void limit_protocols(CURL *easy) {
+#if LIBCURL_VERSION_NUM >= 0x075500
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
+}
+
+static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
+    CURL *easy = x->easy;
+    limit_protocols(easy);
+    curl_easy_setopt(easy, CURLOPT_URL, r->url);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, x);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)r->timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+    curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)r->max_bytes);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, x);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, x);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, x->headers);
+    curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    if (x->is_get) {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        return;
+    }
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, x->sent.ptr ? x->sent.ptr : "");
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->sent.len);
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, r->method);
+}
+
+toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *r, toolsvc_http_fn *done, void *user) {
+    toolsvc_exchange *x = rlf_calloc(1, sizeof *x);
+    *x = (toolsvc_exchange){.http = http, .easy = curl_easy_init(), .max_bytes = r->max_bytes, .is_get = strcmp(r->method, "GET") == 0,
+                            .literal = r->allow_private || names_address(r->url), .done = done, .user = user};
+    if (!x->easy) abort(); /* out of memory */
+    rlf_str_append(&x->sent, r->body.ptr, r->body.len);
+    x->headers = curl_slist_append(NULL, "Expect:"); /* no pause before the body */
+    for (size_t i = 0; i < r->n_headers; i++) x->headers = curl_slist_append(x->headers, r->headers[i]);
+    set_options(x, r);
+    curl_multi_add_handle(http->multi, x->easy);
+    return x;
+}
+
+void toolsvc_http_cancel(toolsvc_exchange *x) { free_exchange(x); }

@@ -1,0 +1,61 @@
+/* HTTP client on the loop: libcurl's multi socket interface, driven by libuv's polls and one timer. No wait; the only threads are those in
+ * which libcurl looks up host names.
+ *
+ * What every exchange keeps to:
+ *   - http and https only; certificates and host names are verified; no proxy or netrc from the environment.
+ *   - A redirect is followed (five times at most) if scheme, host and port stay as they are and neither method nor body would
+ *     change (any for GET, else 307 and 308); another one is an error, TOOLSVC_HTTP_REDIRECT.
+ *   - Addresses that are not public (loopback, private, link-local, unique local, shared, multicast, unspecified) are reached only if
+ *     the URL names the address itself ("127.0.0.1", "[::1]") or "localhost", or if allow_private is set. The check is on the
+ *     address that is connected to, after the name was looked up, so a public name that points inside does not help.
+ *   - An answer longer than max_bytes is cut off, TOOLSVC_HTTP_TOO_LARGE; nothing is decompressed.
+ *   - Connections are kept and used again.
+ *
+ * Threads: the loop's. */
+#ifndef RLF_TOOLSVC_HTTP_H
+#define RLF_TOOLSVC_HTTP_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include "common/base/mem.h"
+
+typedef struct toolsvc_http toolsvc_http;
+typedef struct toolsvc_exchange toolsvc_exchange;
+
+/* Why there is no answer; the names are those of the metrics. */
+#define TOOLSVC_HTTP_TABLE(X)                                                                                                  \
+    X(OK, "ok") X(REFUSED, "http_connect") /* no connection: refused, no such host, TLS */                                     \
+    X(RESET, "http_reset")                 /* the connection broke, or what came was not HTTP */                               \
+    X(TIMEOUT, "http_timeout") X(TOO_LARGE, "http_too_large") X(REDIRECT, "http_redirect") X(PRIVATE, "http_private_address")
+#define TOOLSVC_HTTP_ENUM_(n, t) TOOLSVC_HTTP_##n,
+typedef enum toolsvc_http_error { TOOLSVC_HTTP_TABLE(TOOLSVC_HTTP_ENUM_) TOOLSVC_HTTP_COUNT } toolsvc_http_error;
+const char *toolsvc_http_error_name(toolsvc_http_error error);
+
+/* All is copied by toolsvc_http_send. */
+typedef struct toolsvc_http_request {
+    const char *method, *url;
+    const char *const *headers; /* "Name: value" */
+    size_t n_headers;
+    rlf_slice body;             /* sent unless method is GET */
+    int64_t timeout_ms, max_bytes;
+    bool allow_private;
+} toolsvc_http_request;
+
+typedef struct toolsvc_http_answer { /* borrowed, during the callback */
+    toolsvc_http_error error;
+    const char *why; /* for people, without the URL; "" if there is no error */
+    long code;       /* 200; 0 where there is an error */
+    rlf_slice body;
+} toolsvc_http_answer;
+typedef void toolsvc_http_fn(void *user, const toolsvc_http_answer *answer);
+
+rlf_status toolsvc_http_new(toolsvc_http **out, uv_loop_t *loop) RLF_MUST_USE;
+/* No exchange is under way. Its handles are closing when this returns; it is freed in their callbacks. NULL is allowed. */
+void toolsvc_http_close(toolsvc_http *http);
+
+/* done is called once, later, unless the exchange is cancelled. */
+toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *request, toolsvc_http_fn *done, void *user);
+void toolsvc_http_cancel(toolsvc_exchange *exchange);
+
+#endif
