@@ -65,6 +65,9 @@ def serve():
                 names["_"] = value
                 print(repr(value))
 
+    attach()
+    exec(compile(ast.parse("x = 1"), "<warm>", "exec"), {})  # so that the first call does not pay for what every call needs
+    os.write(control, b"\0" * 9)  # ready
     while True:
         token, seed, length = struct.unpack("<8sqI", receive(20))
         code = receive(length).decode("utf-8", "replace")
@@ -90,5 +93,4 @@ def serve():
         os.write(control, token + bytes([status]))
 
 
-os.write(3, b"\0" * 9)  # ready
 serve()

@@ -3,8 +3,8 @@
  * An interpreter ("worker"):  starting -> ready (in the pool) -> taken (by a session, until one of both ends) -> ending.
  * It is freed when its process is collected and libuv has closed its four handles. A killed worker leaves its session at once.
  *
- * Workers are started from a timer that fires at the next turn of the loop, one a turn: a call on a ready worker is on its way before its
- * replacement is cloned, and a failure to start never reaches a caller from within its own call. */
+ * Workers are started from a timer, one a turn of the loop: a call on a ready worker has its answer before its replacement is cloned, as
+ * a rule, and a failure to start never reaches a caller from within its own call. */
 #include "toolsvc/sandbox_python.h"
 
 #include <assert.h>
@@ -18,7 +18,7 @@
 
 #include "common/base/log.h"
 
-enum { TOKEN = 8, ANSWER = TOKEN + 1, REQUEST_HEAD = TOKEN + 12, READ_SIZE = 65536, HANDLES = 4, START_MS = 10000 };
+enum { TOKEN = 8, ANSWER = TOKEN + 1, REQUEST_HEAD = TOKEN + 12, READ_SIZE = 65536, HANDLES = 4, START_MS = 10000, REPLACE_MS = 5 };
 enum { DROPPED_BYTES = 16 << 20, CLOSED_GRACE_MS = 200 };
 
 __asm__(".section .rodata\n"
@@ -469,8 +469,11 @@ static void on_kick(uv_timer_t *timer) {
     schedule(p);
 }
 
+/* At the next turn where a session waits; else a little later, out of the way of the call that took the ready one. */
 static void schedule(toolsvc_python *p) {
-    if (!p->closing && wants_worker(p) && !uv_is_active((uv_handle_t *)&p->kick)) uv_timer_start(&p->kick, on_kick, 0, 0);
+    if (p->closing || !wants_worker(p)) return;
+    if (p->n_waiting) uv_timer_start(&p->kick, on_kick, 0, 0);
+    else if (!uv_is_active((uv_handle_t *)&p->kick)) uv_timer_start(&p->kick, on_kick, REPLACE_MS, 0);
 }
 
 /* ---- the pool --------------------------------------------------------------------------------------------------------------------- */

@@ -6,6 +6,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "tests/unit/toolsvc/python_rig.h"
 
@@ -193,6 +196,40 @@ static void destroying_the_pool_while_calls_run_leaves_nothing(void **state) {
     assert_false(never.here);
 }
 
+/* The rank's part: interpreters, one of them busy, until it is killed. */
+static void be_a_rank(int ready) {
+    rig r;
+    toolsvc_python_options options = rig_options(g_namespaces);
+    rig_start(&r, &options);
+    rig_settle(&r, 2, 2);
+    toolsvc_python_session *s = toolsvc_python_open(r.python, 1);
+    answer never = {0};
+    toolsvc_python_run(s, "while True: pass", 16, 0, rig_done, &never);
+    uv_run(&r.loop, UV_RUN_NOWAIT);
+    if (write(ready, "r", 1) != 1) abort();
+    rig_await(&r, &never.here);
+}
+
+static void a_killed_rank_takes_its_interpreters_along(void **state) {
+    fixture_or_skip(state);
+    size_t before = rig_descendants();
+    int ready[2];
+    char c;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0); /* what it leaves behind becomes ours, and is seen */
+    assert_int_equal(pipe(ready), 0);
+    pid_t rank = fork();
+    if (rank == 0) be_a_rank(ready[1]);
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    assert_true(rig_descendants() >= before + 3);
+    kill(rank, SIGKILL);
+    waitpid(rank, NULL, 0);
+    for (int64_t end = rlf_now_ms() + 20000; rig_descendants() > before && rlf_now_ms() < end; rlf_sleep_us(1000))
+        waitpid(-1, NULL, WNOHANG); /* those of the fixture do not end here */
+    assert_int_equal(rig_descendants(), before);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    close(ready[0]), close(ready[1]);
+}
+
 static void errors_of_the_configuration_are_told(void **state) {
     (void)state;
     toolsvc_python_options options = rig_options(g_namespaces);
@@ -222,6 +259,7 @@ int main(void) {
         CASE(the_same_code_and_seed_give_the_same_text),
         CASE(many_sessions_at_once_each_get_their_own_answer),
         CASE(destroying_the_pool_while_calls_run_leaves_nothing),
+        CASE(a_killed_rank_takes_its_interpreters_along),
         CASE(errors_of_the_configuration_are_told),
     };
     g_namespaces = true;
