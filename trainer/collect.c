@@ -65,28 +65,38 @@ static rlf_status try_again(collection *r, size_t index, int failed_on) {
     return hand_out(r, least_loaded(r, failed_on), &episode);
 }
 
-static rlf_status accept(collection *r, const rlf_received *message, int vocab, rlf_arena *arena, rlf_trajectory **taken) {
+/* Decodes and checks what came; *index: of its slot, which is waiting for this very attempt. */
+static rlf_status read_trajectory(collection *r, const rlf_received *message, int vocab, rlf_arena *arena, rlf_trajectory *out,
+                                  size_t *index) {
     rlf_status status = RLF_OK;
-    rlf_trajectory t;
     int rollout = message->from - r->watch->topology.rollout_first;
-    *taken = NULL;
     if (message->type != RLF_MSG_TRAJECTORY || rollout < 0 || rollout >= r->watch->topology.rollouts)
         RLF_FAIL(PROTOCOL, "unexpected message %s from rank %d while trajectories are collected",
                  rlf_message_name(message->type), message->from);
-    RLF_TRY(rlf_message_decode(RLF_MSG_TRAJECTORY, message->bytes.ptr, message->bytes.len, message->from, arena, &t));
-    int64_t group = t.uid - r->groups[0].uid;
-    if (group < 0 || group >= (int64_t)r->n || t.sample < 0 || t.sample >= (int64_t)r->samples)
-        RLF_FAIL(PROTOCOL, "rank %d sent a trajectory nobody asked for: uid %lld, sample %lld", message->from, (long long)t.uid,
-                 (long long)t.sample);
-    size_t index = (size_t)group * r->samples + (size_t)t.sample;
-    if (r->slots[index].done || t.attempt != r->slots[index].attempt)
-        RLF_FAIL(PROTOCOL, "rank %d sent uid %lld, sample %lld, attempt %lld twice or too late", message->from, (long long)t.uid,
-                 (long long)t.sample, (long long)t.attempt);
-    status = trainer_trajectory_check(&t, r->groups[0].version, vocab);
-    if (status != RLF_OK) {
-        rlf_error_context("trajectory uid %lld, sample %lld from rank %d", (long long)t.uid, (long long)t.sample, message->from);
-        goto out;
-    }
+    RLF_TRY(rlf_message_decode(RLF_MSG_TRAJECTORY, message->bytes.ptr, message->bytes.len, message->from, arena, out));
+    int64_t group = out->uid - r->groups[0].uid;
+    if (group < 0 || group >= (int64_t)r->n || out->sample < 0 || out->sample >= (int64_t)r->samples)
+        RLF_FAIL(PROTOCOL, "rank %d sent a trajectory nobody asked for: uid %lld, sample %lld", message->from, (long long)out->uid,
+                 (long long)out->sample);
+    *index = (size_t)group * r->samples + (size_t)out->sample;
+    if (r->slots[*index].done || out->attempt != r->slots[*index].attempt)
+        RLF_FAIL(PROTOCOL, "rank %d sent uid %lld, sample %lld, attempt %lld twice or too late", message->from, (long long)out->uid,
+                 (long long)out->sample, (long long)out->attempt);
+    status = trainer_trajectory_check(out, r->groups[0].version, vocab);
+    if (status != RLF_OK)
+        rlf_error_context("trajectory uid %lld, sample %lld from rank %d", (long long)out->uid, (long long)out->sample, message->from);
+out:
+    return status;
+}
+
+/* *taken: the trajectory that filled a slot; NULL where it is tried again. */
+static rlf_status accept(collection *r, const rlf_received *message, int vocab, rlf_arena *arena, rlf_trajectory **taken) {
+    rlf_status status = RLF_OK;
+    rlf_trajectory t;
+    size_t index;
+    int rollout = message->from - r->watch->topology.rollout_first;
+    *taken = NULL;
+    RLF_TRY(read_trajectory(r, message, vocab, arena, &t, &index));
     r->load[rollout]--;
     trainer_watch_settle(r->watch, message->from);
     if (t.finish == RLF_FINISH_INFRA && r->slots[index].attempt < r->config->episode.retries) {

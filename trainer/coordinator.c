@@ -188,7 +188,8 @@ rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *c
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));
     if (stopped)
-        RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", trainer_stop_asked(), (long long)job.state.step);
+        RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", trainer_stop_asked(),
+                 (long long)job.state.step);
     else RLF_TRY(finish(&job));
     RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
     say_where(&job);

@@ -13,11 +13,12 @@ static bool meet(const cpu_set_t *a, const cpu_set_t *b) {
 
 int trainer_threads(const rlf_config *config, const trainer_topology *topology, const rlf_neighbour *near, size_t n, int rank) {
     const rlf_neighbour *me = near;
+    trainer_role role = trainer_topology_role(topology, rank);
     int sharing = 0;
     if (config->threads > 0) return (int)config->threads;
     while (me->rank != rank) me++;
     for (size_t i = 0; i < n; i++)
-        sharing += trainer_topology_role(topology, near[i].rank) == trainer_topology_role(topology, rank) && meet(&near[i].cores, &me->cores);
+        sharing += trainer_topology_role(topology, near[i].rank) == role && meet(&near[i].cores, &me->cores);
     return at_least_one(CPU_COUNT(&me->cores) / at_least_one(sharing));
 }
 

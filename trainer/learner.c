@@ -444,6 +444,7 @@ static rlf_status serve(learner *l, const rlf_received *m, rlf_arena *arena, boo
         if (control.kind == RLF_CONTROL_PUBLISH) RLF_TRY(publish(l, control.value));
         else if (control.kind == RLF_CONTROL_SAVE) RLF_TRY(save(l, control.value, control.text.ptr));
         else if (control.kind == RLF_CONTROL_STOP) *stop = true;
+        else RLF_FAIL(PROTOCOL, "control message of kind %lld from rank %d: a learner has no use for it", (long long)control.kind, m->from);
     } else {
         RLF_FAIL(PROTOCOL, "message %s from rank %d is not for a learner", rlf_message_name((int)m->type), m->from);
     }

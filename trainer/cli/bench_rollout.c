@@ -280,8 +280,8 @@ static rlf_status run(bench *b) {
     RLF_TRY(open_model(b));
     RLF_TRY(open_rollout(b));
     if (!b->json)
-        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms, %.2f s in all for the slowest\n", b->shape,
-               kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms, slowest_tools_s(b));
+        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms, %.2f s in all for the slowest\n",
+               b->shape, kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms, slowest_tools_s(b));
     RLF_TRY(play(b, false, &asynchronous));
     RLF_TRY(play(b, true, &synchronous));
     json_t *report = json_pack("{s:s, s:s, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device),
