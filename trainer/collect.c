@@ -93,7 +93,7 @@ out:
 static rlf_status accept(collection *r, const rlf_received *message, int vocab, rlf_arena *arena, rlf_trajectory **taken) {
     rlf_status status = RLF_OK;
     rlf_trajectory t;
-    size_t index;
+    size_t index = 0;
     int rollout = message->from - r->watch->topology.rollout_first;
     *taken = NULL;
     RLF_TRY(read_trajectory(r, message, vocab, arena, &t, &index));
