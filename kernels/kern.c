@@ -18,6 +18,7 @@
 struct kern_device {
     const kern_ops *ops;
     kern_cpu_ctx cpu;
+    float *vectors; /* (STAGED) float32 copies of the weight vectors of the operation at work */
     char name[64];
 };
 
@@ -34,6 +35,7 @@ struct kern_buf {
 /* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
 
 enum {
+    STAGED = 4 << 20, /* elements; reserved, and only backed by memory once touched */
     ALIGNMENT = 64,
     MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero pages until touched, and in large pages where the system has them */
 };
@@ -139,6 +141,8 @@ rlf_status kern_device_open(kern_device **out, const kern_device_options *option
     device->cpu.threads = threads;
     device->cpu.scratch = map_zeroed((size_t)threads * KERN_SCRATCH_BYTES);
     if (!device->cpu.scratch) RLF_FAIL(NO_MEMORY, "cannot reserve scratch memory for %d threads", threads);
+    device->vectors = map_zeroed(STAGED * sizeof(float));
+    if (!device->vectors) RLF_FAIL(NO_MEMORY, "cannot reserve memory for vectors of weights");
     RLF_TRY(kern_pool_new(&device->cpu.pool, threads));
     snprintf(device->name, sizeof device->name, "cpu %s, %d thread%s", isa.name, threads, threads == 1 ? "" : "s");
     *out = device;
@@ -152,6 +156,7 @@ void kern_device_close(kern_device *device) {
     if (!device) return;
     kern_pool_destroy(device->cpu.pool);
     if (device->cpu.scratch) munmap(device->cpu.scratch, (size_t)device->cpu.threads * KERN_SCRATCH_BYTES);
+    if (device->vectors) munmap(device->vectors, STAGED * sizeof(float));
     free(device);
 }
 
@@ -183,6 +188,22 @@ static void *must(kern_tensor t, kern_dtype dtype, size_t n) {
 static float *f32(kern_tensor t, size_t n) { return must(t, KERN_F32, n); }
 static float *f32_or_none(kern_tensor t, size_t n) { return t.buf ? must(t, KERN_F32, n) : NULL; }
 static const int32_t *i32(kern_tensor t, size_t n) { return must(t, KERN_I32, n); }
+
+/* A matrix of weights, float32 or bfloat16: its address; the dtype is the tensor's. */
+static const void *weights(kern_tensor w, size_t n) {
+    assert(w.dtype == KERN_F32 || w.dtype == KERN_BF16);
+    return must(w, w.dtype, n);
+}
+
+/* A vector of n weights as float32. One of bfloat16 is widened into the staging area, from element `at` on. */
+static const float *vector(kern_queue *queue, kern_tensor w, size_t n, size_t at) {
+    kern_device *device = queue->device;
+    if (!w.buf) return NULL;
+    if (w.dtype == KERN_F32) return f32(w, n);
+    assert(at + n <= STAGED);
+    device->ops->widen(&device->cpu, device->vectors + at, must(w, KERN_BF16, n), n);
+    return device->vectors + at;
+}
 
 /* Elements of an array of a rows by b columns. */
 static size_t area(int a, int b) {
@@ -218,15 +239,26 @@ void kern_zero(kern_queue *queue, kern_tensor dst, size_t n) {
     if (n) memset(must(dst, dst.dtype, n), 0, n * kern_dtype_size(dst.dtype));
 }
 
+void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n) {
+    if (dst.dtype == src.dtype) {
+        kern_copy(queue, dst, src, n);
+    } else if (dst.dtype == KERN_F32) {
+        ops_of(queue)->widen(ctx_of(queue), f32(dst, n), must(src, KERN_BF16, n), n);
+    } else {
+        ops_of(queue)->narrow(ctx_of(queue), must(dst, KERN_BF16, n), f32(src, n), n);
+    }
+}
+
 /* ---- operations: see kern.h ------------------------------------------------------------------------------------------------------- */
 
 void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate) {
-    ops_of(queue)->linear(ctx_of(queue), f32(y, area(m, n)), f32(x, area(m, k)), f32(w, area(n, k)), f32_or_none(bias, (size_t)n), m, n, k,
-                          accumulate);
+    ops_of(queue)->linear(ctx_of(queue), f32(y, area(m, n)), f32(x, area(m, k)), weights(w, area(n, k)), w.dtype,
+                          vector(queue, bias, (size_t)n, 0), m, n, k, accumulate);
 }
 
 void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate) {
-    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), f32(w, area(n, k)), m, n, k, accumulate);
+    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), weights(w, area(n, k)), w.dtype, m, n, k,
+                                     accumulate);
 }
 
 void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, int m, int n, int k) {
@@ -247,7 +279,7 @@ void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern
 }
 
 void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
-    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), f32(x, 0), i32(index, (size_t)m), m, k);
+    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), weights(x, 0), x.dtype, i32(index, (size_t)m), m, k);
 }
 
 void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
@@ -255,13 +287,13 @@ void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_ten
 }
 
 void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k) {
-    ops_of(queue)->rmsnorm(ctx_of(queue), f32(y, area(m, k)), f32(x, area(m, k)), f32(weight, (size_t)k), eps, m, k);
+    ops_of(queue)->rmsnorm(ctx_of(queue), f32(y, area(m, k)), f32(x, area(m, k)), vector(queue, weight, (size_t)k, 0), eps, m, k);
 }
 
 void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
                        int m, int k) {
     ops_of(queue)->rmsnorm_grad(ctx_of(queue), f32(dx, area(m, k)), f32(dweight, (size_t)k), f32(dy, area(m, k)), f32(x, area(m, k)),
-                                f32(weight, (size_t)k), eps, m, k);
+                                vector(queue, weight, (size_t)k, 0), eps, m, k);
 }
 
 void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f) {
@@ -275,16 +307,16 @@ void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, k
 void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
                   kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
-    ops_of(queue)->qk_rope(ctx_of(queue), f32(out, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d),
-                           f32_or_none(k_norm, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
+    ops_of(queue)->qk_rope(ctx_of(queue), f32(out, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), vector(queue, q_norm, d, 0),
+                           vector(queue, k_norm, d, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
 }
 
 void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
                        kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
     ops_of(queue)->qk_rope_grad(ctx_of(queue), f32(din, qkv_area(m, shape)), f32_or_none(dq_norm, d), f32_or_none(dk_norm, d),
-                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), f32_or_none(q_norm, d),
-                                f32_or_none(k_norm, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
+                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), vector(queue, q_norm, d, 0),
+                                vector(queue, k_norm, d, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
 }
 
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,

@@ -18,8 +18,10 @@
  * kern_sync. Shape mismatches are bugs and assert. No operation allocates.
  * Threads. One thread at a time uses a queue.
  *
- * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major; all float
- * tensors are float32 on the CPU backend (the dtype field leaves room for bf16 storage). Index arrays are int32.
+ * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
+ * arrays are int32, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm below) may also be bfloat16: a choice of
+ * storage, not of arithmetic. A bfloat16 is widened to the float of the same value where it is used; products, sums and gradients are
+ * float32 all the same, and THE RULE holds.
  *
  * C17 and C++17 may include this header. */
 #ifndef RLF_KERNELS_KERN_H
@@ -82,6 +84,8 @@ void kern_upload(kern_queue *queue, kern_tensor dst, const void *src, size_t n);
 void kern_download(kern_queue *queue, void *dst, kern_tensor src, size_t n);
 void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
 void kern_zero(kern_queue *queue, kern_tensor dst, size_t n);
+/* dst = src, one of them float32 and the other bfloat16, or both the same. To bfloat16: the nearest, the even one of two. */
+void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
 
 /* ---- matrix products -------------------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 /* ops: what stands between kern.h and the CPU code: one table of operations, one entry per operation of kern.h. Private to kernels/.
  *
  * kern.c checks and unwraps the tensors of the public call, then calls the table of the device's instruction set. The arguments here are
- * those of kern.h, in its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. Each
+ * those of kern.h, in its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. A tensor that
+ * may be float32 or bfloat16 is an address and its dtype; vectors of weights come as float32 (kern.c widens them). Each
  * instruction set exports one table, kern_cpu_ops_<isa>, made by cpu/isa/table.c; KERN_OP_TABLE is the only list of operations, and gives
  * the struct below, the prototypes (cpu/isa/isa.h) and the tables.
  *
@@ -31,14 +32,18 @@ static inline void *kern_scratch(const kern_cpu_ctx *ctx, int thread) { return c
 /* X(return type, name, parameters). */
 #define KERN_OP_TABLE(X)                                                                                                                   \
     /* linear.c */                                                                                                                         \
-    X(void, linear, (kern_cpu_ctx *ctx, float *y, const float *x, const float *w, const float *bias, int m, int n, int k, bool accumulate))\
-    X(void, linear_grad_input, (kern_cpu_ctx *ctx, float *dx, const float *dy, const float *w, int m, int n, int k, bool accumulate))      \
+    X(void, linear, (kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n,      \
+                     int k, bool accumulate))                                                                                              \
+    X(void, linear_grad_input, (kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,     \
+                                bool accumulate))                                                                                          \
     X(void, linear_grad_weight, (kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k))                      \
     /* simple.c */                                                                                                                         \
     X(void, bias_grad, (kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                   \
     X(void, embed_grad, (kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                             \
-    X(void, rows_gather, (kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                \
+    X(void, rows_gather, (kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))             \
     X(void, rows_scatter, (kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                               \
+    X(void, widen, (kern_cpu_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                             \
+    X(void, narrow, (kern_cpu_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                            \
     X(void, adamw, (kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))        \
     X(double, sumsq, (kern_cpu_ctx *ctx, const float *x, size_t n))                                                                        \
     X(uint64_t, checksum, (kern_cpu_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                  \

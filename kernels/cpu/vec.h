@@ -21,6 +21,21 @@
 
 enum { VF = 16 };
 
+static inline float kern_float_of_bf16(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+/* The nearest bfloat16, the even one of two; a NaN stays a NaN. */
+static inline uint16_t kern_bf16_of_float(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
+}
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512 vf;
@@ -48,6 +63,16 @@ static inline vf vf_exp2i(vf n) {
 }
 /* lanes where a < b get x, others y */
 static inline vf vf_select_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+/* bfloat16 is the upper half of a float, so widening is exact. Sixteen of them from any address; */
+static inline vf vf_load_bf16(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
+}
+/* sixteen words of 32 bits from any address: floats, or pairs of bfloat16; the first (lower) and the second of each pair. */
+static inline vf vf_load_words(const void *p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+static inline vf vf_first_of_pairs(vf x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
+static inline vf vf_second_of_pairs(vf x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000u)));
+}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
@@ -87,6 +112,18 @@ static inline vf vf_select_lt(vf a, vf b, vf x, vf y) {
     return VF2_(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
                 _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ)));
 }
+static inline __m256 vf_load_bf16_(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
+}
+static inline vf vf_load_bf16(const uint16_t *p) { return VF2_(vf_load_bf16_(p), vf_load_bf16_(p + 8)); }
+static inline __m256 vf_load_words_(const char *p) { return _mm256_castsi256_ps(_mm256_loadu_si256((const void *)p)); }
+static inline vf vf_load_words(const void *p) { return VF2_(vf_load_words_(p), vf_load_words_((const char *)p + 32)); }
+static inline __m256 vf_first_(__m256 x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
+static inline vf vf_first_of_pairs(vf x) { return VF2_(vf_first_(x.a), vf_first_(x.b)); }
+static inline __m256 vf_second_(__m256 x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0xffff0000u)));
+}
+static inline vf vf_second_of_pairs(vf x) { return VF2_(vf_second_(x.a), vf_second_(x.b)); }
 
 #else
 typedef struct vf { float v[16]; } vf;
@@ -116,6 +153,19 @@ static inline vf vf_exp2i(vf n) {
     return r;
 }
 static inline vf vf_select_lt(vf a, vf b, vf x, vf y) { VF_EACH_(a.v[i] < b.v[i] ? x.v[i] : y.v[i]); }
+static inline vf vf_load_bf16(const uint16_t *p) { VF_EACH_(kern_float_of_bf16(p[i])); }
+static inline vf vf_load_words(const void *p) {
+    vf r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+static inline vf vf_half_of_pairs_(vf x, int half) {
+    uint16_t pairs[32];
+    memcpy(pairs, x.v, sizeof pairs);
+    VF_EACH_(kern_float_of_bf16(pairs[2 * i + half]));
+}
+static inline vf vf_first_of_pairs(vf x) { return vf_half_of_pairs_(x, 0); }
+static inline vf vf_second_of_pairs(vf x) { return vf_half_of_pairs_(x, 1); }
 #endif
 
 /* Fixed tree: lane i with i+8, then +4, +2, +1. */

@@ -10,6 +10,9 @@
  *            row-major in memory, and no second copy of them is kept anywhere
  *   tile     MR x NR chains in registers over one step
  *
+ * B may be stored as bfloat16: it is widened, exactly, where panels are copied, and nothing after that knows. Along depth two neighbours
+ * share 32 bits, so one transpose of sixteen lanes moves 32 depths.
+ *
  * With few rows (decoding) the copy of B is most of the work; see the end of the file for one to four rows. */
 #include "kernels/cpu/isa/isa.h"
 
@@ -35,10 +38,16 @@ enum {
 /* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else
  * ptr[d*ld + line]. */
 typedef struct operand {
-    const float *ptr;
+    const void *ptr; /* float, or uint16_t holding bfloat16 */
     size_t ld;
-    bool along_depth;
+    bool along_depth, bf16;
 } operand;
+
+static size_t place_of(const operand *x, int line, int d) {
+    return x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line;
+}
+static size_t element_size(const operand *x) { return x->bf16 ? sizeof(uint16_t) : sizeof(float); }
+static const char *address_of(const operand *x, int line, int d) { return (const char *)x->ptr + place_of(x, line, d) * element_size(x); }
 
 typedef enum chain_start {
     FROM_ZERO, /* C = chain + bias */
@@ -156,6 +165,25 @@ static void copy_along_depth(float *to, size_t width, const float *from, size_t 
         for (int i = 0; i < VF; i++) to[(size_t)d * width + (size_t)i] = line[i][d];
 }
 
+static void copy_along_depth_bf16(float *to, size_t width, const uint16_t *from, size_t ld, int lines, int depth) {
+    const uint16_t *line[VF];
+    for (int i = 0; i < VF; i++) line[i] = from + (size_t)kern_min(i, lines - 1) * ld;
+    int d = 0;
+    for (; d + 2 * VF <= depth; d += 2 * VF) {
+        vf t[VF];
+#pragma GCC unroll 16
+        for (int i = 0; i < VF; i++) t[i] = vf_load_words(line[i] + d);
+        transpose16(t);
+#pragma GCC unroll 16
+        for (int i = 0; i < VF; i++) {
+            vf_store(to + (size_t)(d + 2 * i) * width, vf_first_of_pairs(t[i]));
+            vf_store(to + (size_t)(d + 2 * i + 1) * width, vf_second_of_pairs(t[i]));
+        }
+    }
+    for (; d < depth; d++)
+        for (int i = 0; i < VF; i++) to[(size_t)d * width + (size_t)i] = kern_float_of_bf16(line[i][d]);
+}
+
 static void copy_across_depth(float *to, size_t width, const float *from, size_t ld, int lines, int depth) {
     if (lines >= VF) {
         for (int d = 0; d < depth; d++) vf_store(to + (size_t)d * width, vf_load(from + (size_t)d * ld));
@@ -164,25 +192,35 @@ static void copy_across_depth(float *to, size_t width, const float *from, size_t
     for (int d = 0; d < depth; d++) vf_store(to + (size_t)d * width, vf_load_n(from + (size_t)d * ld, lines, 0.0f));
 }
 
+static void copy_across_depth_bf16(float *to, size_t width, const uint16_t *from, size_t ld, int lines, int depth) {
+    for (int d = 0; d < depth; d++) {
+        const uint16_t *line = from + (size_t)d * ld;
+        if (lines >= VF)
+            vf_store(to + (size_t)d * width, vf_load_bf16(line));
+        else
+            for (int i = 0; i < lines; i++) to[(size_t)d * width + (size_t)i] = kern_float_of_bf16(line[i]);
+    }
+}
+
 /* to[(d - begin)*width + i] = element (line + i, d) for i < lines <= width, begin <= d < begin + depth. */
 static void copy_panel(float *to, int width, const operand *x, int line, int lines, int begin, int depth) {
     for (int i = 0; i < lines; i += VF) {
         int lanes = kern_min(VF, lines - i);
-        size_t first = (size_t)(line + i);
-        if (x->along_depth)
-            copy_along_depth(to + i, (size_t)width, x->ptr + first * x->ld + (size_t)begin, x->ld, lanes, depth);
+        const void *from = address_of(x, line + i, begin);
+        if (x->bf16)
+            (x->along_depth ? copy_along_depth_bf16 : copy_across_depth_bf16)(to + i, (size_t)width, from, x->ld, lanes, depth);
         else
-            copy_across_depth(to + i, (size_t)width, x->ptr + (size_t)begin * x->ld + first, x->ld, lanes, depth);
+            (x->along_depth ? copy_along_depth : copy_across_depth)(to + i, (size_t)width, from, x->ld, lanes, depth);
     }
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Memory the next panel will be copied from, asked for while this one is worked on: per step d of a tile the two cache lines at
- * first[.] + d/VF*far + d%VF*near. */
+/* Memory the next panel will be copied from, asked for while this one is worked on: per step d of a tile the two addresses
+ * first[.] + d/VF*far + d%VF*near. A cache line has sixteen floats; one of bfloat16 is asked for twice. */
 typedef struct prefetch {
-    const float *first[2];
-    size_t far, near;
+    const char *first[2];
+    size_t far, near; /* bytes */
 } prefetch;
 
 typedef struct tile {
@@ -216,7 +254,8 @@ static inline __attribute__((always_inline)) void tile_step(vf sum[MR][NV], cons
 }
 
 static inline __attribute__((always_inline)) void tile_chains(const tile *t, vf sum[MR][NV], const int rows) {
-    const float *a = t->a, *b = t->b, *line0 = t->ahead.first[0], *line1 = t->ahead.first[1];
+    const float *a = t->a, *b = t->b;
+    const char *line0 = t->ahead.first[0], *line1 = t->ahead.first[1];
     int d = 0;
     for (; d + VF <= t->depth; d += VF, line0 += t->ahead.far, line1 += t->ahead.far)
         for (size_t i = 0; i < VF; i++, a += rows, b += NR) {
@@ -283,12 +322,11 @@ static void copy_row_panels(workspace *space, const product *p, const block *b, 
 
 /* Shares the lines of the column panel at (col, begin) among the first tiles: two to one tile, else one to each of the first two. */
 static prefetch prefetch_for(const operand *x, int col, int begin, int panel, int panels) {
-    size_t line = (size_t)col, depth = (size_t)begin;
-    const float *first = x->along_depth ? x->ptr + line * x->ld + depth : x->ptr + depth * x->ld + line;
-    const float *second = NV == 1 ? first : x->along_depth ? first + DEPTH / VF * x->ld : first + VF;
+    const size_t size = element_size(x), ld = x->ld * size, half = x->along_depth ? DEPTH / VF * ld : VF * size;
+    const char *first = address_of(x, col, begin), *second = NV == 1 ? first : first + half;
     if (panels > 1 && panel == 0) second = first;
     if (panels > 1 && panel == 1) first = second;
-    return x->along_depth ? (prefetch){{first, second}, x->ld, VF} : (prefetch){{first, second}, VF * x->ld, x->ld};
+    return x->along_depth ? (prefetch){{first, second}, ld, VF * size} : (prefetch){{first, second}, VF * ld, ld};
 }
 
 /* One step over depth of one column panel: fills in where the chains come from and go to, and runs its tiles. */
@@ -314,7 +352,7 @@ static void run_column_panel(workspace *space, const product *p, const block *b,
         t.a = space->rows + (size_t)row * (size_t)depth;
         t.from = first && p->start != FROM_C ? NULL : chains + (size_t)row * chains_ld;
         t.to = (last ? c : chains) + (size_t)row * t.to_ld;
-        t.ahead = panel < 2 ? prefetch_for(&p->b, next_col, next_begin, panel, b->panels) : (prefetch){{t.a, t.a}, 0, 0};
+        t.ahead = panel < 2 ? prefetch_for(&p->b, next_col, next_begin, panel, b->panels) : (prefetch){{(const char *)t.a, (const char *)t.a}, 0, 0};
         tile_of_rows[rows](&t);
     }
 }
@@ -334,23 +372,23 @@ static void product_task(const product *p, workspace *space, int task) {
 /* ---- a few rows ------------------------------------------------------------------------------------------------------------------- */
 
 /* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns'
- * chains run through the whole depth in registers, fed by 16x16 blocks of weights transposed in registers; STREAM_GROUPS such
- * groups side by side keep enough chains in flight, and what they will need next is asked for one panel, a contiguous piece of
- * memory, ahead. */
-enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF };
+ * chains run through the whole depth in registers, fed by blocks of sixteen cache lines of weights (16 depths of float32, or 32 of
+ * bfloat16) transposed in registers; STREAM_GROUPS such groups side by side keep enough chains in flight, and what they will need next is
+ * asked for one panel, a contiguous piece of memory, ahead. */
+enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF, LINE_BYTES = VF * sizeof(float) };
 
 /* Makes the compiler take a pointer as new, so that it works out addresses from few registers, not one pointer per line. */
 #define FRESH_POINTER(p) __asm__("" : "+r"(p))
 
-/* t = the transposed block at `from`; asks for the sixteen cache lines at `ahead`. */
-static inline __attribute__((always_inline)) void load_block(vf t[VF], const float *from, size_t ld, const float *ahead) {
+/* t = the transposed block of sixteen cache lines at `from`, a line every `stride` bytes; asks for the sixteen lines at `ahead`. */
+static inline __attribute__((always_inline)) void load_block(vf t[VF], const char *from, size_t stride, const char *ahead) {
 #pragma GCC unroll 4
-    for (int i = 0; i < VF; i += 4, from += 4 * ld) {
+    for (int i = 0; i < VF; i += 4, from += 4 * stride) {
         FRESH_POINTER(from);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) {
-            t[i + j] = vf_load(from + (size_t)j * ld);
-            __builtin_prefetch(ahead + (i + j) * VF);
+            t[i + j] = vf_load_words(from + (size_t)j * stride);
+            __builtin_prefetch(ahead + (i + j) * LINE_BYTES);
         }
     }
     transpose16(t);
@@ -363,41 +401,73 @@ static inline __attribute__((always_inline)) void stream_finish(const product *p
     vf_store(to, sum);
 }
 
-static inline __attribute__((always_inline)) void stream_panel(const product *p, int col, const float *ahead, const int rows) {
-    const size_t ld = p->b.ld, x_ld = p->a.ld;
-    const float *from = p->b.ptr + (size_t)col * ld, *x = p->a.ptr;
+/* The chains of one group over the depths of a block: d, d+1, ... */
+static inline __attribute__((always_inline)) void stream_block(vf sum[STREAM_ROWS], const vf t[VF], const float *x, size_t x_ld,
+                                                               const int rows, const bool bf16) {
+#pragma GCC unroll 16
+    for (int i = 0; i < VF; i++) {
+        if (!bf16) {
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) sum[r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)i]), t[i], sum[r]);
+            continue;
+        }
+        vf first = vf_first_of_pairs(t[i]), second = vf_second_of_pairs(t[i]);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) sum[r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)(2 * i)]), first, sum[r]);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) sum[r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)(2 * i + 1)]), second, sum[r]);
+    }
+}
+
+/* One depth of sixteen lines, one by one: what a last block that is not whole consists of. */
+static inline vf gather_lanes(const operand *x, int line, int d) {
+    float lane[VF];
+    for (int i = 0; i < VF; i++) {
+        const void *from = address_of(x, line + i, d);
+        lane[i] = x->bf16 ? kern_float_of_bf16(*(const uint16_t *)from) : *(const float *)from;
+    }
+    return vf_load(lane);
+}
+
+static inline __attribute__((always_inline)) void stream_panel(const product *p, int col, const char *ahead, const int rows,
+                                                               const bool bf16) {
+    const int step = bf16 ? 2 * VF : VF;
+    const size_t x_ld = p->a.ld, stride = p->b.ld * (bf16 ? sizeof(uint16_t) : sizeof(float));
+    const float *x = p->a.ptr;
+    const char *from = (const char *)p->b.ptr + (size_t)col * stride;
     vf sum[STREAM_GROUPS][STREAM_ROWS];
     for (int g = 0; g < STREAM_GROUPS; g++)
         for (int r = 0; r < rows; r++) sum[g][r] = vf_zero();
     int d = 0;
-    for (; d + VF <= p->depth; d += VF)
+    for (; d + step <= p->depth; d += step, from += LINE_BYTES)
 #pragma GCC unroll 2
-        for (int g = 0; g < STREAM_GROUPS; g++, ahead += VF * VF) {
+        for (int g = 0; g < STREAM_GROUPS; g++, ahead += VF * LINE_BYTES) {
             vf t[VF];
-            load_block(t, from + (size_t)g * VF * ld + d, ld, ahead);
-#pragma GCC unroll 16
-            for (int i = 0; i < VF; i++)
-#pragma GCC unroll 4
-                for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)(d + i)]), t[i], sum[g][r]);
+            load_block(t, from + (size_t)g * VF * stride, stride, ahead);
+            stream_block(sum[g], t, x + d, x_ld, rows, bf16);
         }
     for (; d < p->depth; d++)
         for (int g = 0; g < STREAM_GROUPS; g++) {
-            float lane[VF];
-            for (int i = 0; i < VF; i++) lane[i] = from[(size_t)(g * VF + i) * ld + (size_t)d];
-            for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)d]), vf_load(lane), sum[g][r]);
+            vf t = gather_lanes(&p->b, col + g * VF, d);
+            for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)d]), t, sum[g][r]);
         }
     for (int g = 0; g < STREAM_GROUPS; g++)
         for (int r = 0; r < rows; r++) stream_finish(p, sum[g][r], r, col + g * VF);
 }
 
-#define STREAM_FUNCTION(rows) \
-    static void stream_##rows(const product *p, int col, const float *ahead) { stream_panel(p, col, ahead, rows); }
+#define STREAM_FUNCTION(rows)                                                             \
+    static void stream_##rows(const product *p, int col, const char *ahead) {             \
+        if (p->b.bf16)                                                                    \
+            stream_panel(p, col, ahead, rows, true);                                      \
+        else                                                                              \
+            stream_panel(p, col, ahead, rows, false);                                     \
+    }
 STREAM_FUNCTION(1)
 STREAM_FUNCTION(2)
 STREAM_FUNCTION(3)
 STREAM_FUNCTION(4)
 static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col,
-                                                     const float *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
+                                                     const char *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
 
 /* A product this path can take: whole panels, weights along depth. */
 static bool can_stream(const product *p) {
@@ -408,7 +478,7 @@ static void stream_task(const product *p, int task) {
     int end = kern_min(p->cols, (task + 1) * p->task_cols);
     for (int col = task * p->task_cols; col < end; col += STREAM_COLS) {
         int ahead = kern_min(col + STREAM_COLS, p->cols - STREAM_COLS);
-        stream_of_rows[p->rows](p, col, p->b.ptr + (size_t)ahead * p->b.ld);
+        stream_of_rows[p->rows](p, col, address_of(&p->b, ahead, 0));
     }
 }
 
@@ -465,10 +535,11 @@ static void run_product(kern_cpu_ctx *ctx, product p) {
 
 /* ---- the operations --------------------------------------------------------------------------------------------------------------- */
 
-void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const float *w, const float *bias, int m, int n, int k, bool accumulate) {
+void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n, int k,
+                     bool accumulate) {
     run_product(ctx, (product){
-                         .a = {x, (size_t)k, true},
-                         .b = {w, (size_t)k, true},
+                         .a = {x, (size_t)k, true, false},
+                         .b = {w, (size_t)k, true, w_dtype == KERN_BF16},
                          .c = y,
                          .bias = bias,
                          .rows = m,
@@ -478,10 +549,11 @@ void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const float *w
                      });
 }
 
-void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const float *w, int m, int n, int k, bool accumulate) {
+void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,
+                                bool accumulate) {
     run_product(ctx, (product){
-                         .a = {dy, (size_t)n, true},
-                         .b = {w, (size_t)k, false},
+                         .a = {dy, (size_t)n, true, false},
+                         .b = {w, (size_t)k, false, w_dtype == KERN_BF16},
                          .c = dx,
                          .rows = m,
                          .cols = k,
@@ -492,8 +564,8 @@ void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, c
 
 void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
     run_product(ctx, (product){
-                         .a = {dy, (size_t)n, false},
-                         .b = {x, (size_t)k, false},
+                         .a = {dy, (size_t)n, false, false},
+                         .b = {x, (size_t)k, false, false},
                          .c = dw,
                          .rows = n,
                          .cols = k,

@@ -1,4 +1,4 @@
-/* The operations that are one pass over memory: rows by index, sums, AdamW, checksum.
+/* The operations that are one pass over memory: rows by index, sums, conversions, AdamW, checksum.
  *
  * Work is cut into pieces whose size depends on the shape alone. Where pieces meet in one number (sumsq, checksum) each leaves its own part
  * in memory and the parts are added in order; where they would meet in one element (bias_grad, embed_grad) the cut is by columns, and each
@@ -15,10 +15,15 @@ static int pieces(size_t n, size_t piece) { return (int)((n + piece - 1) / piece
 
 /* ---- rows by index ---------------------------------------------------------------------------------------------------------------- */
 
+static void widen_range(float *y, const uint16_t *x, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = kern_float_of_bf16(x[i]);
+}
+
 /* Row x_index[i] of x goes to row y_index[i] of y, for i < m; without an index: row i. */
 typedef struct rows_job {
     float *y;
-    const float *x;
+    const void *x;
+    kern_dtype x_dtype;
     const int32_t *y_index, *x_index;
     size_t k;
     int m, rows; /* rows: of one task */
@@ -30,7 +35,10 @@ static void copy_rows_task(void *arg, int task, int thread) {
     int end = kern_min(job->m, (task + 1) * job->rows);
     for (int i = task * job->rows; i < end; i++) {
         size_t to = (size_t)(job->y_index ? job->y_index[i] : i), from = (size_t)(job->x_index ? job->x_index[i] : i);
-        memcpy(job->y + to * job->k, job->x + from * job->k, job->k * sizeof(float));
+        if (job->x_dtype == KERN_BF16)
+            widen_range(job->y + to * job->k, (const uint16_t *)job->x + from * job->k, job->k);
+        else
+            memcpy(job->y + to * job->k, (const float *)job->x + from * job->k, job->k * sizeof(float));
     }
 }
 
@@ -39,12 +47,12 @@ static void copy_rows(kern_cpu_ctx *ctx, rows_job job) {
     kern_pool_run(ctx->pool, pieces((size_t)job.m, (size_t)job.rows), copy_rows_task, &job);
 }
 
-void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_index = index, .k = (size_t)k, .m = m});
+void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k) {
+    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_dtype = x_dtype, .x_index = index, .k = (size_t)k, .m = m});
 }
 
 void KERN_OP(rows_scatter)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    copy_rows(ctx, (rows_job){.y = y, .x = x, .y_index = index, .k = (size_t)k, .m = m});
+    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_dtype = KERN_F32, .y_index = index, .k = (size_t)k, .m = m});
 }
 
 /* ---- sums over rows, by columns --------------------------------------------------------------------------------------------------- */
@@ -77,6 +85,40 @@ void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, cons
 
 void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n) {
     sum_rows(ctx, (sum_rows_job){.y = dbias, .x = dy, .k = (size_t)n, .m = m});
+}
+
+/* ---- conversions ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct convert_job {
+    void *y;
+    const void *x;
+    size_t n;
+} convert_job;
+
+static void widen_task(void *arg, int task, int thread) {
+    const convert_job *job = arg;
+    (void)thread;
+    size_t begin = (size_t)task * CHUNK;
+    widen_range((float *)job->y + begin, (const uint16_t *)job->x + begin, kern_min_size(job->n - begin, CHUNK));
+}
+
+void KERN_OP(widen)(kern_cpu_ctx *ctx, float *y, const uint16_t *x, size_t n) {
+    convert_job job = {y, x, n};
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), widen_task, &job);
+}
+
+static void narrow_task(void *arg, int task, int thread) {
+    const convert_job *job = arg;
+    (void)thread;
+    uint16_t *y = job->y;
+    const float *x = job->x;
+    size_t end = kern_min_size(job->n, ((size_t)task + 1) * CHUNK);
+    for (size_t i = (size_t)task * CHUNK; i < end; i++) y[i] = kern_bf16_of_float(x[i]);
+}
+
+void KERN_OP(narrow)(kern_cpu_ctx *ctx, uint16_t *y, const float *x, size_t n) {
+    convert_job job = {y, x, n};
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), narrow_task, &job);
 }
 
 /* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */

@@ -57,10 +57,37 @@ static inline void assert_holds(kern_queue *queue, kern_tensor t, const float *e
                      (double)expected[i]);
 }
 
+/* The same for weights, which may be stored either way; `values` are such that bfloat16 holds them exactly. */
+static const kern_dtype WEIGHT_DTYPES[] = {KERN_F32, KERN_BF16};
+static inline kern_tensor weights_of(kern_queue *queue, kern_dtype dtype, const float *values, size_t n) {
+    if (dtype == KERN_F32) return tensor_of(queue, dtype, values, n);
+    uint16_t *halves = malloc((n ? n : 1) * sizeof *halves);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        halves[i] = (uint16_t)(bits >> 16);
+    }
+    kern_tensor t = tensor_of(queue, dtype, halves, n);
+    free(halves);
+    return t;
+}
+
 /* n floats in [-1, 1); free() them. Different streams differ. */
 static inline float *random_floats(size_t n, uint32_t stream) {
     float *x = malloc((n ? n : 1) * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = 2.0f * rlf_rng_uniform(9, RLF_RNG_TEST, i, stream, 0) - 1.0f;
+    return x;
+}
+
+/* The same, of values that bfloat16 holds exactly. */
+static inline float *random_weights(size_t n, uint32_t stream) {
+    float *x = random_floats(n, stream);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0xffff0000u;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
     return x;
 }
 

@@ -1,5 +1,5 @@
 /* Matrix products against their definition: one fmaf chain per element. Every comparison is of bits, for every instruction set and 1 to 4
- * threads. */
+ * threads; weights are stored as float32 and as bfloat16. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -55,13 +55,13 @@ static void reference_grad_weight(float *dw, const float *dy, const float *x, sh
 /* ---- comparisons ------------------------------------------------------------------------------------------------------------------ */
 
 static void check_linear(shape s, bool with_bias, bool accumulate) {
-    float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2), *bias = random_floats((size_t)s.n, 3);
+    float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *bias = random_weights((size_t)s.n, 3);
     float *old = random_floats(area(s.m, s.n), 4), *expected = copy_of(old, area(s.m, s.n));
     reference_linear(expected, x, w, with_bias ? bias : NULL, s, accumulate);
-    for (int d = 0; d < device_count; d++) {
-        kern_queue *q = queues[d];
-        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
-        kern_tensor tb = tensor_of(q, KERN_F32, bias, (size_t)s.n), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
+    for (int d = 0; d < 2 * device_count; d++) {
+        kern_queue *q = queues[d / 2];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
+        kern_tensor tb = weights_of(q, WEIGHT_DTYPES[d % 2], bias, (size_t)s.n), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
         kern_linear(q, ty, tx, tw, with_bias ? tb : kern_none(), s.m, s.n, s.k, accumulate);
         assert_int_equal(kern_sync(q), RLF_OK);
         assert_holds(q, ty, expected, area(s.m, s.n));
@@ -71,12 +71,12 @@ static void check_linear(shape s, bool with_bias, bool accumulate) {
 }
 
 static void check_grad_input(shape s, bool accumulate) {
-    float *dy = random_floats(area(s.m, s.n), 1), *w = random_floats(area(s.n, s.k), 2);
+    float *dy = random_floats(area(s.m, s.n), 1), *w = random_weights(area(s.n, s.k), 2);
     float *old = random_floats(area(s.m, s.k), 4), *expected = copy_of(old, area(s.m, s.k));
     reference_grad_input(expected, dy, w, s, accumulate);
-    for (int d = 0; d < device_count; d++) {
-        kern_queue *q = queues[d];
-        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+    for (int d = 0; d < 2 * device_count; d++) {
+        kern_queue *q = queues[d / 2];
+        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
         kern_tensor tdx = tensor_of(q, KERN_F32, old, area(s.m, s.k));
         kern_linear_grad_input(q, tdx, tdy, tw, s.m, s.n, s.k, accumulate);
         assert_holds(q, tdx, expected, area(s.m, s.k));
@@ -174,11 +174,11 @@ static void a_row_is_the_same_alone_and_among_others(void **state) {
     const shape s = {64, 97, 530};
     static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
     (void)state;
-    float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
+    float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
     reference_linear(expected, x, w, NULL, s, false);
-    for (int d = 0; d < device_count; d++) {
-        kern_queue *q = queues[d];
-        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
+    for (int d = 0; d < 2 * device_count; d++) {
+        kern_queue *q = queues[d / 2];
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, area(s.m, s.n));
         for (size_t b = 0; b < sizeof batch / sizeof *batch; b++) {
             kern_zero(q, ty, area(s.m, s.n));

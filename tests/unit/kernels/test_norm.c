@@ -8,6 +8,7 @@ typedef struct problem {
     int m, k;
     kern_attn_shape shape;
     bool norms; /* qk_rope: with q_norm and k_norm */
+    bool half;  /* weights are stored as bfloat16 */
     float *x, *weight, *weight2, *dy, *rope;
     int32_t *pos;
 } problem;
@@ -145,11 +146,17 @@ static void same_results(const result *got, const result *expected) {
     same_bits("dweight2", got->dw2, expected->dw2, got->n_w);
 }
 
+static kern_tensor fx_weights(fixture *fx, const problem *p, const float *src, size_t n) {
+    kern_tensor wide = fx_f32(fx, src, n), half = fx_zeros(fx, KERN_BF16, n);
+    kern_convert(fx->queue, half, wide, n);
+    return p->half ? half : wide;
+}
+
 static result run_norm(fixture *fx, const problem *p) {
     const size_t n = (size_t)p->m * (size_t)p->k, k = (size_t)p->k;
     const int mark = fx->n;
     result r = result_new(n, n, k);
-    kern_tensor x = fx_f32(fx, p->x, n), w = fx_f32(fx, p->weight, k), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n);
+    kern_tensor x = fx_f32(fx, p->x, n), w = fx_weights(fx, p, p->weight, k), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n);
     kern_tensor dx = fx_zeros(fx, KERN_F32, n), dw = fx_zeros(fx, KERN_F32, k);
     kern_rmsnorm(fx->queue, y, x, w, EPS, p->m, p->k);
     kern_rmsnorm_grad(fx->queue, dx, dw, dy, x, w, EPS, p->m, p->k);
@@ -178,7 +185,7 @@ static result run_rope(fixture *fx, const problem *p) {
     const int mark = fx->n;
     result r = result_new(n, n, d);
     kern_tensor x = fx_f32(fx, p->x, n), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n), dx = fx_zeros(fx, KERN_F32, n);
-    kern_tensor qn = p->norms ? fx_f32(fx, p->weight, d) : kern_none(), kn = p->norms ? fx_f32(fx, p->weight2, d) : kern_none();
+    kern_tensor qn = p->norms ? fx_weights(fx, p, p->weight, d) : kern_none(), kn = p->norms ? fx_weights(fx, p, p->weight2, d) : kern_none();
     kern_tensor dqn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none(), dkn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none();
     kern_tensor rope = fx_f32(fx, p->rope, MAX_POS * d), pos = fx_i32(fx, p->pos, (size_t)p->m);
     kern_qk_rope(fx->queue, y, x, qn, kn, EPS, rope, pos, p->m, p->shape);
@@ -380,6 +387,39 @@ static void a_row_gives_the_bits_it_gives_alone(void **state) {
     fx_close(&fx);
 }
 
+/* Cuts weights to what bfloat16 holds, so that both ways of storing them mean the same numbers. */
+static void cut(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0xffff0000u;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+}
+
+static void check_storage(fixture *fx, problem *p, result (*run)(fixture *fx, const problem *p)) {
+    cut(p->weight, (size_t)p->k);
+    cut(p->weight2, (size_t)p->k);
+    result wide = run(fx, p);
+    p->half = true;
+    result half = run(fx, p);
+    same_results(&half, &wide);
+    result_free(&wide);
+    result_free(&half);
+    problem_free(p);
+}
+
+static void weights_stored_as_bfloat16_are_the_same_numbers(void **state) {
+    (void)state;
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    problem p = problem_new(50, 73, 73, 73), q = rope_problem_new(50, SHAPES[1], true), bare = rope_problem_new(50, SHAPES[1], false);
+    check_storage(&fx, &p, run_norm);
+    check_storage(&fx, &q, run_rope);
+    check_storage(&fx, &bare, run_rope);
+    fx_close(&fx);
+}
+
 /* A weight gradient is one chain over rows, so two calls over its halves give the bits of one. */
 static void weight_gradients_continue_over_calls(void **state) {
     (void)state;
@@ -407,6 +447,7 @@ int main(void) {
         cmocka_unit_test(qk_rope_and_its_gradient_match_double),
         cmocka_unit_test(bits_do_not_depend_on_instruction_set_or_threads),
         cmocka_unit_test(a_row_gives_the_bits_it_gives_alone),
+        cmocka_unit_test(weights_stored_as_bfloat16_are_the_same_numbers),
         cmocka_unit_test(weight_gradients_continue_over_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,7 +98,7 @@ static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) 
     int32_t ids[ROWS];
     (void)state;
     random_ids(ids);
-    float *table = random_floats(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2),
+    float *table = random_weights(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2),
         *dtable = random_floats(VOCABULARY * WIDTH, 3);
     float *y = malloc(ROWS * WIDTH * sizeof *y), *sum = malloc(VOCABULARY * WIDTH * sizeof *sum);
     memcpy(sum, dtable, VOCABULARY * WIDTH * sizeof *sum);
@@ -107,9 +107,9 @@ static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) 
             y[i * WIDTH + j] = table[ids[i] * WIDTH + j];
             sum[ids[i] * WIDTH + j] += dy[i * WIDTH + j];
         }
-    for (int d = 0; d < device_count; d++) {
-        kern_queue *q = queues[d];
-        kern_tensor t = tensor_of(q, KERN_F32, table, VOCABULARY * WIDTH), ti = tensor_of(q, KERN_I32, ids, ROWS);
+    for (int d = 0; d < 2 * device_count; d++) {
+        kern_queue *q = queues[d / 2];
+        kern_tensor t = weights_of(q, WEIGHT_DTYPES[d % 2], table, VOCABULARY * WIDTH), ti = tensor_of(q, KERN_I32, ids, ROWS);
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH), tdy = tensor_of(q, KERN_F32, dy, ROWS * WIDTH);
         kern_tensor td = tensor_of(q, KERN_F32, dtable, VOCABULARY * WIDTH);
         kern_embed(q, ty, t, ti, ROWS, WIDTH);
@@ -153,6 +153,57 @@ static void bias_grad_sums_columns_by_ascending_row(void **state) {
         drop(t), drop(tb);
     }
     free(dy), free(old);
+}
+
+/* ---- conversions ------------------------------------------------------------------------------------------------------------------ */
+
+static float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void converted(const kern_queue *queue, uint32_t from, uint16_t got, uint16_t expected) {
+    if (got != expected)
+        fail_msg("%s: %08x became %04x, expected %04x", kern_device_name(kern_queue_device(queue)), (unsigned)from, got, expected);
+}
+
+static void bfloat16_is_the_nearest_and_of_two_the_even_one(void **state) {
+    static const struct { uint32_t from; uint16_t to; } cases[] = {
+        {0x00000000, 0x0000}, {0x80000000, 0x8000}, {0x3f800000, 0x3f80}, {0xbf808000, 0xbf80}, {0x3f808001, 0x3f81}, {0x3f817fff, 0x3f81},
+        {0x3f818000, 0x3f82}, {0x3fffffff, 0x4000}, {0x7f7f7fff, 0x7f7f}, {0x7f7f8000, 0x7f80}, {0x7f800000, 0x7f80}, {0xff800000, 0xff80},
+        {0x00000001, 0x0000}, {0x00008001, 0x0001}, {0x7f800001, 0x7fc0}, {0xffc12345, 0xffc1}};
+    enum { CASES = sizeof cases / sizeof *cases };
+    float from[CASES];
+    uint16_t got[CASES];
+    (void)state;
+    for (int i = 0; i < CASES; i++) from[i] = float_of(cases[i].from);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor wide = tensor_of(q, KERN_F32, from, CASES), half = tensor_of(q, KERN_BF16, NULL, CASES);
+        kern_convert(q, half, wide, CASES);
+        kern_download(q, got, half, CASES);
+        for (int i = 0; i < CASES; i++) converted(q, cases[i].from, got[i], cases[i].to);
+        drop(wide), drop(half);
+    }
+}
+
+static void every_bfloat16_survives_being_widened(void **state) {
+    enum { ALL = 1 << 16 };
+    uint16_t *all = malloc(ALL * sizeof *all), *got = malloc(ALL * sizeof *got);
+    (void)state;
+    for (int i = 0; i < ALL; i++) all[i] = (uint16_t)((i & 0x7f80) != 0x7f80 ? i : i & 0xff80); /* no NaN */
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor half = tensor_of(q, KERN_BF16, all, ALL), wide = tensor_of(q, KERN_F32, NULL, ALL), back = tensor_of(q, KERN_BF16, NULL, ALL);
+        kern_convert(q, wide, half, ALL);
+        for (int i = 0; i < ALL; i++) assert_int_equal(((uint32_t *)kern_host_ptr(wide))[i], (uint32_t)all[i] << 16);
+        kern_convert(q, back, wide, ALL);
+        kern_download(q, got, back, ALL);
+        assert_memory_equal(got, all, ALL * sizeof *all);
+        drop(half), drop(wide), drop(back);
+    }
+    free(all), free(got);
 }
 
 /* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */
@@ -253,6 +304,8 @@ int main(void) {
         cmocka_unit_test(embed_copies_rows_and_its_gradient_adds_them_in_order),
         cmocka_unit_test(scatter_undoes_gather),
         cmocka_unit_test(bias_grad_sums_columns_by_ascending_row),
+        cmocka_unit_test(bfloat16_is_the_nearest_and_of_two_the_even_one),
+        cmocka_unit_test(every_bfloat16_survives_being_widened),
         cmocka_unit_test(adamw_follows_the_formula_and_is_the_same_on_every_device),
         cmocka_unit_test(a_new_buffer_is_zero_and_copies_move_elements),
         cmocka_unit_test(a_device_that_cannot_be_had_is_refused_by_name),
