@@ -69,10 +69,19 @@ rollout_model rollout_model_of(kern_decoder *decoder) {
     return (rollout_model){.ctx = decoder, .step = decoder_step, .sample = decoder_sample, .copy_page = decoder_copy_page};
 }
 
+static kern_decoder_options decoder_options(const rollout_engine_options *o) {
+    return (kern_decoder_options){.page_size = o->page_size, .pages = o->pages, .max_rows = o->batch,
+                                  .max_outputs = o->seats < o->batch ? o->seats : o->batch};
+}
+
 rlf_status rollout_decoder_new(kern_decoder **out, kern_model *model, const rollout_engine_options *o) {
-    kern_decoder_options options = {.page_size = o->page_size, .pages = o->pages, .max_rows = o->batch,
-                                    .max_outputs = o->seats < o->batch ? o->seats : o->batch};
+    kern_decoder_options options = decoder_options(o);
     return kern_decoder_new(out, model, &options);
+}
+
+size_t rollout_decoder_bytes(const rlf_model_layout *layout, const rollout_engine_options *o) {
+    kern_decoder_options options = decoder_options(o);
+    return kern_decoder_bytes(layout, &options);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */

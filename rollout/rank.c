@@ -22,6 +22,7 @@ typedef struct rollout_rank {
     rlf_transport *transport;
     const rlf_config *config;
     rlf_model_layout layout;
+    rlf_dtype dtype; /* of the weights */
     rlf_tokenizer *tokenizer;
     rlf_chat *chat;
     kern_device *device;
@@ -92,14 +93,16 @@ static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------------- */
 
+static size_t weights_bytes(const rollout_rank *r) { return r->layout.total * rlf_dtype_size(r->dtype); }
+
 /* Where weights are put before kern_upload: the model's own memory if the host can reach it, else `*owned`, which the caller frees. */
-static float *weights_buffer(rollout_rank *r, float **owned) {
-    float *weights = kern_host_ptr(kern_model_params(r->model));
-    if (!weights) weights = *owned = rlf_calloc(r->layout.total, sizeof *weights);
+static void *weights_buffer(rollout_rank *r, void **owned) {
+    void *weights = kern_host_ptr(kern_model_params(r->model));
+    if (!weights) weights = *owned = rlf_calloc(1, weights_bytes(r));
     return weights;
 }
 
-static rlf_status settle_weights(rollout_rank *r, const float *owned, int64_t version, uint64_t *checksum) {
+static rlf_status settle_weights(rollout_rank *r, const void *owned, int64_t version, uint64_t *checksum) {
     rlf_status status = RLF_OK;
     kern_tensor params = kern_model_params(r->model);
     if (owned) kern_upload(r->queue, params, owned, r->layout.total);
@@ -114,7 +117,7 @@ out:
 static rlf_status receive_weights(rollout_rank *r, int64_t version) {
     rlf_status status = RLF_OK;
     double begin = rlf_now_s();
-    float *owned = NULL;
+    void *owned = NULL;
     uint64_t checksum = 0;
     char what[64], text[32];
     if (rollout_episodes_alive(r->episodes))
@@ -122,7 +125,7 @@ static rlf_status receive_weights(rollout_rank *r, int64_t version) {
                  rollout_episodes_alive(r->episodes), (long long)r->version);
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
     RLF_TRY(rlf_bulk_receive(r->transport, (int)(1 + r->config->ranks.tool + r->config->ranks.rollout), weights_buffer(r, &owned),
-                             r->layout.total * sizeof(float), (int)r->config->deadline.collective_s * 1000, what));
+                             weights_bytes(r), (int)r->config->deadline.collective_s * 1000, what));
     RLF_TRY(settle_weights(r, owned, version, &checksum));
     snprintf(text, sizeof text, "%016llx", (unsigned long long)checksum);
     RLF_TRY(send_control(r, RLF_CONTROL_PUBLISHED, version, text));
@@ -134,9 +137,9 @@ out:
 
 static rlf_status read_weights(rollout_rank *r) {
     rlf_status status = RLF_OK;
-    float *owned = NULL;
+    void *owned = NULL;
     uint64_t checksum;
-    RLF_TRY(rlf_checkpoint_read(r->config->model.path, &r->layout, RLF_DTYPE_F32, weights_buffer(r, &owned)));
+    RLF_TRY(rlf_checkpoint_read(r->config->model.path, &r->layout, r->dtype, weights_buffer(r, &owned)));
     RLF_TRY(settle_weights(r, owned, 0, &checksum));
 out:
     free(owned);
@@ -231,18 +234,27 @@ out:
     return status;
 }
 
+static rollout_engine_options engine_options(const rlf_config *c) {
+    return (rollout_engine_options){.batch = (int)c->rollout.batch, .prefill_chunk = (int)c->rollout.prefill_chunk,
+                                    .seats = (int)c->rollout.seats, .page_size = (int)c->rollout.page_size,
+                                    .pages = (int)(c->rollout.cache_tokens / c->rollout.page_size),
+                                    .max_tokens = (int)c->episode.max_tokens};
+}
+
+size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layout) {
+    rollout_engine_options options = engine_options(config);
+    return rollout_decoder_bytes(layout, &options);
+}
+
 static rlf_status set_up_engine(rollout_rank *r, int threads) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
-    rollout_engine_options options = {.batch = (int)c->rollout.batch, .prefill_chunk = (int)c->rollout.prefill_chunk,
-                                      .seats = (int)c->rollout.seats,
-                                      .page_size = (int)c->rollout.page_size, .pages =
-                                      (int)(c->rollout.cache_tokens / c->rollout.page_size),
-                                      .max_tokens = (int)c->episode.max_tokens};
+    rollout_engine_options options = engine_options(c);
     kern_device_options device = {.name = "cpu", .threads = threads};
+    if (!rlf_dtype_parse(c->model.dtype, &r->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", c->model.dtype);
     RLF_TRY(kern_device_open(&r->device, &device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
-    RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, options.max_tokens));
+    RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->dtype, options.max_tokens));
     RLF_TRY(rollout_decoder_new(&r->decoder, r->model, &options));
     RLF_TRY(rollout_engine_new(&r->engine, rollout_model_of(r->decoder), &options));
 out:
@@ -262,7 +274,7 @@ static rlf_status set_up(rollout_rank *r, int threads) {
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
                         (int)(c->rollout.cache_tokens / c->rollout.page_size)};
     RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
-    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(r->layout.total * sizeof(float) + kern_kv_bytes(r->device, kv)), ""));
+    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)), ""));
 out:
     return status;
 }

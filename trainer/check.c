@@ -74,12 +74,19 @@ out:
     return status;
 }
 
+static rlf_dtype stored_dtype(const rlf_config *config) {
+    rlf_dtype dtype = RLF_DTYPE_F32;
+    rlf_dtype_parse(config->model.dtype, &dtype); /* the config has been checked */
+    return dtype;
+}
+
 /* Every tensor is read: a missing, misshapen or cut one is found here and not after the job has waited for its nodes. */
 static rlf_status check_model(const rlf_config *config, const rlf_model_layout *layout, rlf_str *out) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &layout->shape;
-    float *weights = rlf_calloc(layout->total, sizeof *weights);
-    RLF_TRY(rlf_checkpoint_read(config->model.path, layout, RLF_DTYPE_F32, weights));
+    const rlf_dtype dtype = stored_dtype(config);
+    void *weights = rlf_calloc(layout->total, rlf_dtype_size(dtype));
+    RLF_TRY(rlf_checkpoint_read(config->model.path, layout, dtype, weights));
     rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n",
                    "model.path", config->model.path,
                    s->family, s->layers, s->hidden, s->heads, s->kv_heads, s->vocab, (double)layout->total / 1e6);
@@ -91,29 +98,33 @@ out:
     return status;
 }
 
-static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
+static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top,
+                          trainer_work_fn *rollout_work, rlf_str *out) {
     const rlf_model_shape *s = &layout->shape;
-    double weights = (double)layout->total * sizeof(float);
+    double weights = (double)layout->total * (double)rlf_dtype_size(stored_dtype(config)), work = (double)rollout_work(config, layout);
     double cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float);
-    rlf_str_printf(out, "rank %d-%d  rollout      %.1f MB each: weights %.1f, KV cache %.1f (%lld tokens)\n", top->rollout_first,
-                   top->rollout_first + top->rollouts - 1, MB(weights + cache), MB(weights), MB(cache),
-                   (long long)config->rollout.cache_tokens);
+    rlf_str_printf(out, "rank %d-%d  rollout      %.1f MB each: weights %.1f, KV cache %.1f (%lld tokens), activations %.1f\n",
+                   top->rollout_first, top->rollout_first + top->rollouts - 1, MB(weights + cache + work), MB(weights), MB(cache),
+                   (long long)config->rollout.cache_tokens, MB(work));
 }
 
 static void plan_learners(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
     int64_t rows = config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
     kern_trainer_options options = {.max_tokens = (int)rows, .max_seqs = (int)rows, .gradients = true};
     bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
-    double slab = (double)layout->total * sizeof(float), moments = 2 * slab / top->learners;
+    const rlf_dtype dtype = stored_dtype(config);
+    double slab = (double)layout->total * sizeof(float), weights = (double)layout->total * (double)rlf_dtype_size(dtype);
+    double state = (dtype == RLF_DTYPE_F32 ? 2 : 3) * slab / top->learners;
     double activations = (double)kern_trainer_bytes(layout, &options);
     rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference "
                         "%.1f, activations %.1f (%lld tokens)\n",
                    top->learner_first, top->learner_first + top->learners - 1,
-                   MB(slab * (2 + reference) + moments + activations), MB(slab), MB(slab),
-                   MB(moments), top->learners, reference ? MB(slab) : 0.0, MB(activations), (long long)rows);
+                   MB(weights * (1 + reference) + slab + state + activations), MB(weights), MB(slab),
+                   MB(state), top->learners, reference ? MB(weights) : 0.0, MB(activations), (long long)rows);
 }
 
-static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *layout, int size, rlf_str *out) {
+static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *layout, int size, trainer_work_fn *rollout_work,
+                             rlf_str *out) {
     rlf_status status = RLF_OK;
     trainer_topology top;
     int ranks = size > 1 ? size : trainer_topology_least(config);
@@ -122,13 +133,13 @@ static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *l
     if (top.tools)
         rlf_str_printf(out, "rank %d-%d  tool         %zu tools and the reward\n", top.tool_first,
                        top.tool_first + top.tools - 1, config->n_tools);
-    if (top.rollouts) plan_rollouts(config, layout, &top, out);
+    if (top.rollouts) plan_rollouts(config, layout, &top, rollout_work, out);
     if (top.learners) plan_learners(config, layout, &top, out);
 out:
     return status;
 }
 
-rlf_status trainer_check(const rlf_config *config, int size, const char *tool_schemas, rlf_str *out) {
+rlf_status trainer_check(const rlf_config *config, int size, const char *tool_schemas, trainer_work_fn *rollout_work, rlf_str *out) {
     rlf_status status = RLF_OK;
     trainer_job job = {.config = config, .tool_schemas = tool_schemas};
     rlf_model_layout layout = {0};
@@ -138,7 +149,7 @@ rlf_status trainer_check(const rlf_config *config, int size, const char *tool_sc
     RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
     RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
     RLF_TRY(check_data(&job, out));
-    RLF_TRY(check_plan(config, &layout, size, out));
+    RLF_TRY(check_plan(config, &layout, size, rollout_work, out));
 out:
     if (job.chat) rlf_chat_destroy(job.chat);
     if (job.tokenizer) rlf_tokenizer_destroy(job.tokenizer);

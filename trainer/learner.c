@@ -3,6 +3,8 @@
  * Every learner holds all weights and gradients, and the AdamW moments of its shard of the slab (rlf_shard). One update:
  *   pack each micro-batch -> forward, loss, backward (gradients add up in the slab) -> reduce-scatter -> global norm
  *   -> AdamW on the shard -> all-gather.
+ * Where weights are stored as bfloat16 (model.dtype), AdamW works on float32 master weights, which belong to the optimizer's state and are
+ * sharded like it; after each update they are rounded into the slab. They begin as the stored weights.
  * A learner without sequences still takes part in the collectives. An update whose global batch has no loss token changes nothing. */
 #include <jansson.h>
 #include <math.h>
@@ -32,16 +34,21 @@ typedef struct tally {
     double loss, kl, entropy, clipped, tokens, diff_max, diff_sum, mismatches;
 } tally;
 
+/* The optimizer's state, and what its tensors are called in optimizer.safetensors. */
+enum { MOMENT1, MOMENT2, MASTER, STATES };
+static const char *const state_names[STATES] = {"exp_avg", "exp_avg_sq", "master"};
+
 typedef struct learner {
     rlf_transport *transport;
     const rlf_config *config;
     trainer_topology topology;
     rlf_model_layout layout;
+    rlf_dtype dtype; /* of the weights */
     kern_device *device;
     kern_queue *queue;
     kern_model *model, *reference; /* reference: NULL without KL */
     kern_trainer *trainer;
-    kern_buf *grads, *moment1, *moment2;
+    kern_buf *grads, *state[STATES]; /* gradients: all; state: of the shard; MASTER is NULL where weights are float32 */
     size_t begin, end; /* this learner's shard */
     int64_t updates_done, version;
     int max_tokens;
@@ -55,6 +62,7 @@ typedef struct learner {
 static int learner_index(const learner *l) { return rlf_transport_rank(l->transport) - l->topology.learner_first; }
 static int collective_ms(const learner *l) { return (int)(l->config->deadline.collective_s * 1000); }
 static kern_tensor slab(kern_buf *buf) { return kern_view(buf, KERN_F32); }
+static int states(const learner *l) { return l->state[MASTER] ? STATES : MASTER; }
 
 static rlf_status reply(learner *l, rlf_control_kind kind, int64_t value, const char *text) {
     rlf_control c = {.kind = kind, .value = value, .text = rlf_slice_of(text)};
@@ -198,12 +206,21 @@ out:
 
 /* ---- one update ------------------------------------------------------------------------------------------------------------------- */
 
+/* AdamW on this shard of the weights. */
+static void update_shard(learner *l, kern_adamw_args args) {
+    size_t n = l->end - l->begin;
+    kern_tensor weights = kern_at(kern_model_params(l->model), l->begin), grads = kern_at(slab(l->grads), l->begin);
+    kern_tensor master = l->state[MASTER] ? slab(l->state[MASTER]) : weights;
+    kern_adamw(l->queue, master, grads, slab(l->state[MOMENT1]), slab(l->state[MOMENT2]), n, args);
+    if (l->state[MASTER]) kern_convert(l->queue, weights, master, n);
+}
+
 /* Sums gradients over learners, clips by the global norm, updates this shard, and gathers the weights. */
 static rlf_status optimizer_step(learner *l, double lr, double *grad_norm) {
     rlf_status status = RLF_OK;
     int first = l->topology.learner_first, count = l->topology.learners, ms = collective_ms(l);
     size_t total = l->layout.total, n = l->end - l->begin;
-    float *grads = kern_host_ptr(slab(l->grads)), *weights = kern_host_ptr(kern_model_params(l->model));
+    float *grads = kern_host_ptr(slab(l->grads));
     RLF_TRY(rlf_reduce_scatter(l->transport, first, count, grads, total, ms));
     double square = kern_sumsq(l->queue, kern_at(slab(l->grads), l->begin), n);
     RLF_TRY(rlf_all_reduce(l->transport, first, count, &square, 1, ms));
@@ -215,10 +232,9 @@ static rlf_status optimizer_step(learner *l, double lr, double *grad_norm) {
     kern_adamw_args args = {.lr = (float)lr, .beta1 = (float)l->config->optimizer.beta1, .beta2 = (float)l->config->optimizer.beta2,
                             .eps = (float)l->config->optimizer.eps, .weight_decay = (float)l->config->optimizer.weight_decay,
                             .step = ++l->updates_done, .grad_scale = (float)scale};
-    kern_adamw(l->queue, kern_at(kern_model_params(l->model), l->begin), kern_at(slab(l->grads), l->begin), slab(l->moment1),
-               slab(l->moment2), n, args);
+    update_shard(l, args);
     RLF_TRY(kern_sync(l->queue));
-    RLF_TRY(rlf_all_gather(l->transport, first, count, weights, total, ms));
+    RLF_TRY(rlf_all_gather(l->transport, first, count, kern_host_ptr(kern_model_params(l->model)), rlf_dtype_size(l->dtype), total, ms));
 out:
     return status;
 }
@@ -260,8 +276,9 @@ static rlf_status send_weights(learner *l, const char *what) {
     int n = l->topology.rollouts;
     int *to = rlf_calloc((size_t)n, sizeof *to);
     for (int i = 0; i < n; i++) to[i] = l->topology.rollout_first + i;
-    const float *weights = kern_host_ptr(kern_model_params(l->model));
-    rlf_status status = rlf_bulk_send_many(l->transport, to, (size_t)n, weights, l->layout.total * sizeof *weights, collective_ms(l), what);
+    const void *weights = kern_host_ptr(kern_model_params(l->model));
+    size_t bytes = l->layout.total * rlf_dtype_size(l->dtype);
+    rlf_status status = rlf_bulk_send_many(l->transport, to, (size_t)n, weights, bytes, collective_ms(l), what);
     free(to);
     return status;
 }
@@ -279,10 +296,11 @@ out:
     return status;
 }
 
-/* Brings one moment of all shards together in full[total] on learner 0; the others send theirs. */
-static rlf_status gather_moment(learner *l, kern_buf *moment, float *full, const char *what) {
+/* Brings one state of all shards together in full[total] on learner 0; the others send theirs. */
+static rlf_status gather_state(learner *l, kern_buf *state, float *full) {
+    static const char what[] = "optimizer state for a checkpoint";
     rlf_status status = RLF_OK;
-    float *mine = kern_host_ptr(slab(moment));
+    float *mine = kern_host_ptr(slab(state));
     int first = l->topology.learner_first;
     if (learner_index(l) > 0) return rlf_bulk_send(l->transport, first, mine, (l->end - l->begin) * sizeof *mine, collective_ms(l), what);
     memcpy(full + l->begin, mine, (l->end - l->begin) * sizeof *mine);
@@ -295,22 +313,22 @@ out:
     return status;
 }
 
-/* optimizer.safetensors: "exp_avg.NAME" and "exp_avg_sq.NAME" per parameter, so that it does not depend on the number of learners. */
-static rlf_status write_moments(const learner *l, const char *folder, const float *moment1, const float *moment2) {
-    size_t n = l->layout.n_tensors;
+/* optimizer.safetensors: "exp_avg.NAME", "exp_avg_sq.NAME" and, where weights are bfloat16, "master.NAME" per parameter, so that it does not
+ * depend on the number of learners. full: (states) arrays in the layout. */
+static rlf_status write_state(const learner *l, const char *folder, float *const *full) {
+    size_t n = l->layout.n_tensors, count = (size_t)states(l) * n;
     rlf_arena arena = {0};
-    rlf_st_tensor *out = rlf_arena_alloc(&arena, 2 * n, sizeof *out);
-    for (size_t i = 0; i < 2 * n; i++) {
+    rlf_st_tensor *out = rlf_arena_alloc(&arena, count, sizeof *out);
+    for (size_t i = 0; i < count; i++) {
         const rlf_tensor_info *t = &l->layout.tensors[i % n];
-        const float *from = i < n ? moment1 : moment2;
-        out[i] = (rlf_st_tensor){.name = rlf_arena_printf(&arena, "%s.%s", i < n ? "exp_avg" : "exp_avg_sq", t->name),
+        out[i] = (rlf_st_tensor){.name = rlf_arena_printf(&arena, "%s.%s", state_names[i / n], t->name),
                                  .dtype = RLF_DTYPE_F32,
-                                 .dims = t->vector ? 1 : 2, .data = from + t->offset,
-                                 .bytes = (size_t)t->rows * (size_t)t->cols * sizeof *from};
+                                 .dims = t->vector ? 1 : 2, .data = full[i / n] + t->offset,
+                                 .bytes = (size_t)t->rows * (size_t)t->cols * sizeof(float)};
         out[i].shape[0] = t->vector ? t->cols : t->rows;
         out[i].shape[1] = t->vector ? 0 : t->cols;
     }
-    rlf_status status = rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder), out, 2 * n);
+    rlf_status status = rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder), out, count);
     rlf_arena_clean_up(&arena);
     return status;
 }
@@ -318,25 +336,25 @@ static rlf_status write_moments(const learner *l, const char *folder, const floa
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
     bool writer = learner_index(l) == 0;
-    float *full1 = writer ? rlf_calloc(l->layout.total, sizeof *full1) : NULL,
-        *full2 = writer ? rlf_calloc(l->layout.total, sizeof *full2) : NULL;
-    RLF_TRY(gather_moment(l, l->moment1, full1, "optimizer state for a checkpoint"));
-    RLF_TRY(gather_moment(l, l->moment2, full2, "optimizer state for a checkpoint"));
+    float *full[STATES] = {NULL};
+    for (int i = 0; i < states(l); i++) {
+        if (writer) full[i] = rlf_calloc(l->layout.total, sizeof *full[i]);
+        RLF_TRY(gather_state(l, l->state[i], full[i]));
+    }
     if (writer) {
-        RLF_TRY(rlf_checkpoint_write(folder, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->model)), l->config->model.path,
+        RLF_TRY(rlf_checkpoint_write(folder, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->model)), l->config->model.path,
                                      (size_t)l->config->train.shard_mb * 1000000));
-        RLF_TRY(write_moments(l, folder, full1, full2));
+        RLF_TRY(write_state(l, folder, full));
         RLF_TRY(trainer_json_write(folder, "optimizer.json", json_pack("{s:I}", "updates", (json_int_t)l->updates_done), 9));
     }
     RLF_TRY(reply(l, RLF_CONTROL_SAVED, step, ""));
 out:
-    free(full1);
-    free(full2);
+    for (int i = 0; i < STATES; i++) free(full[i]);
     return status;
 }
 
-/* This shard of one moment, from the per-parameter tensors of the file. */
-static rlf_status read_moment(learner *l, const rlf_safetensors *file, const char *prefix, float *shard) {
+/* This shard of one state, from the per-parameter tensors of the file. */
+static rlf_status read_state(learner *l, const rlf_safetensors *file, const char *prefix, float *shard) {
     for (size_t i = 0; i < l->layout.n_tensors; i++) {
         const rlf_tensor_info *t = &l->layout.tensors[i];
         char name[128];
@@ -365,8 +383,10 @@ static rlf_status read_optimizer(learner *l, const char *folder) {
     rlf_str_reset(&path);
     rlf_str_printf(&path, "%s/optimizer.safetensors", folder);
     RLF_TRY(rlf_safetensors_open(&file, path.ptr));
-    RLF_TRY(read_moment(l, file, "exp_avg", kern_host_ptr(slab(l->moment1))));
-    RLF_TRY(read_moment(l, file, "exp_avg_sq", kern_host_ptr(slab(l->moment2))));
+    if (rlf_safetensors_count(file) != (size_t)states(l) * l->layout.n_tensors)
+        RLF_FAIL(INVALID, "%s: %zu tensors, expected %d for each parameter with model.dtype %s: the run began with another one", path.ptr,
+                 rlf_safetensors_count(file), states(l), l->config->model.dtype);
+    for (int i = 0; i < states(l); i++) RLF_TRY(read_state(l, file, state_names[i], kern_host_ptr(slab(l->state[i]))));
 out:
     json_decref(state);
     if (file) rlf_safetensors_destroy(file);
@@ -381,10 +401,12 @@ static rlf_status load_weights(learner *l) {
     rlf_str resume = {0};
     RLF_TRY(trainer_resume_find(l->config, &l->version, &resume));
     const char *from = l->version > 0 ? resume.ptr : l->config->model.path;
-    RLF_TRY(rlf_checkpoint_read(from, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->model))));
+    RLF_TRY(rlf_checkpoint_read(from, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->model))));
     if (l->version > 0) RLF_TRY(read_optimizer(l, from));
+    else if (l->state[MASTER])
+        kern_convert(l->queue, slab(l->state[MASTER]), kern_at(kern_model_params(l->model), l->begin), l->end - l->begin);
     if (l->reference)
-        RLF_TRY(rlf_checkpoint_read(l->config->model.path, &l->layout, RLF_DTYPE_F32, kern_host_ptr(kern_model_params(l->reference))));
+        RLF_TRY(rlf_checkpoint_read(l->config->model.path, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->reference))));
     RLF_INFO("weights of %s", from);
 out:
     rlf_str_clean_up(&resume);
@@ -398,6 +420,7 @@ static rlf_status set_up(learner *l, int threads) {
     RLF_TRY(trainer_topology_init(&l->topology, config, rlf_transport_size(l->transport)));
     RLF_TRY(rlf_model_shape_read(&shape, config->model.path));
     rlf_model_layout_init(&l->layout, &shape);
+    if (!rlf_dtype_parse(config->model.dtype, &l->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", config->model.dtype);
     l->supervised = strcmp(config->mode, "sft") == 0;
     int64_t longest = config->episode.max_tokens > config->train.micro_tokens ? config->episode.max_tokens : config->train.micro_tokens;
     l->max_tokens = (int)longest;
@@ -406,15 +429,17 @@ static rlf_status set_up(learner *l, int threads) {
 
     RLF_TRY(kern_device_open(&l->device, &(kern_device_options){.name = "cpu", .threads = threads}));
     RLF_TRY(kern_queue_new(&l->queue, l->device));
-    RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->max_tokens));
-    if (!l->supervised && config->algorithm.kl > 0) RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->max_tokens));
+    RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->dtype, l->max_tokens));
+    if (!l->supervised && config->algorithm.kl > 0)
+        RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->dtype, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,
                              &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true}));
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
-    RLF_TRY(kern_buf_new(&l->moment1, l->device, (l->end - l->begin) * sizeof(float)));
-    RLF_TRY(kern_buf_new(&l->moment2, l->device, (l->end - l->begin) * sizeof(float)));
+    for (int i = 0; i < (l->dtype == RLF_DTYPE_F32 ? MASTER : STATES); i++)
+        RLF_TRY(kern_buf_new(&l->state[i], l->device, (l->end - l->begin) * sizeof(float)));
     RLF_TRY(load_weights(l));
-    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)((2 * l->layout.total + 2 * (l->end - l->begin)) * sizeof(float)), ""));
+    size_t held = l->layout.total * (rlf_dtype_size(l->dtype) + sizeof(float)) + (size_t)states(l) * (l->end - l->begin) * sizeof(float);
+    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, ""));
 out:
     return status;
 }
@@ -423,9 +448,8 @@ static void tear_down(learner *l) {
     if (l->trainer) kern_trainer_destroy(l->trainer);
     if (l->reference) kern_model_destroy(l->reference);
     if (l->model) kern_model_destroy(l->model);
-    kern_buf *bufs[] = {l->grads, l->moment1, l->moment2};
-    for (int i = 0; i < 3; i++)
-        if (bufs[i]) kern_buf_destroy(bufs[i]);
+    kern_buf_destroy(l->grads);
+    for (int i = 0; i < STATES; i++) kern_buf_destroy(l->state[i]);
     if (l->queue) kern_queue_destroy(l->queue);
     if (l->device) kern_device_close(l->device);
     pack_clean_up(&l->pack);

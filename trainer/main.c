@@ -71,7 +71,7 @@ static rlf_status run_check(rlf_transport *transport, const rlf_config *config) 
     rlf_str schemas = {0}, report = {0};
     rlf_control stop = {.kind = RLF_CONTROL_STOP, .text = rlf_slice_of("checked")};
     RLF_TRY(toolsvc_describe(config, &schemas));
-    RLF_TRY(trainer_check(config, rlf_transport_size(transport), schemas.ptr, &report));
+    RLF_TRY(trainer_check(config, rlf_transport_size(transport), schemas.ptr, rollout_work_bytes, &report));
     rlf_str_printf(&report, "tools       %zu, all open\nok\n", config->n_tools);
     fputs(report.ptr, stdout);
     for (int rank = 1; rank < rlf_transport_size(transport); rank++) RLF_TRY(rlf_send(transport, rank, RLF_MSG_CONTROL, &stop));

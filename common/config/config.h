@@ -50,7 +50,10 @@ typedef struct rlf_config {
     char *mode;    /* rl | sft | eval */
     char *device;  /* auto | cpu */
     int64_t threads; /* per rank; 0: cores of the node / its ranks of the same role, at least 1 */
-    struct { char *path; } model;   /* Hugging Face folder to start from */
+    struct {
+        char *path;  /* Hugging Face folder to start from */
+        char *dtype; /* float32 | bfloat16: how ranks and checkpoints store weights */
+    } model;
     struct {
         char *train, *eval; /* JSONL */
         int64_t eval_limit; /* rows of data.eval used; 0: all */

@@ -20,6 +20,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(device, "auto", "auto|cpu", "Where the arithmetic runs"),
     INT(threads, "", "0", 0, 1024, "Threads of a rank; 0: cores of the node divided by its ranks of the same role"),
     TEXT(model.path, "", NULL, "Hugging Face checkpoint folder to start from (required)"),
+    TEXT(model.dtype, "float32", "float32|bfloat16", "How weights are stored by the ranks and in checkpoints; arithmetic is float32 either way"),
     TEXT(data.train, "", NULL, "Training rows, JSONL (required for rl and sft)"),
     TEXT(data.eval, "", NULL, "Evaluation rows, JSONL (required for eval)"),
     INT(data.eval_limit, "rows", "0", 0, MANY, "Rows of data.eval used; 0: all"),

@@ -67,6 +67,16 @@ const char *rlf_dtype_torch_name(rlf_dtype dtype) {
     return names[dtype];
 }
 
+bool rlf_dtype_parse(const char *name, rlf_dtype *out) {
+    static const rlf_dtype stored[] = {RLF_DTYPE_F32, RLF_DTYPE_BF16};
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++) {
+        if (strcmp(name, rlf_dtype_torch_name(stored[i])) != 0) continue;
+        *out = stored[i];
+        return true;
+    }
+    return false;
+}
+
 /* ---- the header ------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes in memory on their way into a file object. */

@@ -5,6 +5,7 @@
 #ifndef RLF_COMMON_MODEL_SAFETENSORS_H
 #define RLF_COMMON_MODEL_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,8 @@ typedef enum rlf_dtype { RLF_DTYPE_F32, RLF_DTYPE_BF16, RLF_DTYPE_F16, RLF_DTYPE
 /* Bytes of an element, and the name in transformers' config.json ("bfloat16"); not for RLF_DTYPE_OTHER. */
 size_t rlf_dtype_size(rlf_dtype dtype);
 const char *rlf_dtype_torch_name(rlf_dtype dtype);
+/* What `model.dtype` and --dtype say: "float32" or "bfloat16"; false for another name. */
+bool rlf_dtype_parse(const char *name, rlf_dtype *out);
 
 typedef struct rlf_st_tensor {
     const char *name;   /* owned by the file object */

@@ -1,6 +1,7 @@
 /* MPI behind transport.h. Messages use one communicator (tag = message type), raw buffers another, so that neither matches the other. */
 #include "common/msg/transport.h"
 
+#include <assert.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -353,11 +354,12 @@ static float *scratch_of(rlf_transport *t, size_t n) {
 
 /* What this rank exchanges with one peer. */
 typedef struct exchange {
-    float *send, *receive;
-    size_t send_n, receive_n;
+    void *send, *receive;
+    size_t send_n, receive_n; /* elements */
 } exchange;
 
-static rlf_status exchange_all(rlf_transport *t, int first, int count, const exchange *with, int timeout_ms, const char *what) {
+static rlf_status exchange_all(rlf_transport *t, int first, int count, const exchange *with, MPI_Datatype type, int timeout_ms,
+                               const char *what) {
     rlf_status status = RLF_OK;
     int64_t deadline = rlf_now_ms() + timeout_ms;
     MPI_Request *requests = rlf_calloc((size_t)count * 2, sizeof *requests);
@@ -365,8 +367,8 @@ static rlf_status exchange_all(rlf_transport *t, int first, int count, const exc
     for (int i = 0; i < count; i++) {
         if (first + i == t->rank) continue;
         if (with[i].send_n > INT32_MAX || with[i].receive_n > INT32_MAX) RLF_FAIL(LIMIT, "%s: a shard of over 2^31 elements", what);
-        MPI_TRY(MPI_Irecv(with[i].receive, (int)with[i].receive_n, MPI_FLOAT, first + i, BULK_TAG, t->bulk, &requests[i]));
-        MPI_TRY(MPI_Isend(with[i].send, (int)with[i].send_n, MPI_FLOAT, first + i, BULK_TAG, t->bulk, &requests[count + i]));
+        MPI_TRY(MPI_Irecv(with[i].receive, (int)with[i].receive_n, type, first + i, BULK_TAG, t->bulk, &requests[i]));
+        MPI_TRY(MPI_Isend(with[i].send, (int)with[i].send_n, type, first + i, BULK_TAG, t->bulk, &requests[count + i]));
     }
     for (int i = 0; i < 2 * count; i++)
         RLF_TRY(wait_bulk(t, &requests[i], deadline, i < count ? "receiving from" : "sending to", first + i % count, 0, 0, what));
@@ -389,7 +391,7 @@ rlf_status rlf_reduce_scatter(rlf_transport *t, int first, int count, float *x, 
         rlf_shard(n, count, i, &b, &e);
         with[i] = (exchange){x + b, parts + mine * (size_t)i, e - b, mine};
     }
-    RLF_TRY(exchange_all(t, first, count, with, timeout_ms, "gradient reduce-scatter"));
+    RLF_TRY(exchange_all(t, first, count, with, MPI_FLOAT, timeout_ms, "gradient reduce-scatter"));
     if (mine > 0) memcpy(parts + mine * (size_t)me, x + begin, mine * sizeof *x);
     for (size_t j = 0; j < mine; j++) {
         float sum = parts[j];
@@ -401,17 +403,19 @@ out:
     return status;
 }
 
-rlf_status rlf_all_gather(rlf_transport *t, int first, int count, float *x, size_t n, int timeout_ms) {
+rlf_status rlf_all_gather(rlf_transport *t, int first, int count, void *x, size_t size, size_t n, int timeout_ms) {
     if (count == 1) return RLF_OK;
+    assert(size == 2 || size == 4);
+    char *bytes = x;
     size_t begin, end;
     rlf_shard(n, count, t->rank - first, &begin, &end);
     exchange *with = rlf_calloc((size_t)count, sizeof *with);
     for (int i = 0; i < count; i++) {
         size_t b, e;
         rlf_shard(n, count, i, &b, &e);
-        with[i] = (exchange){x + begin, x + b, end - begin, e - b};
+        with[i] = (exchange){bytes + begin * size, bytes + b * size, end - begin, e - b};
     }
-    rlf_status status = exchange_all(t, first, count, with, timeout_ms, "weight all-gather");
+    rlf_status status = exchange_all(t, first, count, with, size == 2 ? MPI_UINT16_T : MPI_FLOAT, timeout_ms, "weight all-gather");
     free(with);
     return status;
 }
@@ -419,11 +423,10 @@ rlf_status rlf_all_gather(rlf_transport *t, int first, int count, float *x, size
 rlf_status rlf_all_reduce(rlf_transport *t, int first, int count, double *x, size_t n, int timeout_ms) {
     if (count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
-    size_t floats = n * 2; /* doubles travel as pairs of floats' bytes */
     double *all = rlf_calloc(n * (size_t)count, sizeof *all);
     exchange *with = rlf_calloc((size_t)count, sizeof *with);
-    for (int i = 0; i < count; i++) with[i] = (exchange){(float *)x, (float *)(all + n * (size_t)i), floats, floats};
-    RLF_TRY(exchange_all(t, first, count, with, timeout_ms, "all-reduce of sums"));
+    for (int i = 0; i < count; i++) with[i] = (exchange){x, all + n * (size_t)i, n, n};
+    RLF_TRY(exchange_all(t, first, count, with, MPI_DOUBLE, timeout_ms, "all-reduce of sums"));
     memcpy(all + n * (size_t)(t->rank - first), x, n * sizeof *x);
     for (size_t j = 0; j < n; j++) {
         x[j] = all[j];

@@ -72,10 +72,10 @@ rlf_status rlf_bulk_send_many(rlf_transport *transport, const int *to, size_t n,
 /* Among ranks first..first+count-1, all of which call with the same arguments (collective over them).
  * Reduce-scatter: x[n] of every rank; rank first+i ends with the sum over ranks, added in rank order, of x[begin_i .. end_i) in
  * place, the parts being
- * rlf_shard(n, count, i). All-gather: the inverse; part i is taken from rank first+i. */
+ * rlf_shard(n, count, i). All-gather: the inverse, for elements of `size` bytes (2 or 4); part i is taken from rank first+i. */
 void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end); /* multiples of 16 but for the last end */
 rlf_status rlf_reduce_scatter(rlf_transport *transport, int first, int count, float *x, size_t n, int timeout_ms) RLF_MUST_USE;
-rlf_status rlf_all_gather(rlf_transport *transport, int first, int count, float *x, size_t n, int timeout_ms) RLF_MUST_USE;
+rlf_status rlf_all_gather(rlf_transport *transport, int first, int count, void *x, size_t size, size_t n, int timeout_ms) RLF_MUST_USE;
 /* Sum in rank order of n doubles on every rank. */
 rlf_status rlf_all_reduce(rlf_transport *transport, int first, int count, double *x, size_t n, int timeout_ms) RLF_MUST_USE;
 

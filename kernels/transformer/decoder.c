@@ -27,12 +27,11 @@ struct kern_decoder {
     int outputs;             /* of the last step */
 };
 
-static void lay_out(kern_decoder *d, kern_slab *slab) {
-    const rlf_model_shape *s = &d->model->layout->shape;
+static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s) {
     size_t rows = (size_t)d->options.max_rows, outputs = (size_t)d->options.max_outputs;
     d->x = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
     d->normed = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
-    d->qkv = kern_slab_take(slab, KERN_F32, rows * (size_t)kern_qkv_width(d->model->attn));
+    d->qkv = kern_slab_take(slab, KERN_F32, rows * (size_t)((s->heads + 2 * s->kv_heads) * s->head_dim));
     d->attn = kern_slab_take(slab, KERN_F32, rows * (size_t)(s->heads * s->head_dim));
     d->gate_up = kern_slab_take(slab, KERN_F32, rows * 2 * (size_t)s->ffn);
     d->act = kern_slab_take(slab, KERN_F32, rows * (size_t)s->ffn);
@@ -45,6 +44,13 @@ static void lay_out(kern_decoder *d, kern_slab *slab) {
     d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
     d->logprob = kern_slab_take(slab, KERN_F32, outputs);
     d->stats = kern_slab_take(slab, KERN_F32, outputs * KERN_HEAD_STATS);
+}
+
+size_t kern_decoder_bytes(const rlf_model_layout *layout, const kern_decoder_options *options) {
+    kern_slab count = {0};
+    kern_decoder d = {.options = *options};
+    lay_out(&d, &count, &layout->shape);
+    return count.bytes;
 }
 
 static rlf_status check_options(const kern_decoder_options *o) {
@@ -60,17 +66,16 @@ static rlf_status check_options(const kern_decoder_options *o) {
 rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_decoder_options *options) {
     rlf_status status = RLF_OK;
     kern_device *device = kern_queue_device(model->queue);
-    kern_slab count = {0}, slab = {0};
+    kern_slab slab = {0};
     kern_decoder *d = rlf_calloc(1, sizeof *d);
     RLF_TRY(check_options(options));
     d->model = model;
     d->options = *options;
     d->kv_shape = (kern_kv_shape){.layers = model->layout->shape.layers, .kv_heads = model->attn.kv_heads, .head_dim = model->attn.head_dim,
                                   .page_size = options->page_size, .pages = options->pages};
-    lay_out(d, &count);
-    RLF_TRY(kern_buf_new(&d->buf, device, count.bytes));
+    RLF_TRY(kern_buf_new(&d->buf, device, kern_decoder_bytes(model->layout, options)));
     slab.buf = d->buf;
-    lay_out(d, &slab);
+    lay_out(d, &slab, &model->layout->shape);
     RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
     d->kv = kern_view(d->kv_buf, KERN_F32);
     *out = d;

@@ -77,7 +77,9 @@ out:
     return status;
 }
 
-static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
+static rlf_status check_shape(const rlf_model_shape *s, rlf_dtype dtype, int max_positions) {
+    if (dtype != RLF_DTYPE_F32 && dtype != RLF_DTYPE_BF16)
+        return RLF_RAISE(UNSUPPORTED, "parameters can be stored as float32 or bfloat16 only");
     if (s->head_dim % 2 || s->head_dim < 2 || s->head_dim > 256)
         return RLF_RAISE(UNSUPPORTED, "head_dim %d: expected an even number up to 256", s->head_dim);
     if (s->kv_heads < 1 || s->heads % s->kv_heads)
@@ -86,11 +88,12 @@ static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
     return RLF_OK;
 }
 
-rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, int max_positions) {
+rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype, int max_positions) {
     rlf_status status = RLF_OK;
+    const kern_dtype stored = dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
     const rlf_model_shape *s = &layout->shape;
     kern_model *model = rlf_calloc(1, sizeof *model);
-    RLF_TRY(check_shape(s, max_positions));
+    RLF_TRY(check_shape(s, dtype, max_positions));
     model->layout = layout;
     model->queue = queue;
     model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim};
@@ -98,8 +101,8 @@ rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_l
     model->eps = (float)s->rms_eps;
     model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);
     find_offsets(model);
-    RLF_TRY(kern_buf_new(&model->params_buf, kern_queue_device(queue), layout->total * kern_dtype_size(KERN_F32)));
-    model->params = kern_view(model->params_buf, KERN_F32);
+    RLF_TRY(kern_buf_new(&model->params_buf, kern_queue_device(queue), layout->total * kern_dtype_size(stored)));
+    model->params = kern_view(model->params_buf, stored);
     RLF_TRY(make_rope(model));
     *out = model;
     model = NULL;

@@ -10,14 +10,17 @@
 #define RLF_KERNELS_TRANSFORMER_TRANSFORMER_H
 
 #include "common/model/model.h"
+#include "common/model/safetensors.h"
 #include "kernels/kern.h"
 
 typedef struct kern_model kern_model;
 
-/* `layout` must outlive the model. max_positions bounds the rotary table. Parameters start at zero. */
-rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, int max_positions) RLF_MUST_USE;
+/* `layout` must outlive the model. dtype: how parameters are stored, RLF_DTYPE_F32 or RLF_DTYPE_BF16; gradients, activations, the cache and
+ * all arithmetic are float32 either way (kern.h). max_positions bounds the rotary table. Parameters start at zero. */
+rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype,
+                          int max_positions) RLF_MUST_USE;
 void kern_model_destroy(kern_model *model);
-kern_tensor kern_model_params(const kern_model *model); /* (layout->total) */
+kern_tensor kern_model_params(const kern_model *model); /* (layout->total), of the dtype given */
 const rlf_model_layout *kern_model_layout(const kern_model *model);
 
 /* ---- decoding --------------------------------------------------------------------------------------------------------------------- */
@@ -33,6 +36,8 @@ typedef struct kern_decoder_options {
 
 rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_decoder_options *options) RLF_MUST_USE;
 void kern_decoder_destroy(kern_decoder *decoder);
+/* Bytes of work space kern_decoder_new would take beside the cache (kern_kv_bytes): for the memory plan. */
+size_t kern_decoder_bytes(const rlf_model_layout *layout, const kern_decoder_options *options);
 
 /* One step: `rows` rows of any sequences, each with its token, position, sequence index (into page_table) and cache slot
  * (page * page_size + place). A row sees the keys of its sequence at positions 0..pos, including rows of this very step. Host arrays. */

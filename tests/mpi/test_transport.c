@@ -126,12 +126,27 @@ static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) {
         float *x = rlf_calloc(n, sizeof *x);
         for (size_t i = 0; i < n; i++) x[i] = element(rank, i);
         ok &= rlf_reduce_scatter(g_t, 0, size, x, n, 20000) == RLF_OK;
-        ok &= rlf_all_gather(g_t, 0, size, x, n, 20000) == RLF_OK;
+        ok &= rlf_all_gather(g_t, 0, size, x, sizeof *x, n, 20000) == RLF_OK;
         for (size_t i = 0; i < n && ok; i++) {
             float sum = element(0, i);
             for (int r = 1; r < size; r++) sum += element(r, i);
             ok = memcmp(&sum, &x[i], sizeof sum) == 0;
         }
+        free(x);
+    }
+    return ok;
+}
+
+static bool all_gather_moves_elements_of_two_bytes(void) {
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    bool ok = true;
+    for (size_t n = 1; n < 5000 && ok; n = n * 3 + 5) {
+        size_t begin, end;
+        uint16_t *x = rlf_calloc(n, sizeof *x);
+        rlf_shard(n, size, rank, &begin, &end);
+        for (size_t i = begin; i < end; i++) x[i] = (uint16_t)(i * 40503u + 1);
+        ok &= rlf_all_gather(g_t, 0, size, x, sizeof *x, n, 20000) == RLF_OK;
+        for (size_t i = 0; i < n && ok; i++) ok = x[i] == (uint16_t)(i * 40503u + 1);
         free(x);
     }
     return ok;
@@ -168,6 +183,7 @@ int main(int argc, char **argv) {
         {"silent_rank_0_is_named_by_those_who_wait", silent_rank_0_is_named_by_those_who_wait},
         {"bulk_arrives_whole", bulk_arrives_whole},
         {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
+        {"all_gather_moves_elements_of_two_bytes", all_gather_moves_elements_of_two_bytes},
         {"all_reduce_adds_on_every_rank", all_reduce_adds_on_every_rank},
         {"shards_cover_everything_once", shards_cover_everything_once},
         {"late_bulk_names_rank_and_operation", late_bulk_names_rank_and_operation}, /* last: leaves a receive open */

@@ -20,18 +20,19 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "common/model/checkpoint.h"
 #include "kernels/transformer/transformer.h"
 #include "trainer/cli/bench_rollout.h"
 #include "trainer/cli/bench_tokenize.h"
 #include "trainer/cli/cli.h"
+#include "trainer/cli/model.h"
 
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
-static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--threads N] [--isa "
-                            "avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
+static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
+                            "[--isa avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
+                            "  --dtype    how weights are stored (float32)\n"
                             "  --threads  0 (default): one per core\n"
                             "  --seconds  how long each measurement is repeated\n"
                             "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
@@ -39,6 +40,7 @@ static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape b
 
 typedef struct bench {
     const char *what, *shape_name, *isa;
+    rlf_dtype dtype;
     int threads;
     double seconds;
     bool json, cpu_time;
@@ -111,7 +113,7 @@ out:
 
 typedef struct training {
     kern_trainer *trainer;
-    kern_buf *state; /* gradients, both moments: (3, total) */
+    kern_buf *state; /* gradients, both moments, master weights: (4, total) */
     int32_t tokens[TRAIN_SEQS * TRAIN_LENGTH], targets[TRAIN_SEQS * TRAIN_LENGTH], begin[TRAIN_SEQS + 1];
     double loss;
 } training;
@@ -137,14 +139,15 @@ static rlf_status train_step(bench *b, training *t, int64_t step) {
     size_t total = b->layout.total;
     kern_batch batch = {TRAIN_SEQS * TRAIN_LENGTH, TRAIN_SEQS, t->tokens, t->begin, t->targets};
     kern_filter filter = {.temperature = 1, .top_p = 1};
-    kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total);
+    kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total), master = kern_at(v, total);
     t->loss = 0;
     kern_zero(b->queue, grads, total);
     RLF_TRY(kern_trainer_gradients(t->trainer, &batch, filter, mean_loss, t, grads));
     double norm = sqrt(kern_sumsq(b->queue, grads, total));
     kern_adamw_args args = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = step,
                             .grad_scale = (float)fmin(1, 1 / (norm + 1e-6))};
-    kern_adamw(b->queue, kern_model_params(b->model), grads, m, v, total, args);
+    kern_adamw(b->queue, b->dtype == RLF_DTYPE_F32 ? kern_model_params(b->model) : master, grads, m, v, total, args);
+    if (b->dtype != RLF_DTYPE_F32) kern_convert(b->queue, kern_model_params(b->model), master, total);
     RLF_TRY(kern_sync(b->queue));
 out:
     return status;
@@ -157,7 +160,9 @@ static rlf_status train(bench *b) {
     kern_trainer_options options = {.max_tokens = TRAIN_SEQS * TRAIN_LENGTH, .max_seqs = TRAIN_SEQS, .gradients = true};
     double best = INFINITY, end = rlf_now_s() + b->seconds, first_loss = 0;
     RLF_TRY(kern_trainer_new(&t->trainer, b->model, &options));
-    RLF_TRY(kern_buf_new(&t->state, b->device, 3 * b->layout.total * sizeof(float)));
+    RLF_TRY(kern_buf_new(&t->state, b->device, 4 * b->layout.total * sizeof(float))); /* float32 never touches the last quarter */
+    if (b->dtype != RLF_DTYPE_F32)
+        kern_convert(b->queue, kern_at(kern_view(t->state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model), b->layout.total);
     fill_batch(t, s->vocab);
     for (int64_t step = 1; step <= 3 || rlf_now_s() < end; step++) {
         double start = now(b);
@@ -309,22 +314,17 @@ static rlf_status open_model(bench *b) {
     rlf_status status = RLF_OK;
     kern_device_options options = {.name = "cpu", .threads = b->threads, .isa = b->isa};
     rlf_model_shape shape;
-    float *weights = NULL;
     RLF_TRY(rlf_model_shape_named(&shape, b->shape_name));
     RLF_TRY(kern_device_open(&b->device, &options));
     RLF_TRY(kern_queue_new(&b->queue, b->device));
     rlf_model_layout_init(&b->layout, &shape);
-    RLF_TRY(kern_model_new(&b->model, b->queue, &b->layout, PREFILL));
-    weights = rlf_calloc(b->layout.total, sizeof *weights);
-    rlf_checkpoint_random(&b->layout, 1, 0.02, RLF_DTYPE_F32, weights);
-    kern_upload(b->queue, kern_model_params(b->model), weights, b->layout.total);
-    RLF_TRY(kern_sync(b->queue));
+    RLF_TRY(rlf_cli_model_random(&b->model, b->queue, &b->layout, b->dtype, PREFILL));
     json_object_set_new(b->report, "shape", json_string(b->shape_name));
+    json_object_set_new(b->report, "dtype", json_string(rlf_dtype_torch_name(b->dtype)));
     json_object_set_new(b->report, "device", json_string(kern_device_name(b->device)));
     json_object_set_new(b->report, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
-    if (!b->json) printf("%s on %s\n", b->shape_name, kern_device_name(b->device));
+    if (!b->json) printf("%s, weights %s, on %s\n", b->shape_name, rlf_dtype_torch_name(b->dtype), kern_device_name(b->device));
 out:
-    free(weights);
     return status;
 }
 
@@ -353,26 +353,21 @@ out:
     return status;
 }
 
-/* A number in [low, high], or false. */
-static bool number(const char *text, double low, double high, double *out) {
-    char *end;
-    *out = strtod(text, &end);
-    return end != text && !*end && *out >= low && *out <= high;
-}
-
 static bool parse(bench *b, int argc, char **argv, bool *help) {
     static const struct option options[] = {{"shape", required_argument, NULL, 's'},   {"threads", required_argument, NULL, 't'},
                                             {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
                                             {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
-                                            {"cpu-time", no_argument, NULL, 'c'},      {NULL, 0, NULL, 0}};
+                                            {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
+                                            {NULL, 0, NULL, 0}};
     double threads = 0;
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (c == 's') b->shape_name = optarg;
-        else if (c == 't' && number(optarg, 0, 256, &threads)) b->threads = (int)threads;
+        else if (c == 't' && rlf_cli_number(optarg, 0, 256, &threads)) b->threads = (int)threads;
         else if (c == 'i') b->isa = optarg;
-        else if (c == 'S' && number(optarg, 0, 600, &b->seconds)) continue;
+        else if (c == 'd' && rlf_dtype_parse(optarg, &b->dtype)) continue;
+        else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
         else if (c == 'j') b->json = true;
         else if (c == 'c') b->cpu_time = true;
         else if (c == 'h') *help = true;

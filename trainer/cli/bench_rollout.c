@@ -14,7 +14,6 @@
 
 #include "common/base/clock.h"
 #include "common/base/rng.h"
-#include "common/model/checkpoint.h"
 #include "rollout/episode.h"
 #include "trainer/cli/bench_rollout.h"
 #include "trainer/cli/cli.h"
@@ -219,21 +218,15 @@ static rlf_status open_model(bench *b) {
     rlf_status status = RLF_OK;
     kern_device_options device = {.name = "cpu", .threads = (int)b->threads};
     rlf_model_shape shape;
-    float *weights = NULL;
     RLF_TRY(rlf_model_shape_named(&shape, b->shape));
     if (shape.vocab < VOCAB) RLF_FAIL(INVALID, "shape %s has a vocabulary of %d: expected at least %d", b->shape, shape.vocab, VOCAB);
     rlf_model_layout_init(&b->model.layout, &shape);
     RLF_TRY(kern_device_open(&b->model.device, &device));
     RLF_TRY(kern_queue_new(&b->model.queue, b->model.device));
-    RLF_TRY(kern_model_new(&b->model.model, b->model.queue, &b->model.layout, LONGEST));
-    weights = rlf_calloc(b->model.layout.total, sizeof *weights);
-    rlf_checkpoint_random(&b->model.layout, 1, 0.02, RLF_DTYPE_F32, weights);
-    kern_upload(b->model.queue, kern_model_params(b->model.model), weights, b->model.layout.total);
-    RLF_TRY(kern_sync(b->model.queue));
+    RLF_TRY(rlf_cli_model_random(&b->model.model, b->model.queue, &b->model.layout, RLF_DTYPE_F32, LONGEST));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));
     RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "", (rlf_chat_options){.name = "chatml"}));
 out:
-    free(weights);
     return status;
 }
 

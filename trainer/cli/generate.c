@@ -21,6 +21,7 @@ static const char usage[] =
     "  --top-p        smallest set of tokens with this probability (1: all)\n"
     "  --top-k        most probable tokens (0: all)\n"
     "  --seed         of the draws (0)\n"
+    "  --dtype        how weights are stored in memory: float32 (default) or bfloat16\n"
     "  --threads      0: one per core";
 
 enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
@@ -28,6 +29,7 @@ enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
 typedef struct request {
     const char *dir, *prompt, *template;
     bool raw;
+    rlf_dtype dtype;
     double max_tokens, temperature, top_p, top_k, seed, threads;
 } request;
 
@@ -112,7 +114,7 @@ static rlf_status generate(generator *g, const request *r) {
     if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
-    RLF_TRY(rlf_cli_model_read(&g->model, r->dir, length));
+    RLF_TRY(rlf_cli_model_read(&g->model, r->dir, r->dtype, length));
     RLF_TRY(make_engine(g, length));
     for (size_t i = 0; i < texts.n; i++) RLF_TRY(answer(g, r, &texts.ids[i], i));
 out:
@@ -135,7 +137,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
                                             {"temperature", required_argument, NULL, 't'}, {"top-p", required_argument, NULL, 'P'},
                                             {"top-k", required_argument, NULL, 'k'},       {"seed", required_argument, NULL, 's'},
                                             {"threads", required_argument, NULL, 'T'},     {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+                                            {"dtype", required_argument, NULL, 'd'},       {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
     opterr = 0;
@@ -150,6 +152,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
         case 'P': good = rlf_cli_number(optarg, 1e-6, 1, &r->top_p); break;
         case 'k': good = rlf_cli_number(optarg, 0, MOST_TOKENS, &r->top_k); break;
         case 's': good = rlf_cli_number(optarg, 0, 9e15, &r->seed); break;
+        case 'd': good = rlf_dtype_parse(optarg, &r->dtype); break;
         case 'T': good = rlf_cli_number(optarg, 0, 256, &r->threads); break;
         case 'h': *help = true; break;
         default: good = false;

@@ -65,9 +65,7 @@ static rlf_status parse_std(const char *text, double *out) {
 }
 
 static rlf_status parse_dtype(const char *text, rlf_dtype *out) {
-    *out = strcmp(text, "bfloat16") == 0 ? RLF_DTYPE_BF16 : RLF_DTYPE_F32;
-    if (strcmp(text, rlf_dtype_torch_name(*out)) != 0)
-        return RLF_RAISE(INVALID, "--dtype: expected float32 or bfloat16, found '%.60s'", text);
+    if (!rlf_dtype_parse(text, out)) return RLF_RAISE(INVALID, "--dtype: expected float32 or bfloat16, found '%.60s'", text);
     return RLF_OK;
 }
 

@@ -8,8 +8,9 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf score MODEL [--threads N] < lines\n\n"
+    "rlf score MODEL [--dtype float32|bfloat16] [--threads N] < lines\n\n"
     "Prints {\"ids\":[…],\"logprobs\":[…]} for each line; logprobs[i] = log p(ids[i] | ids before it), 0 for the first.\n"
+    "  --dtype    how weights are stored in memory (float32); arithmetic is float32 either way\n"
     "  --threads  0 (default): one per core";
 
 static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
@@ -37,7 +38,7 @@ out:
     return status;
 }
 
-static rlf_status score(const char *dir, int threads) {
+static rlf_status score(const char *dir, rlf_dtype dtype, int threads) {
     rlf_status status = RLF_OK;
     rlf_cli_model model;
     rlf_cli_texts texts = {0};
@@ -46,7 +47,7 @@ static rlf_status score(const char *dir, int threads) {
     float *logprob = NULL;
     RLF_TRY(rlf_cli_model_open(&model, dir, threads));
     RLF_TRY(rlf_cli_texts_read(&texts, NULL, encode, model.tokenizer));
-    RLF_TRY(rlf_cli_model_read(&model, dir, texts.longest));
+    RLF_TRY(rlf_cli_model_read(&model, dir, dtype, texts.longest));
     kern_trainer_options options = {.max_tokens = texts.longest ? (int)texts.longest : 1, .max_seqs = 1};
     RLF_TRY(kern_trainer_new(&trainer, model.model, &options));
     targets = rlf_calloc(texts.longest, sizeof *targets);
@@ -63,11 +64,14 @@ out:
 
 int rlf_cmd_score(int argc, char **argv) {
     const char *dir = NULL;
+    rlf_dtype dtype = RLF_DTYPE_F32;
     double threads = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return rlf_cli_help(usage);
         if (!strcmp(argv[i], "--threads") && i + 1 < argc) {
             if (!rlf_cli_number(argv[++i], 0, 256, &threads)) return rlf_cli_misuse("score", "--threads: expected a number from 0 to 256");
+        } else if (!strcmp(argv[i], "--dtype") && i + 1 < argc) {
+            if (!rlf_dtype_parse(argv[++i], &dtype)) return rlf_cli_misuse("score", "--dtype: expected float32 or bfloat16");
         } else if (argv[i][0] == '-' || dir) {
             return rlf_cli_misuse("score", "expected one MODEL folder");
         } else {
@@ -75,5 +79,5 @@ int rlf_cmd_score(int argc, char **argv) {
         }
     }
     if (!dir) return rlf_cli_misuse("score", "expected a MODEL folder");
-    return score(dir, (int)threads) == RLF_OK ? 0 : rlf_cli_fail("score");
+    return score(dir, dtype, (int)threads) == RLF_OK ? 0 : rlf_cli_fail("score");
 }

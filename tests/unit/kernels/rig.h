@@ -51,8 +51,8 @@ static inline void rig_fill(const rlf_model_layout *layout, float *weights) {
     }
 }
 
-/* False where this machine lacks the instruction set. isa NULL: the best. */
-static inline bool rig_open(rig *r, const rlf_model_shape *shape, const char *isa, int threads) {
+/* False where this machine lacks the instruction set. isa NULL: the best. dtype: how the weights are stored, rounded if need be. */
+static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtype, const char *isa, int threads) {
     kern_device_options options = {.name = "cpu", .threads = threads, .isa = isa};
     *r = (rig){0};
     rlf_status status = kern_device_open(&r->device, &options);
@@ -60,12 +60,25 @@ static inline bool rig_open(rig *r, const rlf_model_shape *shape, const char *is
     must(status);
     must(kern_queue_new(&r->queue, r->device));
     rlf_model_layout_init(&r->layout, shape);
-    must(kern_model_new(&r->model, r->queue, &r->layout, MAX_POSITIONS));
+    must(kern_model_new(&r->model, r->queue, &r->layout, dtype, MAX_POSITIONS));
+    kern_buf *wide;
     float *weights = rlf_calloc(r->layout.total, sizeof *weights);
     rig_fill(&r->layout, weights);
-    kern_upload(r->queue, kern_model_params(r->model), weights, r->layout.total);
+    must(kern_buf_new(&wide, r->device, r->layout.total * sizeof *weights));
+    kern_upload(r->queue, kern_view(wide, KERN_F32), weights, r->layout.total);
+    kern_convert(r->queue, kern_model_params(r->model), kern_view(wide, KERN_F32), r->layout.total);
+    kern_buf_destroy(wide);
     free(weights);
     return true;
+}
+
+/* Rounds float32 weights to what a rig of RLF_DTYPE_BF16 has. */
+static inline void rig_round(rig *r) {
+    kern_buf *half;
+    must(kern_buf_new(&half, r->device, r->layout.total * kern_dtype_size(KERN_BF16)));
+    kern_convert(r->queue, kern_view(half, KERN_BF16), kern_model_params(r->model), r->layout.total);
+    kern_convert(r->queue, kern_model_params(r->model), kern_view(half, KERN_BF16), r->layout.total);
+    kern_buf_destroy(half);
 }
 
 static inline void rig_close(rig *r) {

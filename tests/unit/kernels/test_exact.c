@@ -135,9 +135,9 @@ static void check_decoder(rig *r, const pack *p, const float *expected, schedule
     free(got);
 }
 
-static void check_schedules(rlf_model_shape shape, const schedule *plans, size_t n) {
+static void check_schedules(rlf_model_shape shape, rlf_dtype dtype, const schedule *plans, size_t n) {
     rig r;
-    assert_true(rig_open(&r, &shape, NULL, 2));
+    assert_true(rig_open(&r, &shape, dtype, NULL, 2));
     pack p = many_sequences(shape.vocab);
     float *expected = rlf_calloc((size_t)p.rows, sizeof *expected);
     by_trainer(&r, &p, PLAIN, 0, expected, NULL);
@@ -152,20 +152,22 @@ static void decoder_equals_trainer_at_every_chunk_batch_and_page_size(void **sta
     (void)state;
     const schedule plans[] = {{1, 1, 16},  {1, 5, 32},  {1, 16, 64}, {1, 33, 16}, {1, 64, 32}, {3, 1, 32},  {3, 7, 16},
                               {3, 64, 64}, {16, 1, 64}, {16, 9, 16}, {16, 64, 32}, {70, 1, 16}, {70, 8, 32}, {70, 64, 64}};
-    check_schedules(even_shape(), plans, sizeof plans / sizeof plans[0]);
+    check_schedules(even_shape(), RLF_DTYPE_F32, plans, sizeof plans / sizeof plans[0]);
+    check_schedules(even_shape(), RLF_DTYPE_BF16, plans, sizeof plans / sizeof plans[0]);
 }
 
 static void decoder_equals_trainer_when_no_size_is_a_multiple_of_sixteen(void **state) {
     (void)state;
     const schedule plans[] = {{1, 2, 16}, {1, 64, 16}, {3, 11, 32}, {16, 3, 64}, {70, 64, 16}};
-    check_schedules(odd_shape(), plans, sizeof plans / sizeof plans[0]);
+    check_schedules(odd_shape(), RLF_DTYPE_F32, plans, sizeof plans / sizeof plans[0]);
+    check_schedules(odd_shape(), RLF_DTYPE_BF16, plans, sizeof plans / sizeof plans[0]);
 }
 
 static void packed_equals_alone_for_every_head_chunk(void **state) {
     (void)state;
     rig r;
     rlf_model_shape shape = even_shape();
-    assert_true(rig_open(&r, &shape, NULL, 2));
+    assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 2));
     pack p = many_sequences(shape.vocab);
     float *packed = rlf_calloc(4 * (size_t)p.rows, sizeof *packed), *packed_h = packed + p.rows, *got = packed_h + p.rows,
         *got_h = got + p.rows;
@@ -208,24 +210,31 @@ static void train_once(rig *r, const pack *p, float *out) {
     kern_trainer_destroy(trainer);
 }
 
-static void check_backends(rlf_model_shape shape) {
+/* What weights stored as bfloat16 have to give is what a float32 model of the same numbers gives. */
+static float *expected_of(const rlf_model_shape *shape, rlf_dtype dtype, const pack *p) {
+    rig r;
+    assert_true(rig_open(&r, shape, RLF_DTYPE_F32, NULL, 1));
+    if (dtype == RLF_DTYPE_BF16) rig_round(&r);
+    float *expected = rlf_calloc(2 * (size_t)p->rows + r.layout.total, sizeof *expected);
+    train_once(&r, p, expected);
+    rig_close(&r);
+    return expected;
+}
+
+static void check_backends(rlf_model_shape shape, rlf_dtype dtype) {
     const char *isas[] = {"avx512", "avx2", "portable"};
     const int lengths[] = {37, 1, 18, 64, 5}, threads[] = {1, 2, 4};
     const schedule plans[] = {{1, 1, 16}, {1, 2, 32}, {1, 3, 64}, {1, 4, 16}, {1, 5, 32}, {3, 4, 16}}; /* steps of 1 to 12 rows */
     pack p = pack_new(lengths, 5, shape.vocab);
-    float *expected = NULL, *got = NULL;
+    float *expected = expected_of(&shape, dtype, &p), *got = NULL;
     int compared = 0;
     for (int i = 0; i < 3; i++) {
         for (int t = 0; t < 3; t++) {
             rig r;
-            if (!rig_open(&r, &shape, isas[i], threads[t])) continue;
+            if (!rig_open(&r, &shape, dtype, isas[i], threads[t])) continue;
             size_t n = 2 * (size_t)p.rows + r.layout.total;
             got = rlf_realloc(got, n, sizeof *got);
             train_once(&r, &p, got);
-            if (!expected) {
-                expected = rlf_calloc(n, sizeof *expected);
-                memcpy(expected, got, n * sizeof *expected);
-            }
             same_bits(kern_device_name(r.device), &p, got, expected);
             assert_memory_equal(got, expected, n * sizeof *got);
             for (size_t k = 0; k < sizeof plans / sizeof plans[0]; k++) check_decoder(&r, &p, expected, plans[k]);
@@ -241,8 +250,14 @@ static void check_backends(rlf_model_shape shape) {
 
 static void threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients(void **state) {
     (void)state;
-    check_backends(even_shape());
-    check_backends(odd_shape());
+    check_backends(even_shape(), RLF_DTYPE_F32);
+    check_backends(odd_shape(), RLF_DTYPE_F32);
+}
+
+static void weights_stored_as_bfloat16_give_the_bits_of_the_same_numbers_in_float32(void **state) {
+    (void)state;
+    check_backends(even_shape(), RLF_DTYPE_BF16);
+    check_backends(odd_shape(), RLF_DTYPE_BF16);
 }
 
 /* ---- what was sampled is what is trained on ---------------------------------------------------------------------------------------- */
@@ -306,13 +321,15 @@ static void check_sampled(rig *r, kern_filter filter) {
 
 static void training_sees_the_very_logprobs_sampling_had(void **state) {
     (void)state;
-    rig r;
     rlf_model_shape shape = even_shape();
-    assert_true(rig_open(&r, &shape, NULL, 2));
-    check_sampled(&r, PLAIN);
-    check_sampled(&r, KEPT);
-    check_sampled(&r, (kern_filter){.temperature = 0, .top_p = 1, .top_k = 0});
-    rig_close(&r);
+    for (int i = 0; i < 2; i++) {
+        rig r;
+        assert_true(rig_open(&r, &shape, i ? RLF_DTYPE_BF16 : RLF_DTYPE_F32, NULL, 2));
+        check_sampled(&r, PLAIN);
+        check_sampled(&r, KEPT);
+        check_sampled(&r, (kern_filter){.temperature = 0, .top_p = 1, .top_k = 0});
+        rig_close(&r);
+    }
 }
 
 int main(void) {
@@ -321,6 +338,7 @@ int main(void) {
         cmocka_unit_test(decoder_equals_trainer_when_no_size_is_a_multiple_of_sixteen),
         cmocka_unit_test(packed_equals_alone_for_every_head_chunk),
         cmocka_unit_test(threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients),
+        cmocka_unit_test(weights_stored_as_bfloat16_give_the_bits_of_the_same_numbers_in_float32),
         cmocka_unit_test(training_sees_the_very_logprobs_sampling_had),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

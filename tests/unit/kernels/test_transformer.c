@@ -68,7 +68,7 @@ static void each_golden(void (*check)(rig *r, const golden *g)) {
     for (int i = 0; i < GOLDEN_COUNT; i++) {
         rig r;
         golden g = golden_open(GOLDEN[i]);
-        assert_true(rig_open(&r, &g.shape, NULL, 2));
+        assert_true(rig_open(&r, &g.shape, RLF_DTYPE_F32, NULL, 2));
         check(&r, &g);
         rig_close(&r);
         golden_close(&g);
@@ -322,7 +322,7 @@ static void gradients_match_finite_differences_with_biases_and_without_qk_norm(v
     slope_test t = {.filter = {.temperature = 0.9f, .top_p = 1, .top_k = 0}};
     rlf_model_shape shape = biased_shape();
     kern_buf *grads;
-    assert_true(rig_open(&t.r, &shape, NULL, 1));
+    assert_true(rig_open(&t.r, &shape, RLF_DTYPE_F32, NULL, 1));
     t.p = pack_new(lengths, 3, shape.vocab);
     kern_trainer_options options = {.max_tokens = t.p.rows, .max_seqs = 3, .gradients = true};
     int *visited = rlf_calloc((size_t)t.p.rows, sizeof *visited);
@@ -357,8 +357,8 @@ static void reference_model_goes_through_the_same_trainer(void **state) {
     kern_trainer_options options = {.max_tokens = g.rows, .max_seqs = g.seqs, .gradients = true};
     kern_batch batch = golden_batch(&g);
     float *out = rlf_calloc(2 * (size_t)g.rows, sizeof *out);
-    assert_true(rig_open(&r, &g.shape, NULL, 2));
-    must(kern_model_new(&reference, r.queue, &r.layout, MAX_POSITIONS));
+    assert_true(rig_open(&r, &g.shape, RLF_DTYPE_F32, NULL, 2));
+    must(kern_model_new(&reference, r.queue, &r.layout, RLF_DTYPE_F32, MAX_POSITIONS));
     must(kern_trainer_new(&trainer, r.model, &options));
     must(kern_trainer_logprobs(trainer, reference, &batch, golden_filter(&g), out, NULL));
     for (int i = 0; i < g.rows; i++) /* all weights zero: every token equally likely */
@@ -381,7 +381,7 @@ static void wrong_batches_are_refused_with_the_row_named(void **state) {
     rlf_model_shape shape = biased_shape();
     kern_trainer *trainer;
     float out[7];
-    assert_true(rig_open(&r, &shape, NULL, 1));
+    assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 1));
     pack p = pack_new(lengths, 2, shape.vocab);
     kern_batch batch = pack_batch(&p);
     kern_trainer_options small = {.max_tokens = 6, .max_seqs = 2}, few = {.max_tokens = 7, .max_seqs = 1},
@@ -418,7 +418,7 @@ static void wrong_steps_are_refused(void **state) {
     kern_decoder *decoder;
     kern_decoder_options options = {.page_size = 16, .pages = 2, .max_rows = 2, .max_outputs = 1},
         odd = {.page_size = 24, .pages = 1, .max_rows = 1, .max_outputs = 1};
-    assert_true(rig_open(&r, &shape, NULL, 1));
+    assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 1));
     assert_int_equal(kern_decoder_new(&decoder, r.model, &odd), RLF_INVALID);
     must(kern_decoder_new(&decoder, r.model, &options));
     int32_t tokens[2] = {1, 2}, pos[2] = {0, 1}, seq[2] = {0, 0}, slots[2] = {16, 17}, page_table[1] = {1}, out[1] = {1};
@@ -448,12 +448,12 @@ static void impossible_shapes_are_refused(void **state) {
     rig r;
     rlf_model_shape shape = biased_shape();
     kern_model *model;
-    assert_true(rig_open(&r, &shape, NULL, 1));
+    assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 1));
     r.layout.shape.head_dim = 11;
-    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, 16), RLF_UNSUPPORTED);
+    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, RLF_DTYPE_F32, 16), RLF_UNSUPPORTED);
     r.layout.shape.head_dim = 10;
     r.layout.shape.kv_heads = 2;
-    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, 16), RLF_UNSUPPORTED);
+    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, RLF_DTYPE_F32, 16), RLF_UNSUPPORTED);
     r.layout.shape.kv_heads = 1;
     rig_close(&r);
 }

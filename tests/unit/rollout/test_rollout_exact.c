@@ -40,7 +40,7 @@ static void ok(rlf_status status) {
     if (status != RLF_OK) fail_msg("%s", rlf_error_message());
 }
 
-static void device_init(device *d, int threads) {
+static void device_init(device *d, rlf_dtype dtype, int threads) {
     kern_device_options options = {.name = "cpu", .threads = threads};
     rlf_model_shape shape;
     ok(rlf_model_shape_named(&shape, "tiny"));
@@ -48,10 +48,9 @@ static void device_init(device *d, int threads) {
     rlf_model_layout_init(&d->layout, &shape);
     ok(kern_device_open(&d->device, &options));
     ok(kern_queue_new(&d->queue, d->device));
-    ok(kern_model_new(&d->model, d->queue, &d->layout, LONGEST));
-    float *weights = rlf_calloc(d->layout.total, sizeof *weights);
-    rlf_checkpoint_random(&d->layout, 5, 0.02, RLF_DTYPE_F32, weights);
-    for (size_t i = 0; i < d->layout.total; i++) weights[i] *= 3; /* livelier than at the start of training */
+    ok(kern_model_new(&d->model, d->queue, &d->layout, dtype, LONGEST));
+    void *weights = rlf_calloc(d->layout.total, rlf_dtype_size(dtype));
+    rlf_checkpoint_random(&d->layout, 5, 0.06, dtype, weights); /* livelier than at the start of training */
     kern_upload(d->queue, kern_model_params(d->model), weights, d->layout.total);
     ok(kern_sync(d->queue));
     free(weights);
@@ -175,8 +174,8 @@ static void trajectories_have_the_same_bits_under_any_schedule(void **state) {
                                   {1, 17, 64, 64, 20, 5, 4},
                                   {1, 64, 32, 16, 27, 12, 5}, {2, 32, 7, 48, 10, 6, 6}, {1, 5, 11, 16, 40, 3, 7}};
     device d[2];
-    device_init(&d[0], 1);
-    device_init(&d[1], 2);
+    device_init(&d[0], RLF_DTYPE_F32, 1);
+    device_init(&d[1], RLF_DTYPE_F32, 2);
     outcome *first = play(&d[0], reference, plain);
     int64_t given_up = 0;
     for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++) {
@@ -222,14 +221,17 @@ static void check_learner(device *d, const outcome *o, kern_filter filter) {
 static void learner_computes_the_very_log_probs(void **state) {
     (void)state;
     const kern_filter filters[] = {{1, 1, 0}, {0.7f, 1, 0}, {1.3f, 0.9f, 0}, {1, 1, 20}, {0.9f, 0.8f, 50}, {0, 1, 0}};
-    device d;
-    device_init(&d, 2);
-    for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
-        outcome *o = play(&d, (schedule){2, 33, 24, 16, 60, 9, i}, filters[i]);
-        check_learner(&d, o, filters[i]);
-        outcome_destroy(o);
+    const rlf_dtype stored[] = {RLF_DTYPE_F32, RLF_DTYPE_BF16};
+    for (size_t k = 0; k < 2; k++) {
+        device d;
+        device_init(&d, stored[k], 2);
+        for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
+            outcome *o = play(&d, (schedule){2, 33, 24, 16, 60, 9, i}, filters[i]);
+            check_learner(&d, o, filters[i]);
+            outcome_destroy(o);
+        }
+        device_clean_up(&d);
     }
-    device_clean_up(&d);
 }
 
 int main(void) {
