@@ -14,7 +14,7 @@
 #include "common/model/values.h"
 
 enum {
-    PIECE = 1 << 20,     /* elements */
+    PIECE = 1 << 18,     /* elements */
     THREADS_MAX = 4,
     THREAD_PIECES = 16   /* fewer pieces a thread are not worth a thread */
 };

@@ -498,6 +498,31 @@ static void values_of_every_half_number_are_widened_exactly(void **state) {
     rlf_model_layout_clean_up(&layout);
 }
 
+/* Nearly nine million weights: enough for three threads. */
+static void a_large_file_is_read_whole_and_its_first_fault_is_found(void **state) {
+    (void)state;
+    rlf_model_shape shape = {.family = "llama", .hidden = 33, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 3, .vocab = 130000};
+    rlf_model_layout layout;
+    rlf_model_layout_init(&layout, &shape);
+    uint16_t *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
+    for (size_t t = 0; t < layout.n_tensors; t++)
+        for (size_t i = 0; i < (size_t)layout.tensors[t].rows * (size_t)layout.tensors[t].cols; i++)
+            weights[layout.tensors[t].offset + i] = (uint16_t)(i * 2654435761u >> 18 & 0xBFFF);
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_BF16, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+    memset(again, 0xFF, layout.total * sizeof *again);
+    assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_BF16, again), RLF_OK);
+    assert_memory_equal(weights, again, layout.total * sizeof *weights);
+    weights[2000000] = weights[3999999] = weights[layout.total - 20] = 0x7FC0;
+    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_BF16, weights, NULL, RLF_SHARD_BYTES), RLF_OK);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_BF16, again), RLF_INVALID);
+        assert_non_null(strstr(rlf_error_message(), "tensor 'model.embed_tokens.weight': element 2000000 is not a finite number"));
+    }
+    free(weights);
+    free(again);
+    rlf_model_layout_clean_up(&layout);
+}
+
 /* ---- broken folders --------------------------------------------------------------------------------------------------------------- */
 
 static void an_empty_folder_says_what_is_missing(void **state) {
@@ -591,6 +616,7 @@ int main(void) {
         CASE(the_config_of_every_named_family_is_read_back_as_it_was),
         CASE(weights_above_the_limit_go_into_several_files_with_an_index),
         CASE(loading_and_saving_keeps_every_tensor_to_the_byte),
+        CASE(a_large_file_is_read_whole_and_its_first_fault_is_found),
         CASE(the_same_weights_give_the_same_bytes),
         CASE(the_source_config_is_kept_but_for_its_dtype),
         CASE(tokenizer_files_and_generation_config_are_copied),
