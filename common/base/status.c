@@ -35,6 +35,8 @@ rlf_status rlf_raise_at(const char *file, int line, rlf_status status, const cha
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' '; /* text from outside must not break the line */
     memcpy(t_message, text, sizeof text);
     snprintf(t_where, sizeof t_where, "%s:%d", path_tail(file), line);
     return status;

@@ -39,7 +39,8 @@ typedef enum rlf_status { RLF_STATUS_TABLE(RLF_STATUS_ENUM_) RLF_STATUS_COUNT } 
 const char *rlf_status_name(rlf_status status);
 const char *rlf_status_text(rlf_status status);
 
-/* Records the error in this thread's slot (at most 1023 bytes, longer text is cut) and returns `status`. Use the macro. */
+/* Records the error in this thread's slot and returns `status`. A message is one line of at most 1023 bytes: control characters
+ * become spaces, longer text is cut. Use the macro. */
 rlf_status rlf_raise_at(const char *file, int line, rlf_status status, const char *fmt, ...) RLF_PRINTF(4, 5);
 #define RLF_RAISE(status, ...) rlf_raise_at(__FILE__, __LINE__, RLF_##status, __VA_ARGS__)
 

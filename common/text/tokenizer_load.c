@@ -311,6 +311,7 @@ static rlf_status read_members(rlf_json_scan *scan, const char *prefix, const ta
         rlf_str_reset(&name);
         rlf_str_append(&name, key.ptr, key.len);
         rlf_str_putc(&name, '\0');
+        if (strlen(name.ptr) < key.len) RLF_TRY(rlf_json_scan_fail(scan, scan->at, "a NUL in a key"));
         const table *passed = table_of(tables, n_tables, name.ptr);
         if (passed ? passed->at->n > 0 : json_object_get(into, name.ptr) != NULL)
             RLF_FAIL(INVALID, "%s: %s%.40s is there twice", scan->label, prefix, name.ptr);

@@ -59,6 +59,12 @@ static void long_messages_are_cut_not_overrun(void **state) {
     assert_memory_equal(rlf_error_message(), "xxx", 3);
 }
 
+static void a_message_is_one_line(void **state) {
+    (void)state;
+    assert_int_equal(RLF_RAISE(IO, "key \"%s\"", "a\nb\x1b[1m\x7f\xc3\xa9"), RLF_IO);
+    assert_string_equal(rlf_error_message(), "key \"a b [1m \xc3\xa9\"");
+}
+
 static rlf_status fail_at(int step, int *cleaned) {
     rlf_status status = RLF_OK;
     RLF_TRY(step == 1 ? RLF_RAISE(IO, "first") : RLF_OK);
@@ -102,6 +108,7 @@ int main(void) {
         cmocka_unit_test(context_is_put_in_front),
         cmocka_unit_test(a_message_may_quote_the_one_before),
         cmocka_unit_test(long_messages_are_cut_not_overrun),
+        cmocka_unit_test(a_message_is_one_line),
         cmocka_unit_test(try_and_fail_go_through_the_one_way_out),
         cmocka_unit_test(the_record_belongs_to_the_thread),
     };
