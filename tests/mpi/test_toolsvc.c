@@ -1,6 +1,9 @@
 /* The tool service over the real transport: rank 0 is coordinator and client, ranks 1..TOOLS serve, the rest are further
  * clients. Clients open episodes on every tool rank, call, score and close, interleaved, and check every answer; then rank 0
- * stops the service. All ranks vote before the verdict. */
+ * stops the service. All ranks vote before the verdict.
+ *
+ *   test_toolsvc          the calls go to a calculator
+ *   test_toolsvc python   they go to an interpreter per episode, each of which keeps what the first call gave it */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +19,10 @@ enum { EPISODES = 20, CALLS = 3, WAIT_MS = 30000 };
 static rlf_transport *g_t;
 static rlf_tool_config g_tool = {.name = "calc", .kind = "calculator", .timeout_ms = 20000, .concurrency = 4, .queue = 1000,
                                  .latency_median_ms = 5, .latency_p99_ms = 50};
+static const rlf_tool_config g_python = {.name = "calc", .kind = "python", .timeout_ms = 20000, .concurrency = 64, .queue = 1000, .path = "",
+                                        .sandbox = "namespaces", .memory_mb = 256, .processes = 8, .cpu_s = 20, .scratch_mb = 8,
+                                        .output_bytes = 1000, .workers = 2};
+static bool g_interpreted;
 static const rlf_config g_config = {.tools = &g_tool, .n_tools = 1, .reward = {.exact_match = 1}};
 
 /* Half of the ranks after the first, at least one. */
@@ -32,7 +39,9 @@ static bool send_calls(int to, int64_t uid) {
     bool ok = rlf_send(g_t, to, RLF_MSG_OPEN, &open) == RLF_OK;
     for (int64_t i = 0; i < CALLS; i++) {
         char arguments[64];
-        snprintf(arguments, sizeof arguments, "{\"expression\": \"%lld * 10 + %lld\"}", (long long)uid, (long long)i);
+        if (!g_interpreted) snprintf(arguments, sizeof arguments, "{\"expression\": \"%lld * 10 + %lld\"}", (long long)uid, (long long)i);
+        else if (i == 0) snprintf(arguments, sizeof arguments, "{\"code\": \"x = %lld; x\"}", (long long)uid * 10);
+        else snprintf(arguments, sizeof arguments, "{\"code\": \"x += 1; x\"}");
         rlf_call call = {.uid = uid, .call = i, .tool = rlf_slice_of("calc"), .arguments = rlf_slice_of(arguments)};
         ok &= rlf_send(g_t, to, RLF_MSG_CALL, &call) == RLF_OK;
     }
@@ -59,7 +68,7 @@ typedef struct client {
 
 static void take_observation(client *c, int from, const rlf_observation *o) {
     char wanted[32];
-    snprintf(wanted, sizeof wanted, "%lld", (long long)(o->uid * 10 + o->call));
+    snprintf(wanted, sizeof wanted, "%lld%s", (long long)(o->uid * 10 + o->call), g_interpreted ? "\n" : "");
     int64_t e = o->uid - c->base;
     c->ok = c->ok && e >= 0 && e < EPISODES && o->status == RLF_CALL_OK && rlf_slice_eq(o->text, wanted) && from == 1 + (int)e % c->tools;
     if (c->ok && ++c->answers[e] == CALLS) c->ok = send_score(from, o->uid);
@@ -114,12 +123,29 @@ static bool run_service(void) {
     return ok && cpu < 0.25 * wall; /* catches a busy loop, not a slow machine */
 }
 
+/* The same on every rank: they share a machine. */
+static bool can_interpret(void) {
+    rlf_str schemas = {0};
+    bool can = toolsvc_describe(&g_config, &schemas) == RLF_OK;
+    rlf_str_clean_up(&schemas);
+    return can;
+}
+
+static int leave_skipped(int rank) {
+    if (rank == 0) printf("skipped: %s\n", rlf_error_message());
+    if (rlf_transport_destroy(g_t, 10000) != RLF_OK) rlf_transport_abort(g_t, 1);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK) {
         fprintf(stderr, "%s\n", rlf_error_message());
         return 1;
     }
     int rank = rlf_transport_rank(g_t), size = rlf_transport_size(g_t);
+    g_interpreted = argc > 1 && strcmp(argv[1], "python") == 0;
+    if (g_interpreted) g_tool = g_python;
+    if (g_interpreted && !can_interpret()) return leave_skipped(rank);
     bool serves = rank >= 1 && rank <= tools_of(size);
     rlf_log_init(rank, serves ? "toolsvc" : "client", RLF_LOG_WARN);
     int mine = serves ? run_service() : run_client(rank, size), all = 0;
