@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -260,6 +261,9 @@ static void finished(job *j) {
     bool infra = j->status == RLF_CALL_INFRA, given_up = atomic_load(&j->call.cancelled);
     d->lanes[tool].counts.infra_errors += infra && !given_up;
     leave_place(j, !given_up || j->late, infra || j->late); /* the end of an episode says nothing of the tool */
+    if (!given_up && j->status == RLF_CALL_OK)
+        toolsvc_cache_put(d->tools->v[tool].cache, d->tools->functions[j->function].name, (rlf_slice){j->text.ptr, j->text.len}, time(NULL),
+                          &j->result);
     if (given_up) end_job(j);
     else if (!infra || !retry(j)) conclude(j, j->status, &j->result);
     pump(d, tool);
@@ -492,6 +496,16 @@ static void line_up(job *j) {
     enqueue(j);
 }
 
+static bool answer_from_cache(toolsvc_dispatch *d, size_t function, const rlf_str *text, toolsvc_waiter *waiter) {
+    size_t tool = d->tools->functions[function].tool;
+    rlf_str answer = {0};
+    bool found = toolsvc_cache_get(d->tools->v[tool].cache, d->tools->functions[function].name, (rlf_slice){text->ptr, text->len}, time(NULL), &answer);
+    d->lanes[tool].counts.cache_hits += found;
+    if (found) waiter->done(waiter, RLF_CALL_OK, &answer);
+    rlf_str_clean_up(&answer);
+    return found;
+}
+
 void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *arguments, toolsvc_session **sessions,
                              const toolsvc_origin *origin, toolsvc_waiter *waiter) {
     size_t tool = d->tools->functions[function].tool;
@@ -501,6 +515,11 @@ void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *argum
     rlf_str_puts(&text, canonical ? canonical : "{}");
     free(canonical);
     l->counts.calls++;
+    if (answer_from_cache(d, function, &text, waiter)) {
+        json_decref(arguments);
+        rlf_str_clean_up(&text);
+        return;
+    }
     toolsvc_session *session = session_of(d, tool, sessions, origin);
     bool merges = config_of(d, tool)->merge && !session;
     job *j = merges ? find_merge(d, function, &text) : NULL;

@@ -11,6 +11,7 @@
  *   breaker      after `failures` infra errors in a row the tool is out of service for reset_ms: calls fail at once (and may back
  *                off); then one call is let through, and decides
  *   merge        calls of the same function and arguments in flight run once, and all get the answer: for tools without side effects
+ *   cache        answers of earlier calls (cache.h), before all of this
  *   batch        up to so many waiting calls go out as one, no later than batch_ms after the first of them came
  *
  * Calls of one session (episode and tool, for kinds with state per episode) run one at a time, in the order of submission.
@@ -27,6 +28,7 @@
     X(runs)           /* executions, retries included */                                                                       \
     X(retries)                                                                                                                 \
     X(merged)         /* calls that joined one in flight */                                                                    \
+    X(cache_hits)                                                                                                              \
     X(batches)        /* executions of more than one call */                                                                   \
     X(infra_errors)   /* executions that ended so */                                                                           \
     X(cancelled)      /* calls given up because nobody waited any longer: deadline or end of the episode */                    \

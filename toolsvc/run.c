@@ -83,18 +83,23 @@ static void report(const toolsvc_counts *n) {
 rlf_status toolsvc_run(rlf_transport *transport, const rlf_config *config) {
     rlf_status status = RLF_OK;
     toolsvc_tools tools = {0};
+    toolsvc_traffic *traffic = NULL;
     toolsvc_service *service = NULL;
     uv_loop_t loop;
     bool clean = true;
     choose_workers(config);
     if (uv_loop_init(&loop) != 0) return RLF_RAISE(INTERNAL, "libuv: cannot make an event loop");
     RLF_TRY(toolsvc_tools_init(&tools, &loop, config, NULL));
+    RLF_TRY(toolsvc_traffic_open(&traffic, config, rlf_transport_rank(transport), &tools));
     toolsvc_service_new(&service, &loop, config, &tools, send_message, transport);
+    toolsvc_service_use_traffic(service, traffic);
     rlf_control ready = {.kind = RLF_CONTROL_READY};
     status = rlf_send(transport, 0, RLF_MSG_CONTROL, &ready);
     if (status == RLF_OK) status = serve(transport, &loop, service);
     report(toolsvc_service_counts(service));
     clean = toolsvc_service_destroy(service, STOP_MS);
+    rlf_status closed = toolsvc_traffic_close(traffic);
+    if (status == RLF_OK) status = closed;
     if (!clean) RLF_WARN("a tool call is still running %d ms after the stop; it is left behind", (int)STOP_MS);
 out:
     if (clean) {

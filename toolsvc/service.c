@@ -35,6 +35,7 @@ typedef struct request {
     double latency_ms;              /* injected */
     rlf_call_status status;         /* while delayed, as text */
     rlf_str text;
+    rlf_str function, arguments;    /* as called, while traffic is recorded */
     uv_timer_t timer;
 } request;
 
@@ -45,6 +46,7 @@ struct toolsvc_service {
     toolsvc_send_fn *send;
     void *user;
     toolsvc_dispatch *dispatch;
+    toolsvc_traffic *traffic; /* borrowed; NULL: neither recorded nor replayed */
     request *requests;
     size_t outstanding, alive; /* not answered; not freed */
     toolsvc_episodes episodes;
@@ -90,6 +92,8 @@ static void on_timer_closed(uv_handle_t *handle) {
     request *r = handle->data;
     r->service->alive--;
     rlf_str_clean_up(&r->text);
+    rlf_str_clean_up(&r->function);
+    rlf_str_clean_up(&r->arguments);
     free(r);
 }
 
@@ -107,7 +111,14 @@ static void end_request(request *r, bool late) {
     uv_close((uv_handle_t *)&r->timer, on_timer_closed);
 }
 
+static void note_traffic(const request *r, rlf_call_status status, const rlf_str *text) {
+    rlf_call m = {.uid = r->episode.uid, .sample = r->episode.sample, .attempt = r->episode.attempt, .turn = r->turn, .call = r->index,
+                  .tool = slice_of(&r->function), .arguments = slice_of(&r->arguments)};
+    toolsvc_traffic_note(r->service->traffic, &m, status, text);
+}
+
 static void answer(request *r, rlf_call_status status, const rlf_str *text, bool late) {
+    note_traffic(r, status, text);
     send_observation(r->service, r->from, r->episode, r->turn, r->index, text, status, (double)(rlf_now_ns() - r->arrival_ns) * 1e-6);
     end_request(r, late);
 }
@@ -190,6 +201,17 @@ static uint64_t seed_of(const toolsvc_episode *episode) {
     return (uint64_t)words[1] << 32 | words[0];
 }
 
+/* The recorded answer; at once but for the injected latency. */
+static void replay(request *r, const rlf_call *m) {
+    static char text[] = "error: the recorded traffic has no such call";
+    rlf_str missing = {.ptr = text, .len = sizeof text - 1};
+    const rlf_str *recorded = &missing;
+    rlf_call_status status = RLF_CALL_INFRA;
+    bool found = toolsvc_traffic_find(r->service->traffic, m, &status, &recorded);
+    if (!found) RLF_WARN("uid %lld sample %lld: a call that is not in the recorded traffic", (long long)m->uid, (long long)m->sample);
+    on_result(&r->waiter, status, recorded);
+}
+
 /* arguments: a reference, taken over. */
 static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc_episode *episode, size_t function, json_t *arguments) {
     const rlf_tool_config *config = s->tools->v[s->tools->functions[function].tool].config;
@@ -197,8 +219,13 @@ static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc
     request *r = new_request(s, from, m, config, latency_ms);
     toolsvc_origin origin = {.seed = seed_of(episode), .extra = rlf_slice_of(episode->extra)};
     episode->calls++;
-    if (latency_ms >= (double)config->timeout_ms) json_decref(arguments); /* never runs */
-    else toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
+    if (s->traffic && !toolsvc_traffic_replays(s->traffic)) {
+        rlf_str_append(&r->function, m->tool.ptr, m->tool.len);
+        rlf_str_append(&r->arguments, m->arguments.ptr, m->arguments.len);
+    }
+    if (latency_ms >= (double)config->timeout_ms || s->tools->replayed) json_decref(arguments); /* never runs */
+    if (s->tools->replayed) replay(r, m);
+    else if (latency_ms < (double)config->timeout_ms) toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
 }
 
 static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
@@ -331,6 +358,8 @@ static void close_sessions(toolsvc_episode *episode) {
     toolsvc_sessions_close(episode->sessions);
     episode->sessions = NULL;
 }
+
+void toolsvc_service_use_traffic(toolsvc_service *s, toolsvc_traffic *traffic) { s->traffic = traffic; }
 
 static void on_heartbeat_closed(uv_handle_t *handle) { ((toolsvc_service *)handle->data)->heartbeat_closed = true; }
 

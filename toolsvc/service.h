@@ -19,6 +19,7 @@
 #include "common/config/config.h"
 #include "common/msg/messages.h"
 #include "toolsvc/tools.h"
+#include "toolsvc/traffic.h"
 
 typedef struct toolsvc_service toolsvc_service;
 
@@ -34,6 +35,8 @@ typedef struct toolsvc_counts {
 /* config and tools are borrowed and must outlive the service. */
 void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_config *config, const toolsvc_tools *tools,
                          toolsvc_send_fn *send, void *user);
+/* From now on answers are recorded to, or taken from, `traffic`, which is borrowed and must outlive the service. */
+void toolsvc_service_use_traffic(toolsvc_service *service, toolsvc_traffic *traffic);
 /* Drops outstanding calls, waits up to timeout_ms for workers, closes the service's handles and frees it. False: a worker did not come back
  * in time; its memory is left to it, and neither the loop nor the tools may be freed. */
 bool toolsvc_service_destroy(toolsvc_service *service, int timeout_ms);

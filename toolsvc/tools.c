@@ -8,6 +8,7 @@
 #include "common/base/clock.h"
 #include "toolsvc/schema.h"
 #include "toolsvc/toolsvc.h"
+#include "toolsvc/traffic.h"
 
 enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024 };
 
@@ -94,18 +95,42 @@ static rlf_status open_tool(toolsvc_tools *tools, const rlf_config *config, size
     const char *kind = text_or(tool->config->kind, "");
     tool->kind = find_kind(kinds, kind);
     if (!tool->kind) RLF_FAIL(INVALID, "key \"kind\": unknown kind \"%s\"", kind);
+    if (tools->replayed) {
+        tools->n++;
+        goto out;
+    }
     if (tool->kind->open) RLF_TRY(tool->kind->open(tool->config, tools->loop, &tool->state));
+    tool->opened = true;
     tools->n++;
+    if (!tool->kind->episode_open) RLF_TRY(toolsvc_cache_open(&tool->cache, tool->config));
     RLF_TRY(tool->kind->functions ? add_offered_functions(tools, i) : add_own_function(tools, i));
 out:
     if (status != RLF_OK) rlf_error_context("tools[%zu] (%s)", i, text_or(tool->config->name, ""));
     return status;
 }
 
+static rlf_status add_recorded_functions(toolsvc_tools *tools, const char *folder) {
+    json_t *list = NULL;
+    rlf_status status = toolsvc_traffic_functions(folder, &list);
+    for (size_t i = 0; status == RLF_OK && i < json_array_size(list); i++) {
+        const json_t *f = json_array_get(list, i);
+        const char *of = text_or(json_string_value(json_object_get(f, "tool")), "");
+        size_t tool = 0;
+        while (tool < tools->n && strcmp(tools->v[tool].config->name, of) != 0) tool++;
+        if (tool == tools->n) continue; /* a tool that this job does not have */
+        status = add_function(tools, tool, text_or(json_string_value(json_object_get(f, "name")), of),
+                              text_or(json_string_value(json_object_get(f, "description")), ""), json_object_get(f, "parameters"));
+    }
+    json_decref(list);
+    return status;
+}
+
 rlf_status toolsvc_tools_init(toolsvc_tools *tools, uv_loop_t *loop, const rlf_config *config, const toolsvc_kind *const *kinds) {
     rlf_status status = RLF_OK;
-    *tools = (toolsvc_tools){.loop = loop, .v = rlf_calloc(config->n_tools + 1, sizeof(toolsvc_tool))};
+    *tools = (toolsvc_tools){.loop = loop, .v = rlf_calloc(config->n_tools + 1, sizeof(toolsvc_tool)),
+                             .replayed = *text_or(config->traffic.replay, "") != '\0'};
     for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(open_tool(tools, config, i, kinds ? kinds : built_in));
+    if (tools->replayed) RLF_TRY(add_recorded_functions(tools, config->traffic.replay));
 out:
     if (status != RLF_OK) toolsvc_tools_clean_up(tools);
     return status;
@@ -113,7 +138,8 @@ out:
 
 void toolsvc_tools_clean_up(toolsvc_tools *tools) {
     for (size_t i = 0; i < tools->n; i++)
-        if (tools->v[i].kind->close) tools->v[i].kind->close(tools->v[i].state);
+        if (tools->v[i].opened && tools->v[i].kind->close) tools->v[i].kind->close(tools->v[i].state);
+    for (size_t i = 0; i < tools->n; i++) toolsvc_cache_close(tools->v[i].cache);
     for (int64_t end = rlf_now_ms() + CLOSE_MS; tools->loop && uv_loop_alive(tools->loop) && rlf_now_ms() < end; rlf_sleep_us(100))
         uv_run(tools->loop, UV_RUN_NOWAIT);
     for (size_t i = 0; i < tools->n_functions; i++) {

@@ -2,6 +2,7 @@
 #ifndef RLF_TOOLSVC_TOOLS_H
 #define RLF_TOOLSVC_TOOLS_H
 
+#include "toolsvc/cache.h"
 #include "toolsvc/kind.h"
 
 typedef struct toolsvc_function {
@@ -15,6 +16,8 @@ typedef struct toolsvc_tool {
     const rlf_tool_config *config; /* borrowed */
     const toolsvc_kind *kind;
     void *state;
+    toolsvc_cache *cache; /* NULL: none */
+    bool opened;          /* not where recorded traffic answers (traffic.h) */
 } toolsvc_tool;
 
 typedef struct toolsvc_tools {
@@ -23,9 +26,10 @@ typedef struct toolsvc_tools {
     size_t n;
     toolsvc_function *functions;
     size_t n_functions, cap_functions;
+    bool replayed; /* no tool is open: recorded traffic answers */
 } toolsvc_tools;
 
-/* Opens every tool of the config, which must outlive *tools as the loop must. kinds: the kinds known, NULL-terminated; NULL: the
+/* Opens every tool of the config (with traffic.replay: none, and takes the functions from the recording), which must outlive *tools as the loop must. kinds: the kinds known, NULL-terminated; NULL: the
  * built-in ones. Errors name the tool. */
 rlf_status toolsvc_tools_init(toolsvc_tools *tools, uv_loop_t *loop, const rlf_config *config, const toolsvc_kind *const *kinds) RLF_MUST_USE;
 /* No call is under way. Runs the loop until the tools' handles are closed. */

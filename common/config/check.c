@@ -59,6 +59,11 @@ static rlf_status check_lengths(const rlf_config *c, const rlf_config_origin *o)
     return RLF_OK;
 }
 
+static rlf_status check_traffic(const rlf_config *c, const rlf_config_origin *o) {
+    if (*c->traffic.record && *c->traffic.replay) return fail(o, "traffic.replay", "expected no traffic.record beside it");
+    return RLF_OK;
+}
+
 static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *o) {
     if (c->algorithm.dual_clip != 0 && c->algorithm.dual_clip <= 1)
         return fail(o, "algorithm.dual_clip", "expected 0 (off) or more than 1, found %g", c->algorithm.dual_clip);
@@ -107,6 +112,7 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     RLF_TRY(check_ranks(config, origin));
     RLF_TRY(check_lengths(config, origin));
     RLF_TRY(check_algorithm(config, origin));
+    RLF_TRY(check_traffic(config, origin));
     for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(check_tool(config, origin, i));
 out:
     return status;

@@ -39,6 +39,10 @@ typedef struct rlf_tool_config {
     char *secrets;           /* JSON list of environment variables that url and headers may name as ${NAME} */
     bool allow_private;      /* host names may stand for private addresses */
     int64_t max_bytes;       /* of one answer of a service */
+    char *cache_path;        /* cache: {path, entries, disk_entries, ttl_s, version}; "": not on disk */
+    int64_t cache_entries, cache_disk_entries; /* kept in memory (0: none) and on disk */
+    int64_t cache_ttl_s;     /* 0: for ever */
+    char *cache_version;
     bool merge;              /* identical calls in flight run once (false) */
     int64_t batch, batch_ms; /* calls in one request, for kinds that can; how long the first may wait for more */
     double latency_median_ms, latency_p99_ms; /* latency: {median_ms, p99_ms}: injected delay, log-normal, seeded; 0: none */
@@ -121,6 +125,7 @@ typedef struct rlf_config {
         double min_lr_ratio;   /* cosine ends at lr * this */
     } optimizer;
     struct { int64_t message_s, collective_s, startup_s; } deadline; /* a rank silent for longer ends the job with its name */
+    struct { char *record, *replay; } traffic; /* folders; "": none. Calls of tools written down, or answered from there */
     struct { char *level; bool trajectories; bool progress; } log; /* trajectories: write rollouts/ files (true) */
 } rlf_config;
 

@@ -260,6 +260,7 @@ static void the_dump_reads_back_to_the_same_values(void **state) {
     set_all(rlf_config_keys, rlf_config_key_count, &c);
     set_all(rlf_tool_keys, rlf_tool_key_count, &c.tools[0]);
     memcpy(c.tools[0].name, "z", 2); /* a name that the rules allow */
+    *c.traffic.record = 0; /* not beside replay */
     c.episode.max_prompt_tokens = 100;
     c.train.prompts = 10000;
     c.rollout.page_size = 4096;

@@ -258,6 +258,24 @@ static void identical_calls_in_flight_run_once(void **state) {
     assert_int_equal(counts(f, 0)->merged, 2);
 }
 
+static void cached_answers_are_not_asked_for_again(void **state) {
+    fixture *f = *state;
+    toolsvc_cache_close(f->tools.v[0].cache);
+    f->configs[0].cache_entries = 10;
+    assert_int_equal(toolsvc_cache_open(&f->tools.v[0].cache, &f->configs[0]), RLF_OK);
+    submit(f, 0, 0, 1);
+    finish(0, RLF_CALL_OK, "one");
+    submit(f, 1, 0, 1);
+    assert_int_equal(g.n, 0);
+    assert_string_equal(f->w[1].text, "one");
+    submit(f, 2, 0, 2);
+    finish(0, RLF_CALL_TOOL_ERROR, "two");
+    submit(f, 3, 0, 2); /* an error is never kept */
+    assert_int_equal(g.n, 1);
+    assert_int_equal(counts(f, 0)->cache_hits, 1);
+    assert_int_equal(counts(f, 0)->runs, 3);
+}
+
 static void calls_of_a_short_window_go_out_together(void **state) {
     fixture *f = *state;
     f->configs[0].batch = 4, f->configs[0].batch_ms = 20, f->configs[0].retries = 1;
@@ -410,6 +428,7 @@ int main(void) {
         CASE(left_call_is_told_to_give_up),
         CASE(full_queue_refuses),
         CASE(identical_calls_in_flight_run_once),
+        CASE(cached_answers_are_not_asked_for_again),
         CASE(calls_of_a_short_window_go_out_together),
         CASE(batch_holds_one_place),
         CASE(rate_spreads_starts),

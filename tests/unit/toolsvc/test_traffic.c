@@ -1,0 +1,223 @@
+/* Caches and recorded traffic, by hand. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "toolsvc/cache.h"
+#include "toolsvc/map.h"
+#include "toolsvc/traffic.h"
+
+static char g_folder[] = "/tmp/rlf-traffic-XXXXXX";
+static char g_path[64];
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(g_folder) ? 0 : -1;
+}
+
+static const char *in_folder(const char *name) {
+    snprintf(g_path, sizeof g_path, "%s/%s", g_folder, name);
+    return g_path;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    static const char *const names[] = {"cache", "cache-wal", "cache-shm", "other", "rank_1.jsonl", "rank_2.jsonl"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(in_folder(names[i]));
+    return rmdir(g_folder);
+}
+
+/* ---- cache --------------------------------------------------------------------------------------------------------------------------- */
+
+static void put(toolsvc_cache *c, const char *function, const char *arguments, int64_t now_s, const char *text) {
+    rlf_str answer = {0};
+    rlf_str_puts(&answer, text);
+    toolsvc_cache_put(c, function, rlf_slice_of(arguments), now_s, &answer);
+    rlf_str_clean_up(&answer);
+}
+
+/* The answer, "-" if there is none; static. */
+static const char *get(toolsvc_cache *c, const char *function, const char *arguments, int64_t now_s) {
+    static char text[64];
+    rlf_str out = {0};
+    snprintf(text, sizeof text, "%s", toolsvc_cache_get(c, function, rlf_slice_of(arguments), now_s, &out) ? out.ptr : "-");
+    rlf_str_clean_up(&out);
+    return text;
+}
+
+static void memory_keeps_what_was_used_last(void **state) {
+    (void)state;
+    rlf_tool_config config = {.cache_entries = 2};
+    toolsvc_cache *c;
+    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_string_equal(get(c, "f", "{}", 0), "-");
+    put(c, "f", "1", 0, "one");
+    put(c, "f", "2", 0, "two");
+    assert_string_equal(get(c, "f", "1", 0), "one");
+    assert_string_equal(get(c, "g", "1", 0), "-"); /* another function */
+    put(c, "f", "3", 0, "three");
+    assert_string_equal(get(c, "f", "2", 0), "-");
+    assert_string_equal(get(c, "f", "1", 0), "one");
+    put(c, "f", "1", 0, "uno");
+    assert_string_equal(get(c, "f", "1", 0), "uno");
+    assert_string_equal(get(c, "f", "3", 0), "three");
+    toolsvc_cache_close(c);
+}
+
+static void old_answers_are_asked_for_again(void **state) {
+    (void)state;
+    rlf_tool_config config = {.cache_entries = 8, .cache_ttl_s = 10};
+    toolsvc_cache *c;
+    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    put(c, "f", "1", 100, "one");
+    assert_string_equal(get(c, "f", "1", 110), "one");
+    assert_string_equal(get(c, "f", "1", 111), "-");
+    assert_string_equal(get(c, "f", "1", 105), "-"); /* it is gone */
+    toolsvc_cache_close(c);
+}
+
+static void disk_outlives_the_run_and_knows_versions(void **state) {
+    (void)state;
+    char path[64];
+    snprintf(path, sizeof path, "%s", in_folder("cache"));
+    rlf_tool_config config = {.cache_path = path, .cache_disk_entries = 100, .cache_ttl_s = 10, .cache_version = (char *)"1"};
+    toolsvc_cache *c;
+    for (int entries = 0; entries < 2; entries++) {
+        config.cache_entries = entries;
+        assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+        if (entries == 0) put(c, "f", "1", 100, "one");
+        assert_string_equal(get(c, "f", "1", 101), "one");
+        assert_string_equal(get(c, "f", "1", 102), "one");
+        assert_string_equal(get(c, "f", "1", 111), "-");
+        toolsvc_cache_close(c);
+    }
+    config.cache_version = (char *)"2";
+    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_string_equal(get(c, "f", "1", 101), "-");
+    for (int i = 0; i < 1024; i++) {
+        char arguments[16];
+        snprintf(arguments, sizeof arguments, "%d", i);
+        put(c, "f", arguments, 101, "x");
+    }
+    assert_string_equal(get(c, "f", "1023", 101), "x");
+    assert_string_equal(get(c, "f", "924", 101), "x");
+    assert_string_equal(get(c, "f", "923", 101), "-"); /* the newest hundred */
+    toolsvc_cache_close(c);
+    char other[64];
+    snprintf(other, sizeof other, "%s", in_folder("other"));
+    FILE *f = fopen(other, "wb");
+    fputs("this is no database, but it is somebody's file", f);
+    fclose(f);
+    config.cache_path = other;
+    assert_int_not_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_non_null(strstr(rlf_error_message(), "key \"cache.path\""));
+}
+
+static void map_finds_what_was_put(void **state) {
+    (void)state;
+    enum { N = 5000 };
+    static int values[N];
+    toolsvc_map map = {0};
+    char key[16];
+    for (int i = 0; i < N; i++) toolsvc_map_put(&map, (rlf_slice){key, (size_t)snprintf(key, sizeof key, "k%d", i)}, &values[i]);
+    assert_int_equal(map.n, N);
+    for (int i = 0; i < N; i += 2)
+        assert_ptr_equal(toolsvc_map_remove(&map, (rlf_slice){key, (size_t)snprintf(key, sizeof key, "k%d", i)}), &values[i]);
+    for (int i = 0; i < N; i++)
+        assert_ptr_equal(toolsvc_map_get(&map, (rlf_slice){key, (size_t)snprintf(key, sizeof key, "k%d", i)}), i % 2 ? &values[i] : NULL);
+    toolsvc_map_clean_up(&map, NULL);
+    assert_null(toolsvc_map_get(&map, rlf_slice_of("k1")));
+}
+
+/* ---- traffic ------------------------------------------------------------------------------------------------------------------------- */
+
+static rlf_call call_of(int64_t uid, const char *arguments) {
+    return (rlf_call){.uid = uid, .sample = 1, .attempt = 0, .turn = 2, .call = 3, .tool = rlf_slice_of("calc"), .arguments = rlf_slice_of(arguments)};
+}
+
+static void note(toolsvc_traffic *t, int64_t uid, const char *arguments, rlf_call_status status, const char *text) {
+    rlf_call m = call_of(uid, arguments);
+    rlf_str answer = {0};
+    rlf_str_puts(&answer, text);
+    toolsvc_traffic_note(t, &m, status, &answer);
+    rlf_str_clean_up(&answer);
+}
+
+static void expect(toolsvc_traffic *t, int64_t uid, const char *arguments, rlf_call_status status, const char *wanted) {
+    rlf_call m = call_of(uid, arguments);
+    rlf_call_status found;
+    const rlf_str *text;
+    assert_true(toolsvc_traffic_find(t, &m, &found, &text));
+    assert_int_equal(found, status);
+    assert_string_equal(text->ptr, wanted);
+}
+
+static void recorded_calls_are_found_again(void **state) {
+    (void)state;
+    rlf_tool_config tool = {.name = (char *)"calc", .kind = (char *)"calculator", .timeout_ms = 1000, .concurrency = 1};
+    rlf_config config = {.tools = &tool, .n_tools = 1};
+    toolsvc_traffic *t;
+    toolsvc_tools tools;
+    uv_loop_t loop;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(toolsvc_tools_init(&tools, &loop, &config, NULL), RLF_OK);
+    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_OK);
+    assert_null(t); /* not asked for */
+    config.traffic.record = g_folder;
+    for (int rank = 1; rank < 3; rank++) {
+        assert_int_equal(toolsvc_traffic_open(&t, &config, rank, &tools), RLF_OK);
+        note(t, rank, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
+        note(t, rank, "{\"expression\": \"1\"}", RLF_CALL_TIMEOUT, "error: late");
+        note(t, rank, "not even JSON", RLF_CALL_TOOL_ERROR, "");
+        assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    }
+    toolsvc_tools_clean_up(&tools);
+
+    config.traffic.record = NULL, config.traffic.replay = g_folder;
+    tool.kind = (char *)"index", tool.path = (char *)"/nonexistent"; /* is not opened */
+    assert_int_equal(toolsvc_tools_init(&tools, &loop, &config, NULL), RLF_OK);
+    assert_int_equal(tools.n_functions, 1);
+    assert_string_equal(tools.functions[0].name, "calc");
+    assert_non_null(json_object_get(json_object_get(tools.functions[0].parameters, "properties"), "expression"));
+    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_OK);
+    assert_true(toolsvc_traffic_replays(t));
+    for (int uid = 1; uid < 3; uid++) {
+        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
+        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_TIMEOUT, "error: late");
+        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
+        expect(t, uid, "not even JSON", RLF_CALL_TOOL_ERROR, "");
+    }
+    rlf_call other = call_of(3, "{\"expression\": \"1\"}");
+    rlf_call_status status;
+    const rlf_str *text;
+    assert_false(toolsvc_traffic_find(t, &other, &status, &text));
+    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    toolsvc_tools_clean_up(&tools);
+
+    FILE *f = fopen(in_folder("rank_2.jsonl"), "ab");
+    fputs("{\"uid\": 1}\n", f);
+    fclose(f);
+    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "rank_2.jsonl:5: not a recorded call"));
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+int main(void) {
+    rlf_log_init(-1, "test", RLF_LOG_ERROR + 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_keeps_what_was_used_last),
+        cmocka_unit_test(old_answers_are_asked_for_again),
+        cmocka_unit_test(disk_outlives_the_run_and_knows_versions),
+        cmocka_unit_test(map_finds_what_was_put),
+        cmocka_unit_test(recorded_calls_are_found_again),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
