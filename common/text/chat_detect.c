@@ -123,7 +123,7 @@ static bool writes_only(const char *text, size_t n, const char *phrases) {
     while (good && next_text(&s, &part)) {
         if (!is_phrase(part)) continue;
         squeeze(part, &squeezed);
-        good = strstr(phrases, squeezed.ptr) != NULL;
+        good = squeezed.len == 0 || strstr(phrases, squeezed.ptr);
     }
     rlf_str_clean_up(&squeezed);
     return good;
@@ -139,7 +139,7 @@ static bool has_marks(const recognised *r, const char *squeezed) {
     return true;
 }
 
-static rlf_status recognise(const char *source, rlf_slice text, const char **name) {
+rlf_status rlf_chat_recognise(const char *source, rlf_slice text, const char **name) {
     rlf_str squeezed = {0}, phrases = {0};
     *name = NULL;
     squeeze(text, &squeezed);
@@ -175,7 +175,7 @@ static rlf_status recognise_json(const char *path, const rlf_str *json, const ch
     else if (!json_is_string(text))
         status = RLF_RAISE(NOT_FOUND, "%s: chat_template: expected text, or a list of named ones with a default, or a file "
                                       "chat_template.jinja beside it; or name one of the " RLF_CHAT_KNOWN, path);
-    else status = recognise(path, (rlf_slice){json_string_value(text), json_string_length(text)}, name);
+    else status = rlf_chat_recognise(path, (rlf_slice){json_string_value(text), json_string_length(text)}, name);
     json_decref(root);
     return status;
 }
@@ -195,7 +195,7 @@ rlf_status rlf_chat_detect(const char *dir, const char **name) {
         RLF_FAIL(NOT_FOUND, "%s: no chat_template.jinja or tokenizer_config.json to know the chat template by; name one of the "
                  RLF_CHAT_KNOWN, dir);
     RLF_TRY(rlf_str_read_file(&text, path.ptr, MAX_CONFIG));
-    RLF_TRY(i == 0 ? recognise(path.ptr, (rlf_slice){text.ptr ? text.ptr : "", text.len}, name) : recognise_json(path.ptr, &text, name));
+    RLF_TRY(i == 0 ? rlf_chat_recognise(path.ptr, (rlf_slice){text.ptr ? text.ptr : "", text.len}, name) : recognise_json(path.ptr, &text, name));
 out:
     rlf_str_clean_up(&path);
     rlf_str_clean_up(&text);

@@ -63,6 +63,8 @@ struct rlf_chat {
 
 /* The family of a name, or NULL. */
 const rlf_chat_family *rlf_chat_family_of(const char *name);
+/* The name of the template that `text` is; source stands for it in messages. */
+rlf_status rlf_chat_recognise(const char *source, rlf_slice text, const char **name) RLF_MUST_USE;
 /* The name of the template in the checkpoint folder `dir`. */
 rlf_status rlf_chat_detect(const char *dir, const char **name) RLF_MUST_USE;
 

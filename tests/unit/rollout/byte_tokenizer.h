@@ -3,6 +3,7 @@
 #ifndef RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
 #define RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/text/tokenizer.h"
@@ -36,6 +37,15 @@ static inline void byte_tokenizer_json(rlf_str *json) {
                         "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
     for (int b = 0; b < 256; b++) rlf_str_printf(json, "\"\\u%04x\":%d,", byte_letter(b), b);
     rlf_str_printf(json, "\"ab\":%d},\"merges\":[\"a b\"]}}", BYTE_AB);
+}
+
+static inline rlf_tokenizer *byte_tokenizer(void) {
+    rlf_str json = {0};
+    rlf_tokenizer *tokenizer = NULL;
+    byte_tokenizer_json(&json);
+    if (rlf_tokenizer_parse(&tokenizer, json.ptr, json.len, "byte tokenizer") != RLF_OK) abort();
+    rlf_str_clean_up(&json);
+    return tokenizer;
 }
 
 /* Ids of a script: bytes one by one ("ab" stays two tokens, unlike what the tokenizer makes of it), control tokens as one. */

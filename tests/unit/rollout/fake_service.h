@@ -13,15 +13,6 @@
 #include "fake_model.h"
 #include "rollout/episode.h"
 
-static inline rlf_tokenizer *byte_tokenizer(void) {
-    rlf_str json = {0};
-    rlf_tokenizer *tokenizer = NULL;
-    byte_tokenizer_json(&json);
-    if (rlf_tokenizer_parse(&tokenizer, json.ptr, json.len, "byte tokenizer") != RLF_OK) fail_msg("%s", rlf_error_message());
-    rlf_str_clean_up(&json);
-    return tokenizer;
-}
-
 enum { SERVICE_MAX = 512 };
 
 typedef struct fake_request {

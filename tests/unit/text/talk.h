@@ -5,6 +5,10 @@
 #include "tests/unit/text/golden.h"
 
 #include "common/text/chat.h"
+#include "tests/unit/rollout/byte_tokenizer.h"
+
+static const char *const families[] = {"chatml", "llama3.1", "llama3.2", "qwen2.5", "qwen3"};
+enum { FAMILIES = sizeof families / sizeof families[0] };
 
 /* The messages of a JSON object that has them; strings go to the arena. */
 static inline rlf_row talk_of(const json_t *object, rlf_arena *arena) {

@@ -248,7 +248,7 @@ static void templates_are_recognised_by_what_they_write(void **state) {
         {LLAMA "{{ 'You are a pirate' }}", NULL}, {LLAMA "{{ 'open string", NULL}, {QWEN25 "{{ enable_thinking }}", NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *name = NULL;
-        rlf_status status = detect("chat_template.jinja", cases[i].text, &name);
+        rlf_status status = rlf_chat_recognise("folder/chat_template.jinja", rlf_slice_of(cases[i].text), &name);
         if (status != (cases[i].name ? RLF_OK : RLF_UNSUPPORTED)) fail_msg("case %zu: %s", i, rlf_error_message());
         if (cases[i].name) assert_string_equal(name, cases[i].name);
         else assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3"));
@@ -258,6 +258,7 @@ static void templates_are_recognised_by_what_they_write(void **state) {
 static void a_template_is_found_in_any_of_its_files(void **state) {
     (void)state;
     const char *name = NULL;
+    assert_int_equal(detect("chat_template.jinja", "<|im_start|> <|im_end|>", &name), RLF_OK);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": \"<|im_start|> <|im_end|>\"}", &name), RLF_OK);
     assert_string_equal(name, "chatml");
     assert_int_equal(detect("chat_template.json", "{\"chat_template\": \"<|im_start|> <|im_end|>\"}", &name), RLF_OK);

@@ -1,6 +1,5 @@
 /* Chat templates against transformers (tests/golden/make_chat.py), and what must hold of every one of those conversations: ids of the text
  * are the text's, and a conversation that grows keeps its ids. */
-#include "tests/unit/rollout/byte_tokenizer.h"
 #include "tests/unit/text/talk.h"
 
 static rlf_tokenizer *tokenizer;
@@ -8,10 +7,7 @@ static rlf_arena arena;
 
 static int load(void **state) {
     (void)state;
-    rlf_str json = {0};
-    byte_tokenizer_json(&json);
-    assert_ok(rlf_tokenizer_parse(&tokenizer, json.ptr, json.len, "bytes"));
-    rlf_str_clean_up(&json);
+    tokenizer = byte_tokenizer();
     return 0;
 }
 
