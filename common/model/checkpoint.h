@@ -19,6 +19,9 @@
  * `weights` are undefined. */
 rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, void *weights) RLF_MUST_USE;
 
+/* The smaller of the two dtypes that loses nothing: RLF_DTYPE_BF16 if every tensor of DIR is BF16, else RLF_DTYPE_F32. */
+rlf_status rlf_checkpoint_dtype(const char *dir, rlf_dtype *out) RLF_MUST_USE;
+
 /* Writes config.json, generation_config.json and the weights, stored as the `dtype` that they have in memory (F32 or BF16), into existing
  * folder DIR, and copies the tokenizer's files and the generation config from `source_dir` (may be NULL: none). The weights go into
  * model.safetensors where their data fit into `shard_bytes`, else into model-0000I-of-0000N.safetensors with

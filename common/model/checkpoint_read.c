@@ -278,3 +278,21 @@ out:
     shards_clean_up(&set);
     return status;
 }
+
+static bool all_bf16(const rlf_safetensors *file) {
+    for (size_t i = 0; i < rlf_safetensors_count(file); i++)
+        if (rlf_safetensors_at(file, i)->dtype != RLF_DTYPE_BF16) return false;
+    return true;
+}
+
+rlf_status rlf_checkpoint_dtype(const char *dir, rlf_dtype *out) {
+    rlf_status status = RLF_OK;
+    shards set = {.dir = dir};
+    RLF_TRY(open_shards(&set));
+    *out = RLF_DTYPE_BF16;
+    for (size_t i = 0; i < set.n; i++)
+        if (!all_bf16(set.items[i].file)) *out = RLF_DTYPE_F32;
+out:
+    shards_clean_up(&set);
+    return status;
+}

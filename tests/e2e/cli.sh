@@ -72,6 +72,9 @@ sed 's/{"ids":\(\[[^]]*\]\).*/\1/' "$out" >"$work/ids"
 "$rlf" tokenize "$model" <"$work/lines" | cmp - "$work/ids" || fail "rlf score and rlf tokenize read a line differently"
 awk '{ids = gsub(/,/, ",", $0)} ids % 2 != 1 {exit 1}' "$out" || fail "as many log-probs as ids"
 "$rlf" score "$model" --threads 2 <"$work/lines" | cmp - "$out" || fail "log-probs depend on threads"
+"$rlf" init --shape quickstart --dtype bfloat16 --tokenizer "$model" -o "$work/half" || fail "rlf init --dtype bfloat16"
+"$rlf" score "$work/half" <"$work/lines" >"$out" || fail "rlf score of bfloat16 weights"
+"$rlf" score "$work/half" --dtype float32 <"$work/lines" | cmp - "$out" || fail "log-probs of bfloat16 weights depend on how they are stored"
 
 generate() { "$rlf" generate "$model" --template chatml --max-tokens 40 "$@" </dev/null || fail "rlf generate $*"; }
 generate --prompt "What is the capital of Niger?" --temperature 0 >"$out"

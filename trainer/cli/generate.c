@@ -21,7 +21,7 @@ static const char usage[] =
     "  --top-p        smallest set of tokens with this probability (1: all)\n"
     "  --top-k        most probable tokens (0: all)\n"
     "  --seed         of the draws (0)\n"
-    "  --dtype        how weights are stored in memory: float32 (default) or bfloat16\n"
+    "  --dtype        how weights are stored in memory: float32 or bfloat16 (as in the files, so that nothing is lost)\n"
     "  --threads      0: one per core";
 
 enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
@@ -163,7 +163,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
 }
 
 int rlf_cmd_generate(int argc, char **argv) {
-    request r = {.template = "auto", .max_tokens = 256, .temperature = 1, .top_p = 1};
+    request r = {.template = "auto", .dtype = RLF_DTYPE_OTHER, .max_tokens = 256, .temperature = 1, .top_p = 1};
     generator g = {0};
     bool help = false;
     if (!parse(&r, argc, argv, &help)) return rlf_cli_misuse("generate", "expected one MODEL folder and options within their ranges");

@@ -38,6 +38,7 @@ rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype d
     void *owned = NULL;
     if (positions > (size_t)model->layout.shape.max_positions)
         RLF_FAIL(LIMIT, "text of %zu tokens: the model in %s has %d positions", positions, dir, model->layout.shape.max_positions);
+    if (dtype == RLF_DTYPE_OTHER) RLF_TRY(rlf_checkpoint_dtype(dir, &dtype));
     RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, dtype, positions ? (int)positions : 1));
     RLF_TRY(rlf_checkpoint_read(dir, &model->layout, dtype, weights_buffer(model->model, &owned)));
     RLF_TRY(settle(model->queue, model->model, owned));

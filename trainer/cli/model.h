@@ -21,7 +21,7 @@ typedef struct rlf_cli_texts {
 
 /* Reads DIR/config.json and tokenizer.json, and opens the CPU. threads 0: one per core. Clean up after failure too. */
 rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, int threads) RLF_MUST_USE;
-/* Reads the weights, to be stored as `dtype` whatever the files have; `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
+/* Reads the weights, to be stored as `dtype` whatever the files have; RLF_DTYPE_OTHER: as rlf_checkpoint_dtype says. `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
 rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype dtype, size_t positions) RLF_MUST_USE;
 /* A model of `layout` with random weights (rlf_checkpoint_random with seed 1): for benchmarks. */
 rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype,

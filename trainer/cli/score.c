@@ -10,7 +10,7 @@
 static const char usage[] =
     "rlf score MODEL [--dtype float32|bfloat16] [--threads N] < lines\n\n"
     "Prints {\"ids\":[…],\"logprobs\":[…]} for each line; logprobs[i] = log p(ids[i] | ids before it), 0 for the first.\n"
-    "  --dtype    how weights are stored in memory (float32); arithmetic is float32 either way\n"
+    "  --dtype    how weights are stored in memory, float32 or bfloat16 (as in the files, so that nothing is lost); arithmetic is float32\n"
     "  --threads  0 (default): one per core";
 
 static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
@@ -64,7 +64,7 @@ out:
 
 int rlf_cmd_score(int argc, char **argv) {
     const char *dir = NULL;
-    rlf_dtype dtype = RLF_DTYPE_F32;
+    rlf_dtype dtype = RLF_DTYPE_OTHER;
     double threads = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return rlf_cli_help(usage);

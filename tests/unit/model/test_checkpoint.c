@@ -605,6 +605,16 @@ static void random_weights_are_normal_and_a_function_of_the_seed(void **state) {
     rlf_model_layout_clean_up(&layout);
 }
 
+static void the_dtype_that_loses_nothing_is_told(void **state) {
+    (void)state;
+    rlf_dtype dtype;
+    assert_int_equal(rlf_checkpoint_dtype(RLF_GOLDEN "/checkpoint_bf16", &dtype), RLF_OK);
+    assert_int_equal(dtype, RLF_DTYPE_BF16);
+    assert_int_equal(rlf_checkpoint_dtype(RLF_GOLDEN "/checkpoint_tied", &dtype), RLF_OK);
+    assert_int_equal(dtype, RLF_DTYPE_F32);
+    assert_int_equal(rlf_checkpoint_dtype(dir, &dtype), RLF_NOT_FOUND);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -627,6 +637,7 @@ int main(void) {
         CASE(other_dtypes_are_refused),
         CASE(a_stored_head_of_a_tied_model_must_be_the_embedding),
         CASE(values_of_every_half_number_are_widened_exactly),
+        CASE(the_dtype_that_loses_nothing_is_told),
         CASE(an_empty_folder_says_what_is_missing),
         CASE(broken_indices_are_refused),
         CASE(a_truncated_file_is_refused),
