@@ -1,6 +1,7 @@
 /* Byte-pair merging over a vocabulary of byte strings: the part of the tokenizer that knows nothing of JSON, regexes or added tokens.
  *
- * Built once (init, tokens, find_bytes, merges), then safe to share between threads: nothing changes but the memo `whole`. Inside common/text only. */
+ * Built once (init, tokens, find_bytes, merges), then safe to share between threads: nothing changes but the memo `whole`.
+ * Inside common/text only. */
 #ifndef RLF_COMMON_TEXT_BPE_H
 #define RLF_COMMON_TEXT_BPE_H
 
@@ -46,10 +47,12 @@ typedef struct rlf_bpe_scratch {
 } rlf_bpe_scratch;
 void rlf_bpe_scratch_clean_up(rlf_bpe_scratch *scratch);
 
-/* ignore_merges: every token is RLF_BPE_WHOLE, whatever merging gives. n_ids: largest id + 1; n_tokens: at most so many are added as matched; ids beyond them cost nothing until used. */
+/* n_ids: largest id + 1; n_tokens: at most so many are added as matched. ignore_merges: every token is RLF_BPE_WHOLE, whatever merging
+ * gives. */
 void rlf_bpe_init(rlf_bpe *bpe, int32_t n_ids, size_t n_tokens, size_t n_merges, bool ignore_merges);
 void rlf_bpe_clean_up(rlf_bpe *bpe);
-/* False if the id already has a token, or another id has this one. `matched` false: kept for decoding only (its text is not of the byte alphabet). */
+/* False if the id already has a token, or another id has this one. `matched` false: kept for decoding only (its text is not of the byte
+ * alphabet). */
 bool rlf_bpe_add_token(rlf_bpe *bpe, int32_t id, rlf_slice bytes, bool matched);
 /* A later merge of the same pair replaces the earlier one, as in the reference. */
 void rlf_bpe_add_merge(rlf_bpe *bpe, int32_t left, int32_t right, int32_t rank, int32_t id);

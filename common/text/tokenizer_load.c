@@ -119,7 +119,8 @@ static rlf_status load_split(rlf_loader *l, const char *key, const json_t *step)
     if (!behavior || strcmp(behavior, "Isolated"))
         return RLF_RAISE(UNSUPPORTED, "%s: %s.behavior: %s is not supported (only Isolated)", l->label, key,
                          behavior ? behavior : "(none)");
-    if (!rlf_loader_flag(step, "invert", false, false)) return RLF_RAISE(UNSUPPORTED, "%s: %s.invert: only false is supported", l->label, key);
+    if (!rlf_loader_flag(step, "invert", false, false))
+        return RLF_RAISE(UNSUPPORTED, "%s: %s.invert: only false is supported", l->label, key);
     return add_pattern(l, key, json_string_value(regex), json_string_length(regex));
 }
 
@@ -136,7 +137,8 @@ static rlf_status load_pre_tokenizer(rlf_loader *l, const json_t *pre) {
         snprintf(key, sizeof key, "pre_tokenizer.pretokenizers[%zu]", i);
         const char *wanted = i + 1 < n ? "Split" : "ByteLevel";
         if (strcmp(rlf_loader_type(step), wanted))
-            return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, rlf_loader_type(step), wanted);
+            return RLF_RAISE(UNSUPPORTED, "%s: %s: type %s is not supported (%s expected here)", l->label, key, rlf_loader_type(step),
+                             wanted);
         rlf_status status = i + 1 < n ? load_split(l, key, step) : load_byte_level(l, key, step);
         if (status != RLF_OK) return status;
     }
@@ -224,7 +226,8 @@ static rlf_status load_added_token(rlf_loader *l, const json_t *entry, size_t i,
     RLF_TRY(read_flag(l, entry, i, "normalized", !added->special, &normalized));
     if (added->single_word && !t->word) RLF_TRY(compile(l, "single_word", word_pattern, sizeof word_pattern - 1, &t->word));
     t->special[added->id] = added->special;
-    /* Found before the model sees it, and as plain text it must not become the token: only where it has to stand alone may it be a piece. */
+    /* It is found before the model sees it, and as plain text it must not become the token: a piece it is only where it has to stand
+     * alone and does not. */
     if (!added->single_word) t->bpe.whole[added->id] = RLF_BPE_MERGED;
     RLF_TRY(add_to_trie(l, i, normalized));
 out:

@@ -1,4 +1,5 @@
-/* What the parts of the loader share: tokenizer_load.c reads the document, tokenizer_model.c its vocabulary and merges. Inside these two only. */
+/* What the parts of the loader share: tokenizer_load.c reads the document, tokenizer_model.c its vocabulary and merges. Inside these two
+ * only. */
 #ifndef RLF_COMMON_TEXT_TOKENIZER_LOAD_H
 #define RLF_COMMON_TEXT_TOKENIZER_LOAD_H
 

@@ -27,6 +27,7 @@ printf 'What is the capital of Peru?\n\n<|im_end|>\n\xc3\xa9\xff\n' >"$work/line
 every_line "$out" 4 '^\[([0-9]+(,[0-9]+)*)?\]$'
 [ "$(sed -n 2p "$out")" = "[]" ] || fail "an empty line has no tokens"
 sed -n 3p "$out" | grep -Eq '^\[[0-9]+\]$' || fail "<|im_end|> is one token"
+"$rlf" tokenize --decode "$model" <"$out" | cmp - "$work/lines" || fail "rlf tokenize --decode gives the lines back"
 "$rlf" tokenize --plain "$model" <"$work/lines" | sed -n 3p | grep -q , || fail "--plain spells <|im_end|> out"
 
 cat >"$work/talks" <<'END'

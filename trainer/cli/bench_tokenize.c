@@ -91,7 +91,8 @@ static void report(const bench *b) {
     double bytes = (double)b->text.len, tokens = (double)b->ids.n;
     if (!b->json) {
         printf("load    %7.3f s best, %.3f s worst\n", b->load, b->load_worst);
-        printf("encode  %7.2f MB/s  %10.0f tokens/s  (%.2f MB, %zu tokens)\n", bytes / b->encode * 1e-6, tokens / b->encode, bytes * 1e-6, b->ids.n);
+        printf("encode  %7.2f MB/s  %10.0f tokens/s  (%.2f MB, %zu tokens)\n", bytes / b->encode * 1e-6, tokens / b->encode,
+               bytes * 1e-6, b->ids.n);
         printf("decode  %7.2f MB/s  %10.0f tokens/s\n", (double)b->decoded.len / b->decode * 1e-6, tokens / b->decode);
         return;
     }
@@ -140,7 +141,8 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 int rlf_bench_tokenize(int argc, char **argv) {
     bench b = {.document = 4096, .seconds = 2};
     bool help = false;
-    if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "tokenize: expected a MODEL folder, a TEXT file, and options within their ranges");
+    if (!parse(&b, argc, argv, &help))
+        return rlf_cli_misuse("bench", "tokenize: expected a MODEL folder, a TEXT file, and options within their ranges");
     if (help) return rlf_cli_help(usage);
     rlf_status status = run(&b);
     rlf_tokenizer_destroy(b.tokenizer);

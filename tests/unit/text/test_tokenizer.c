@@ -173,13 +173,14 @@ static void plain_encoding_never_gives_an_added_token(void **state) {
     rlf_tokenizer_destroy(qwen);
 }
 
-/* ignore_merges looks whole words up in the vocabulary, where special tokens may have their entry: as plain text they must not be found there. */
+/* ignore_merges looks whole words up in the vocabulary, where special tokens may have an entry: as plain text they must not be found. */
 static void a_special_word_of_the_vocabulary_is_not_given_for_plain_text(void **state) {
     (void)state;
     json_t *root = golden("text_llama_tokenizer.json"), *model = json_object_get(root, "model");
     json_object_set_new(json_object_get(model, "vocab"), "STOP", json_integer(1100));
     json_array_clear(json_object_get(root, "added_tokens"));
-    json_array_append_new(json_object_get(root, "added_tokens"), json_pack("{s:i, s:s, s:b, s:b}", "id", 1100, "content", "STOP", "special", 1, "normalized", 0));
+    json_array_append_new(json_object_get(root, "added_tokens"),
+                          json_pack("{s:i, s:s, s:b, s:b}", "id", 1100, "content", "STOP", "special", 1, "normalized", 0));
     char *json = json_dumps(root, 0);
     rlf_tokenizer *tokenizer = NULL;
     rlf_ids ids = {0};
