@@ -102,8 +102,9 @@ def check_folder(start, saved, files, dtype):
     assert all(not torch.equal(old[n].float(), new[n].float()) for n in new if n.endswith("proj.weight")), "a tensor was not trained"
 
 
-def scores(folder, texts):
-    return [json.loads(line) for line in rlf("score", folder, "--threads", "1", stdin="\n".join(texts) + "\n").splitlines()]
+def scores(folder, texts, dtype="float32"):
+    lines = rlf("score", folder, "--threads", "1", "--dtype", dtype, stdin="\n".join(texts) + "\n")
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def largest_difference(folder, scored):
@@ -137,6 +138,7 @@ def check(name, work, data):
     check_folder(start, saved, files, dtype)
     texts = texts_of(os.path.join(data, "sft.jsonl"))
     scored = scores(saved, texts)
+    assert dtype == "F32" or scores(saved, texts, "bfloat16") == scored, "the dtype in memory changes log-probs of BF16 weights"
     tokenizer = AutoTokenizer.from_pretrained(saved)
     assert [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts] == [line["ids"] for line in scored], "AutoTokenizer gives other ids"
     model, worst, tokens = largest_difference(saved, scored)

@@ -64,11 +64,6 @@ static rlf_status parse_std(const char *text, double *out) {
     return RLF_OK;
 }
 
-static rlf_status parse_dtype(const char *text, rlf_dtype *out) {
-    if (!rlf_dtype_parse(text, out)) return RLF_RAISE(INVALID, "--dtype: expected float32 or bfloat16, found '%.60s'", text);
-    return RLF_OK;
-}
-
 static rlf_status apply_size(options *o, const char *name, const char *text) {
     for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
         if (strcmp(SIZES[i].name, name) != 0) continue;
@@ -97,7 +92,8 @@ static rlf_status parse_option(options *o, const char *name, const char *value) 
     if (!strcmp(name, "-o")) return o->out = value, RLF_OK;
     if (!strcmp(name, "--seed")) return parse_number(name, value, 0, LLONG_MAX, &o->seed);
     if (!strcmp(name, "--std")) return parse_std(value, &o->std);
-    if (!strcmp(name, "--dtype")) return parse_dtype(value, &o->dtype);
+    if (!strcmp(name, "--dtype"))
+        return rlf_dtype_parse(value, &o->dtype) ? RLF_OK : RLF_RAISE(INVALID, "--dtype: expected float32 or bfloat16, found '%.60s'", value);
     if (strcmp(name, "--tokenizer") != 0) return apply_size(o, name, value);
     free(o->tokenizer);
     o->tokenizer = folder_of(value);
