@@ -9,6 +9,7 @@
 #include "toolsvc/sandbox.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -448,6 +449,58 @@ out:
     if (status != RLF_OK) toolsvc_sandbox_reap(child);
     return status;
 }
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+
+/* At most size - 1 bytes; "" if it cannot be read. */
+static void read_proc(pid_t pid, const char *file, char *text, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, size - 1);
+    text[n > 0 ? n : 0] = '\0';
+    if (fd >= 0) close(fd);
+}
+
+static int64_t own_memory(pid_t pid) {
+    char text[128];
+    long long total, resident = 0, shared = 0;
+    read_proc(pid, "statm", text, sizeof text);
+    return sscanf(text, "%lld %lld %lld", &total, &resident, &shared) == 3 ? (int64_t)(resident - shared) * sysconf(_SC_PAGESIZE) : 0;
+}
+
+/* The children that one thread of `pid` made, appended to the list. */
+static size_t add_children(pid_t pid, const char *thread, pid_t *list, size_t n, size_t most) {
+    char file[64], text[4096];
+    snprintf(file, sizeof file, "task/%.20s/children", thread);
+    read_proc(pid, file, text, sizeof text);
+    for (char *at = text, *end; n < most; at = end) {
+        long child = strtol(at, &end, 10);
+        if (end == at) break;
+        list[n++] = (pid_t)child;
+    }
+    return n;
+}
+
+int64_t toolsvc_sandbox_memory(const toolsvc_sandbox_child *child) {
+    enum { MOST = 4096 };
+    pid_t list[MOST];
+    int64_t bytes = 0;
+    size_t n = 0;
+    list[n++] = child->pid;
+    for (size_t i = 0; i < n; i++) {
+        char path[64];
+        bytes += own_memory(list[i]);
+        snprintf(path, sizeof path, "/proc/%d/task", (int)list[i]);
+        DIR *threads = opendir(path);
+        for (struct dirent *e; threads && (e = readdir(threads));)
+            if (e->d_name[0] != '.') n = add_children(list[i], e->d_name, list, n, MOST);
+        if (threads) closedir(threads);
+    }
+    return bytes;
+}
+
+/* ---- ending ----------------------------------------------------------------------------------------------------------------------- */
 
 void toolsvc_sandbox_kill(const toolsvc_sandbox_child *child) {
     if (child->scratch) kill(-child->pid, SIGKILL);

@@ -12,8 +12,9 @@
  * we name, no descriptor but four: 0 is /dev/null, 1 and 2 the output pipe, 3 the control socket. It dies with the thread that
  * started it.
  *
- * What is not bounded: the memory of all its processes together is `processes` times `memory_mb` (plus the scratch) in the worst case;
- * the kernel's out-of-memory killer takes them first. On kernels before 5.14 `processes` counts all of the user's.
+ * The kernel bounds the memory of each process; that of all together is for the caller to look at, now and then
+ * (toolsvc_sandbox_memory), and the out-of-memory killer takes them before a rank. On kernels before 5.14 `processes` counts all of the
+ * user's.
  *
  * Nothing here waits: the caller watches the descriptors (sandbox_python.h does, with libuv). Threads: an open sandbox may start
  * children from any one thread that outlives them. */
@@ -56,6 +57,9 @@ void toolsvc_sandbox_destroy(toolsvc_sandbox *sandbox);
 rlf_status toolsvc_sandbox_start(const toolsvc_sandbox *sandbox, toolsvc_sandbox_child *child) RLF_MUST_USE;
 /* Kills every process of the child, which exit_fd will tell. May be called again, before the reaping. */
 void toolsvc_sandbox_kill(const toolsvc_sandbox_child *child);
+/* Bytes of memory of its own (neither file nor scratch) that the child's processes hold together; pages that a fork still shares count
+ * for each. A few file reads per process. Without namespaces, what has lost its parent is not seen. */
+int64_t toolsvc_sandbox_memory(const toolsvc_sandbox_child *child);
 /* Once exit_fd is readable: collects the child, kills what is left of it, removes its scratch folder, closes exit_fd.
  * Returns the wait status, as of waitpid. */
 int toolsvc_sandbox_reap(toolsvc_sandbox_child *child);

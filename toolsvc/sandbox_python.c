@@ -18,7 +18,7 @@
 
 #include "common/base/log.h"
 
-enum { TOKEN = 8, ANSWER = TOKEN + 1, REQUEST_HEAD = TOKEN + 12, READ_SIZE = 65536, HANDLES = 4, START_MS = 10000, REPLACE_MS = 5 };
+enum { TOKEN = 8, ANSWER = TOKEN + 1, REQUEST_HEAD = TOKEN + 12, READ_SIZE = 65536, HANDLES = 4, START_MS = 10000, REPLACE_MS = 5, WATCH_MS = 100 };
 enum { DROPPED_BYTES = 16 << 20, CLOSED_GRACE_MS = 200 };
 
 __asm__(".section .rodata\n"
@@ -29,7 +29,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char toolsvc_sandbox_driver[];
 
-typedef enum end_cause { END_ITSELF, END_WALL, END_OUTPUT, END_CHANNEL, END_START, END_UNWANTED } end_cause;
+typedef enum end_cause { END_ITSELF, END_WALL, END_OUTPUT, END_MEMORY, END_CHANNEL, END_START, END_UNWANTED } end_cause;
 
 typedef struct call {
     struct call *next;
@@ -82,8 +82,9 @@ struct toolsvc_python {
     bool start_failed; /* the last start did: no more in advance until one succeeds */
     rlf_str failure;   /* why */
     bool opened;       /* until then toolsvc_python_new reports it */
-    bool closing, kick_closed;
-    uv_timer_t kick;
+    bool closing;
+    int timers;        /* not yet closed */
+    uv_timer_t kick, watch; /* starts workers; looks at the memory of those that are taken */
     char buffer[READ_SIZE];
 };
 
@@ -126,7 +127,7 @@ static call *take_first(toolsvc_python_session *s) {
 /* ---- the end of a worker -------------------------------------------------------------------------------------------------------------- */
 
 static void free_pool_when_unused(toolsvc_python *p) {
-    if (!p->closing || !p->kick_closed || p->alive) return;
+    if (!p->closing || p->timers || p->alive) return;
     toolsvc_sandbox_destroy(p->sandbox);
     rlf_str_clean_up(&p->failure);
     free(p);
@@ -172,6 +173,8 @@ static void tell_end(const worker *w, int64_t wall_ms, rlf_str *out) {
     rlf_str_putc(out, '[');
     if (w->cause == END_WALL) rlf_str_printf(out, "stopped: not done after %lld ms", (long long)wall_ms);
     else if (w->cause == END_OUTPUT) rlf_str_puts(out, "stopped: it never ceased to print");
+    else if (w->cause == END_MEMORY)
+        rlf_str_printf(out, "stopped: its processes took more than %lld MiB together", (long long)w->pool->options.limits.memory_mb);
     else if (w->cause == END_CHANNEL) rlf_str_puts(out, "stopped: it meddled with the interpreter");
     else if (WIFEXITED(status)) rlf_str_printf(out, "the interpreter exited with status %d", WEXITSTATUS(status));
     else if (WTERMSIG(status) == SIGKILL) rlf_str_puts(out, "killed: out of processor time or memory");
@@ -258,9 +261,22 @@ static void ask(toolsvc_python_session *s) {
     if (c->wall_ms > 0) uv_timer_start(&w->timer, on_limit, (uint64_t)c->wall_ms, 0);
 }
 
+/* Runs while an interpreter is taken. */
+static void on_watch(uv_timer_t *timer) {
+    toolsvc_python *p = timer->data;
+    bool any = false;
+    for (worker *w = p->workers; w; w = w->next) {
+        if (!w->session || w->ending) continue;
+        any = true;
+        if (toolsvc_sandbox_memory(&w->child) > p->options.limits.memory_mb << 20) end_worker(w, END_MEMORY);
+    }
+    if (!any) uv_timer_stop(timer);
+}
+
 static void give(worker *w, toolsvc_python_session *s) {
     w->session = s;
     s->worker = w;
+    if (!uv_is_active((uv_handle_t *)&s->pool->watch)) uv_timer_start(&s->pool->watch, on_watch, WATCH_MS, WATCH_MS);
     ask(s);
 }
 
@@ -491,9 +507,9 @@ static rlf_status choose_interpreter(const char *wanted, const char **chosen) {
     return RLF_RAISE(NOT_FOUND, "there is no python3 in /usr/bin, /usr/local/bin or /bin; install it, or name one with the key \"path\"");
 }
 
-static void on_kick_closed(uv_handle_t *handle) {
+static void on_timer_closed(uv_handle_t *handle) {
     toolsvc_python *p = handle->data;
-    p->kick_closed = true;
+    p->timers--;
     free_pool_when_unused(p);
 }
 
@@ -522,10 +538,11 @@ rlf_status toolsvc_python_new(toolsvc_python **out, uv_loop_t *loop, const tools
     status = toolsvc_sandbox_new(&sandbox, &options->limits, argv);
     if (status != RLF_OK) return status;
     toolsvc_python *p = rlf_calloc(1, sizeof *p);
-    *p = (toolsvc_python){.loop = loop, .options = *options, .sandbox = sandbox};
+    *p = (toolsvc_python){.loop = loop, .options = *options, .sandbox = sandbox, .timers = 2};
     p->options.interpreter = NULL; /* the caller's */
     uv_timer_init(loop, &p->kick);
-    p->kick.data = p;
+    uv_timer_init(loop, &p->watch);
+    p->kick.data = p->watch.data = p;
     status = start_first(p);
     if (status == RLF_OK) *out = p;
     else toolsvc_python_destroy(p);
@@ -537,7 +554,8 @@ void toolsvc_python_destroy(toolsvc_python *p) {
     p->closing = true;
     while (p->sessions) toolsvc_python_close(p->sessions);
     for (worker *w = p->workers; w; w = w->next) end_worker(w, END_UNWANTED);
-    uv_close((uv_handle_t *)&p->kick, on_kick_closed);
+    uv_close((uv_handle_t *)&p->kick, on_timer_closed);
+    uv_close((uv_handle_t *)&p->watch, on_timer_closed);
 }
 
 size_t toolsvc_python_alive(const toolsvc_python *p) { return p->alive; }

@@ -18,6 +18,7 @@
 
 #include "toolsvc/sandbox.h"
 
+/* limits.memory_mb bounds each process, and all of an interpreter together: that is looked at every 100 ms. */
 typedef struct toolsvc_python_options {
     const char *interpreter; /* "": the first python3 in /usr/bin, /usr/local/bin, /bin */
     toolsvc_sandbox_limits limits;

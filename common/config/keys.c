@@ -122,7 +122,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(INT, "max_bytes", max_bytes, "bytes", "16777216", 1, 1e9, NULL, "Largest answer of a service; a larger one is an infra_error"),
     TOOL(TEXT, "sandbox", sandbox, "", "namespaces", 0, 0, "namespaces|none",
          "kind python: what shuts the code away; none: it sees your files, with your rights, but still no network"),
-    TOOL(INT, "memory_mb", memory_mb, "MiB", "512", 64, 1048576, NULL, "kind python: address space of each process of an interpreter"),
+    TOOL(INT, "memory_mb", memory_mb, "MiB", "512", 64, 1048576, NULL, "kind python: memory of an interpreter, and address space of each of its processes"),
     TOOL(INT, "processes", processes, "", "16", 1, 65536, NULL, "kind python: processes and threads of an interpreter at once"),
     TOOL(INT, "cpu_s", cpu_s, "s", "60", 1, 1e7, NULL, "kind python: processor time of each process, over the episode"),
     TOOL(INT, "scratch_mb", scratch_mb, "MiB", "64", 1, 1048576, NULL, "kind python: files an interpreter may write, in memory"),
