@@ -172,7 +172,8 @@ rlf_status rlf_messages_parse(rlf_row *row, const char *line, size_t n, const ch
     *row = (rlf_row){0};
     RLF_TRY(parse_line(&at, line, n, &root));
     const json_t *prompt = json_object_get(root, "prompt"), *messages = json_object_get(root, "messages");
-    if (!prompt && !messages) RLF_FAIL(INVALID, "%s:%zu: 'messages': expected a list of chat messages; the key is missing", file, line_number);
+    if (!prompt && !messages)
+        RLF_FAIL(INVALID, "%s:%zu: 'messages': expected a list of chat messages; the key is missing", file, line_number);
     RLF_TRY(parse_messages(&at, row, messages ? "messages" : "prompt", messages ? messages : prompt));
 out:
     json_decref(root);

@@ -41,8 +41,10 @@ typedef struct rlf_dataset {
  * ground truth. */
 rlf_status rlf_dataset_load(rlf_dataset *data, const char *path, bool supervised) RLF_MUST_USE;
 void rlf_dataset_clean_up(rlf_dataset *data);
-/* The messages alone, of a line {"messages": […]} or {"prompt": […]} with any other keys: a conversation with no demands on who speaks. */
-rlf_status rlf_messages_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, rlf_arena *arena) RLF_MUST_USE;
+/* The messages alone, of a line {"messages": […]} or {"prompt": […]} with any other keys: a conversation with no demands on who
+ * speaks. */
+rlf_status rlf_messages_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number,
+                              rlf_arena *arena) RLF_MUST_USE;
 /* One line, for tests and the fuzzer; strings go to `arena`. */
 rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *file, size_t line_number, bool supervised,
                          rlf_arena *arena) RLF_MUST_USE;

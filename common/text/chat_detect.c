@@ -195,7 +195,8 @@ rlf_status rlf_chat_detect(const char *dir, const char **name) {
         RLF_FAIL(NOT_FOUND, "%s: no chat_template.jinja or tokenizer_config.json to know the chat template by; name one of the "
                  RLF_CHAT_KNOWN, dir);
     RLF_TRY(rlf_str_read_file(&text, path.ptr, MAX_CONFIG));
-    RLF_TRY(i == 0 ? rlf_chat_recognise(path.ptr, (rlf_slice){text.ptr ? text.ptr : "", text.len}, name) : recognise_json(path.ptr, &text, name));
+    if (i == 0) RLF_TRY(rlf_chat_recognise(path.ptr, (rlf_slice){text.ptr ? text.ptr : "", text.len}, name));
+    else RLF_TRY(recognise_json(path.ptr, &text, name));
 out:
     rlf_str_clean_up(&path);
     rlf_str_clean_up(&text);

@@ -85,7 +85,8 @@ static const json_t *function_of(const json_t *call) {
 
 static rlf_status check_calls(const json_t *calls, bool wrapped, size_t message) {
     if (!json_is_array(calls)) return RLF_RAISE(INVALID, "message %zu: tool_calls: expected a list", message);
-    if (!rlf_json_depth_within(calls, MAX_DEPTH)) return RLF_RAISE(LIMIT, "message %zu: tool_calls: nested deeper than %d", message, MAX_DEPTH);
+    if (!rlf_json_depth_within(calls, MAX_DEPTH))
+        return RLF_RAISE(LIMIT, "message %zu: tool_calls: nested deeper than %d", message, MAX_DEPTH);
     for (size_t i = 0; i < json_array_size(calls); i++) {
         const json_t *function = function_of(json_array_get(calls, i)), *arguments = json_object_get(function, "arguments");
         if (!json_is_object(function)) return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: expected an object", message, i);

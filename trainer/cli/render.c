@@ -11,8 +11,8 @@
 
 static const char usage[] =
     "rlf render MODEL [options] < conversations.jsonl\n\n"
-    "Prints one JSON string for each line {\"messages\": [{\"role\", \"content\"}, ...]} (or \"prompt\"): the text its chat template gives.\n"
-    "An assistant's message may have \"tool_calls\" and \"reasoning_content\".\n"
+    "Prints one JSON string for each line {\"messages\": [{\"role\", \"content\"}, ...]} (or \"prompt\"): the text that its\n"
+    "chat template gives. An assistant's message may have \"tool_calls\" and \"reasoning_content\".\n"
     "  --tools FILE            a JSON array of function schemas\n"
     "  --chat NAME             auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5 or qwen3\n"
     "  --thinking on|off       qwen3 (off)\n"
