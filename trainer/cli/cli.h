@@ -16,6 +16,7 @@ int rlf_cmd_init(int argc, char **argv);
 int rlf_cmd_score(int argc, char **argv);
 int rlf_cmd_generate(int argc, char **argv);
 int rlf_cmd_config(int argc, char **argv);
+int rlf_cmd_tools(int argc, char **argv);
 int rlf_cmd_report(int argc, char **argv);
 
 /* Prints "rlf NAME: last error of this thread" on standard error; returns 1. */

@@ -23,6 +23,7 @@ static const entry commands[] = {
     {"score", rlf_cmd_score, "text lines to the log-probs of their tokens"},
     {"generate", rlf_cmd_generate, "answers of a model to prompts"},
     {"report", rlf_cmd_report, "what finished runs came to, or one value of a summary"},
+    {"tools", rlf_cmd_tools, "the tools of a job, one call of one, or how fast they answer"},
     {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
