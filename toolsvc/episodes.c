@@ -28,9 +28,14 @@ static size_t probe(const toolsvc_episodes *table, toolsvc_episode_key key) {
     return i;
 }
 
+static void free_owned(toolsvc_episode *episode) {
+    free(episode->extra);
+    free(episode->allowed);
+}
+
 void toolsvc_episodes_clean_up(toolsvc_episodes *table) {
     for (size_t i = 0; i < table->cap; i++)
-        if (table->slots[i].used) free(table->slots[i].episode.extra);
+        if (table->slots[i].used) free_owned(&table->slots[i].episode);
     free(table->slots);
     *table = (toolsvc_episodes){0};
 }
@@ -69,7 +74,7 @@ bool toolsvc_episodes_remove(toolsvc_episodes *table, toolsvc_episode_key key) {
     if (table->n == 0) return false;
     size_t mask = table->cap - 1, hole = probe(table, key);
     if (!table->slots[hole].used) return false;
-    free(table->slots[hole].episode.extra);
+    free_owned(&table->slots[hole].episode);
     for (size_t i = (hole + 1) & mask; table->slots[i].used; i = (i + 1) & mask) {
         size_t home = hash(table->slots[i].episode.key) & mask;
         if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its run begins behind the hole */

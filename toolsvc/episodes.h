@@ -15,6 +15,7 @@ typedef struct toolsvc_episode {
     int64_t seed;
     size_t calls; /* not yet answered */
     char *extra;  /* of its OPEN; owned by the table */
+    unsigned char *allowed; /* which functions it may use (tools.h); NULL: all; owned by the table */
     struct toolsvc_session *sessions; /* state of tools that keep one (dispatch.h); NULL if none; not the table's */
 } toolsvc_episode;
 

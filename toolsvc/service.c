@@ -54,6 +54,7 @@ struct toolsvc_service {
     bool heartbeat_closed, stopped;
     rlf_status status;
     toolsvc_counts counts;
+    size_t told; /* calls, at the last heartbeat with none running */
     rlf_arena arena; /* of the message being handled */
 };
 
@@ -77,13 +78,39 @@ static void send_observation(toolsvc_service *s, int to, toolsvc_episode_key key
     send_record(s, to, RLF_MSG_OBSERVATION, &o);
 }
 
+/* The counts of one tool on their way into a heartbeat. */
+typedef struct count_list {
+    toolsvc_service *service;
+    const char *tool;
+    rlf_metric *v;
+    size_t n, cap;
+} count_list;
+
+static void add_count(void *user, const char *name, int64_t n) {
+    count_list *list = user;
+    const char *full = rlf_arena_printf(&list->service->arena, "%s.%s", list->tool, name);
+    list->v = rlf_grow(list->v, list->n, &list->cap, sizeof *list->v);
+    list->v[list->n++] = (rlf_metric){rlf_slice_of(full), (double)n};
+}
+
+/* What is running, and what each tool has counted since the start ("search.retries"); nothing if nothing has happened since the last. */
 static void on_heartbeat(uv_timer_t *timer) {
     toolsvc_service *s = timer->data;
-    if (s->outstanding == 0) return;
+    if (s->outstanding == 0 && s->counts.calls == s->told) return;
     char doing[64];
+    count_list list = {.service = s};
+    rlf_arena_reset(&s->arena);
+    for (size_t i = 0; i < s->tools->n; i++) {
+        list.tool = s->tools->v[i].config->name;
+        toolsvc_dispatch_each_count(s->dispatch, i, add_count, &list);
+    }
     snprintf(doing, sizeof doing, "%zu calls running", s->outstanding);
     rlf_heartbeat beat = {.doing = rlf_slice_of(doing), .done = (int64_t)(s->counts.calls - s->outstanding)};
+    beat.phases.v = list.v;
+    beat.phases.n = list.n;
+    s->told = s->outstanding ? SIZE_MAX : s->counts.calls;
     send_record(s, COORDINATOR, RLF_MSG_HEARTBEAT, &beat);
+    free(list.v);
 }
 
 /* ---- the end of a call --------------------------------------------------------------------------------------------------------------- */
@@ -243,17 +270,33 @@ static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
     size_t function;
     json_t *arguments;
     rlf_str error = {0};
-    rlf_call_status status = toolsvc_tools_check(s->tools, NULL, m->tool, m->arguments, &function, &arguments, &error);
+    rlf_call_status status = toolsvc_tools_check(s->tools, episode->allowed, m->tool, m->arguments, &function, &arguments, &error);
     if (status == RLF_CALL_OK) accept_call(s, from, m, episode, function, arguments);
     else refuse(s, from, m, status, error.ptr, error.len);
     rlf_str_clean_up(&error);
+}
+
+/* The functions that extra_info.tools lists, as flags; NULL: it lists none, and all may be used. Names that nothing has are the
+ * coordinator's to refuse. */
+static unsigned char *allowed_of(const toolsvc_tools *tools, const char *extra) {
+    if (!strstr(extra, "\"tools\"")) return NULL;
+    json_t *root = json_loads(extra, 0, NULL), *list = json_object_get(root, "tools");
+    unsigned char *allowed = json_is_array(list) ? rlf_calloc(tools->n_functions + 1, 1) : NULL;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        for (size_t f = 0; name && f < tools->n_functions; f++) allowed[f] |= strcmp(tools->functions[f].name, name) == 0;
+    }
+    json_decref(root);
+    return allowed;
 }
 
 static void handle_open(toolsvc_service *s, int from, const rlf_open *m) {
     (void)from;
     toolsvc_episode *episode = toolsvc_episodes_put(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt});
     episode->seed = m->seed;
-    if (!episode->extra) episode->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
+    if (episode->extra) return; /* open already */
+    episode->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
+    episode->allowed = allowed_of(s->tools, episode->extra);
 }
 
 static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {

@@ -30,7 +30,9 @@ static rlf_status check_prompts(trainer_job *job, const rlf_dataset *data, size_
         RLF_TRY(trainer_episode_of(job, &data->rows[i], file, 1, 1, (trainer_sampling){1, 1, 0}, &job->arena, &episode));
         const rlf_chat_message *messages = trainer_prompt(job, &data->rows[i], &job->arena, &n);
         ids.n = 0;
-        RLF_TRY(rlf_chat_prompt(job->chat, messages, n, trainer_tools_shown(job), &ids));
+        const char *tools;
+        RLF_TRY(trainer_tools_shown(job, &data->rows[i], &job->arena, &tools));
+        RLF_TRY(rlf_chat_prompt(job->chat, messages, n, tools, &ids));
         measure(l, ids.n);
     }
 out:

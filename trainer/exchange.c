@@ -184,6 +184,19 @@ static json_t *phases_of(const trainer_job *job, int rank, double wall_s) {
     return phases;
 }
 
+/* What tools counted, "search.retries", over all tool ranks since the start; as of their last heartbeats. */
+static json_t *counts_of(const trainer_watch *watch) {
+    json_t *sums = json_object();
+    for (int rank = 1; rank < watch->topology.size; rank++) {
+        const trainer_peer *peer = &watch->peers[rank];
+        for (size_t i = 0; i < peer->n_counts; i++) {
+            json_int_t before = json_integer_value(json_object_get(sums, peer->counts[i].name));
+            json_object_set_new(sums, peer->counts[i].name, json_integer(before + (json_int_t)peer->counts[i].n));
+        }
+    }
+    return sums;
+}
+
 void trainer_phases_put(trainer_job *job, double wall_s, json_t *object) {
     const trainer_topology *top = &job->watch.topology;
     json_t *ranks = json_object();
@@ -195,4 +208,5 @@ void trainer_phases_put(trainer_job *job, double wall_s, json_t *object) {
     }
     trainer_watch_mark(&job->watch);
     json_object_set_new(object, "phases", ranks);
+    json_object_set_new(object, "tools", counts_of(&job->watch));
 }

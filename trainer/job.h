@@ -49,8 +49,9 @@ typedef struct trainer_job {
 
 /* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
 const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n);
-/* The schemas shown in prompts, NULL if none are. */
-const char *trainer_tools_shown(const trainer_job *job);
+/* The schemas shown in the row's prompt, in *out: the job's, or those of the functions that extra_info.tools lists; NULL if none are. A
+ * name that no tool offers is an error. */
+rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) RLF_MUST_USE;
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
  * row. */

@@ -1,4 +1,5 @@
 /* Rows to episodes and supervised sequences (job.h). */
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,15 +16,51 @@ const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *ro
     return messages;
 }
 
-const char *trainer_tools_shown(const trainer_job *job) {
-    const rlf_config *config = job->config;
-    return config->episode.tools_in_prompt && config->n_tools > 0 && config->episode.max_turns > 0 ? job->tool_schemas : NULL;
+static const json_t *find_schema(const json_t *schemas, const char *name) {
+    for (size_t i = 0; i < json_array_size(schemas); i++) {
+        const json_t *schema = json_array_get(schemas, i), *named = json_object_get(json_object_get(schema, "function"), "name");
+        if (json_is_string(named) && strcmp(json_string_value(named), name) == 0) return schema;
+    }
+    return NULL;
 }
 
-static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *messages, size_t n, const rlf_row *row, const char *file) {
+/* The schemas of the row's own tools, in the order of the job. */
+static rlf_status choose_schemas(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) {
+    rlf_status status = RLF_OK;
+    json_t *all = json_loads(job->tool_schemas, 0, NULL), *chosen = json_array();
+    for (size_t i = 0; i < row->n_tools; i++)
+        if (!find_schema(all, row->tools[i])) RLF_FAIL(INVALID, "'extra_info.tools': no tool of the job offers \"%.64s\"", row->tools[i]);
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        json_t *schema = json_array_get(all, i);
+        const char *name = json_string_value(json_object_get(json_object_get(schema, "function"), "name"));
+        for (size_t k = 0; name && k < row->n_tools; k++)
+            if (strcmp(row->tools[k], name) == 0) {
+                json_array_append(chosen, schema);
+                break;
+            }
+    }
+    char *text = json_array_size(chosen) ? json_dumps(chosen, JSON_COMPACT) : NULL;
+    *out = text ? rlf_arena_dup(arena, text, strlen(text)) : NULL;
+    free(text);
+out:
+    json_decref(all);
+    json_decref(chosen);
+    return status;
+}
+
+rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) {
+    const rlf_config *config = job->config;
+    *out = config->n_tools > 0 ? job->tool_schemas : NULL;
+    rlf_status status = row->tools ? choose_schemas(job, row, arena, out) : RLF_OK;
+    if (!config->episode.tools_in_prompt || config->episode.max_turns == 0) *out = NULL;
+    return status;
+}
+
+static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *messages, size_t n, const char *tools, const rlf_row *row,
+                               const char *file) {
     rlf_ids ids = {0};
     int64_t most = job->config->episode.max_prompt_tokens;
-    rlf_status status = rlf_chat_prompt(job->chat, messages, n, trainer_tools_shown(job), &ids);
+    rlf_status status = rlf_chat_prompt(job->chat, messages, n, tools, &ids);
     if (status != RLF_OK) rlf_error_context("%s, row %s", file, row->id);
     else if ((int64_t)ids.n > most)
         status = RLF_RAISE(LIMIT, "%s, row %s: the prompt has %zu tokens, episode.max_prompt_tokens is %lld", file, row->id,
@@ -65,8 +102,13 @@ rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const 
     const rlf_config *config = job->config;
     size_t n;
     const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
-    RLF_TRY(check_prompt(job, messages, n, row, file));
-    const char *tools = trainer_tools_shown(job);
+    const char *tools;
+    status = trainer_tools_shown(job, row, arena, &tools);
+    if (status != RLF_OK) {
+        rlf_error_context("%s, row %s", file, row->id);
+        goto out;
+    }
+    RLF_TRY(check_prompt(job, messages, n, tools, row, file));
     *out = (rlf_episode){.uid = uid, .samples = samples, .seed = config->seed, .version = job->published,
                          .tools = rlf_slice_of(tools ? tools : ""),
                          .data_source = rlf_slice_of(row->data_source), .extra = rlf_slice_of(row->extra)};
@@ -109,8 +151,10 @@ rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int
     span_list spans = {0};
     size_t n;
     const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
-    status = rlf_chat_supervised(job->chat, messages, n, trainer_tools_shown(job),
-                                 (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
+    const char *tools;
+    status = trainer_tools_shown(job, row, arena, &tools);
+    if (status == RLF_OK)
+        status = rlf_chat_supervised(job->chat, messages, n, tools, (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
     if (status != RLF_OK) {
         rlf_error_context("%s, row %s", config->data.train, row->id);
         goto out;

@@ -17,6 +17,7 @@ void trainer_watch_init(trainer_watch *watch, rlf_transport *transport, const tr
 }
 
 void trainer_watch_clean_up(trainer_watch *watch) {
+    for (int rank = 0; rank < watch->topology.size; rank++) free(watch->peers[rank].counts);
     free(watch->peers);
     rlf_str_clean_up(&watch->in.bytes);
     rlf_arena_clean_up(&watch->scratch);
@@ -82,6 +83,20 @@ static void note_phase(trainer_peer *peer, const rlf_metric *metric) {
     phase->seconds = metric->value;
 }
 
+static void note_count(trainer_peer *peer, const rlf_metric *metric) {
+    enum { MOST = 16384 };
+    for (size_t i = 0; i < peer->n_counts; i++) {
+        if (!rlf_slice_eq(metric->name, peer->counts[i].name)) continue;
+        peer->counts[i].n = metric->value;
+        return;
+    }
+    if (peer->n_counts == MOST || metric->name.len >= sizeof peer->counts[0].name) return;
+    peer->counts = rlf_grow(peer->counts, peer->n_counts, &peer->cap_counts, sizeof *peer->counts);
+    trainer_count *count = &peer->counts[peer->n_counts++];
+    snprintf(count->name, sizeof count->name, "%.*s", (int)metric->name.len, metric->name.ptr);
+    count->n = metric->value;
+}
+
 static rlf_status note_heartbeat(trainer_watch *watch) {
     rlf_heartbeat beat;
     rlf_status status = RLF_OK;
@@ -89,7 +104,11 @@ static rlf_status note_heartbeat(trainer_watch *watch) {
     RLF_TRY(rlf_message_decode(RLF_MSG_HEARTBEAT, watch->in.bytes.ptr, watch->in.bytes.len, watch->in.from, &watch->scratch, &beat));
     snprintf(peer->doing, sizeof peer->doing, "%.*s", (int)(beat.doing.len < 90 ? beat.doing.len : 90), beat.doing.ptr);
     peer->done = beat.done;
-    for (size_t i = 0; i < beat.phases.n; i++) note_phase(peer, &beat.phases.v[i]);
+    for (size_t i = 0; i < beat.phases.n; i++) {
+        const rlf_metric *metric = &beat.phases.v[i];
+        if (memchr(metric->name.ptr, '.', metric->name.len)) note_count(peer, metric);
+        else note_phase(peer, metric);
+    }
 out:
     return status;
 }

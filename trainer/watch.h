@@ -16,6 +16,12 @@ typedef struct trainer_phase {
     double mark;    /* `seconds` at the last trainer_watch_mark */
 } trainer_phase;
 
+/* Something counted since the rank started, "search.retries": metrics of a heartbeat whose names hold a dot. */
+typedef struct trainer_count {
+    char name[96];
+    double n;
+} trainer_count;
+
 typedef struct trainer_peer {
     int64_t owes;          /* replies outstanding */
     int64_t since_ms;      /* last heard, or asked while it owed nothing */
@@ -25,6 +31,8 @@ typedef struct trainer_peer {
     int64_t done;          /* tokens, from its heartbeat */
     trainer_phase phases[TRAINER_MAX_PHASES];
     size_t n_phases;
+    trainer_count *counts; /* owned */
+    size_t n_counts, cap_counts;
 } trainer_peer;
 
 typedef struct trainer_watch {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 16 << 20, MESSAGES_MAX = 65536, TARGETS_MAX = 65536, PIECE = 1 << 16 };
+enum { LINE_MAX_BYTES = 16 << 20, MESSAGES_MAX = 65536, TARGETS_MAX = 65536, TOOLS_MAX = 1024, PIECE = 1 << 16 };
 
 /* Where a row is, for messages, and where its strings go. */
 typedef struct place {
@@ -131,6 +131,19 @@ static rlf_status parse_targets(const place *at, rlf_row *row, const json_t *roo
     return RLF_OK;
 }
 
+static rlf_status parse_tools(const place *at, rlf_row *row, const json_t *list) {
+    size_t n = json_array_size(list);
+    if (!list) return RLF_OK;
+    if (!json_is_array(list) || n > TOOLS_MAX) return expected(at, "extra_info.tools", "a list of names of functions");
+    row->tools = rlf_arena_alloc(at->arena, n, sizeof *row->tools);
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_string(json_array_get(list, i))) return expected(at, "extra_info.tools", "a list of names of functions");
+        row->tools[i] = copy(at, json_array_get(list, i));
+    }
+    row->n_tools = n;
+    return RLF_OK;
+}
+
 static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root) {
     const json_t *extra = json_object_get(root, "extra_info"), *index = json_object_get(extra, "index");
     row->extra = "";
@@ -139,6 +152,8 @@ static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root)
     else row->id = rlf_arena_printf(at->arena, "%zu", at->line);
     if (!extra || json_is_null(extra)) return RLF_OK;
     if (!json_is_object(extra)) return expected(at, "extra_info", "a map");
+    rlf_status status = parse_tools(at, row, json_object_get(extra, "tools"));
+    if (status != RLF_OK) return status;
     char *text = json_dumps(extra, JSON_COMPACT);
     if (!text) return RLF_RAISE(NO_MEMORY, "%s:%zu: no memory for extra_info", at->file, at->line);
     row->extra = rlf_arena_dup(at->arena, text, strlen(text));

@@ -2,6 +2,7 @@
  *
  *   {"data_source":"nq","prompt":[{"role":"user","content":"…"}],"reward_model":{"ground_truth":{"target":["…"]}},"extra_info":{…}}
  *
+ * extra_info.tools, where it is there, lists the functions that the row's episodes may use: those alone are shown and answered.
  * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of
  * "prompt": the whole conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall
  * produce, tool contents what the tool answered. An assistant's "tool_calls" (with them "content" may be null or missing) and
@@ -27,6 +28,8 @@ typedef struct rlf_row {
     size_t n_messages;
     const char **targets; /* accepted answers */
     size_t n_targets;
+    const char **tools;   /* extra_info.tools: names of the functions its episodes may use; NULL: all */
+    size_t n_tools;
     const char *extra;    /* extra_info as compact JSON text, "" if none */
     const char *id;       /* extra_info.index as text, or the line number */
 } rlf_row;

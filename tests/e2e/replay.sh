@@ -6,6 +6,7 @@ steps=4
 rl recorded 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps traffic.record="$work/traffic" data.eval="$fixture/data/test.jsonl" data.eval_limit=10 train.eval_every=2
 [ "$(ls "$work/traffic" | wc -l)" -eq 2 ] || fail "expected one file of traffic for each of two tool ranks"
 [ "$(cat "$work"/traffic/*.jsonl | grep -c '"status":"ok"')" -ge 20 ] || fail "expected at least 20 recorded calls"
+grep -q '"tools":{"search.calls":[1-9][0-9]*,"search.runs":' "$work/recorded/metrics.jsonl" || fail "no counts of the tool in the metrics"
 rl replayed 4 ranks.rollout=1 ranks.tool=1 train.steps=$steps tools.0.path=/nonexistent traffic.replay="$work/traffic" \
     data.eval="$fixture/data/test.jsonl" data.eval_limit=10 train.eval_every=2
 exact_log_probs "$work/replayed" $steps

@@ -45,6 +45,24 @@ static void a_row_of_the_schema_is_read(void **state) {
     rlf_arena_clean_up(&arena);
 }
 
+static void a_row_may_name_its_tools(void **state) {
+    (void)state;
+    rlf_arena arena = {0};
+    rlf_row row;
+#define TOOLS(list) "{\"prompt\":[{\"role\":\"user\",\"content\":\"x\"}],\"reward_model\":{\"ground_truth\":\"a\"},\"extra_info\":{\"tools\":" list "}}"
+    assert_int_equal(parse(&row, TOOLS("[\"search\",\"calc\"]"), false, &arena), RLF_OK);
+    assert_int_equal(row.n_tools, 2);
+    assert_string_equal(row.tools[1], "calc");
+    assert_int_equal(parse(&row, TOOLS("[]"), false, &arena), RLF_OK);
+    assert_non_null(row.tools); /* none, which is not all */
+    assert_int_equal(row.n_tools, 0);
+    assert_int_equal(parse(&row, ROW("\"x\""), false, &arena), RLF_OK);
+    assert_null(row.tools);
+    rlf_arena_clean_up(&arena);
+    refused(TOOLS("\"search\""), false, "d.jsonl:7: 'extra_info.tools': expected a list of names of functions");
+    refused(TOOLS("[1]"), false, "d.jsonl:7: 'extra_info.tools': expected a list of names of functions");
+}
+
 static void ground_truth_may_be_a_map_a_list_or_a_text(void **state) {
     (void)state;
     static const char *const lines[] = {ROW("{\"target\":[\"x\"]}"), ROW("{\"target\":\"x\"}"), ROW("[\"x\"]"), ROW("\"x\"")};
@@ -181,6 +199,7 @@ static void real_questions_are_read(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_of_the_schema_is_read),
+        cmocka_unit_test(a_row_may_name_its_tools),
         cmocka_unit_test(ground_truth_may_be_a_map_a_list_or_a_text),
         cmocka_unit_test(a_conversation_is_read_for_supervised_training),
         cmocka_unit_test(broken_rows_say_where_and_what),

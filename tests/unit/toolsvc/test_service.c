@@ -197,6 +197,24 @@ static void bad_call_never_runs(void **state) {
     assert_int_equal(g_gate.ran, 0);
 }
 
+static void episode_uses_the_tools_of_its_row(void **state) {
+    fixture *f = *state;
+    give(f, RLF_MSG_OPEN, &(rlf_open){.uid = 1, .seed = 1, .extra = rlf_slice_of("{\"index\":3,\"tools\":[\"broken\",\"unknown\"]}")});
+    give(f, RLF_MSG_OPEN, &(rlf_open){.uid = 2, .seed = 1, .extra = rlf_slice_of("{\"tools\":[]}")});
+    give_open(f, 3);
+    give_call(f, 1, 0, "gate", "{\"text\": \"x\"}");
+    assert_int_equal(f->answers[0].status, RLF_CALL_BAD_CALL);
+    assert_string_equal(f->answers[0].text, "error: there is no tool \"gate\"; the tools are: broken");
+    give_call(f, 2, 0, "gate", "{\"text\": \"x\"}");
+    assert_string_equal(f->answers[1].text, "error: there is no tool \"gate\"; the tools are: none");
+    give_call(f, 1, 1, "broken", "{\"text\": \"x\"}");
+    await(f, 3);
+    assert_int_equal(f->answers[2].status, RLF_CALL_TOOL_ERROR);
+    give_call(f, 3, 0, "gate", "{\"text\": \"x\"}");
+    await(f, 4);
+    assert_int_equal(f->answers[3].status, RLF_CALL_OK);
+}
+
 static void episode_that_is_not_open_gets_a_protocol_error(void **state) {
     fixture *f = *state;
     give_call(f, 9, 0, "gate", "{\"text\": \"x\"}");
@@ -416,6 +434,7 @@ int main(void) {
         CASE(call_is_answered_to_its_sender),
         CASE(error_of_a_tool_is_told_as_valid_utf8),
         CASE(bad_call_never_runs),
+        CASE(episode_uses_the_tools_of_its_row),
         CASE(episode_that_is_not_open_gets_a_protocol_error),
         CASE(malformed_message_is_counted_and_the_service_lives),
         CASE(deadline_passes_and_the_late_result_is_dropped),

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# rlf tools on a job, and rows that say which tools their episodes may use.
+source "$(dirname "$0")/lib.sh"
+fresh_work tools
+job=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.path="$fixture/data/corpus.idx")
+"$rlf" tools "${job[@]}" >"$work/list" || fail "rlf tools"
+grep -q '^search (index): ' "$work/list" || fail "rlf tools does not list the tool: $(cat "$work/list")"
+"$rlf" tools "${job[@]}" call search '{"query": "capital of Peru"}' >"$work/answer" || fail "rlf tools call"
+grep -q '^Doc 1(Title: Capital of Peru) The capital of Peru is Lima\.$' "$work/answer" || fail "rlf tools call: $(cat "$work/answer")"
+"$rlf" tools "${job[@]}" call search '{"q": 1}' >"$work/answer" 2>"$work/error" && fail "a call without its argument was accepted"
+grep -q 'search needs the argument "query" (a string); its parameters are {"type":"object"' "$work/answer" || fail "the model is not told: $(cat "$work/answer")"
+"$rlf" tools "${job[@]}" tools.0.cache.entries=10 bench search '{"query": "capital {{i}}"}' 50 8 >"$work/bench" || fail "rlf tools bench"
+grep -q '^{"done": 50, "ok": 50, .*"calls": 50, "runs": 50}$' "$work/bench" || fail "rlf tools bench: $(cat "$work/bench")"
+
+# The same questions with the tool, without it, and with one that the job does not have.
+head -n 8 "$fixture/data/test.jsonl" >"$work/all.jsonl"
+sed 's/"extra_info":{/"extra_info":{"tools":[],/' "$work/all.jsonl" >"$work/none.jsonl"
+sed 's/"extra_info":{/"extra_info":{"tools":["browse"],/' "$work/all.jsonl" >"$work/unknown.jsonl"
+grep -q '"tools":\[\]' "$work/none.jsonl" || fail "the rows have no extra_info to put tools in: $(head -n 1 "$work/all.jsonl")"
+for rows in all none; do
+    train $rows 4 "${rl_job[@]}" mode=eval output="$work/$rows" ranks.rollout=1 ranks.tool=1 data.eval="$work/$rows.jsonl"
+done
+calls=$(numbers "$work/none/metrics.jsonl" calls | head -n 1) bad=$(numbers "$work/none/metrics.jsonl" bad_calls | head -n 1)
+[ "$calls" -gt 0 ] && [ "$calls" -eq "$bad" ] || fail "rows without tools: $calls calls, $bad of them bad; all were expected to be"
+[ "$(numbers "$work/all/metrics.jsonl" bad_calls | head -n 1)" -lt "$(numbers "$work/all/metrics.jsonl" calls | head -n 1)" ] || fail "rows with all tools: every call was bad"
+launch 4 "${rl_job[@]}" mode=eval output="$work/unknown" data.eval="$work/unknown.jsonl" log.progress=false >"$work/unknown.log" 2>&1 && fail "an unknown tool was accepted"
+grep -q 'unknown.jsonl, row .*extra_info.tools.*"browse"' "$work/unknown.log" || fail "the unknown tool is not named: $(own_lines "$work/unknown.log")"
+echo "rlf tools, and tools by row"
