@@ -350,7 +350,8 @@ static void wake_in(toolsvc_dispatch *d, lane *l, int64_t ns) {
 static size_t batch_of(const toolsvc_dispatch *d, size_t tool, const job *first) {
     int64_t most = kind_of(d, tool)->batches ? config_of(d, tool)->batch : 1;
     size_t n = 1;
-    for (const job *j = first->next; j && (int64_t)n < most && first->attempt == 0 && j->attempt == 0 && j->function == first->function; j = j->next) n++;
+    for (const job *j = first->next; j && (int64_t)n < most && first->attempt == 0 && j->attempt == 0 &&
+         j->function == first->function; j = j->next) n++;
     return n;
 }
 
@@ -499,7 +500,8 @@ static void line_up(job *j) {
 static bool answer_from_cache(toolsvc_dispatch *d, size_t function, const rlf_str *text, toolsvc_waiter *waiter) {
     size_t tool = d->tools->functions[function].tool;
     rlf_str answer = {0};
-    bool found = toolsvc_cache_get(d->tools->v[tool].cache, d->tools->functions[function].name, (rlf_slice){text->ptr, text->len}, time(NULL), &answer);
+    bool found = toolsvc_cache_get(d->tools->v[tool].cache, d->tools->functions[function].name,
+                                   (rlf_slice){text->ptr, text->len}, time(NULL), &answer);
     d->lanes[tool].counts.cache_hits += found;
     if (found) waiter->done(waiter, RLF_CALL_OK, &answer);
     rlf_str_clean_up(&answer);
@@ -631,7 +633,8 @@ void toolsvc_call_count(toolsvc_call *call, const char *what) {
 
 const toolsvc_tool_counts *toolsvc_dispatch_counts(const toolsvc_dispatch *d, size_t tool) { return &d->lanes[tool].counts; }
 
-void toolsvc_dispatch_each_count(const toolsvc_dispatch *d, size_t tool, void (*each)(void *user, const char *name, int64_t n), void *user) {
+void toolsvc_dispatch_each_count(const toolsvc_dispatch *d, size_t tool,
+                                 void (*each)(void *user, const char *name, int64_t n), void *user) {
     const toolsvc_tool_counts *c = &d->lanes[tool].counts;
 #define EACH_(name) if (c->name) each(user, #name, c->name);
     TOOLSVC_COUNTS(EACH_)

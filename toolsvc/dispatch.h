@@ -76,6 +76,7 @@ rlf_call_status toolsvc_call_once(const toolsvc_tools *tools, const char *name, 
 
 const toolsvc_tool_counts *toolsvc_dispatch_counts(const toolsvc_dispatch *dispatch, size_t tool);
 /* Calls `each` with every count of a tool that is not 0, those of toolsvc_call_count behind the others. */
-void toolsvc_dispatch_each_count(const toolsvc_dispatch *dispatch, size_t tool, void (*each)(void *user, const char *name, int64_t n), void *user);
+void toolsvc_dispatch_each_count(const toolsvc_dispatch *dispatch, size_t tool,
+                                 void (*each)(void *user, const char *name, int64_t n), void *user);
 
 #endif

@@ -115,7 +115,8 @@ static bool same_origin(const char *a, const char *b) {
     bool same = curl_url_set(u, CURLUPART_URL, a, 0) == CURLUE_OK && curl_url_set(v, CURLUPART_URL, b, 0) == CURLUE_OK;
     for (size_t i = 0; same && i < sizeof parts / sizeof *parts; i++) {
         char *p = NULL, *q = NULL;
-        same = curl_url_get(u, parts[i], &p, CURLU_DEFAULT_PORT) == CURLUE_OK && curl_url_get(v, parts[i], &q, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+        same = curl_url_get(u, parts[i], &p, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+            curl_url_get(v, parts[i], &q, CURLU_DEFAULT_PORT) == CURLUE_OK &&
                strcasecmp(p, q) == 0;
         curl_free(p);
         curl_free(q);
@@ -130,7 +131,8 @@ static bool follow(toolsvc_exchange *x, long code) {
     char *to = NULL, *from = NULL;
     curl_easy_getinfo(x->easy, CURLINFO_REDIRECT_URL, &to);
     curl_easy_getinfo(x->easy, CURLINFO_EFFECTIVE_URL, &from);
-    if (!to || !from || (!x->is_get && code != 307 && code != 308) || ++x->redirects > MAX_REDIRECTS || !same_origin(to, from)) return false;
+    if (!to || !from || (!x->is_get && code != 307 && code != 308) || ++x->redirects > MAX_REDIRECTS ||
+        !same_origin(to, from)) return false;
     char *copy = rlf_strdup(to);
     curl_multi_remove_handle(x->http->multi, x->easy);
     curl_easy_setopt(x->easy, CURLOPT_URL, copy);
@@ -203,7 +205,8 @@ static void on_timer_closed(uv_handle_t *handle) { handle_closed(handle->data); 
 static void on_ready(uv_poll_t *poll, int status, int events) {
     socket_poll *p = poll->data;
     toolsvc_http *http = p->http;
-    int flags = status < 0 ? CURL_CSELECT_ERR : (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0), running;
+    int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0), running;
+    if (status < 0) flags = CURL_CSELECT_ERR;
     curl_multi_socket_action(http->multi, p->fd, flags, &running);
     collect(http);
 }

@@ -193,7 +193,8 @@ static void start_http(toolsvc_call *const *calls, size_t n) {
     json_t *body = tool->body ? expand(tool->body, call->arguments, 0) : NULL;
     char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     (void)n; /* 1: this kind takes no batches */
-    call->data = toolsvc_remote_send(tool->remote, call->config->method, text ? rlf_slice_of(text) : call->text, make_url, call, on_answer, call);
+    call->data = toolsvc_remote_send(tool->remote, call->config->method, text ? rlf_slice_of(text) : call->text, make_url,
+                                     call, on_answer, call);
     free(text);
     json_decref(body);
 }

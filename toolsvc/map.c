@@ -34,7 +34,8 @@ void toolsvc_map_clean_up(toolsvc_map *map, void (*free_value)(void *value)) {
 /* The link that points to the key's entry, or to the NULL at the end of its bucket. n_buckets > 0. */
 static entry **link_of(const toolsvc_map *map, rlf_slice key, uint64_t hash) {
     entry **link = &map->buckets[hash & (map->n_buckets - 1)];
-    while (*link && ((*link)->hash != hash || (*link)->len != key.len || memcmp((*link)->key, key.ptr, key.len) != 0)) link = &(*link)->next;
+    while (*link && ((*link)->hash != hash || (*link)->len != key.len ||
+                     memcmp((*link)->key, key.ptr, key.len) != 0)) link = &(*link)->next;
     return link;
 }
 

@@ -63,7 +63,8 @@ static rlf_status fill_in(const json_t *secrets, const char *key, const char *te
 }
 
 static rlf_status add_secrets(toolsvc_remote *r, const json_t *secrets) {
-    if (secrets && !json_is_array(secrets)) return RLF_RAISE(INVALID, "key \"secrets\": a list of names of environment variables was expected");
+    if (secrets && !json_is_array(secrets))
+        return RLF_RAISE(INVALID, "key \"secrets\": a list of names of environment variables was expected");
     for (size_t i = 0; i < json_array_size(secrets); i++) {
         const char *name = json_string_value(json_array_get(secrets, i)), *value = name ? getenv(name) : NULL;
         if (!value) return RLF_RAISE(INVALID, "key \"secrets\": the environment has no variable %.100s", name ? name : "(not a text)");

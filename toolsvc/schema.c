@@ -71,7 +71,8 @@ static void put_subject(const checker *c, const char *verb) {
 static bool is_type(const char *type, const json_t *value) {
     if (strcmp(type, "string") == 0) return json_is_string(value);
     if (strcmp(type, "number") == 0) return json_is_number(value);
-    if (strcmp(type, "integer") == 0) return json_is_integer(value) || (json_is_real(value) && json_real_value(value) == floor(json_real_value(value)));
+    if (strcmp(type, "integer") == 0) return json_is_integer(value) ||
+        (json_is_real(value) && json_real_value(value) == floor(json_real_value(value)));
     if (strcmp(type, "boolean") == 0) return json_is_boolean(value);
     if (strcmp(type, "object") == 0) return json_is_object(value);
     if (strcmp(type, "array") == 0) return json_is_array(value);
@@ -108,14 +109,16 @@ static bool check_choice(checker *c, const json_t *schema, const json_t *value) 
 }
 
 /* One bound: fails where measure < bound (below) or measure > bound. */
-static bool check_bound(checker *c, const json_t *schema, const char *keyword, double measure, bool below, bool exclusive, const char *what) {
+static bool check_bound(checker *c, const json_t *schema, const char *keyword, double measure, bool below, bool exclusive,
+                        const char *what) {
     const json_t *limit = json_object_get(schema, keyword);
     if (!json_is_number(limit)) return true;
     double bound = json_number_value(limit);
     if (below ? (exclusive ? measure > bound : measure >= bound) : (exclusive ? measure < bound : measure <= bound)) return true;
     if (c->error) {
         put_subject(c, "must ");
-        rlf_str_printf(c->error, "%s %s %g", *what ? "have" : "be", below ? (exclusive ? "more than" : "at least") : exclusive ? "less than" : "at most",
+        rlf_str_printf(c->error, "%s %s %g", *what ? "have" : "be", below ? (exclusive ? "more than" : "at least")
+                       : exclusive ? "less than" : "at most",
                        bound);
         if (*what) rlf_str_printf(c->error, " %s", what);
     }
@@ -133,11 +136,13 @@ static bool check_bounds(checker *c, const json_t *schema, const json_t *value) 
     if (json_is_number(value)) {
         double x = json_number_value(value);
         return check_bound(c, schema, "minimum", x, true, false, "") && check_bound(c, schema, "maximum", x, false, false, "") &&
-               check_bound(c, schema, "exclusiveMinimum", x, true, true, "") && check_bound(c, schema, "exclusiveMaximum", x, false, true, "");
+               check_bound(c, schema, "exclusiveMinimum", x, true, true, "") &&
+                   check_bound(c, schema, "exclusiveMaximum", x, false, true, "");
     }
     if (json_is_string(value)) {
         double n = (double)code_points(value);
-        return check_bound(c, schema, "minLength", n, true, false, "characters") && check_bound(c, schema, "maxLength", n, false, false, "characters");
+        return check_bound(c, schema, "minLength", n, true, false, "characters") &&
+            check_bound(c, schema, "maxLength", n, false, false, "characters");
     }
     if (!json_is_array(value)) return true;
     double n = (double)json_array_size(value);
@@ -238,7 +243,8 @@ static bool check_keywords(checker *c, const json_t *schema, const json_t *value
     const json_t *reference = json_object_get(schema, "$ref");
     const json_t *target = json_is_string(reference) ? resolve(c->root, json_string_value(reference)) : NULL;
     if (target && !check(c, target, value)) return false;
-    if (!check_type(c, json_object_get(schema, "type"), value) || !check_choice(c, schema, value) || !check_bounds(c, schema, value)) return false;
+    if (!check_type(c, json_object_get(schema, "type"), value) || !check_choice(c, schema, value) ||
+        !check_bounds(c, schema, value)) return false;
     if (json_is_object(value) && !check_object(c, schema, (json_t *)(uintptr_t)value)) return false;
     if (json_is_array(value) && !check_items(c, json_object_get(schema, "items"), value)) return false;
     return check_any(c, json_object_get(schema, "anyOf"), value) && check_any(c, json_object_get(schema, "oneOf"), value) &&

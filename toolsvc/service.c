@@ -252,7 +252,8 @@ static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc
     }
     if (latency_ms >= (double)config->timeout_ms || s->tools->replayed) json_decref(arguments); /* never runs */
     if (s->tools->replayed) replay(r, m);
-    else if (latency_ms < (double)config->timeout_ms) toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
+    else if (latency_ms < (double)config->timeout_ms)
+        toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
 }
 
 static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {

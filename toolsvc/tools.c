@@ -74,7 +74,8 @@ static rlf_status add_offered_functions(toolsvc_tools *tools, size_t tool) {
     json_t *list = tools->v[tool].kind->functions(tools->v[tool].state);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *f = json_array_get(list, i);
-        const char *name = json_string_value(json_object_get(f, "name")), *description = json_string_value(json_object_get(f, "description"));
+        const char *name = json_string_value(json_object_get(f, "name")),
+            *description = json_string_value(json_object_get(f, "description"));
         if (!name || !*name) RLF_FAIL(INVALID, "function %zu has no name", i);
         status = add_function(tools, tool, name, text_or(description, ""), json_object_get(f, "parameters"));
         if (status != RLF_OK) {
@@ -227,7 +228,8 @@ rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, toolsvc_allowed 
 /* ---- schemas ------------------------------------------------------------------------------------------------------------------------- */
 
 static json_t *schema_of(const toolsvc_function *f) {
-    return json_pack("{s:s, s:{s:s, s:s, s:O}}", "type", "function", "function", "name", f->name, "description", f->description, "parameters",
+    return json_pack("{s:s, s:{s:s, s:s, s:O}}", "type", "function", "function", "name", f->name, "description",
+                     f->description, "parameters",
                      f->parameters);
 }
 

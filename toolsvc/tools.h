@@ -29,8 +29,8 @@ typedef struct toolsvc_tools {
     bool replayed; /* no tool is open: recorded traffic answers */
 } toolsvc_tools;
 
-/* Opens every tool of the config (with traffic.replay: none, and takes the functions from the recording), which must outlive *tools as the loop must. kinds: the kinds known, NULL-terminated; NULL: the
- * built-in ones. Errors name the tool. */
+/* Opens every tool of the config, which must outlive *tools as the loop must; with traffic.replay it opens none, and takes the functions
+ * from the recording. kinds: the kinds known, NULL-terminated; NULL: the built-in ones. Errors name the tool. */
 rlf_status toolsvc_tools_init(toolsvc_tools *tools, uv_loop_t *loop, const rlf_config *config, const toolsvc_kind *const *kinds) RLF_MUST_USE;
 /* No call is under way. Runs the loop until the tools' handles are closed. */
 void toolsvc_tools_clean_up(toolsvc_tools *tools);

@@ -107,7 +107,8 @@ static rlf_status start_recording(toolsvc_traffic *t, const char *folder, int ra
 void toolsvc_traffic_note(toolsvc_traffic *t, const rlf_call *m, rlf_call_status status, const rlf_str *text) {
     if (!t || !t->file) return;
     put_line(t, json_pack("{s:I, s:I, s:I, s:I, s:I, s:s%, s:s%, s:s, s:s%}", "uid", (json_int_t)m->uid, "sample", (json_int_t)m->sample,
-                          "attempt", (json_int_t)m->attempt, "turn", (json_int_t)m->turn, "call", (json_int_t)m->call, "function", m->tool.ptr,
+                          "attempt", (json_int_t)m->attempt, "turn", (json_int_t)m->turn, "call", (json_int_t)m->call,
+                              "function", m->tool.ptr,
                           m->tool.len, "arguments", m->arguments.ptr, m->arguments.len, "status", rlf_call_status_text(status), "text",
                           text->ptr ? text->ptr : "", text->len));
 }
@@ -206,7 +207,8 @@ rlf_status toolsvc_traffic_open(toolsvc_traffic **out, const rlf_config *config,
     *out = NULL;
     if (!records && !replays) return RLF_OK;
     toolsvc_traffic *t = rlf_calloc(1, sizeof *t);
-    rlf_status status = replays ? read_folder(config->traffic.replay, load_line, t) : start_recording(t, config->traffic.record, rank, tools);
+    rlf_status status = replays ? read_folder(config->traffic.replay, load_line, t)
+        : start_recording(t, config->traffic.record, rank, tools);
     if (status == RLF_OK) *out = t;
     else if (toolsvc_traffic_close(t) != RLF_OK) return status; /* the first error counts */
     return status;

@@ -56,7 +56,8 @@ static json_t *map_of(walk *w, const yaml_node_t *node) {
 static json_t *json_of(walk *w, const yaml_node_t *node) {
     if (w->depth >= DEPTH_MAX || ++w->nodes > NODES_MAX) return NULL;
     w->depth++;
-    json_t *value = node->type == YAML_SCALAR_NODE ? scalar_of(node) : node->type == YAML_SEQUENCE_NODE ? list_of(w, node) : map_of(w, node);
+    json_t *value = node->type == YAML_SCALAR_NODE ? scalar_of(node) : node->type == YAML_SEQUENCE_NODE ? list_of(w, node)
+        : map_of(w, node);
     w->depth--;
     return value;
 }

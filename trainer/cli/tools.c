@@ -82,7 +82,8 @@ static bool submit(bench *b, rlf_str *error) {
     size_t function;
     json_t *parsed;
     fill_in(b, b->started, &text);
-    bool good = toolsvc_tools_check(b->tools, NULL, rlf_slice_of(b->name), (rlf_slice){text.ptr, text.len}, &function, &parsed, error) == RLF_CALL_OK;
+    bool good = toolsvc_tools_check(b->tools, NULL, rlf_slice_of(b->name), (rlf_slice){text.ptr, text.len}, &function,
+                                    &parsed, error) == RLF_CALL_OK;
     rlf_str_clean_up(&text);
     if (!good) return false;
     probe *p = b->idle[--b->n_idle];

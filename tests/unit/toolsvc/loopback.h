@@ -209,7 +209,8 @@ static bool loopback_start(loopback *s, uv_loop_t *loop) {
     uv_ip4_addr("127.0.0.1", 0, &address);
     uv_tcp_init(loop, &s->listener);
     s->listener.data = s;
-    if (uv_tcp_bind(&s->listener, (struct sockaddr *)&address, 0) != 0 || uv_listen((uv_stream_t *)&s->listener, 4096, loopback_accept) != 0) return false;
+    if (uv_tcp_bind(&s->listener, (struct sockaddr *)&address, 0) != 0 ||
+        uv_listen((uv_stream_t *)&s->listener, 4096, loopback_accept) != 0) return false;
     if (uv_tcp_getsockname(&s->listener, (struct sockaddr *)&address, &size) != 0) return false;
     s->port = ntohs(address.sin_port);
     return true;

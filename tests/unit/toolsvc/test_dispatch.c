@@ -125,7 +125,8 @@ static int teardown(void **state) {
 
 /* Waiter i calls function 0 (held) or 1 (kept) with argument x. */
 static void submit(fixture *f, int i, size_t function, int x) {
-    toolsvc_dispatch_submit(f->dispatch, function, json_pack("{s:i}", "x", x), &f->sessions, &(toolsvc_origin){.seed = 3, .extra = {"{}", 2}}, &f->w[i].waiter);
+    toolsvc_dispatch_submit(f->dispatch, function, json_pack("{s:i}", "x", x), &f->sessions,
+                            &(toolsvc_origin){.seed = 3, .extra = {"{}", 2}}, &f->w[i].waiter);
 }
 
 static int argument(size_t i) { return (int)json_integer_value(json_object_get(g.calls[i]->arguments, "x")); }

@@ -85,7 +85,8 @@ static void exchange(fixture *f, toolsvc_http_request request, toolsvc_http_erro
     *r = (result){0};
     toolsvc_http_send(f->http, &request, on_done, r);
     await(f, &r->done, 1);
-    if (r->error != wanted) fail_msg("%s: %s, %s was expected", request.url, toolsvc_http_error_name(r->error), toolsvc_http_error_name(wanted));
+    if (r->error != wanted) fail_msg("%s: %s, %s was expected", request.url, toolsvc_http_error_name(r->error),
+                                     toolsvc_http_error_name(wanted));
 }
 
 static void expect_error(fixture *f, const char *path, toolsvc_http_error wanted) {
@@ -246,10 +247,9 @@ static void retriever_asks_in_batches(void **state) {
     b->tool.batch = 32, b->tool.batch_ms = 2;
     bench_open(f, b);
     for (int i = 0; i < CALLS; i++) {
-        char query[32], wanted[100];
+        char query[32];
         snprintf(query, sizeof query, "q%d", i);
         call(b, i, json_pack("{s:s}", "query", query));
-        (void)wanted;
     }
     await(f, &b->done, CALLS);
     for (int i = 0; i < CALLS; i++) {

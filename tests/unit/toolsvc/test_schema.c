@@ -50,7 +50,8 @@ static void what_is_missing_or_unknown_is_named(void **state) {
     assert_string_equal(verdict(schema, "{}"), "f needs the argument \"q\" (a string)");
     assert_string_equal(verdict(schema, "{\"q\": \"x\", \"k\": 1}"), "f has no argument \"k\"");
     assert_string_equal(verdict(schema, "{\"q\": \"x\", \"filter\": {}}"), "the argument \"filter\" of f needs the member \"lang\"");
-    assert_string_equal(verdict(schema, "{\"q\": \"x\", \"filter\": {\"lang\": 1, \"x\": 2}}"), "the argument \"filter\" of f has no member \"x\"");
+    assert_string_equal(verdict(schema, "{\"q\": \"x\", \"filter\": {\"lang\": 1, \"x\": 2}}"),
+                        "the argument \"filter\" of f has no member \"x\"");
     assert_string_equal(verdict("{\"additionalProperties\": {\"type\": \"number\"}}", "{\"a\": 1, \"b\": \"2\"}"),
                         "the argument \"b\" of f must be a number, not a string");
 }
@@ -69,22 +70,28 @@ static void bounds_are_checked(void **state) {
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"minimum\": 1, \"maximum\": 10}}}", "{\"k\": 10}"), "ok");
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"minimum\": 1}}}", "{\"k\": 0}"), "the argument \"k\" of f must be at least 1");
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"maximum\": 1}}}", "{\"k\": 2}"), "the argument \"k\" of f must be at most 1");
-    assert_string_equal(verdict("{\"properties\": {\"k\": {\"exclusiveMinimum\": 0}}}", "{\"k\": 0}"), "the argument \"k\" of f must be more than 0");
-    assert_string_equal(verdict("{\"properties\": {\"k\": {\"exclusiveMaximum\": 1}}}", "{\"k\": 1}"), "the argument \"k\" of f must be less than 1");
+    assert_string_equal(verdict("{\"properties\": {\"k\": {\"exclusiveMinimum\": 0}}}", "{\"k\": 0}"),
+                        "the argument \"k\" of f must be more than 0");
+    assert_string_equal(verdict("{\"properties\": {\"k\": {\"exclusiveMaximum\": 1}}}", "{\"k\": 1}"),
+                        "the argument \"k\" of f must be less than 1");
     assert_string_equal(verdict("{\"properties\": {\"s\": {\"maxLength\": 2}}}", "{\"s\": \"\xc3\xa4\xc3\xb6\"}"), "ok");
-    assert_string_equal(verdict("{\"properties\": {\"s\": {\"minLength\": 1}}}", "{\"s\": \"\"}"), "the argument \"s\" of f must have at least 1 characters");
-    assert_string_equal(verdict("{\"properties\": {\"a\": {\"maxItems\": 1}}}", "{\"a\": [1, 2]}"), "the argument \"a\" of f must have at most 1 items");
+    assert_string_equal(verdict("{\"properties\": {\"s\": {\"minLength\": 1}}}", "{\"s\": \"\"}"),
+                        "the argument \"s\" of f must have at least 1 characters");
+    assert_string_equal(verdict("{\"properties\": {\"a\": {\"maxItems\": 1}}}", "{\"a\": [1, 2]}"),
+                        "the argument \"a\" of f must have at most 1 items");
 }
 
 static void alternatives_and_references_are_followed(void **state) {
     (void)state;
     static const char *const any = "{\"properties\": {\"v\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"null\"}]}}}";
     assert_string_equal(verdict(any, "{\"v\": null}"), "ok");
-    assert_string_equal(verdict(any, "{\"v\": 1}"), "the argument \"v\" of f must be one of the forms [{\"type\":\"string\"},{\"type\":\"null\"}]");
+    assert_string_equal(verdict(any, "{\"v\": 1}"),
+                        "the argument \"v\" of f must be one of the forms [{\"type\":\"string\"},{\"type\":\"null\"}]");
     static const char *const reference = "{\"$defs\": {\"node\": {\"type\": \"object\", \"properties\": {\"next\": {\"$ref\": \"#/$defs/node\"}}}}, "
                                          "\"properties\": {\"list\": {\"$ref\": \"#/$defs/node\"}}}";
     assert_string_equal(verdict(reference, "{\"list\": {\"next\": {\"next\": {}}}}"), "ok");
-    assert_string_equal(verdict(reference, "{\"list\": {\"next\": {\"next\": 1}}}"), "the argument \"list.next.next\" of f must be an object, not a number");
+    assert_string_equal(verdict(reference, "{\"list\": {\"next\": {\"next\": 1}}}"),
+                        "the argument \"list.next.next\" of f must be an object, not a number");
     assert_string_equal(verdict("{\"properties\": {\"a\": {\"$ref\": \"#/properties/a\"}}}", "{\"a\": 1}"), "ok"); /* ends */
     assert_string_equal(verdict("{\"properties\": {\"a\": {\"const\": 1}, \"b\": {\"allOf\": [{\"type\": \"string\"}]}}}", "{\"a\": 2}"),
                         "the argument \"a\" of f must be 1, not 2");
@@ -92,7 +99,8 @@ static void alternatives_and_references_are_followed(void **state) {
 
 static void schema_of_anything_but_an_object_is_refused(void **state) {
     (void)state;
-    static const char *const bad[] = {"[]", "{}", "{\"type\": \"string\"}", "{\"properties\": []}", "{\"type\": \"object\", \"required\": \"q\"}"};
+    static const char *const bad[] = {"[]", "{}", "{\"type\": \"string\"}", "{\"properties\": []}",
+                                      "{\"type\": \"object\", \"required\": \"q\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         json_t *schema = json_loads(bad[i], 0, NULL);
         assert_int_equal(toolsvc_schema_valid(schema), RLF_INVALID);

@@ -140,7 +140,8 @@ static void map_finds_what_was_put(void **state) {
 /* ---- traffic ------------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_call call_of(int64_t uid, const char *arguments) {
-    return (rlf_call){.uid = uid, .sample = 1, .attempt = 0, .turn = 2, .call = 3, .tool = rlf_slice_of("calc"), .arguments = rlf_slice_of(arguments)};
+    return (rlf_call){.uid = uid, .sample = 1, .attempt = 0, .turn = 2, .call = 3, .tool = rlf_slice_of("calc"),
+                      .arguments = rlf_slice_of(arguments)};
 }
 
 static void note(toolsvc_traffic *t, int64_t uid, const char *arguments, rlf_call_status status, const char *text) {
