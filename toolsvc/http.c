@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 256, CONNECT_MS = 30000 };
+enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 16384, CONNECT_MS = 30000 };
 
 struct toolsvc_http {
     uv_loop_t *loop;
