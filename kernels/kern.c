@@ -37,14 +37,12 @@ struct kern_buf {
 enum {
     STAGED = 4 << 20, /* elements; reserved, and only backed by memory once touched */
     ALIGNMENT = 64,
-    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero pages until touched, and in large pages where the system has them */
+    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero pages until touched. Huge pages are not asked for: no faster, and slow to get */
 };
 
 static void *map_zeroed(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, bytes, MADV_HUGEPAGE); /* a wish: failure costs speed only */
-    return p;
+    return p == MAP_FAILED ? NULL : p;
 }
 
 static void *allocate_zeroed(size_t bytes) {

@@ -17,13 +17,13 @@
 #include "kernels/cpu/isa/isa.h"
 
 #if defined(__AVX512F__)
-enum { MR = 14, NV = 2 }; /* 28 sums, 2 columns, 2 rows: 32 registers */
+enum { MR = 14, NV = 2, STREAMS = 1 }; /* 28 sums, 2 columns, 2 rows: 32 registers */
 #define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
 #elif defined(__AVX2__)
-enum { MR = 6, NV = 1 }; /* 12 sums, 2 columns, 2 rows: 16 registers */
+enum { MR = 6, NV = 1, STREAMS = 1 }; /* 12 sums, 2 columns, 2 rows: 16 registers */
 #define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #else
-enum { MR = 4, NV = 1 };
+enum { MR = 4, NV = 1, STREAMS = 0 }; /* blocks transposed in registers are only for vector registers, and slow to compile without */
 #define FOR_TILE_ROWS(X) X(1) X(2) X(3) X(4)
 #endif
 
@@ -471,7 +471,7 @@ static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col,
 
 /* A product this path can take: whole panels, weights along depth. */
 static bool can_stream(const product *p) {
-    return p->rows <= STREAM_ROWS && p->cols % STREAM_COLS == 0 && p->b.along_depth && p->a.along_depth && p->start != FROM_C;
+    return STREAMS && p->rows <= STREAM_ROWS && p->cols % STREAM_COLS == 0 && p->b.along_depth && p->a.along_depth && p->start != FROM_C;
 }
 
 static void stream_task(const product *p, int task) {
