@@ -37,7 +37,7 @@ struct kern_buf {
 enum {
     STAGED = 4 << 20, /* elements; reserved, and only backed by memory once touched */
     ALIGNMENT = 64,
-    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero pages until touched. Huge pages are not asked for: no faster, and slow to get */
+    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero until touched. Huge pages: no faster here, and slow to get */
 };
 
 static void *map_zeroed(size_t bytes) {
