@@ -108,6 +108,7 @@ void rlf_transport_set_deadline(rlf_transport *t, int64_t first_ms, int64_t sile
     t->allowed_ms = first_ms;
     t->silence_ms = silence_ms;
     t->heard_ms = t->looked_ms = rlf_now_ms();
+    if (t->rank == 0) t->heard_ms -= silence_ms; /* the first sign is due at once */
 }
 
 /* Drops finished sends. */

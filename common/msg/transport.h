@@ -5,9 +5,9 @@
  * order per sender. A wait polls with MPI_Improbe and sleeps between polls, 20 us to 1 ms (4 ms on rank 0) as messages come or not: an
  * idle rank costs under 1 % of a core. When a deadline passes, the error (RLF_TIMEOUT) names the operation and the rank waited for.
  *
- * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank
- * several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits and has heard
- * nothing from rank 0 for longer gets RLF_TIMEOUT.
+ * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank,
+ * at once and then several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits
+ * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of at most 64 MiB, each checked against the deadline.
  * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline.
