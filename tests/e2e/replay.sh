@@ -3,7 +3,9 @@
 source "$(dirname "$0")/lib.sh"
 fresh_work replay
 steps=4
-rl recorded 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps traffic.record="$work/traffic" data.eval="$fixture/data/test.jsonl" data.eval_limit=10 train.eval_every=2
+# Slow enough for the counts of its tool, told once a second, to come before the last step.
+rl recorded 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps traffic.record="$work/traffic" data.eval="$fixture/data/test.jsonl" data.eval_limit=10 train.eval_every=2 \
+    tools.0.latency.median_ms=400
 [ "$(ls "$work/traffic" | wc -l)" -eq 2 ] || fail "expected one file of traffic for each of two tool ranks"
 [ "$(cat "$work"/traffic/*.jsonl | grep -c '"status":"ok"')" -ge 20 ] || fail "expected at least 20 recorded calls"
 grep -q '"tools":{"search.calls":[1-9][0-9]*,"search.runs":' "$work/recorded/metrics.jsonl" || fail "no counts of the tool in the metrics"
