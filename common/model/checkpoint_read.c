@@ -7,26 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/mem.h"
+#include "common/model/folder.h"
 #include "common/model/load.h"
 #include "common/model/safetensors.h"
 
 enum { SHARDS_MAX = 4096, INDEX_MAX = 64 << 20, LIST_BYTES = 350 };
-
-static char *join(const char *dir, const char *name) {
-    rlf_str path = {0};
-    rlf_str_printf(&path, "%s/%s", dir, name);
-    return path.ptr;
-}
-
-static bool exists(const char *dir, const char *name) {
-    char *path = join(dir, name);
-    bool found = access(path, F_OK) == 0;
-    free(path);
-    return found;
-}
 
 /* ---- the files of a checkpoint ---------------------------------------------------------------------------------------------------- */
 
@@ -51,7 +38,7 @@ static void shards_clean_up(shards *set) {
 
 /* Opens the file unless it is open already; *out is valid until the next call. */
 static rlf_status add_shard(shards *set, const char *name, const shard **out) {
-    char *path = join(set->dir, name);
+    char *path = rlf_folder_path(set->dir, name);
     for (size_t i = 0; i < set->n; i++) {
         *out = &set->items[i];
         if (strcmp(set->items[i].path, path) != 0) continue;
@@ -100,7 +87,7 @@ out:
 
 static rlf_status open_indexed(shards *set) {
     rlf_status status = RLF_OK;
-    char *path = join(set->dir, "model.safetensors.index.json");
+    char *path = rlf_folder_path(set->dir, "model.safetensors.index.json");
     rlf_str text = {0};
     json_error_t error;
     json_t *root = NULL;
@@ -117,8 +104,8 @@ out:
 
 static rlf_status open_shards(shards *set) {
     const shard *only;
-    if (exists(set->dir, "model.safetensors")) return add_shard(set, "model.safetensors", &only);
-    if (exists(set->dir, "model.safetensors.index.json")) return open_indexed(set);
+    if (rlf_folder_has(set->dir, "model.safetensors")) return add_shard(set, "model.safetensors", &only);
+    if (rlf_folder_has(set->dir, "model.safetensors.index.json")) return open_indexed(set);
     return RLF_RAISE(NOT_FOUND, "%s: holds neither model.safetensors nor model.safetensors.index.json", set->dir);
 }
 

@@ -13,21 +13,9 @@
 #include "common/base/outfile.h"
 #include "common/model/checkpoint.h"
 #include "common/model/config_json.h"
+#include "common/model/folder.h"
 
 enum { SIDE_FILE_MAX = 256 << 20, CONFIG_MAX = 4 << 20 };
-
-static char *join(const char *dir, const char *name) {
-    rlf_str path = {0};
-    rlf_str_printf(&path, "%s/%s", dir, name);
-    return path.ptr;
-}
-
-static bool exists(const char *dir, const char *name) {
-    char *path = join(dir, name);
-    bool found = access(path, F_OK) == 0;
-    free(path);
-    return found;
-}
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -44,7 +32,7 @@ static char *shortest_text(const json_t *root) {
 }
 
 static rlf_status put_json(const char *dir, const char *name, const json_t *root) {
-    char *path = join(dir, name), *text = shortest_text(root);
+    char *path = rlf_folder_path(dir, name), *text = shortest_text(root);
     rlf_str bytes = {0};
     rlf_status status = RLF_OK;
     if (!text) RLF_FAIL(NO_MEMORY, "%s: no memory for its text", path);
@@ -75,7 +63,7 @@ static rlf_status config_from_source(const char *source_dir, const rlf_model_sha
     rlf_model_shape theirs;
     rlf_str text = {0};
     json_error_t error;
-    char *path = join(source_dir, "config.json");
+    char *path = rlf_folder_path(source_dir, "config.json");
     RLF_TRY(rlf_model_shape_read(&theirs, source_dir));
     if (!same_shape(&theirs, shape)) RLF_FAIL(INVALID, "%s: describes another model than the weights to be written", path);
     RLF_TRY(rlf_str_read_file(&text, path, CONFIG_MAX));
@@ -95,7 +83,7 @@ out:
 static rlf_status write_config(const char *dir, const rlf_model_shape *shape, rlf_dtype dtype, const char *source_dir,
                                json_t **config) {
     rlf_status status = RLF_OK;
-    bool copied = source_dir && exists(source_dir, "config.json");
+    bool copied = source_dir && rlf_folder_has(source_dir, "config.json");
     if (copied) RLF_TRY(config_from_source(source_dir, shape, dtype, config));
     else *config = rlf_model_shape_json(shape, rlf_dtype_torch_name(dtype));
     if (!*config) RLF_FAIL(UNSUPPORTED, "%s/config.json: family '%s' is not supported", dir, shape->family);
@@ -123,7 +111,7 @@ static bool same_file(const char *a, const char *b) {
 }
 
 static rlf_status copy_file(const char *from_dir, const char *dir, const char *name) {
-    char *from = join(from_dir, name), *to = join(dir, name);
+    char *from = rlf_folder_path(from_dir, name), *to = rlf_folder_path(dir, name);
     rlf_str text = {0};
     rlf_status status = RLF_OK;
     if (same_file(from, to)) goto out;
@@ -141,7 +129,7 @@ rlf_status rlf_checkpoint_copy_tokenizer(const char *dir, const char *source_dir
                                         "vocab.json",        "merges.txt",            "chat_template.jinja",     "chat_template.json"};
     rlf_status status = RLF_OK;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (exists(source_dir, names[i])) RLF_TRY(copy_file(source_dir, dir, names[i]));
+        if (rlf_folder_has(source_dir, names[i])) RLF_TRY(copy_file(source_dir, dir, names[i]));
 out:
     return status;
 }
@@ -190,7 +178,7 @@ static void file_name(const plan *p, size_t file, char out[64]) {
 
 static rlf_status write_index(const char *dir, const plan *p) {
     rlf_str text = {0};
-    char *path = join(dir, "model.safetensors.index.json"), name[64];
+    char *path = rlf_folder_path(dir, "model.safetensors.index.json"), name[64];
     json_t *map = json_object();
     for (size_t file = 0; file < p->files; file++) {
         file_name(p, file, name);
@@ -210,7 +198,7 @@ static rlf_status write_index(const char *dir, const plan *p) {
 
 /* Removes DIR/NAME, which would be read instead of what was just written, or beside it. */
 static rlf_status remove_older(const char *dir, const char *name) {
-    char *path = join(dir, name);
+    char *path = rlf_folder_path(dir, name);
     rlf_status status = RLF_OK;
     if (unlink(path) != 0 && errno != ENOENT) status = RLF_RAISE(IO, "%s: cannot remove: %s", path, strerror(errno));
     free(path);
@@ -222,7 +210,7 @@ static rlf_status write_weights(const char *dir, const plan *p) {
     char name[64];
     for (size_t file = 0; file < p->files; file++) {
         file_name(p, file, name);
-        char *path = join(dir, name);
+        char *path = rlf_folder_path(dir, name);
         status = rlf_safetensors_write(path, p->tensors + p->begin[file], p->begin[file + 1] - p->begin[file]);
         free(path);
         RLF_TRY(status);
@@ -240,7 +228,7 @@ rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout,
     plan p;
     plan_init(&p, layout, dtype, weights, shard_bytes);
     RLF_TRY(write_config(dir, &layout->shape, dtype, source_dir, &config));
-    if (source_dir && exists(source_dir, "generation_config.json")) RLF_TRY(copy_file(source_dir, dir, "generation_config.json"));
+    if (source_dir && rlf_folder_has(source_dir, "generation_config.json")) RLF_TRY(copy_file(source_dir, dir, "generation_config.json"));
     else RLF_TRY(write_generation_config(dir, config));
     if (source_dir) RLF_TRY(rlf_checkpoint_copy_tokenizer(dir, source_dir));
     RLF_TRY(write_weights(dir, &p));
