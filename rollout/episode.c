@@ -121,16 +121,6 @@ static rlf_status send_close(rollout_episode *ep) {
     return send(ep, RLF_MSG_CLOSE, &message);
 }
 
-rlf_status rollout_episodes_flush(rollout_episodes *set) {
-    rlf_status status = RLF_OK;
-    while (set->n_live) {
-        RLF_TRY(send_close(set->live[set->n_live - 1]));
-        forget(set->live[set->n_live - 1]);
-    }
-out:
-    return status;
-}
-
 /* ---- small parts ------------------------------------------------------------------------------------------------------------------ */
 
 static rlf_slice dup_slice(rlf_arena *arena, rlf_slice s) { return (rlf_slice){rlf_arena_dup(arena, s.ptr ? s.ptr : "", s.len), s.len}; }

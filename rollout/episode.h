@@ -55,8 +55,6 @@ rlf_status rollout_episodes_observe(rollout_episodes *set, const rlf_observation
 rlf_status rollout_episodes_reward(rollout_episodes *set, const rlf_reward *message) RLF_MUST_USE;
 /* Ends episodes whose deadline has passed, then runs one engine step if there is anything to run. */
 rlf_status rollout_episodes_step(rollout_episodes *set) RLF_MUST_USE;
-/* Abandons all episodes: CLOSE for each, no trajectory. */
-rlf_status rollout_episodes_flush(rollout_episodes *set) RLF_MUST_USE;
 
 /* Episodes alive, and those of them that wait for the tool service. */
 size_t rollout_episodes_alive(const rollout_episodes *set);

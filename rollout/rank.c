@@ -158,7 +158,6 @@ static rlf_status on_episode(rollout_rank *r, const rlf_episode *m) {
 static rlf_status on_control(rollout_rank *r, const rlf_control *m) {
     switch (m->kind) {
     case RLF_CONTROL_PUBLISH: return receive_weights(r, m->value);
-    case RLF_CONTROL_FLUSH: return rollout_episodes_flush(r->episodes);
     case RLF_CONTROL_STOP: r->stop = true; return RLF_OK;
     default: return RLF_RAISE(PROTOCOL, "control message of kind %lld from rank %d: a rollout rank has no use for it",
                               (long long)m->kind, r->inbox.from);

@@ -111,7 +111,8 @@ const char *rlf_finish_text(int64_t finish);
 /* learner -> coordinator: what one update did (sums over this learner's share, so that the coordinator can add them). */
 #define RLF_FIELDS_step(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
     I64(R, step, "s") I64(R, update, "u") I64(R, version, "v") LIST(R, metric, metrics, "m")
-/* any -> coordinator, every second or so while working: what it is doing, and per-phase seconds since start. coordinator -> any: a sign
+/* any -> coordinator, every second or so while working: what it is doing, and per-phase seconds since start (a tool
+ * rank: counts of its tools, "search.calls"). coordinator -> any: a sign
  * of life, empty (transport.h). */
 #define RLF_FIELDS_heartbeat(R, I64, F64, STR, I32S, F32S, LIST)                                                               \
     STR(R, doing, "d") I64(R, done, "n") /* tokens generated or trained so far */ LIST(R, metric, phases, "p")
@@ -122,7 +123,6 @@ const char *rlf_finish_text(int64_t finish);
     X(PUBLISHED)  /* rank -> coordinator: done; value = version, text = checksum in hex */                                     \
     X(SAVE)       /* coordinator -> learners: write weights and optimizer state of step `value` into folder `text` */          \
     X(SAVED)      /* learner -> coordinator */                                                                                 \
-    X(FLUSH)      /* coordinator -> rollout: abandon all episodes */                                                           \
     X(STOP)       /* coordinator -> any: finish; value = exit status, text = why */                                            \
     X(ERROR)      /* rank -> coordinator: text = the one line that says what and where */
 #define RLF_ENUM_CONTROL_(n) RLF_CONTROL_##n,

@@ -1,6 +1,6 @@
 /* The rollout role over the real transport: rank 0 is the coordinator, then come one or two tool ranks that only score, the
  * rollout ranks, and a learner that hands out weights. Every group is played twice, on different rollout ranks where there are
- * several: the same bits must come back. Then episodes are flushed, one rollout rank is given an episode for weights that it
+ * several: the same bits must come back. Then one rollout rank is given an episode for weights that it
  * does not have, which is its error, and the others are stopped. All ranks vote before the verdict. */
 #include <mpi.h>
 #include <stdio.h>
@@ -167,19 +167,9 @@ static bool publish(inbox *in) {
     return good && gather(in, RLF_CONTROL_PUBLISHED, VERSION);
 }
 
-/* Flushed episodes leave nothing behind: weights may come right after. */
-static bool flush(inbox *in) {
-    bool good = true;
-    for (int i = 0; i < g_ranks.rollouts && good; i++) {
-        int rank = g_ranks.rollout_first + i;
-        good = send_episode(rank, 100 + i, 0, VERSION) && send_control(rank, RLF_CONTROL_FLUSH, 0);
-    }
-    return good && publish(in);
-}
-
 static bool run_coordinator(void) {
     inbox in = {0};
-    bool good = gather(&in, RLF_CONTROL_READY, -1) && publish(&in) && play_groups(&in) && flush(&in);
+    bool good = gather(&in, RLF_CONTROL_READY, -1) && publish(&in) && play_groups(&in);
     good = send_episode(g_ranks.rollout_first, 200, 0, VERSION + 1) && good;
     for (int rank = 1; rank <= g_ranks.learner; rank++)
         if (rank != g_ranks.rollout_first) good = send_control(rank, RLF_CONTROL_STOP, 0) && good;
@@ -203,7 +193,7 @@ static bool run_tool(void) {
     rlf_message_type type;
     any m;
     bool good = true, stop = false;
-    while (good && (!stop || open) && (good = next(&in, &from, &type, &m))) { /* the flushed ones, too, are closed */
+    while (good && (!stop || open) && (good = next(&in, &from, &type, &m))) {
         if (type == RLF_MSG_CONTROL) stop = true;
         if (type == RLF_MSG_OPEN) open++;
         if (type == RLF_MSG_CLOSE) open--;

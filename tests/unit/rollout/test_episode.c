@@ -452,19 +452,6 @@ static void answers_that_nobody_waits_for_are_ignored(void **state) {
     world_destroy(w);
 }
 
-static void flush_closes_every_episode_and_sends_no_trajectory(void **state) {
-    (void)state;
-    world *w = world_new(2);
-    w->samples = 5;
-    submit(w, 1);
-    for (int i = 0; i < 20; i++) assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
-    assert_int_equal(rollout_episodes_flush(w->set), RLF_OK);
-    assert_int_equal(rollout_episodes_alive(w->set), 0);
-    assert_int_equal(w->service.closed, w->service.opened);
-    assert_int_equal(w->service.opened, 5);
-    world_destroy(w);
-}
-
 static void message_that_makes_no_sense_is_refused(void **state) {
     (void)state;
     world *w = world_new(2);
@@ -635,7 +622,6 @@ int main(void) {
         cmocka_unit_test(failed_reward_is_infrastructure),
         cmocka_unit_test(deadline_ends_the_episode_and_names_what_it_waited_for),
         cmocka_unit_test(answers_that_nobody_waits_for_are_ignored),
-        cmocka_unit_test(flush_closes_every_episode_and_sends_no_trajectory),
         cmocka_unit_test(message_that_makes_no_sense_is_refused),
         cmocka_unit_test(score_sees_only_what_the_model_wrote),
         cmocka_unit_test(episode_that_waits_gives_its_seat_to_another),

@@ -390,7 +390,7 @@ static void stop_ends_the_service_with_calls_under_way(void **state) {
     give_open(f, 1);
     for (int i = 0; i < 5; i++) give_call(f, 1, i, "gate", "{\"text\": \"x\"}");
     await_running(2);
-    give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_FLUSH, .text = {"", 0}});
+    give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_PUBLISH, .text = {"", 0}});
     assert_false(toolsvc_service_stopped(f->service));
     give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_STOP, .text = {"", 0}});
     assert_true(toolsvc_service_stopped(f->service));
