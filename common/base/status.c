@@ -11,17 +11,10 @@ static _Thread_local char t_message[MESSAGE_MAX];
 static _Thread_local char t_where[WHERE_MAX];
 
 const char *rlf_status_name(rlf_status status) {
-#define NAME_(name, text) #name,
+#define NAME_(name) #name,
     static const char *const names[] = {RLF_STATUS_TABLE(NAME_)};
 #undef NAME_
     return (unsigned)status < RLF_STATUS_COUNT ? names[status] : "UNKNOWN";
-}
-
-const char *rlf_status_text(rlf_status status) {
-#define TEXT_(name, text) text,
-    static const char *const texts[] = {RLF_STATUS_TABLE(TEXT_)};
-#undef TEXT_
-    return (unsigned)status < RLF_STATUS_COUNT ? texts[status] : "unknown status";
 }
 
 static const char *path_tail(const char *path) {
@@ -56,8 +49,3 @@ void rlf_error_context(const char *fmt, ...) {
 
 const char *rlf_error_message(void) { return t_message; }
 const char *rlf_error_where(void) { return t_where; }
-
-void rlf_error_clear(void) {
-    t_message[0] = '\0';
-    t_where[0] = '\0';
-}

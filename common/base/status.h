@@ -12,32 +12,31 @@
 extern "C" {
 #endif
 
-/* One table makes the enum, its names and its texts. */
+/* One table makes the enum and its names. */
 #define RLF_STATUS_TABLE(X)                                        \
-    X(OK, "ok")                                                    \
-    X(INVALID, "invalid input")                                    \
-    X(UNSUPPORTED, "not supported")                                \
-    X(NOT_FOUND, "not found")                                      \
-    X(IO, "input/output error")                                    \
-    X(NO_MEMORY, "out of memory")                                  \
-    X(LIMIT, "limit exceeded")                                     \
-    X(TIMEOUT, "deadline passed")                                  \
-    X(PROTOCOL, "malformed message")                               \
-    X(PEER, "another rank failed")                                 \
-    X(DEVICE, "device error")                                      \
-    X(STOPPED, "stopped on request")                               \
-    X(INTERNAL, "internal error")
+    X(OK)                                                          \
+    X(INVALID)      /* input that is not as it must be */          \
+    X(UNSUPPORTED)  /* valid, but not something we do */           \
+    X(NOT_FOUND)                                                   \
+    X(IO)                                                          \
+    X(NO_MEMORY)                                                   \
+    X(LIMIT)        /* larger than a bound */                      \
+    X(TIMEOUT)      /* a deadline passed */                        \
+    X(PROTOCOL)     /* a malformed message */                      \
+    X(PEER)         /* another rank failed */                      \
+    X(DEVICE)                                                      \
+    X(STOPPED)      /* on request */                               \
+    X(INTERNAL)
 
-#define RLF_STATUS_ENUM_(name, text) RLF_##name,
+#define RLF_STATUS_ENUM_(name) RLF_##name,
 typedef enum rlf_status { RLF_STATUS_TABLE(RLF_STATUS_ENUM_) RLF_STATUS_COUNT } rlf_status;
 #undef RLF_STATUS_ENUM_
 
 #define RLF_MUST_USE __attribute__((warn_unused_result))
 #define RLF_PRINTF(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
 
-/* Fixed name ("INVALID") and text ("invalid input") of a status. Never NULL. */
+/* "INVALID"; never NULL. */
 const char *rlf_status_name(rlf_status status);
-const char *rlf_status_text(rlf_status status);
 
 /* Records the error in this thread's slot and returns `status`. A message is one line of at most 1023 bytes: control characters
  * become spaces, longer text is cut. Use the macro. */
@@ -50,7 +49,6 @@ void rlf_error_context(const char *fmt, ...) RLF_PRINTF(1, 2);
 /* The last message raised in this thread ("" if none), and where ("file.c:12"). Valid until the next raise in the thread. */
 const char *rlf_error_message(void);
 const char *rlf_error_where(void);
-void rlf_error_clear(void);
 
 /* Needs `rlf_status status = RLF_OK;` and a label `out:` in the calling function. */
 #define RLF_TRY(expr)                                              \
