@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "toolsvc/secrets.h"
+
 typedef struct replica {
     char *url; /* secrets filled in */
     int64_t outstanding;
@@ -16,8 +18,7 @@ struct toolsvc_remote {
     size_t n, last;  /* last: asked last */
     char **headers;
     size_t n_headers, cap_headers;
-    char **secrets;  /* values of 8 bytes or more */
-    size_t n_secrets, cap_secrets;
+    toolsvc_secrets secrets;
 };
 
 struct toolsvc_remote_exchange {
@@ -32,50 +33,7 @@ struct toolsvc_remote_exchange {
 
 static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
 
-static bool is_listed(const json_t *secrets, const char *name, size_t n) {
-    for (size_t i = 0; i < json_array_size(secrets); i++) {
-        const json_t *listed = json_array_get(secrets, i);
-        if (json_string_length(listed) == n && strncmp(json_string_value(listed), name, n) == 0) return true;
-    }
-    return false;
-}
-
-/* Appends `text` with every ${NAME} replaced. */
-static rlf_status fill_in(const json_t *secrets, const char *key, const char *text, rlf_str *out) {
-    for (const char *at = text; *at;) {
-        const char *end = strncmp(at, "${", 2) == 0 ? strchr(at, '}') : NULL;
-        if (!end) {
-            rlf_str_putc(out, *at++);
-            continue;
-        }
-        char name[128];
-        size_t n = (size_t)(end - at - 2);
-        if (n >= sizeof name || !is_listed(secrets, at + 2, n))
-            return RLF_RAISE(INVALID, "key \"%s\": ${%.*s} is not in the list of key \"secrets\"", key, n > 100 ? 100 : (int)n, at + 2);
-        memcpy(name, at + 2, n);
-        name[n] = '\0';
-        const char *value = getenv(name);
-        if (!value || strpbrk(value, "\r\n")) return RLF_RAISE(INVALID, "key \"secrets\": the environment has no usable variable %s", name);
-        rlf_str_puts(out, value);
-        at = end + 1;
-    }
-    return RLF_OK;
-}
-
-static rlf_status add_secrets(toolsvc_remote *r, const json_t *secrets) {
-    if (secrets && !json_is_array(secrets))
-        return RLF_RAISE(INVALID, "key \"secrets\": a list of names of environment variables was expected");
-    for (size_t i = 0; i < json_array_size(secrets); i++) {
-        const char *name = json_string_value(json_array_get(secrets, i)), *value = name ? getenv(name) : NULL;
-        if (!value) return RLF_RAISE(INVALID, "key \"secrets\": the environment has no variable %.100s", name ? name : "(not a text)");
-        if (strlen(value) < 8) continue; /* a shorter text may stand anywhere by chance */
-        r->secrets = rlf_grow(r->secrets, r->n_secrets, &r->cap_secrets, sizeof *r->secrets);
-        r->secrets[r->n_secrets++] = rlf_strdup(value);
-    }
-    return RLF_OK;
-}
-
-static rlf_status add_headers(toolsvc_remote *r, json_t *headers, const json_t *secrets) {
+static rlf_status add_headers(toolsvc_remote *r, json_t *headers) {
     const char *name;
     json_t *value;
     if (headers && !json_is_object(headers)) return RLF_RAISE(INVALID, "key \"headers\": a map of texts was expected");
@@ -84,7 +42,7 @@ static rlf_status add_headers(toolsvc_remote *r, json_t *headers, const json_t *
         if (!json_is_string(value) || strpbrk(name, ":\r\n") || strpbrk(json_string_value(value), "\r\n"))
             return RLF_RAISE(INVALID, "key \"headers\": \"%.64s\": a text of one line was expected", name);
         rlf_str_printf(&line, "%s: ", name);
-        rlf_status status = fill_in(secrets, "headers", json_string_value(value), &line);
+        rlf_status status = toolsvc_secrets_fill(&r->secrets, "headers", json_string_value(value), &line);
         r->headers = rlf_grow(r->headers, r->n_headers, &r->cap_headers, sizeof *r->headers);
         r->headers[r->n_headers++] = line.ptr;
         if (status != RLF_OK) return status;
@@ -102,7 +60,7 @@ static rlf_status check_url(const char *url, bool templates) {
     return RLF_OK;
 }
 
-static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, const json_t *secrets, bool templates) {
+static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, bool templates) {
     size_t n = json_is_string(urls) ? 1 : json_array_size(urls);
     if (n == 0 || n > 1024) return RLF_RAISE(INVALID, "key \"url\": a text or a list of texts was expected, at most 1024");
     r->replicas = rlf_calloc(n, sizeof *r->replicas);
@@ -110,7 +68,7 @@ static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, const json_t *
         const char *url = json_string_value(json_is_string(urls) ? urls : json_array_get(urls, i));
         rlf_str filled = {0};
         rlf_status status = check_url(url ? url : "", templates);
-        if (status == RLF_OK) status = fill_in(secrets, "url", url, &filled);
+        if (status == RLF_OK) status = toolsvc_secrets_fill(&r->secrets, "url", url, &filled);
         r->replicas[r->n++].url = filled.ptr;
         if (status != RLF_OK) return status;
     }
@@ -121,25 +79,23 @@ static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, const json_t *
 static void free_remote(toolsvc_remote *r) {
     for (size_t i = 0; i < r->n; i++) free(r->replicas[i].url);
     for (size_t i = 0; i < r->n_headers; i++) free(r->headers[i]);
-    for (size_t i = 0; i < r->n_secrets; i++) free(r->secrets[i]);
     free(r->replicas);
     free(r->headers);
-    free(r->secrets);
+    toolsvc_secrets_clean_up(&r->secrets);
     free(r);
 }
 
 rlf_status toolsvc_remote_open(toolsvc_remote **out, const rlf_tool_config *config, uv_loop_t *loop, bool templates) {
     rlf_status status = RLF_OK;
     toolsvc_remote *r = rlf_calloc(1, sizeof *r);
-    json_t *secrets = json_of(config->secrets), *headers = json_of(config->headers), *urls = json_of(config->url);
+    json_t *headers = json_of(config->headers), *urls = json_of(config->url);
     r->config = config;
-    RLF_TRY(add_secrets(r, secrets));
-    RLF_TRY(add_headers(r, headers, secrets));
-    RLF_TRY(add_urls(r, urls, secrets, templates));
+    RLF_TRY(toolsvc_secrets_init(&r->secrets, config->secrets));
+    RLF_TRY(add_headers(r, headers));
+    RLF_TRY(add_urls(r, urls, templates));
     RLF_TRY(toolsvc_http_new(&r->http, loop));
     *out = r;
 out:
-    json_decref(secrets);
     json_decref(headers);
     json_decref(urls);
     if (status != RLF_OK) free_remote(r);
@@ -193,16 +149,7 @@ void toolsvc_remote_cancel(toolsvc_remote_exchange *x) {
 }
 
 void toolsvc_remote_blot(const toolsvc_remote *r, const char *bytes, size_t n, rlf_str *out) {
-    for (size_t i = 0; i < n;) {
-        size_t skip = 0;
-        for (size_t k = 0; k < r->n_secrets && !skip; k++) {
-            size_t len = strlen(r->secrets[k]);
-            if (n - i >= len && bytes[i] == r->secrets[k][0] && memcmp(bytes + i, r->secrets[k], len) == 0) skip = len;
-        }
-        if (skip) rlf_str_puts(out, "[secret]");
-        else rlf_str_append(out, bytes + i, 1);
-        i += skip ? skip : 1;
-    }
+    toolsvc_secrets_blot(&r->secrets, bytes, n, out);
 }
 
 bool toolsvc_remote_failed(const toolsvc_http_answer *answer, const char **count, rlf_str *why) {
