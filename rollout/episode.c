@@ -410,7 +410,8 @@ static rlf_status start(rollout_episodes *set, episode_group *g, int64_t sample,
     add_span(ep, 0, g->prompt_tokens, RLF_SPAN_PROMPT);
     set->live = rlf_grow(set->live, set->n_live, &set->cap_live, sizeof(*set->live));
     set->live[set->n_live++] = ep;
-    rlf_open message = {.uid = g->uid, .sample = sample, .attempt = g->attempt, .seed = g->seed, .extra = g->extra};
+    rlf_open message = {.uid = g->uid, .sample = sample, .attempt = g->attempt, .version = g->version, .seed = g->seed,
+                        .extra = g->extra};
     return send(ep, RLF_MSG_OPEN, &message);
 }
 

@@ -12,7 +12,7 @@ typedef struct toolsvc_episode_key {
 
 typedef struct toolsvc_episode {
     toolsvc_episode_key key;
-    int64_t seed;
+    int64_t seed, version; /* as OPEN had them */
     size_t calls; /* not yet answered */
     char *extra;  /* of its OPEN; owned by the table */
     unsigned char *allowed; /* which functions it may use (tools.h); NULL: all; owned by the table */

@@ -27,7 +27,7 @@ typedef struct request {
     toolsvc_service *service;
     struct request *prev, *next;    /* on service->requests while not over */
     toolsvc_episode_key episode;
-    int64_t turn, index;
+    int64_t version, turn, index;
     int from;
     const rlf_tool_config *tool;
     request_state state;
@@ -141,7 +141,7 @@ static void end_request(request *r, bool late) {
 static void note_traffic(const request *r, rlf_call_status status, const rlf_str *text) {
     rlf_call m = {.uid = r->episode.uid, .sample = r->episode.sample, .attempt = r->episode.attempt, .turn = r->turn, .call = r->index,
                   .tool = slice_of(&r->function), .arguments = slice_of(&r->arguments)};
-    toolsvc_traffic_note(r->service->traffic, &m, status, text);
+    toolsvc_traffic_note(r->service->traffic, r->version, &m, status, text);
 }
 
 static void answer(request *r, rlf_call_status status, const rlf_str *text, bool late) {
@@ -234,7 +234,7 @@ static void replay(request *r, const rlf_call *m) {
     rlf_str missing = {.ptr = text, .len = sizeof text - 1};
     const rlf_str *recorded = &missing;
     rlf_call_status status = RLF_CALL_INFRA;
-    bool found = toolsvc_traffic_find(r->service->traffic, m, &status, &recorded);
+    bool found = toolsvc_traffic_find(r->service->traffic, r->version, m, &status, &recorded);
     if (!found) RLF_WARN("uid %lld sample %lld: a call that is not in the recorded traffic", (long long)m->uid, (long long)m->sample);
     on_result(&r->waiter, status, recorded);
 }
@@ -246,6 +246,7 @@ static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc
     request *r = new_request(s, from, m, config, latency_ms);
     toolsvc_origin origin = {.seed = seed_of(episode), .extra = rlf_slice_of(episode->extra)};
     episode->calls++;
+    r->version = episode->version;
     if (s->traffic && !toolsvc_traffic_replays(s->traffic)) {
         rlf_str_append(&r->function, m->tool.ptr, m->tool.len);
         rlf_str_append(&r->arguments, m->arguments.ptr, m->arguments.len);
@@ -295,6 +296,7 @@ static void handle_open(toolsvc_service *s, int from, const rlf_open *m) {
     (void)from;
     toolsvc_episode *episode = toolsvc_episodes_put(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt});
     episode->seed = m->seed;
+    episode->version = m->version;
     if (episode->extra) return; /* open already */
     episode->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
     episode->allowed = allowed_of(s->tools, episode->extra);

@@ -1,5 +1,4 @@
-/* Recording appends lines to one stream; replay is a hash table from the place of a call to its answers, a chain in recorded order
- * (traffic.h). */
+/* Recording appends lines to one stream; replay is a hash table from the place of a call to its answer (traffic.h). */
 #include "toolsvc/traffic.h"
 
 #include <dirent.h>
@@ -8,13 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "toolsvc/map.h"
 
 enum { LINE_MAX_BYTES = 64 << 20 };
 
 typedef struct recorded {
-    struct recorded *next; /* recorded later for the same call */
+    int64_t started_ms; /* the start of the run that recorded it */
     rlf_call_status status;
     rlf_str text;
 } recorded;
@@ -22,7 +23,8 @@ typedef struct recorded {
 struct toolsvc_traffic {
     FILE *file;       /* recording; NULL: replaying */
     char *path;
-    toolsvc_map calls; /* of recorded chains; the first is the next to be given */
+    toolsvc_map calls;  /* of recorded */
+    int64_t started_ms; /* replaying: of the lines being read */
 };
 
 typedef rlf_status line_fn(void *user, const char *path, size_t line, json_t *object);
@@ -37,6 +39,7 @@ static rlf_status read_file(const char *path, line_fn *each, void *user) {
     for (ssize_t n; (n = getline(&text, &cap, f)) > 0;) {
         json_error_t error;
         number++;
+        if (text[n - 1] != '\n') break; /* the run was killed while it wrote this line */
         if (n > LINE_MAX_BYTES) RLF_FAIL(LIMIT, "%s:%zu: a line of more than %d bytes", path, number, (int)LINE_MAX_BYTES);
         json_t *object = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error);
         if (!object) RLF_FAIL(INVALID, "%s:%zu: not JSON: %s", path, number, error.text);
@@ -78,6 +81,7 @@ static void put_line(toolsvc_traffic *t, json_t *object) {
     if (text) {
         fputs(text, t->file);
         fputc('\n', t->file);
+        fflush(t->file); /* a killed run leaves every call that its checkpoints have seen */
     }
     free(text);
     json_decref(object);
@@ -90,7 +94,24 @@ static void put_functions(toolsvc_traffic *t, const toolsvc_tools *tools) {
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:O}", "tool", tools->v[f->tool].config->name, "name", f->name,
                                               "description", f->description, "parameters", f->parameters));
     }
-    put_line(t, json_pack("{s:o}", "functions", list));
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    put_line(t, json_pack("{s:I, s:o}", "started_ms", (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, "functions", list));
+}
+
+/* Cuts off the line that a killed run left unfinished. */
+static bool cut_unfinished(FILE *f) {
+    char block[4096];
+    off_t end = fseeko(f, 0, SEEK_END) == 0 ? ftello(f) : -1;
+    while (end > 0) {
+        off_t from = end > (off_t)sizeof block ? end - (off_t)sizeof block : 0;
+        size_t n = (size_t)(end - from);
+        if (fseeko(f, from, SEEK_SET) != 0 || fread(block, 1, n, f) != n) return false;
+        const char *newline = memrchr(block, '\n', n);
+        end = newline ? from + (newline - block) + 1 : from;
+        if (newline) break;
+    }
+    return end >= 0 && ftruncate(fileno(f), end) == 0 && fseeko(f, 0, SEEK_END) == 0;
 }
 
 static rlf_status start_recording(toolsvc_traffic *t, const char *folder, int rank, const toolsvc_tools *tools) {
@@ -98,26 +119,26 @@ static rlf_status start_recording(toolsvc_traffic *t, const char *folder, int ra
     if (mkdir(folder, 0777) != 0 && errno != EEXIST) return RLF_RAISE(IO, "key 'traffic.record': %s: %s", folder, strerror(errno));
     rlf_str_printf(&path, "%s/rank_%d.jsonl", folder, rank);
     t->path = path.ptr;
-    t->file = fopen(path.ptr, "ab");
-    if (!t->file) return RLF_RAISE(IO, "key 'traffic.record': %s: %s", path.ptr, strerror(errno));
+    t->file = fopen(path.ptr, "a+b");
+    if (!t->file || !cut_unfinished(t->file)) return RLF_RAISE(IO, "key 'traffic.record': %s: %s", path.ptr, strerror(errno));
     put_functions(t, tools);
     return RLF_OK;
 }
 
-void toolsvc_traffic_note(toolsvc_traffic *t, const rlf_call *m, rlf_call_status status, const rlf_str *text) {
+void toolsvc_traffic_note(toolsvc_traffic *t, int64_t version, const rlf_call *m, rlf_call_status status, const rlf_str *text) {
     if (!t || !t->file) return;
-    put_line(t, json_pack("{s:I, s:I, s:I, s:I, s:I, s:s%, s:s%, s:s, s:s%}", "uid", (json_int_t)m->uid, "sample", (json_int_t)m->sample,
-                          "attempt", (json_int_t)m->attempt, "turn", (json_int_t)m->turn, "call", (json_int_t)m->call,
-                              "function", m->tool.ptr,
-                          m->tool.len, "arguments", m->arguments.ptr, m->arguments.len, "status", rlf_call_status_text(status), "text",
-                          text->ptr ? text->ptr : "", text->len));
+    put_line(t, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s%, s:s%, s:s, s:s%}", "version", (json_int_t)version,
+                          "uid", (json_int_t)m->uid, "sample", (json_int_t)m->sample, "attempt", (json_int_t)m->attempt,
+                          "turn", (json_int_t)m->turn, "call", (json_int_t)m->call, "function", m->tool.ptr, m->tool.len,
+                          "arguments", m->arguments.ptr, m->arguments.len, "status", rlf_call_status_text(status),
+                          "text", text->ptr ? text->ptr : "", text->len));
 }
 
 /* ---- replaying ---------------------------------------------------------------------------------------------------------------------- */
 
-static void make_key(const rlf_call *m, rlf_str *out) {
-    rlf_str_printf(out, "%lld %lld %lld %lld %lld ", (long long)m->uid, (long long)m->sample, (long long)m->attempt, (long long)m->turn,
-                   (long long)m->call);
+static void make_key(int64_t version, const rlf_call *m, rlf_str *out) {
+    rlf_str_printf(out, "%lld %lld %lld %lld %lld %lld ", (long long)version, (long long)m->uid, (long long)m->sample,
+                   (long long)m->attempt, (long long)m->turn, (long long)m->call);
     rlf_str_append(out, m->tool.ptr, m->tool.len);
     rlf_str_putc(out, '\n');
     rlf_str_append(out, m->arguments.ptr, m->arguments.len);
@@ -142,43 +163,47 @@ static bool status_of(rlf_slice text, rlf_call_status *out) {
     return false;
 }
 
-static void add_recorded(toolsvc_traffic *t, const rlf_call *m, rlf_call_status status, rlf_slice text) {
+static void free_recorded(void *value) {
+    recorded *r = value;
+    if (!r) return;
+    rlf_str_clean_up(&r->text);
+    free(r);
+}
+
+/* Keeps the later answer of two: a resumed run makes calls again, and went on with what it was told then. */
+static void add_recorded(toolsvc_traffic *t, int64_t version, const rlf_call *m, rlf_call_status status, rlf_slice text) {
     rlf_str key = {0};
-    recorded *r = rlf_calloc(1, sizeof *r);
-    r->status = status;
-    rlf_str_append(&r->text, text.ptr, text.len);
-    make_key(m, &key);
-    recorded *last = toolsvc_map_get(&t->calls, (rlf_slice){key.ptr, key.len});
-    while (last && last->next) last = last->next;
-    if (last) last->next = r;
-    else toolsvc_map_put(&t->calls, (rlf_slice){key.ptr, key.len}, r);
+    make_key(version, m, &key);
+    recorded *before = toolsvc_map_get(&t->calls, (rlf_slice){key.ptr, key.len});
+    if (!before || before->started_ms <= t->started_ms) {
+        recorded *r = rlf_calloc(1, sizeof *r);
+        *r = (recorded){.started_ms = t->started_ms, .status = status};
+        rlf_str_append(&r->text, text.ptr, text.len);
+        toolsvc_map_put(&t->calls, (rlf_slice){key.ptr, key.len}, r);
+        free_recorded(before);
+    }
     rlf_str_clean_up(&key);
 }
 
 static rlf_status load_line(void *user, const char *path, size_t line, json_t *object) {
+    toolsvc_traffic *t = user;
     rlf_call m = {.tool = text_of(object, "function"), .arguments = text_of(object, "arguments")};
     rlf_slice text = text_of(object, "text");
     rlf_call_status status;
-    if (json_object_get(object, "functions")) return RLF_OK;
-    if (!number_of(object, "uid", &m.uid) || !number_of(object, "sample", &m.sample) || !number_of(object, "attempt", &m.attempt) ||
-        !number_of(object, "turn", &m.turn) || !number_of(object, "call", &m.call) || !m.tool.ptr || !m.arguments.ptr || !text.ptr ||
-        !status_of(text_of(object, "status"), &status))
+    int64_t version;
+    if (json_object_get(object, "functions") && number_of(object, "started_ms", &t->started_ms)) return RLF_OK;
+    if (!number_of(object, "version", &version) || !number_of(object, "uid", &m.uid) || !number_of(object, "sample", &m.sample) ||
+        !number_of(object, "attempt", &m.attempt) || !number_of(object, "turn", &m.turn) || !number_of(object, "call", &m.call) ||
+        !m.tool.ptr || !m.arguments.ptr || !text.ptr || !status_of(text_of(object, "status"), &status))
         return RLF_RAISE(INVALID, "%s:%zu: not a recorded call", path, line);
-    add_recorded(user, &m, status, text);
+    add_recorded(t, version, &m, status, text);
     return RLF_OK;
 }
 
-bool toolsvc_traffic_find(toolsvc_traffic *t, const rlf_call *m, rlf_call_status *status, const rlf_str **text) {
+bool toolsvc_traffic_find(const toolsvc_traffic *t, int64_t version, const rlf_call *m, rlf_call_status *status, const rlf_str **text) {
     rlf_str key = {0};
-    make_key(m, &key);
-    recorded *r = toolsvc_map_get(&t->calls, (rlf_slice){key.ptr, key.len});
-    if (r && r->next) { /* the next one is for the next time; this one goes to the end of its chain */
-        toolsvc_map_put(&t->calls, (rlf_slice){key.ptr, key.len}, r->next);
-        recorded *last = r->next;
-        while (last->next) last = last->next;
-        last->next = r;
-        r->next = NULL;
-    }
+    make_key(version, m, &key);
+    const recorded *r = toolsvc_map_get(&t->calls, (rlf_slice){key.ptr, key.len});
     rlf_str_clean_up(&key);
     if (!r) return false;
     *status = r->status;
@@ -214,21 +239,13 @@ rlf_status toolsvc_traffic_open(toolsvc_traffic **out, const rlf_config *config,
     return status;
 }
 
-static void free_chain(void *value) {
-    for (recorded *r = value, *next; r; r = next) {
-        next = r->next;
-        rlf_str_clean_up(&r->text);
-        free(r);
-    }
-}
-
 rlf_status toolsvc_traffic_close(toolsvc_traffic *t) {
     rlf_status status = RLF_OK;
     if (!t) return RLF_OK;
     bool bad = t->file && ferror(t->file);
     if (t->file && fclose(t->file) != 0) bad = true;
     if (bad) status = RLF_RAISE(IO, "%s: not all of the recorded traffic could be written", t->path);
-    toolsvc_map_clean_up(&t->calls, free_chain);
+    toolsvc_map_clean_up(&t->calls, free_recorded);
     free(t->path);
     free(t);
     return status;

@@ -85,7 +85,7 @@ const char *rlf_finish_text(int64_t finish);
     LIST(R, text, targets, "g") STR(R, data_source, "d") STR(R, extra, "x") LIST(R, limits, limits, "l") LIST(R, sampling, sampling, "m")
 /* rollout -> tool service, in this order per episode (uid, sample, attempt): OPEN, any CALLs, SCORE, CLOSE. */
 #define RLF_FIELDS_open(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
-    I64(R, uid, "u") I64(R, sample, "s") I64(R, attempt, "a") I64(R, seed, "e") STR(R, extra, "x")
+    I64(R, uid, "u") I64(R, sample, "s") I64(R, attempt, "a") I64(R, version, "v") I64(R, seed, "e") STR(R, extra, "x")
 #define RLF_FIELDS_call(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
     I64(R, uid, "u") I64(R, sample, "s") I64(R, attempt, "a") I64(R, turn, "t") I64(R, call, "i") STR(R, tool, "n") STR(R, arguments, "g")
 #define RLF_FIELDS_score(R, I64, F64, STR, I32S, F32S, LIST) /* text: what the model itself wrote, all turns, in order */      \

@@ -28,9 +28,15 @@ static const char *in_folder(const char *name) {
     return g_path;
 }
 
+static void remove_recordings(void) {
+    unlink(in_folder("rank_1.jsonl"));
+    unlink(in_folder("rank_2.jsonl"));
+}
+
 static int remove_folder(void **state) {
     (void)state;
-    static const char *const names[] = {"cache", "cache-wal", "cache-shm", "other", "rank_1.jsonl", "rank_2.jsonl"};
+    static const char *const names[] = {"cache", "cache-wal", "cache-shm", "other"};
+    remove_recordings();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(in_folder(names[i]));
     return rmdir(g_folder);
 }
@@ -144,71 +150,150 @@ static rlf_call call_of(int64_t uid, const char *arguments) {
                       .arguments = rlf_slice_of(arguments)};
 }
 
-static void note(toolsvc_traffic *t, int64_t uid, const char *arguments, rlf_call_status status, const char *text) {
+static void note(toolsvc_traffic *t, int64_t version, int64_t uid, const char *arguments, rlf_call_status status, const char *text) {
     rlf_call m = call_of(uid, arguments);
     rlf_str answer = {0};
     rlf_str_puts(&answer, text);
-    toolsvc_traffic_note(t, &m, status, &answer);
+    toolsvc_traffic_note(t, version, &m, status, &answer);
     rlf_str_clean_up(&answer);
 }
 
-static void expect(toolsvc_traffic *t, int64_t uid, const char *arguments, rlf_call_status status, const char *wanted) {
+static void expect(const toolsvc_traffic *t, int64_t version, int64_t uid, const char *arguments, rlf_call_status status, const char *wanted) {
     rlf_call m = call_of(uid, arguments);
     rlf_call_status found;
     const rlf_str *text;
-    assert_true(toolsvc_traffic_find(t, &m, &found, &text));
+    assert_true(toolsvc_traffic_find(t, version, &m, &found, &text));
     assert_int_equal(found, status);
     assert_string_equal(text->ptr, wanted);
 }
 
-static void recorded_calls_are_found_again(void **state) {
-    (void)state;
-    rlf_tool_config tool = {.name = (char *)"calc", .kind = (char *)"calculator", .timeout_ms = 1000, .concurrency = 1};
-    rlf_config config = {.tools = &tool, .n_tools = 1};
-    toolsvc_traffic *t;
+/* A job with one tool, a calculator, and its open tools; recordings are in g_folder. */
+typedef struct job {
+    rlf_tool_config tool;
+    rlf_config config;
     toolsvc_tools tools;
     uv_loop_t loop;
-    assert_int_equal(uv_loop_init(&loop), 0);
-    assert_int_equal(toolsvc_tools_init(&tools, &loop, &config, NULL), RLF_OK);
-    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_OK);
+} job;
+
+static void job_open(job *j) {
+    j->tool = (rlf_tool_config){.name = (char *)"calc", .kind = (char *)"calculator", .timeout_ms = 1000, .concurrency = 1};
+    j->config = (rlf_config){.tools = &j->tool, .n_tools = 1};
+    assert_int_equal(uv_loop_init(&j->loop), 0);
+    assert_int_equal(toolsvc_tools_init(&j->tools, &j->loop, &j->config, NULL), RLF_OK);
+}
+
+static void job_close(job *j) {
+    toolsvc_tools_clean_up(&j->tools);
+    assert_int_equal(uv_loop_close(&j->loop), 0);
+    remove_recordings();
+}
+
+static toolsvc_traffic *record(job *j, int rank) {
+    toolsvc_traffic *t;
+    j->config.traffic.record = g_folder, j->config.traffic.replay = NULL;
+    assert_int_equal(toolsvc_traffic_open(&t, &j->config, rank, &j->tools), RLF_OK);
+    return t;
+}
+
+static toolsvc_traffic *replay(job *j) {
+    toolsvc_traffic *t;
+    j->config.traffic.record = NULL, j->config.traffic.replay = g_folder;
+    if (toolsvc_traffic_open(&t, &j->config, 1, &j->tools) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_true(toolsvc_traffic_replays(t));
+    return t;
+}
+
+static void append(const char *name, const char *text) {
+    FILE *f = fopen(in_folder(name), "ab");
+    fputs(text, f);
+    fclose(f);
+}
+
+static const char sum[] = "{\"expression\": \"1\"}";
+
+static void recorded_calls_are_found_again(void **state) {
+    (void)state;
+    job j;
+    toolsvc_traffic *t;
+    job_open(&j);
+    assert_int_equal(toolsvc_traffic_open(&t, &j.config, 1, &j.tools), RLF_OK);
     assert_null(t); /* not asked for */
-    config.traffic.record = g_folder;
     for (int rank = 1; rank < 3; rank++) {
-        assert_int_equal(toolsvc_traffic_open(&t, &config, rank, &tools), RLF_OK);
-        note(t, rank, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
-        note(t, rank, "{\"expression\": \"1\"}", RLF_CALL_TIMEOUT, "error: late");
-        note(t, rank, "not even JSON", RLF_CALL_TOOL_ERROR, "");
+        t = record(&j, rank);
+        note(t, 5, rank, sum, RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
+        note(t, 6, rank, sum, RLF_CALL_TIMEOUT, "error: late");
+        note(t, 5, rank, "not even JSON", RLF_CALL_TOOL_ERROR, "");
         assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
     }
-    toolsvc_tools_clean_up(&tools);
-
-    config.traffic.record = NULL, config.traffic.replay = g_folder;
-    tool.kind = (char *)"index", tool.path = (char *)"/nonexistent"; /* is not opened */
-    assert_int_equal(toolsvc_tools_init(&tools, &loop, &config, NULL), RLF_OK);
-    assert_int_equal(tools.n_functions, 1);
-    assert_string_equal(tools.functions[0].name, "calc");
-    assert_non_null(json_object_get(json_object_get(tools.functions[0].parameters, "properties"), "expression"));
-    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_OK);
-    assert_true(toolsvc_traffic_replays(t));
+    toolsvc_tools_clean_up(&j.tools);
+    j.config.traffic.record = NULL, j.config.traffic.replay = g_folder;
+    j.tool.kind = (char *)"index", j.tool.path = (char *)"/nonexistent"; /* is not opened */
+    assert_int_equal(toolsvc_tools_init(&j.tools, &j.loop, &j.config, NULL), RLF_OK);
+    assert_int_equal(j.tools.n_functions, 1);
+    assert_string_equal(j.tools.functions[0].name, "calc");
+    assert_non_null(json_object_get(json_object_get(j.tools.functions[0].parameters, "properties"), "expression"));
+    t = replay(&j);
     for (int uid = 1; uid < 3; uid++) {
-        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
-        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_TIMEOUT, "error: late");
-        expect(t, uid, "{\"expression\": \"1\"}", RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
-        expect(t, uid, "not even JSON", RLF_CALL_TOOL_ERROR, "");
+        for (int again = 0; again < 2; again++) expect(t, 5, uid, sum, RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
+        expect(t, 6, uid, sum, RLF_CALL_TIMEOUT, "error: late");
+        expect(t, 5, uid, "not even JSON", RLF_CALL_TOOL_ERROR, "");
     }
-    rlf_call other = call_of(3, "{\"expression\": \"1\"}");
+    rlf_call other = call_of(3, sum);
     rlf_call_status status;
     const rlf_str *text;
-    assert_false(toolsvc_traffic_find(t, &other, &status, &text));
+    assert_false(toolsvc_traffic_find(t, 5, &other, &status, &text));
+    other = call_of(1, sum);
+    assert_false(toolsvc_traffic_find(t, 7, &other, &status, &text));
     assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
-    toolsvc_tools_clean_up(&tools);
-
-    FILE *f = fopen(in_folder("rank_2.jsonl"), "ab");
-    fputs("{\"uid\": 1}\n", f);
-    fclose(f);
-    assert_int_equal(toolsvc_traffic_open(&t, &config, 1, &tools), RLF_INVALID);
+    append("rank_2.jsonl", "{\"uid\": 1}\n");
+    assert_int_equal(toolsvc_traffic_open(&t, &j.config, 1, &j.tools), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "rank_2.jsonl:5: not a recorded call"));
-    assert_int_equal(uv_loop_close(&loop), 0);
+    job_close(&j);
+}
+
+static void a_killed_recording_loses_nothing_but_the_line_it_was_at(void **state) {
+    (void)state;
+    job j;
+    job_open(&j);
+    toolsvc_traffic *t = record(&j, 1);
+    note(t, 1, 1, sum, RLF_CALL_OK, "one");
+    toolsvc_traffic *killed = t; /* what was noted is in the file while the run goes on */
+    append("rank_1.jsonl", "{\"version\": 1, \"uid\": 2, \"sam");
+    t = replay(&j);
+    expect(t, 1, 1, sum, RLF_CALL_OK, "one");
+    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    assert_int_equal(toolsvc_traffic_close(killed), RLF_OK);
+
+    t = record(&j, 1);
+    note(t, 1, 2, sum, RLF_CALL_OK, "two");
+    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    t = replay(&j);
+    expect(t, 1, 1, sum, RLF_CALL_OK, "one");
+    expect(t, 1, 2, sum, RLF_CALL_OK, "two");
+    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    job_close(&j);
+}
+
+/* The order of files and of tool ranks does not matter, only which run came later. */
+static void a_resumed_run_has_the_last_word(void **state) {
+    (void)state;
+    job j;
+    job_open(&j);
+    append("rank_1.jsonl", "{\"started_ms\": 2000, \"functions\": []}\n");
+    append("rank_2.jsonl", "{\"started_ms\": 1000, \"functions\": []}\n");
+    static const char line[] = "{\"version\": 1, \"uid\": %d, \"sample\": 1, \"attempt\": 0, \"turn\": 2, \"call\": 3, \"function\": \"calc\", "
+                               "\"arguments\": \"{}\", \"status\": \"ok\", \"text\": \"%s\"}\n";
+    char text[400];
+    snprintf(text, sizeof text, line, 1, "second"), append("rank_1.jsonl", text);
+    snprintf(text, sizeof text, line, 1, "first"), append("rank_2.jsonl", text);
+    snprintf(text, sizeof text, line, 2, "first"), append("rank_2.jsonl", text);
+    append("rank_2.jsonl", "{\"started_ms\": 3000, \"functions\": []}\n");
+    snprintf(text, sizeof text, line, 2, "third"), append("rank_2.jsonl", text);
+    toolsvc_traffic *t = replay(&j);
+    expect(t, 1, 1, "{}", RLF_CALL_OK, "second");
+    expect(t, 1, 2, "{}", RLF_CALL_OK, "third");
+    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    job_close(&j);
 }
 
 int main(void) {
@@ -219,6 +304,8 @@ int main(void) {
         cmocka_unit_test(disk_outlives_the_run_and_knows_versions),
         cmocka_unit_test(map_finds_what_was_put),
         cmocka_unit_test(recorded_calls_are_found_again),
+        cmocka_unit_test(a_killed_recording_loses_nothing_but_the_line_it_was_at),
+        cmocka_unit_test(a_resumed_run_has_the_last_word),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
