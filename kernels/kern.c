@@ -1,74 +1,43 @@
 /* kern.c: devices, buffers and queues, and the operations of kern.h as calls into the device's table (ops.h).
  *
- * There is one backend so far, the CPU: buffers are host memory, an operation is finished when its function returns, and so a sync has
- * nothing to wait for. Every operation comes through here once, which is where tensors are checked against their buffers: type, and that
- * the elements the shape asks for are inside. A tensor that does not fit is our bug, hence the asserts. */
+ * A backend (cpu/device.c) gives memory, copies and the table. Every operation comes through here once, which is where
+ * tensors are checked against their buffers: type, and that the elements the shape asks for are inside. A tensor that does not fit is our
+ * bug, hence the asserts. */
 #include "kernels/kern.h"
 
 #include <assert.h>
-#include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "common/base/mem.h"
 #include "kernels/ops.h"
 
-struct kern_device {
-    const kern_ops *ops;
-    kern_cpu_ctx cpu;
-    float *vectors; /* (STAGED) float32 copies of the weight vectors of the operation at work */
-    char name[64];
-};
+enum { STAGED = 4 << 20 }; /* elements of kern_device.vectors */
 
 struct kern_queue {
     kern_device *device;
 };
 
 struct kern_buf {
+    kern_device *device;
     void *ptr;
     size_t bytes;
-    bool mapped; /* from mmap, else from aligned_alloc */
 };
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
 
-enum {
-    STAGED = 4 << 20, /* elements; reserved, and only backed by memory once touched */
-    ALIGNMENT = 64,
-    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero until touched. Huge pages: no faster here, and slow to get */
-};
-
-static void *map_zeroed(size_t bytes) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void *allocate_zeroed(size_t bytes) {
-    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    void *p = aligned_alloc(ALIGNMENT, rounded ? rounded : ALIGNMENT);
-    if (p) memset(p, 0, rounded);
-    return p;
-}
-
 rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) {
-    (void)device;
-    bool mapped = bytes >= MAP_FROM_BYTES;
-    void *ptr = mapped ? map_zeroed(bytes) : allocate_zeroed(bytes);
+    void *ptr = device->backend->allocate(device->ctx, bytes);
     if (!ptr) return RLF_RAISE(NO_MEMORY, "cannot allocate a device buffer of %zu bytes", bytes);
     kern_buf *buf = rlf_calloc(1, sizeof *buf);
-    *buf = (kern_buf){ptr, bytes, mapped};
+    *buf = (kern_buf){device, ptr, bytes};
     *out = buf;
     return RLF_OK;
 }
 
 void kern_buf_destroy(kern_buf *buf) {
     if (!buf) return;
-    if (buf->mapped)
-        munmap(buf->ptr, buf->bytes);
-    else
-        free(buf->ptr);
+    buf->device->backend->release(buf->device->ctx, buf->ptr, buf->bytes);
     free(buf);
 }
 
@@ -83,66 +52,23 @@ size_t kern_dtype_size(kern_dtype dtype) {
     return 0;
 }
 
-void *kern_host_ptr(kern_tensor t) { return (char *)t.buf->ptr + t.offset * kern_dtype_size(t.dtype); }
+static void *address_of(kern_tensor t) { return (char *)t.buf->ptr + t.offset * kern_dtype_size(t.dtype); }
+
+void *kern_host_ptr(kern_tensor t) { return t.buf->device->backend->host_memory ? address_of(t) : NULL; }
 
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
 
-typedef struct isa_entry {
-    const char *name;
-    const kern_ops *ops;
-} isa_entry;
-
-static bool machine_has(const char *isa) {
-#ifdef KERN_HAVE_X86
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (!strcmp(isa, "avx2")) return avx2;
-    if (!strcmp(isa, "avx512"))
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw");
-#endif
-    return !strcmp(isa, "portable");
-}
-
-/* `wanted` NULL: the best the machine has. */
-static rlf_status choose_isa(isa_entry *out, const char *wanted) {
-    static const isa_entry best_first[] = {
-#ifdef KERN_HAVE_X86
-        {"avx512", &kern_cpu_ops_avx512},
-        {"avx2", &kern_cpu_ops_avx2},
-#endif
-        {"portable", &kern_cpu_ops_portable},
-    };
-    for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++) {
-        if (wanted && strcmp(wanted, best_first[i].name) != 0) continue;
-        if (!machine_has(best_first[i].name)) continue;
-        *out = best_first[i];
-        return RLF_OK;
-    }
-    return RLF_RAISE(UNSUPPORTED, "instruction set \"%s\" is not one this build and this machine have (avx512, avx2, portable)", wanted);
-}
-
-static int affinity_cores(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return CPU_COUNT(&set);
+static rlf_status open_backend(kern_device *device, const kern_device_options *options) {
+    if (!strcmp(options->name, "cpu")) return kern_cpu_open(device, options);
+    return RLF_RAISE(UNSUPPORTED, "no device named \"%s\"; this build has: cpu", options->name);
 }
 
 rlf_status kern_device_open(kern_device **out, const kern_device_options *options) {
     rlf_status status = RLF_OK;
-    isa_entry isa = {NULL, NULL};
     kern_device *device = rlf_calloc(1, sizeof *device);
-    int threads = options->threads ? options->threads : affinity_cores();
-    if (strcmp(options->name, "cpu") != 0) RLF_FAIL(UNSUPPORTED, "no device named \"%s\"; this build has: cpu", options->name);
-    if (threads < 1 || threads > KERN_MAX_THREADS) RLF_FAIL(INVALID, "%d threads; expected 1 to %d", threads, KERN_MAX_THREADS);
-    RLF_TRY(choose_isa(&isa, options->isa));
-    device->ops = isa.ops;
-    device->cpu.threads = threads;
-    device->cpu.scratch = map_zeroed((size_t)threads * KERN_SCRATCH_BYTES);
-    if (!device->cpu.scratch) RLF_FAIL(NO_MEMORY, "cannot reserve scratch memory for %d threads", threads);
-    device->vectors = map_zeroed(STAGED * sizeof(float));
+    RLF_TRY(open_backend(device, options));
+    device->vectors = device->backend->allocate(device->ctx, STAGED * sizeof(float));
     if (!device->vectors) RLF_FAIL(NO_MEMORY, "cannot reserve memory for vectors of weights");
-    RLF_TRY(kern_pool_new(&device->cpu.pool, threads));
-    snprintf(device->name, sizeof device->name, "cpu %s, %d thread%s", isa.name, threads, threads == 1 ? "" : "s");
     *out = device;
     device = NULL;
 out:
@@ -152,9 +78,8 @@ out:
 
 void kern_device_close(kern_device *device) {
     if (!device) return;
-    kern_pool_destroy(device->cpu.pool);
-    if (device->cpu.scratch) munmap(device->cpu.scratch, (size_t)device->cpu.threads * KERN_SCRATCH_BYTES);
-    if (device->vectors) munmap(device->vectors, STAGED * sizeof(float));
+    if (device->vectors) device->backend->release(device->ctx, device->vectors, STAGED * sizeof(float));
+    if (device->backend) device->backend->close(device->ctx);
     free(device);
 }
 
@@ -168,11 +93,7 @@ rlf_status kern_queue_new(kern_queue **out, kern_device *device) {
 
 void kern_queue_destroy(kern_queue *queue) { free(queue); }
 kern_device *kern_queue_device(const kern_queue *queue) { return queue->device; }
-
-rlf_status kern_sync(kern_queue *queue) {
-    (void)queue;
-    return RLF_OK;
-}
+rlf_status kern_sync(kern_queue *queue) { return queue->device->backend->sync(queue->device->ctx); }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------------------------- */
 
@@ -180,7 +101,7 @@ rlf_status kern_sync(kern_queue *queue) {
 static void *must(kern_tensor t, kern_dtype dtype, size_t n) {
     assert(t.buf && t.dtype == dtype);
     assert(t.offset + n <= t.buf->bytes / kern_dtype_size(dtype));
-    return kern_host_ptr(t);
+    return address_of(t);
 }
 
 static float *f32(kern_tensor t, size_t n) { return must(t, KERN_F32, n); }
@@ -199,7 +120,7 @@ static const float *vector(kern_queue *queue, kern_tensor w, size_t n, size_t at
     if (!w.buf) return NULL;
     if (w.dtype == KERN_F32) return f32(w, n);
     assert(at + n <= STAGED);
-    device->ops->widen(&device->cpu, device->vectors + at, must(w, KERN_BF16, n), n);
+    device->ops->widen(device->ctx, device->vectors + at, must(w, KERN_BF16, n), n);
     return device->vectors + at;
 }
 
@@ -213,28 +134,24 @@ static size_t qkv_area(int m, kern_attn_shape shape) { return area(m, kern_qkv_w
 static size_t heads_area(int m, kern_attn_shape shape) { return area(m, shape.heads * shape.head_dim); }
 
 static const kern_ops *ops_of(const kern_queue *queue) { return queue->device->ops; }
-static kern_cpu_ctx *ctx_of(kern_queue *queue) { return &queue->device->cpu; }
+static kern_ctx *ctx_of(kern_queue *queue) { return queue->device->ctx; }
 
 /* ---- copies ----------------------------------------------------------------------------------------------------------------------- */
 
 void kern_upload(kern_queue *queue, kern_tensor dst, const void *src, size_t n) {
-    (void)queue;
-    if (n) memcpy(must(dst, dst.dtype, n), src, n * kern_dtype_size(dst.dtype));
+    if (n) queue->device->backend->upload(ctx_of(queue), must(dst, dst.dtype, n), src, n * kern_dtype_size(dst.dtype));
 }
 
 void kern_download(kern_queue *queue, void *dst, kern_tensor src, size_t n) {
-    (void)queue;
-    if (n) memcpy(dst, must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
+    if (n) queue->device->backend->download(ctx_of(queue), dst, must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
 }
 
 void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n) {
-    (void)queue;
-    if (n) memmove(must(dst, src.dtype, n), must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
+    if (n) queue->device->backend->copy(ctx_of(queue), must(dst, src.dtype, n), must(src, src.dtype, n), n * kern_dtype_size(src.dtype));
 }
 
 void kern_zero(kern_queue *queue, kern_tensor dst, size_t n) {
-    (void)queue;
-    if (n) memset(must(dst, dst.dtype, n), 0, n * kern_dtype_size(dst.dtype));
+    if (n) queue->device->backend->zero(ctx_of(queue), must(dst, dst.dtype, n), n * kern_dtype_size(dst.dtype));
 }
 
 void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n) {

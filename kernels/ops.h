@@ -1,81 +1,68 @@
-/* ops: what stands between kern.h and the CPU code: one table of operations, one entry per operation of kern.h. Private to kernels/.
+/* ops: what stands between kern.h and the backends: one table of operations, one entry per operation of kern.h. Private to kernels/.
  *
- * kern.c checks and unwraps the tensors of the public call, then calls the table of the device's instruction set. The arguments here are
- * those of kern.h, in its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. A tensor that
- * may be float32 or bfloat16 is an address and its dtype; vectors of weights come as float32 (kern.c widens them). Each
- * instruction set exports one table, kern_cpu_ops_<isa>, made by cpu/isa/table.c; KERN_OP_TABLE is the only list of operations, and gives
- * the struct below, the prototypes (cpu/isa/isa.h) and the tables.
+ * kern.c checks and unwraps the tensors of the public call, then calls the table of the device. The arguments here are those of kern.h, in
+ * its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. A tensor that may be float32 or
+ * bfloat16 is an address and its dtype; vectors of weights come as float32 (kern.c widens them). KERN_OP_TABLE is the only list of
+ * operations, and gives the struct below, the prototypes and the tables: kern_cpu_ops_<isa>, made by cpu/isa/table.c, and
+ * kern_cuda_ops.
  *
- * An operation is finished on return. It may use the pool and the calling thread's and workers' scratch; it never allocates, and never
- * reads a clock, an environment variable or the number of threads into a result (see THE RULE in kern.h). */
+ * An operation never allocates, and never reads a clock, an environment variable or the number of threads into a result (see THE RULE in
+ * kern.h). On the CPU it is finished on return; on a card it is queued. */
 #ifndef RLF_KERNELS_OPS_H
 #define RLF_KERNELS_OPS_H
 
-#include "kernels/cpu/pool.h"
 #include "kernels/kern.h"
 
-enum {
-    KERN_MAX_THREADS = 256,
-    KERN_SCRATCH_BYTES = 32 << 20 /* per thread; reserved at open and only backed by memory once touched */
-};
-
-/* What an operation runs on. `scratch` holds threads * KERN_SCRATCH_BYTES, 64-byte aligned; contents are undefined between operations. */
-typedef struct kern_cpu_ctx {
-    kern_pool *pool;
-    int threads;
-    char *scratch;
-} kern_cpu_ctx;
-
-/* KERN_SCRATCH_BYTES bytes for the task running as `thread` (the third argument of a kern_task_fn); outside kern_pool_run: thread 0. */
-static inline void *kern_scratch(const kern_cpu_ctx *ctx, int thread) { return ctx->scratch + (size_t)thread * KERN_SCRATCH_BYTES; }
+/* What an operation runs on. Each backend has its own: kernels/cpu/cpu.h, kernels/cuda/cuda.h. */
+typedef struct kern_ctx kern_ctx;
 
 /* X(return type, name, parameters). */
 #define KERN_OP_TABLE(X)                                                                                                                   \
     /* linear.c */                                                                                                                         \
-    X(void, linear, (kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n,      \
+    X(void, linear, (kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n,          \
                      int k, bool accumulate))                                                                                              \
-    X(void, linear_grad_input, (kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,     \
+    X(void, linear_grad_input, (kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,         \
                                 bool accumulate))                                                                                          \
-    X(void, linear_grad_weight, (kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k))                      \
+    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k))                          \
     /* simple.c */                                                                                                                         \
-    X(void, bias_grad, (kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                   \
-    X(void, embed_grad, (kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                             \
-    X(void, rows_gather, (kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))             \
-    X(void, rows_scatter, (kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                               \
-    X(void, widen, (kern_cpu_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                             \
-    X(void, narrow, (kern_cpu_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                            \
-    X(void, adamw, (kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))        \
-    X(double, sumsq, (kern_cpu_ctx *ctx, const float *x, size_t n))                                                                        \
-    X(uint64_t, checksum, (kern_cpu_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                  \
+    X(void, bias_grad, (kern_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                       \
+    X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \
+    X(void, rows_gather, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))                 \
+    X(void, rows_scatter, (kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                   \
+    X(void, widen, (kern_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                                 \
+    X(void, narrow, (kern_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                                \
+    X(void, adamw, (kern_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))            \
+    X(double, sumsq, (kern_ctx *ctx, const float *x, size_t n))                                                                            \
+    X(uint64_t, checksum, (kern_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                      \
     /* norm.c */                                                                                                                           \
-    X(void, rmsnorm, (kern_cpu_ctx *ctx, float *y, const float *x, const float *weight, float eps, int m, int k))                          \
-    X(void, rmsnorm_grad, (kern_cpu_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,  \
+    X(void, rmsnorm, (kern_ctx *ctx, float *y, const float *x, const float *weight, float eps, int m, int k))                              \
+    X(void, rmsnorm_grad, (kern_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,      \
                            int m, int k))                                                                                                  \
-    X(void, swiglu, (kern_cpu_ctx *ctx, float *y, const float *gate_up, int m, int f))                                                     \
-    X(void, swiglu_grad, (kern_cpu_ctx *ctx, float *dgate_up, const float *dy, const float *gate_up, int m, int f))                        \
-    X(void, qk_rope, (kern_cpu_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps,                 \
+    X(void, swiglu, (kern_ctx *ctx, float *y, const float *gate_up, int m, int f))                                                         \
+    X(void, swiglu_grad, (kern_ctx *ctx, float *dgate_up, const float *dy, const float *gate_up, int m, int f))                            \
+    X(void, qk_rope, (kern_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps,                     \
                       const float *rope, const int32_t *pos, int m, kern_attn_shape shape))                                                \
-    X(void, qk_rope_grad, (kern_cpu_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,              \
+    X(void, qk_rope_grad, (kern_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,                  \
                            const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,              \
                            kern_attn_shape shape))                                                                                         \
     /* attention.c */                                                                                                                      \
-    X(void, attention, (kern_cpu_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,                   \
+    X(void, attention, (kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,                       \
                         kern_attn_shape shape))                                                                                            \
-    X(void, attention_grad, (kern_cpu_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,      \
+    X(void, attention_grad, (kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,          \
                              const int32_t *seq_begin, int seqs, kern_attn_shape shape))                                                   \
     X(size_t, kv_bytes, (kern_kv_shape shape))                                                                                             \
-    X(void, kv_write, (kern_cpu_ctx *ctx, float *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,     \
+    X(void, kv_write, (kern_ctx *ctx, float *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,         \
                        kern_attn_shape shape))                                                                                             \
-    X(void, kv_copy_page, (kern_cpu_ctx *ctx, float *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                              \
-    X(void, attention_paged, (kern_cpu_ctx *ctx, float *out, const float *qkv, const float *kv, kern_kv_shape kv_shape, int layer,         \
+    X(void, kv_copy_page, (kern_ctx *ctx, float *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                  \
+    X(void, attention_paged, (kern_ctx *ctx, float *out, const float *qkv, const float *kv, kern_kv_shape kv_shape, int layer,             \
                               const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,                     \
                               kern_attn_shape shape))                                                                                      \
     /* head.c */                                                                                                                           \
-    X(void, logprob, (kern_cpu_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,        \
+    X(void, logprob, (kern_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,            \
                       kern_filter filter, int m, int v))                                                                                   \
-    X(void, logprob_grad, (kern_cpu_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,            \
+    X(void, logprob_grad, (kern_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,                \
                            const float *dentropy, kern_filter filter, int m, int v))                                                       \
-    X(void, sample, (kern_cpu_ctx *ctx, int32_t *ids, float *logprob, const float *logits, kern_filter filter, uint64_t seed,              \
+    X(void, sample, (kern_ctx *ctx, int32_t *ids, float *logprob, const float *logits, kern_filter filter, uint64_t seed,                  \
                      const kern_sample_key *keys, int m, int v))
 
 #define KERN_OP_MEMBER_(type, name, parameters) type(*name) parameters;
@@ -84,9 +71,28 @@ typedef struct kern_ops {
 } kern_ops;
 #undef KERN_OP_MEMBER_
 
-extern const kern_ops kern_cpu_ops_portable;
-#ifdef KERN_HAVE_X86
-extern const kern_ops kern_cpu_ops_avx2, kern_cpu_ops_avx512;
-#endif
+/* Memory and order of a device, for kern.c. Sizes are bytes. */
+typedef struct kern_backend {
+    bool host_memory;                                               /* addresses are the host's own */
+    void (*close)(kern_ctx *ctx);
+    void *(*allocate)(kern_ctx *ctx, size_t bytes);                 /* zeroed; NULL where there is not as much */
+    void (*release)(kern_ctx *ctx, void *ptr, size_t bytes);
+    void (*upload)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
+    void (*download)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
+    void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes); /* dst and src may overlap */
+    void (*zero)(kern_ctx *ctx, void *dst, size_t bytes);
+    rlf_status (*sync)(kern_ctx *ctx);
+} kern_backend;
+
+struct kern_device {
+    const kern_backend *backend;
+    const kern_ops *ops;
+    kern_ctx *ctx;
+    float *vectors; /* on the device: float32 copies of the weight vectors of the operation at work */
+    char name[160];
+};
+
+/* Each fills backend, ops, ctx and name. */
+rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 
 #endif

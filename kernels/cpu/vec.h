@@ -15,26 +15,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/scalar.h"
+
 #define KERN_PASTE2_(a, b) a##_##b
 #define KERN_PASTE_(a, b) KERN_PASTE2_(a, b)
 #define KERN_CPU(name) KERN_PASTE_(name, KERN_ISA)
 
 enum { VF = 16 };
-
-static inline float kern_float_of_bf16(uint16_t x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float y;
-    memcpy(&y, &bits, sizeof y);
-    return y;
-}
-
-/* The nearest bfloat16, the even one of two; a NaN stays a NaN. */
-static inline uint16_t kern_bf16_of_float(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
-}
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -219,35 +206,6 @@ static inline vf vf_exp(vf x) {
 static inline vf vf_iota(void) {
     static const float lanes[VF] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     return vf_load(lanes);
-}
-
-/* ln x of one positive normal float, error below 2 ulp (infinity and NaN pass through). Our own, so that its bits do not depend on the C
- * library: x = m 2^e with m in [sqrt(1/2), sqrt(2)), polynomial in m-1 (coefficients as in Cephes logf), e ln 2 added in two parts. */
-static inline float vf_log1(float x) {
-    if (!(x < INFINITY)) return x;
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    float e = (float)((int32_t)(bits >> 23) - 126), m;
-    bits = (bits & 0x007fffffu) | 0x3f000000u; /* m in [1/2, 1) */
-    memcpy(&m, &bits, 4);
-    if (m < 0.707106781186547524f) {
-        e = e - 1.0f;
-        m = m + m;
-    }
-    m = m - 1.0f;
-    float z = m * m, y = 7.0376836292e-2f;
-    y = fmaf(y, m, -1.1514610310e-1f);
-    y = fmaf(y, m, 1.1676998740e-1f);
-    y = fmaf(y, m, -1.2420140846e-1f);
-    y = fmaf(y, m, 1.4249322787e-1f);
-    y = fmaf(y, m, -1.6668057665e-1f);
-    y = fmaf(y, m, 2.0000714765e-1f);
-    y = fmaf(y, m, -2.4999993993e-1f);
-    y = fmaf(y, m, 3.3333331174e-1f);
-    y = y * m * z;
-    y = fmaf(e, -2.12194440e-4f, y);
-    y = fmaf(-0.5f, z, y);
-    return fmaf(e, 0.693359375f, m + y);
 }
 
 #endif

@@ -3,8 +3,8 @@
 #ifndef RLF_KERNELS_CPU_ISA_ISA_H
 #define RLF_KERNELS_CPU_ISA_ISA_H
 
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vec.h"
-#include "kernels/ops.h"
 
 #define KERN_OP(name) KERN_CPU(kern_cpu_##name)
 

@@ -128,47 +128,19 @@ typedef struct adamw_job {
     const float *grad;
     float *m, *v;
     size_t n;
-    float grad_scale, keep, new1, beta2, new2, inv_root_bias2, step, eps;
+    kern_adamw_factors factors;
 } adamw_job;
-
-/* Scalars are worked out in double and rounded once. Per element, in this order, each step one float rounding:
- *   g = grad*scale;  m += (1-beta1)*(g-m);  v = beta2*v + (1-beta2)*(g*g);
- *   p = p*(1-lr*decay) - lr/bias1 * (m / (sqrt(v)*(1/sqrt(bias2)) + eps)),   bias_i = 1 - beta_i^step */
-static adamw_job adamw_job_of(float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
-    double bias1 = 1.0 - pow(args->beta1, (double)args->step), bias2 = 1.0 - pow(args->beta2, (double)args->step);
-    return (adamw_job){
-        .param = param,
-        .grad = grad,
-        .m = m,
-        .v = v,
-        .n = n,
-        .grad_scale = args->grad_scale,
-        .keep = (float)(1.0 - (double)args->lr * args->weight_decay),
-        .new1 = (float)(1.0 - (double)args->beta1),
-        .beta2 = args->beta2,
-        .new2 = (float)(1.0 - (double)args->beta2),
-        .inv_root_bias2 = (float)(1.0 / sqrt(bias2)),
-        .step = (float)(args->lr / bias1),
-        .eps = args->eps,
-    };
-}
 
 static void adamw_task(void *arg, int task, int thread) {
     const adamw_job job = *(const adamw_job *)arg;
     (void)thread;
     size_t end = kern_min_size(job.n, ((size_t)task + 1) * CHUNK);
-    for (size_t i = (size_t)task * CHUNK; i < end; i++) {
-        float g = job.grad[i] * job.grad_scale;
-        float m = job.m[i] + job.new1 * (g - job.m[i]);
-        float v = job.beta2 * job.v[i] + job.new2 * (g * g);
-        job.m[i] = m;
-        job.v[i] = v;
-        job.param[i] = job.param[i] * job.keep - job.step * (m / (sqrtf(v) * job.inv_root_bias2 + job.eps));
-    }
+    for (size_t i = (size_t)task * CHUNK; i < end; i++)
+        kern_adamw_element(&job.param[i], job.grad[i], &job.m[i], &job.v[i], &job.factors);
 }
 
 void KERN_OP(adamw)(kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
-    adamw_job job = adamw_job_of(param, grad, m, v, n, args);
+    adamw_job job = {param, grad, m, v, n, kern_adamw_factors_of(args)};
     kern_pool_run(ctx->pool, pieces(n, CHUNK), adamw_task, &job);
 }
 
@@ -220,25 +192,17 @@ double KERN_OP(sumsq)(kern_cpu_ctx *ctx, const float *x, size_t n) {
     return sum;
 }
 
-/* The finaliser of SplitMix64 (Steele, Lea & Flood 2014) on the element's bits, its place added by the golden ratio step. */
-static inline uint64_t mix64(uint64_t bits, uint64_t i) {
-    uint64_t z = bits + (i + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
 static uint64_t checksum_range(const void *x, kern_dtype dtype, size_t begin, size_t end) {
     uint64_t sum = 0;
     switch (kern_dtype_size(dtype)) {
     case 4:
-        for (size_t i = begin; i < end; i++) sum += mix64(((const uint32_t *)x)[i], i);
+        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint32_t *)x)[i], i);
         break;
     case 2:
-        for (size_t i = begin; i < end; i++) sum += mix64(((const uint16_t *)x)[i], i);
+        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint16_t *)x)[i], i);
         break;
     default:
-        for (size_t i = begin; i < end; i++) sum += mix64(((const uint8_t *)x)[i], i);
+        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint8_t *)x)[i], i);
     }
     return sum;
 }

@@ -1,0 +1,129 @@
+/* The CPU as a device: buffers are host memory, an operation is finished when its function returns, and so a sync has nothing to wait
+ * for. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/base/mem.h"
+#include "kernels/cpu/cpu.h"
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+
+enum {
+    ALIGNMENT = 64,
+    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero until touched. Huge pages: no faster here, and slow to get */
+};
+
+static void *map_zeroed(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void *allocate_zeroed(size_t bytes) {
+    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *p = aligned_alloc(ALIGNMENT, rounded ? rounded : ALIGNMENT);
+    if (p) memset(p, 0, rounded);
+    return p;
+}
+
+static void *cpu_allocate(kern_ctx *ctx, size_t bytes) {
+    (void)ctx;
+    return bytes >= MAP_FROM_BYTES ? map_zeroed(bytes) : allocate_zeroed(bytes);
+}
+
+static void cpu_release(kern_ctx *ctx, void *ptr, size_t bytes) {
+    (void)ctx;
+    if (bytes >= MAP_FROM_BYTES)
+        munmap(ptr, bytes);
+    else
+        free(ptr);
+}
+
+static void cpu_copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) {
+    (void)ctx;
+    memmove(dst, src, bytes);
+}
+
+static void cpu_zero(kern_ctx *ctx, void *dst, size_t bytes) {
+    (void)ctx;
+    memset(dst, 0, bytes);
+}
+
+static rlf_status cpu_sync(kern_ctx *ctx) {
+    (void)ctx;
+    return RLF_OK;
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct isa_entry {
+    const char *name;
+    const kern_ops *ops;
+} isa_entry;
+
+static bool machine_has(const char *isa) {
+#ifdef KERN_HAVE_X86
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!strcmp(isa, "avx2")) return avx2;
+    if (!strcmp(isa, "avx512"))
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw");
+#endif
+    return !strcmp(isa, "portable");
+}
+
+/* `wanted` NULL: the best the machine has. */
+static rlf_status choose_isa(isa_entry *out, const char *wanted) {
+    static const isa_entry best_first[] = {
+#ifdef KERN_HAVE_X86
+        {"avx512", &kern_cpu_ops_avx512},
+        {"avx2", &kern_cpu_ops_avx2},
+#endif
+        {"portable", &kern_cpu_ops_portable},
+    };
+    for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++) {
+        if (wanted && strcmp(wanted, best_first[i].name) != 0) continue;
+        if (!machine_has(best_first[i].name)) continue;
+        *out = best_first[i];
+        return RLF_OK;
+    }
+    return RLF_RAISE(UNSUPPORTED, "instruction set \"%s\" is not one this build and this machine have (avx512, avx2, portable)", wanted);
+}
+
+static int affinity_cores(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    return CPU_COUNT(&set);
+}
+
+static void cpu_close(kern_ctx *ctx) {
+    kern_pool_destroy(ctx->pool);
+    if (ctx->scratch) munmap(ctx->scratch, (size_t)ctx->threads * KERN_SCRATCH_BYTES);
+    free(ctx);
+}
+
+static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release,
+                                         .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync};
+
+rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) {
+    rlf_status status = RLF_OK;
+    isa_entry isa = {NULL, NULL};
+    kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
+    int threads = options->threads ? options->threads : affinity_cores();
+    if (threads < 1 || threads > KERN_MAX_THREADS) RLF_FAIL(INVALID, "%d threads; expected 1 to %d", threads, KERN_MAX_THREADS);
+    RLF_TRY(choose_isa(&isa, options->isa));
+    ctx->threads = threads;
+    ctx->scratch = map_zeroed((size_t)threads * KERN_SCRATCH_BYTES);
+    if (!ctx->scratch) RLF_FAIL(NO_MEMORY, "cannot reserve scratch memory for %d threads", threads);
+    RLF_TRY(kern_pool_new(&ctx->pool, threads));
+    snprintf(device->name, sizeof device->name, "cpu %s, %d thread%s", isa.name, threads, threads == 1 ? "" : "s");
+    device->backend = &cpu_backend;
+    device->ops = isa.ops;
+    device->ctx = ctx;
+    ctx = NULL;
+out:
+    if (ctx) cpu_close(ctx);
+    return status;
+}

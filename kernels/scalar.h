@@ -1,0 +1,124 @@
+/* scalar: what every backend computes of single numbers, so that all have the same bits: conversions, exp and log, AdamW's update of one
+ * element, the checksum's mixing. IEEE operations in a fixed order; a fused multiply-add is written fmaf, and nothing else may be
+ * contracted.
+ *
+ * C17 and CUDA C++ include this header. */
+#ifndef RLF_KERNELS_SCALAR_H
+#define RLF_KERNELS_SCALAR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kern.h"
+
+#ifdef __CUDACC__
+#define KERN_BOTH static __host__ __device__ __forceinline__
+#else
+#define KERN_BOTH static inline
+#endif
+
+KERN_BOTH float kern_float_of_bf16(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+/* The nearest bfloat16, the even one of two; a NaN stays a NaN. */
+KERN_BOTH uint16_t kern_bf16_of_float(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
+}
+
+/* ln x of one positive normal float, error below 2 ulp (infinity and NaN pass through). Our own, so that its bits do not depend on the C
+ * library: x = m 2^e with m in [sqrt(1/2), sqrt(2)), polynomial in m-1 (coefficients as in Cephes logf), e ln 2 added in two parts. */
+KERN_BOTH float vf_log1(float x) {
+    if (!(x < INFINITY)) return x;
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    float e = (float)((int32_t)(bits >> 23) - 126), m;
+    bits = (bits & 0x007fffffu) | 0x3f000000u; /* m in [1/2, 1) */
+    memcpy(&m, &bits, 4);
+    if (m < 0.707106781186547524f) {
+        e = e - 1.0f;
+        m = m + m;
+    }
+    m = m - 1.0f;
+    float z = m * m, y = 7.0376836292e-2f;
+    y = fmaf(y, m, -1.1514610310e-1f);
+    y = fmaf(y, m, 1.1676998740e-1f);
+    y = fmaf(y, m, -1.2420140846e-1f);
+    y = fmaf(y, m, 1.4249322787e-1f);
+    y = fmaf(y, m, -1.6668057665e-1f);
+    y = fmaf(y, m, 2.0000714765e-1f);
+    y = fmaf(y, m, -2.4999993993e-1f);
+    y = fmaf(y, m, 3.3333331174e-1f);
+    y = y * m * z;
+    y = fmaf(e, -2.12194440e-4f, y);
+    y = fmaf(-0.5f, z, y);
+    return fmaf(e, 0.693359375f, m + y);
+}
+
+/* e^x: vf_exp of cpu/vec.h, for one float. */
+KERN_BOTH float kern_exp1(float x) {
+    float c = x > -87.33f ? x : -87.33f;
+    c = c < 88.37f ? c : 88.37f;
+    float n = rintf(c * 1.44269504088896341f);
+    float r = fmaf(-n, 0.693359375f, c);
+    r = fmaf(-n, -2.12194440e-4f, r);
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r + 1.0f);
+    uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return x < -87.33f ? 0.0f : p * power;
+}
+
+/* The scalars of kern_adamw, worked out in double and rounded once. bias_i = 1 - beta_i^step. */
+typedef struct kern_adamw_factors {
+    float grad_scale, keep, new1, beta2, new2, inv_root_bias2, step, eps;
+} kern_adamw_factors;
+
+static inline kern_adamw_factors kern_adamw_factors_of(const kern_adamw_args *args) {
+    double bias1 = 1.0 - pow(args->beta1, (double)args->step), bias2 = 1.0 - pow(args->beta2, (double)args->step);
+    kern_adamw_factors f;
+    f.grad_scale = args->grad_scale;
+    f.keep = (float)(1.0 - (double)args->lr * args->weight_decay);
+    f.new1 = (float)(1.0 - (double)args->beta1);
+    f.beta2 = args->beta2;
+    f.new2 = (float)(1.0 - (double)args->beta2);
+    f.inv_root_bias2 = (float)(1.0 / sqrt(bias2));
+    f.step = (float)(args->lr / bias1);
+    f.eps = args->eps;
+    return f;
+}
+
+/* One element, in this order, each step one float rounding:
+ *   g = grad*scale;  m += (1-beta1)*(g-m);  v = beta2*v + (1-beta2)*(g*g);
+ *   p = p*(1-lr*decay) - lr/bias1 * (m / (sqrt(v)*(1/sqrt(bias2)) + eps)) */
+KERN_BOTH void kern_adamw_element(float *param, float grad, float *m, float *v, const kern_adamw_factors *f) {
+    const float g = grad * f->grad_scale;
+    const float new_m = *m + f->new1 * (g - *m);
+    const float new_v = f->beta2 * *v + f->new2 * (g * g);
+    *m = new_m;
+    *v = new_v;
+    *param = *param * f->keep - f->step * (new_m / (sqrtf(new_v) * f->inv_root_bias2 + f->eps));
+}
+
+/* The finaliser of SplitMix64 (Steele, Lea & Flood 2014) on the element's bits, its place added by the golden ratio step. */
+KERN_BOTH uint64_t kern_mix64(uint64_t bits, uint64_t i) {
+    uint64_t z = bits + (i + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+#endif
