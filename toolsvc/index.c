@@ -1,247 +1,75 @@
-/* The FTS5 index behind index.h.
+/* Searching the index that postings.h describes: exact BM25, without looking at most postings of common words.
  *
- * Tables:  passage(rowid, id, title, quoted, text); passage_fts, an FTS5 table over title and text whose content is `passage`;
- *          common_term(term, passages): every common stem (common_min); meta(key, value).
- *
- * Cost of a query: FTS5's bm25 walks the posting list of every query word twice (once to count, once to match), so a query is as
- * dear as its most common words, which tell least. common_term says how long those lists are; words are taken from the rarest up
- * until a budget of postings is used up. */
+ * Terms are taken from the rarest up. Each is worth at most its bound, so that once the k best passages so far lead by more than all
+ * further terms can give, no other passage is let in (Turtle and Flood's max-score), and one that can no longer reach the k best is
+ * dropped. What is left is looked up block by block where that is less work than reading a common word's whole list. None of this changes
+ * a result: a passage's sum is always taken over the terms in the same order, and only a lead of more than rounding decides. */
 #include "toolsvc/index.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
+#include <math.h>
 #include <pthread.h>
 #include <sqlite3.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "toolsvc/postings.h"
+#include "toolsvc/stemmer.h"
 
 enum {
-    FORMAT_VERSION = 1,
-    APPLICATION_ID = 0x726C6669, /* "rlfi", in the header of the file */
-    MAX_LINE = 16 << 20,
     MAX_WORDS = 64,       /* distinct words of one query */
     MAX_QUERY = 64 << 10, /* bytes of a query that are looked at */
-    COMMON_MAX = 1000,    /* passages that make a stem common, at most */
-    MIN_BUDGET = 60000,    /* postings walked for one query: this many, */
-    BUDGET_SHARE = 50,     /* or one in 50 of the corpus, whichever is more */
     MAX_RESULTS = 1000,
     BUSY_MS = 5000
 };
-#define TITLE_WEIGHT "1.5"
 
-static rlf_status sql_error(sqlite3 *db, const char *path, const char *doing) {
-    return RLF_RAISE(IO, "%s: %s: %s", path, doing, db ? sqlite3_errmsg(db) : "out of memory");
-}
+/* BM25 as SQLite's bm25(): Robertson and Sparck Jones' idf, but never below MIN_IDF. */
+#define K1 1.2
+#define B 0.75
+#define MIN_IDF 1e-6
+#define ROUNDING 1e-9 /* by which sums may be off, relative */
 
-static rlf_status run_sql(sqlite3 *db, const char *path, const char *sql) {
-    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK) return sql_error(db, path, "cannot write");
-    return RLF_OK;
-}
+/* ---- opening ------------------------------------------------------------------------------------------------------------------------- */
 
-/* ---- building ---------------------------------------------------------------------------------------------------------------------- */
+typedef struct candidate {
+    uint32_t passage;
+    double score; /* over the terms seen so far */
+} candidate;
 
-typedef struct passage {
-    rlf_slice id, title, text;
-    bool quoted;
-    char number[24]; /* holds an id that was a number */
-} passage;
-
-/* First line: the title, perhaps in quotes; the rest: the text. Without a line break all is text. */
-static void split_contents(const char *contents, size_t n, passage *p) {
-    const char *eol = memchr(contents, '\n', n);
-    if (!eol) {
-        p->title = (rlf_slice){"", 0};
-        p->text = (rlf_slice){contents, n};
-        return;
-    }
-    size_t len = (size_t)(eol - contents);
-    p->quoted = len >= 2 && contents[0] == '"' && eol[-1] == '"';
-    p->title = p->quoted ? (rlf_slice){contents + 1, len - 2} : (rlf_slice){contents, len};
-    p->text = (rlf_slice){eol + 1, n - len - 1};
-}
-
-static bool take_id(const json_t *value, passage *p) {
-    if (json_is_string(value)) {
-        p->id = (rlf_slice){json_string_value(value), json_string_length(value)};
-        return true;
-    }
-    if (!json_is_integer(value)) return false;
-    int len = snprintf(p->number, sizeof p->number, "%lld", (long long)json_integer_value(value));
-    p->id = (rlf_slice){p->number, (size_t)len};
-    return true;
-}
-
-/* Slices point into `row`, or into *p. */
-static rlf_status read_passage(const json_t *row, const char *file, size_t line, passage *p) {
-    memset(p, 0, sizeof *p);
-    if (!json_is_object(row)) return RLF_RAISE(INVALID, "%s:%zu: expected a JSON object", file, line);
-    if (!take_id(json_object_get(row, "id"), p))
-        return RLF_RAISE(INVALID, "%s:%zu: key \"id\": expected a string or an integer", file, line);
-    const json_t *contents = json_object_get(row, "contents"), *title = json_object_get(row, "title"), *text = json_object_get(row, "text");
-    if (json_is_string(contents)) {
-        split_contents(json_string_value(contents), json_string_length(contents), p);
-        return RLF_OK;
-    }
-    if (contents) return RLF_RAISE(INVALID, "%s:%zu: key \"contents\": expected a string", file, line);
-    if (!json_is_string(text))
-        return RLF_RAISE(INVALID, "%s:%zu: expected a string under \"contents\", or under \"title\" and \"text\"", file, line);
-    if (title && !json_is_string(title)) return RLF_RAISE(INVALID, "%s:%zu: key \"title\": expected a string", file, line);
-    p->title = title ? (rlf_slice){json_string_value(title), json_string_length(title)} : (rlf_slice){"", 0};
-    p->text = (rlf_slice){json_string_value(text), json_string_length(text)};
-    return RLF_OK;
-}
-
-static rlf_status insert_passage(sqlite3_stmt *insert, const passage *p) {
-    sqlite3_reset(insert);
-    sqlite3_bind_text(insert, 1, p->id.ptr, (int)p->id.len, SQLITE_STATIC);
-    sqlite3_bind_text(insert, 2, p->title.ptr, (int)p->title.len, SQLITE_STATIC);
-    sqlite3_bind_int(insert, 3, p->quoted);
-    sqlite3_bind_text(insert, 4, p->text.ptr, (int)p->text.len, SQLITE_STATIC);
-    if (sqlite3_step(insert) != SQLITE_DONE) return RLF_RAISE(IO, "cannot store: %s", sqlite3_errmsg(sqlite3_db_handle(insert)));
-    return RLF_OK;
-}
-
-static rlf_status add_line(sqlite3_stmt *insert, const char *file, size_t line, const char *bytes, size_t n) {
-    json_error_t error;
-    json_t *row = json_loadb(bytes, n, 0, &error);
-    if (!row) return RLF_RAISE(INVALID, "%s:%zu: byte %d: not JSON: %s", file, line, error.position, error.text);
-    passage p;
-    rlf_status status = read_passage(row, file, line, &p);
-    if (status == RLF_OK) status = insert_passage(insert, &p);
-    json_decref(row);
-    return status;
-}
-
-static rlf_status add_corpus(sqlite3_stmt *insert, const char *file, size_t *passages) {
-    rlf_status status = RLF_OK;
-    char *line = NULL;
-    size_t cap = 0, number = 0;
-    FILE *in = fopen(file, "r");
-    if (!in) return RLF_RAISE(IO, "%s: cannot open: %s", file, strerror(errno));
-    for (ssize_t n; (n = getline(&line, &cap, in)) >= 0;) {
-        number++;
-        if (n > MAX_LINE) RLF_FAIL(LIMIT, "%s:%zu: a line of %zd bytes; at most %d are allowed", file, number, n, (int)MAX_LINE);
-        if (strspn(line, " \t\r\n") == (size_t)n) continue;
-        RLF_TRY(add_line(insert, file, number, line, (size_t)n));
-        (*passages)++;
-    }
-    if (ferror(in)) RLF_FAIL(IO, "%s: cannot read: %s", file, strerror(errno));
-    if (*passages == 0) RLF_FAIL(INVALID, "%s: no passages: expected one JSON object a line", file);
-out:
-    free(line);
-    fclose(in);
-    return status;
-}
-
-/* The whole build inside an open, empty database. */
-/* A stem is common from one passage in a hundred on, but in a large corpus earlier. */
-static size_t common_min(size_t passages) { return passages / 100 < COMMON_MAX ? passages / 100 : COMMON_MAX; }
-
-static rlf_status fill(sqlite3 *db, const char *path, const char *corpus, size_t *passages) {
-    rlf_status status = RLF_OK;
-    sqlite3_stmt *insert = NULL;
-    char sql[256];
-    RLF_TRY(run_sql(db, path,
-                    "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN;"
-                    "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;"
-                    "CREATE TABLE passage(rowid INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, quoted INTEGER NOT "
-                    "NULL, text TEXT NOT NULL);"
-                    "CREATE VIRTUAL TABLE passage_fts USING fts5(title, text, content='passage', content_rowid='rowid', "
-                    "tokenize='porter unicode61');"
-                    "CREATE TABLE common_term(term TEXT PRIMARY KEY, passages INTEGER) WITHOUT ROWID;"));
-    if (sqlite3_prepare_v2(db, "INSERT INTO passage(id, title, quoted, text) VALUES(?, ?, ?, ?)", -1, &insert, NULL) != SQLITE_OK)
-        RLF_TRY(sql_error(db, path, "cannot prepare"));
-    RLF_TRY(add_corpus(insert, corpus, passages));
-    snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d; INSERT INTO meta VALUES('passages', %zu);",
-             (int)APPLICATION_ID, (int)FORMAT_VERSION, *passages);
-    RLF_TRY(run_sql(db, path, sql));
-    RLF_TRY(run_sql(db, path, "INSERT INTO passage_fts(passage_fts) VALUES('rebuild'); INSERT INTO passage_fts(passage_fts) "
-                              "VALUES('optimize');"
-                              "CREATE VIRTUAL TABLE temp.stems USING fts5vocab('main', 'passage_fts', 'row');"));
-    snprintf(sql, sizeof sql, "INSERT INTO common_term SELECT term, doc FROM temp.stems WHERE doc >= %zu;", common_min(*passages));
-    RLF_TRY(run_sql(db, path, sql));
-    RLF_TRY(run_sql(db, path, "DROP TABLE temp.stems; COMMIT;"));
-out:
-    sqlite3_finalize(insert);
-    return status;
-}
-
-static rlf_status sync_file(const char *path) {
-    int fd = open(path, O_RDONLY);
-    int failed = fd < 0 || fsync(fd) != 0;
-    int error = errno;
-    if (fd >= 0) close(fd);
-    return failed ? RLF_RAISE(IO, "%s: cannot sync: %s", path, strerror(error)) : RLF_OK;
-}
-
-rlf_status toolsvc_index_build(const char *corpus, const char *path, size_t *passages) {
-    rlf_status status = RLF_OK;
-    sqlite3 *db = NULL;
-    rlf_str beside = {0};
-    *passages = 0;
-    rlf_str_printf(&beside, "%s.%ld.part", path, (long)getpid());
-    unlink(beside.ptr);
-    if (sqlite3_open_v2(beside.ptr, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
-        RLF_TRY(sql_error(db, beside.ptr, "cannot create"));
-    RLF_TRY(fill(db, path, corpus, passages));
-    if (sqlite3_close(db) != SQLITE_OK) RLF_TRY(sql_error(db, path, "cannot close"));
-    db = NULL;
-    RLF_TRY(sync_file(beside.ptr));
-    if (rename(beside.ptr, path) != 0) RLF_FAIL(IO, "%s: cannot rename the finished index into place: %s", path, strerror(errno));
-out:
-    sqlite3_close(db);
-    if (status != RLF_OK) unlink(beside.ptr);
-    rlf_str_clean_up(&beside);
-    return status;
-}
-
-/* ---- opening ----------------------------------------------------------------------------------------------------------------------- */
-
-/* One SQLite connection with its statements and tokenizer: used by one thread at a time. */
+/* One SQLite connection with its statements, stemmer and memory: used by one thread at a time. */
 typedef struct connection {
     sqlite3 *db;
-    sqlite3_stmt *search, *common;
-    fts5_tokenizer tokenizer;
-    Fts5Tokenizer *words;
+    sqlite3_stmt *term, *blocks, *block, *passage;
+    toolsvc_stemmer stemmer;
+    candidate *now, *merged; /* (cap) ascending by passage; a list is merged from the first into the second */
+    size_t n, cap;
+    double *best; /* (MAX_RESULTS) */
     struct connection *next;
 } connection;
 
 struct toolsvc_index {
     char *path;
     size_t passages;
-    pthread_mutex_t lock; /* guards `idle` */
+    double mean_words;     /* of a passage */
+    pthread_mutex_t lock;  /* guards `idle` */
     connection *idle;
 };
 
-static void connection_destroy(connection *c) {
-    if (!c) return;
-    if (c->words) c->tokenizer.xDelete(c->words);
-    sqlite3_finalize(c->search);
-    sqlite3_finalize(c->common);
-    sqlite3_close(c->db);
-    free(c);
+static rlf_status sql_error(sqlite3 *db, const char *path, const char *doing) {
+    return RLF_RAISE(IO, "%s: %s: %s", path, doing, db ? sqlite3_errmsg(db) : "out of memory");
 }
 
-/* The tokenizer the index was built with, so that a query is cut into words and stems exactly as the passages were. */
-static rlf_status find_tokenizer(connection *c, const char *path) {
-    rlf_status status = RLF_OK;
-    sqlite3_stmt *stmt = NULL;
-    fts5_api *api = NULL;
-    void *user = NULL;
-    const char *arguments[] = {"unicode61"};
-    if (sqlite3_prepare_v2(c->db, "SELECT fts5(?1)", -1, &stmt, NULL) != SQLITE_OK)
-        RLF_TRY(sql_error(c->db, path, "this SQLite has no FTS5"));
-    sqlite3_bind_pointer(stmt, 1, &api, "fts5_api_ptr", NULL);
-    sqlite3_step(stmt);
-    if (!api || api->xFindTokenizer(api, "porter", &user, &c->tokenizer) != SQLITE_OK ||
-        c->tokenizer.xCreate(user, arguments, 1, &c->words) != SQLITE_OK)
-        RLF_FAIL(UNSUPPORTED, "%s: this SQLite has no porter tokenizer", path);
-out:
-    sqlite3_finalize(stmt);
-    return status;
+static void connection_destroy(connection *c) {
+    if (!c) return;
+    toolsvc_stemmer_clean_up(&c->stemmer);
+    sqlite3_finalize(c->term);
+    sqlite3_finalize(c->blocks);
+    sqlite3_finalize(c->block);
+    sqlite3_finalize(c->passage);
+    sqlite3_close(c->db);
+    free(c->now);
+    free(c->merged);
+    free(c->best);
+    free(c);
 }
 
 static int64_t read_number(sqlite3 *db, const char *sql) {
@@ -253,30 +81,36 @@ static int64_t read_number(sqlite3 *db, const char *sql) {
     return value;
 }
 
+static rlf_status check_format(sqlite3 *db, const char *path) {
+    if (read_number(db, "PRAGMA application_id") != TOOLSVC_INDEX_ID) return RLF_RAISE(INVALID, "%s: not an index made by rlf index", path);
+    int64_t format = read_number(db, "PRAGMA user_version");
+    if (format == TOOLSVC_INDEX_FORMAT) return RLF_OK;
+    return RLF_RAISE(UNSUPPORTED, "%s: index format %lld; this program reads %d: make it again with rlf index", path, (long long)format,
+                     (int)TOOLSVC_INDEX_FORMAT);
+}
+
+static rlf_status prepare(connection *c, const char *path, const char *sql, sqlite3_stmt **stmt) {
+    if (sqlite3_prepare_v3(c->db, sql, -1, SQLITE_PREPARE_PERSISTENT, stmt, NULL) == SQLITE_OK) return RLF_OK;
+    return sql_error(c->db, path, "damaged index");
+}
+
 static rlf_status connection_new(connection **out, const char *path) {
     rlf_status status = RLF_OK;
     connection *c = rlf_calloc(1, sizeof *c);
+    c->best = rlf_calloc(MAX_RESULTS, sizeof *c->best);
     if (sqlite3_open_v2(path, &c->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         RLF_TRY(sql_error(c->db, path, "cannot open the index"));
     sqlite3_busy_timeout(c->db, BUSY_MS);
-    if (read_number(c->db, "PRAGMA application_id") != APPLICATION_ID) RLF_FAIL(INVALID, "%s: not an index made by rlf index", path);
-    int64_t version = read_number(c->db, "PRAGMA user_version");
-    if (version != FORMAT_VERSION)
-        RLF_FAIL(UNSUPPORTED, "%s: index format %lld; this program reads %d", path, (long long)version, (int)FORMAT_VERSION);
-    /* Exclusive here means: the shared lock of the first read is kept, instead of being taken, with a look at the folder, by every statement. */
+    RLF_TRY(check_format(c->db, path));
+    /* Exclusive: the shared lock of the first read is kept, instead of being taken, with a look at the folder, by every statement. */
     if (sqlite3_exec(c->db, "PRAGMA query_only=1; PRAGMA mmap_size=1099511627776; PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL) !=
         SQLITE_OK)
         RLF_TRY(sql_error(c->db, path, "cannot set up"));
-    static const char search[] =
-        "SELECT p.id, p.title, p.quoted, p.text, hit.score FROM "
-        "(SELECT rowid AS at, bm25(passage_fts, " TITLE_WEIGHT ", 1.0) AS score FROM passage_fts WHERE passage_fts MATCH ?1 "
-                                                               "ORDER BY score, at LIMIT ?2) AS hit "
-        "JOIN passage AS p ON p.rowid = hit.at ORDER BY hit.score, hit.at";
-    if (sqlite3_prepare_v3(c->db, search, -1, SQLITE_PREPARE_PERSISTENT, &c->search, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v3(c->db, "SELECT passages FROM common_term WHERE term = ?1", -1, SQLITE_PREPARE_PERSISTENT, &c->common,
-                           NULL) != SQLITE_OK)
-        RLF_TRY(sql_error(c->db, path, "damaged index"));
-    RLF_TRY(find_tokenizer(c, path));
+    RLF_TRY(prepare(c, path, "SELECT number, passages FROM term WHERE stem = ?1", &c->term));
+    RLF_TRY(prepare(c, path, "SELECT key, bytes FROM posting WHERE key BETWEEN ?1 AND ?2 ORDER BY key", &c->blocks));
+    RLF_TRY(prepare(c, path, "SELECT key, bytes FROM posting WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1", &c->block));
+    RLF_TRY(prepare(c, path, "SELECT id, title, quoted, text FROM passage WHERE rowid = ?1", &c->passage));
+    RLF_TRY(toolsvc_stemmer_init(&c->stemmer, c->db));
     *out = c;
 out:
     if (status != RLF_OK) connection_destroy(c);
@@ -289,10 +123,13 @@ rlf_status toolsvc_index_open(toolsvc_index **out, const char *path) {
     *out = NULL;
     RLF_TRY(connection_new(&first, path));
     int64_t passages = read_number(first->db, "SELECT value FROM meta WHERE key = 'passages'");
-    if (passages <= 0) RLF_FAIL(INVALID, "%s: damaged index: it holds no passage count", path);
+    int64_t words = read_number(first->db, "SELECT value FROM meta WHERE key = 'words'");
+    if (passages <= 0 || passages > UINT32_MAX || words < 0 || read_number(first->db, "SELECT max(rowid) FROM passage") != passages)
+        RLF_FAIL(INVALID, "%s: damaged index: its counts are not those of its passages", path);
     toolsvc_index *index = rlf_calloc(1, sizeof *index);
     index->path = rlf_strdup(path);
     index->passages = (size_t)passages;
+    index->mean_words = (double)words / (double)passages;
     index->idle = first;
     pthread_mutex_init(&index->lock, NULL);
     *out = index;
@@ -330,145 +167,261 @@ static void give_back(toolsvc_index *index, connection *c) {
     pthread_mutex_unlock(&index->lock);
 }
 
-/* ---- from a query to an FTS5 expression ---------------------------------------------------------------------------------------------- */
+/* ---- the terms of a query ------------------------------------------------------------------------------------------------------ */
 
-/* Stems (as Porter leaves them) that say nothing about what is looked for. */
-static const char *const stop_stems[] = {
-    "a", "about", "after", "all", "also", "am", "an", "and", "ani", "ar", "as", "at", "be", "becaus", "been", "befor", "by",
-    "can", "could", "did", "do", "doe",
-    "for", "from", "had", "ha", "have", "he", "her", "hi", "how", "i", "if", "in", "into", "is", "it", "me", "mani", "mai",
-    "more", "most", "much", "my", "no",
-    "not", "of", "on", "or", "our", "she", "should", "so", "some", "than", "that", "the", "their", "them", "then", "there",
-    "these", "thei", "thi",
-    "those", "to", "wa", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would",
-    "you", "your"};
+typedef struct term {
+    rlf_slice stem;
+    size_t position, times; /* in the query: first place, and how often */
+    uint32_t number, passages;
+    double idf; /* times `times` */
+} term;
 
-typedef struct word {
-    rlf_slice text; /* as written in the query */
-    char *stem;
-    size_t stem_len;
-    bool stop;
-    int64_t passages; /* 0: not a common stem */
-    size_t position;
-} word;
-
-typedef struct word_list {
-    const char *query;
+typedef struct search {
+    const toolsvc_index *index;
+    connection *c;
     rlf_arena *arena;
-    word v[MAX_WORDS];
+    const atomic_bool *cancel;
+    size_t k;
+    term v[MAX_WORDS]; /* (n) */
     size_t n;
-} word_list;
+    double after[MAX_WORDS + 1]; /* [i]: what terms i and on can add to a passage, at most */
+} search;
 
-static bool is_stop_stem(const char *stem, size_t n) {
-    for (size_t i = 0; i < sizeof stop_stems / sizeof *stop_stems; i++)
-        if (strlen(stop_stems[i]) == n && memcmp(stop_stems[i], stem, n) == 0) return true;
-    return false;
+static rlf_status damaged(const search *s) {
+    return RLF_RAISE(INVALID, "%s: damaged index: a posting is not as it must be", s->index->path);
 }
 
-static int take_word(void *context, int flags, const char *stem, int n, int begin, int end) {
-    word_list *list = context;
-    (void)flags;
-    for (size_t i = 0; i < list->n; i++)
-        if (list->v[i].stem_len == (size_t)n && memcmp(list->v[i].stem, stem, (size_t)n) == 0) return SQLITE_OK;
-    if (list->n == MAX_WORDS) return SQLITE_DONE;
-    word *w = &list->v[list->n];
-    *w = (word){.text = {list->query + begin, (size_t)(end - begin)}, .stem = rlf_arena_dup(list->arena, stem, (size_t)n),
-                .stem_len = (size_t)n};
-    w->stop = is_stop_stem(stem, (size_t)n);
-    w->position = list->n++;
-    return SQLITE_OK;
+static bool take_stem(void *user, rlf_slice stem) {
+    search *s = user;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->v[i].stem.len == stem.len && memcmp(s->v[i].stem.ptr, stem.ptr, stem.len) == 0) return ++s->v[i].times > 0;
+    s->v[s->n] = (term){.stem = {rlf_arena_dup(s->arena, stem.ptr, stem.len), stem.len}, .position = s->n, .times = 1};
+    return ++s->n < MAX_WORDS;
 }
 
-static void count_passages(connection *c, word *w) {
-    sqlite3_reset(c->common);
-    sqlite3_bind_text(c->common, 1, w->stem, (int)w->stem_len, SQLITE_STATIC);
-    if (sqlite3_step(c->common) == SQLITE_ROW) w->passages = sqlite3_column_int64(c->common, 0);
-    else w->stop = false; /* rare here, whatever it is elsewhere: "IT", "AR" may be codes */
-    sqlite3_reset(c->common);
-}
-
-/* Words that tell most first: no stop words before others, then the rarest, then as written. */
+/* Rarest first, then as written. */
 static int by_weight(const void *a, const void *b) {
-    const word *x = a, *y = b;
-    if (x->stop != y->stop) return x->stop - y->stop;
+    const term *x = a, *y = b;
     if (x->passages != y->passages) return x->passages < y->passages ? -1 : 1;
     return x->position < y->position ? -1 : 1;
 }
 
-static void quote(rlf_str *out, rlf_slice text) {
-    rlf_str_putc(out, '"');
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] == '"') rlf_str_putc(out, '"');
-        rlf_str_putc(out, text.ptr[i]);
+/* Leaves passages at 0 where no passage holds the stem. */
+static rlf_status look_up(search *s, term *t) {
+    sqlite3_stmt *stmt = s->c->term;
+    double all = (double)s->index->passages;
+    sqlite3_bind_text(stmt, 1, t->stem.ptr, (int)t->stem.len, SQLITE_STATIC);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        t->number = (uint32_t)sqlite3_column_int64(stmt, 0);
+        t->passages = (uint32_t)sqlite3_column_int64(stmt, 1);
+        t->idf = log((all - t->passages + 0.5) / (t->passages + 0.5));
+        t->idf = fmax(t->idf, MIN_IDF) * (double)t->times;
     }
-    rlf_str_putc(out, '"');
+    sqlite3_reset(stmt);
+    if (t->passages > s->index->passages) return damaged(s);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? RLF_OK : sql_error(s->c->db, s->index->path, "cannot search");
 }
 
-/* The words worth looking up, quoted and joined by OR; empty if the query has no word. */
-static void write_expression(word_list *list, int64_t budget, rlf_str *out) {
-    qsort(list->v, list->n, sizeof *list->v, by_weight);
-    int64_t postings = 0;
-    for (size_t i = 0; i < list->n; i++) {
-        const word *w = &list->v[i];
-        if (i > 0 && (w->stop || postings + w->passages > budget)) break;
-        postings += w->passages;
-        if (i > 0) rlf_str_puts(out, " OR ");
-        quote(out, w->text);
+static rlf_status find_terms(search *s, rlf_slice query) {
+    rlf_status status = RLF_OK;
+    size_t known = 0;
+    RLF_TRY(toolsvc_stemmer_run(&s->c->stemmer, query, take_stem, s));
+    for (size_t i = 0; i < s->n; i++) {
+        RLF_TRY(look_up(s, &s->v[i]));
+        if (s->v[i].passages > 0) s->v[known++] = s->v[i];
     }
+    s->n = known;
+    qsort(s->v, s->n, sizeof *s->v, by_weight);
+    s->after[s->n] = 0;
+    for (size_t i = s->n; i-- > 0;) s->after[i] = s->after[i + 1] + s->v[i].idf * (K1 + 1); /* approached as the weight grows */
+out:
+    return status;
 }
 
-static rlf_status make_expression(connection *c, size_t passages, const char *query, size_t n, rlf_arena *arena, rlf_str *out) {
-    word_list list = {.query = query, .arena = arena};
-    if (n > MAX_QUERY) n = MAX_QUERY;
-    int rc = c->tokenizer.xTokenize(c->words, &list, FTS5_TOKENIZE_QUERY, query, (int)n, take_word);
-    if (rc != SQLITE_OK && rc != SQLITE_DONE) return RLF_RAISE(INTERNAL, "the tokenizer failed (%d)", rc);
-    for (size_t i = 0; i < list.n; i++) count_passages(c, &list.v[i]);
-    write_expression(&list, passages / BUDGET_SHARE > MIN_BUDGET ? (int64_t)(passages / BUDGET_SHARE) : MIN_BUDGET, out);
+/* ---- candidates ---------------------------------------------------------------------------------------------------------------- */
+
+static double score_of(const search *s, const term *t, const toolsvc_posting *p) {
+    double weight = (double)p->weight / TOOLSVC_TEXT_WEIGHT;
+    return t->idf * (weight * (K1 + 1) / (weight + K1 * (1 - B + B * (double)p->words / s->index->mean_words)));
+}
+
+/* The next block of postings of a term. *got: false if there is none. The bytes are SQLite's, until the statement goes on. */
+static rlf_status next_block(search *s, sqlite3_stmt *stmt, toolsvc_block *block, bool *got) {
+    if (s->cancel && atomic_load_explicit(s->cancel, memory_order_relaxed))
+        return RLF_RAISE(STOPPED, "%s: the search was cancelled", s->index->path);
+    int rc = sqlite3_step(stmt);
+    *got = rc == SQLITE_ROW;
+    if (rc == SQLITE_DONE) return RLF_OK;
+    if (rc != SQLITE_ROW) return sql_error(s->c->db, s->index->path, "cannot search");
+    const unsigned char *bytes = sqlite3_column_blob(stmt, 1);
+    *block = (toolsvc_block){.at = bytes, .end = bytes ? bytes + sqlite3_column_bytes(stmt, 1) : NULL,
+                             .passage = (uint32_t)sqlite3_column_int64(stmt, 0)};
     return RLF_OK;
 }
 
-/* ---- searching --------------------------------------------------------------------------------------------------------------------- */
+static void bind_keys(sqlite3_stmt *stmt, const term *t, uint32_t first, uint32_t last) {
+    sqlite3_bind_int64(stmt, 1, (int64_t)((uint64_t)t->number << 32 | first));
+    sqlite3_bind_int64(stmt, 2, (int64_t)((uint64_t)t->number << 32 | last));
+}
 
-static int is_cancelled(void *flag) { return atomic_load_explicit((const atomic_bool *)flag, memory_order_relaxed); }
+static void make_room(connection *c, size_t n) {
+    if (n <= c->cap) return;
+    c->cap = n;
+    c->now = rlf_realloc(c->now, n, sizeof *c->now);
+    c->merged = rlf_realloc(c->merged, n, sizeof *c->merged);
+}
+
+static void swap_merged(connection *c, size_t n) {
+    candidate *before = c->now;
+    c->now = c->merged;
+    c->merged = before;
+    c->n = n;
+}
+
+/* Reads the term's whole list into the candidates. admit: also passages that are not among them. */
+static rlf_status merge(search *s, const term *t, bool admit) {
+    rlf_status status = RLF_OK;
+    connection *c = s->c;
+    toolsvc_block block;
+    toolsvc_posting p;
+    size_t from = 0, to = 0, room = c->n + (admit ? t->passages : 0);
+    bool got = true;
+    make_room(c, room);
+    bind_keys(c->blocks, t, 0, UINT32_MAX);
+    while (got) {
+        RLF_TRY(next_block(s, c->blocks, &block, &got));
+        while (got && toolsvc_block_next(&block, &p)) {
+            while (from < c->n && c->now[from].passage < p.passage) c->merged[to++] = c->now[from++];
+            bool known = from < c->n && c->now[from].passage == p.passage;
+            if (!known && !admit) continue;
+            if (!known && to + (c->n - from) == room) RLF_TRY(damaged(s)); /* more passages than the term is said to have */
+            c->merged[to++] = (candidate){p.passage, (known ? c->now[from++].score : 0) + score_of(s, t, &p)};
+        }
+        if (got && block.damaged) RLF_TRY(damaged(s));
+    }
+    while (from < c->n) c->merged[to++] = c->now[from++];
+    swap_merged(c, to);
+out:
+    sqlite3_reset(c->blocks);
+    return status;
+}
+
+/* The first posting at or behind `wanted` within the only block that can hold it; otherwise one before it. */
+static rlf_status seek(search *s, const term *t, uint32_t wanted, toolsvc_block *block, toolsvc_posting *p) {
+    bool got;
+    sqlite3_reset(s->c->block);
+    bind_keys(s->c->block, t, 0, wanted);
+    rlf_status status = next_block(s, s->c->block, block, &got);
+    if (status != RLF_OK) return status;
+    if (!got) *block = (toolsvc_block){0};
+    while (p->passage < wanted && toolsvc_block_next(block, p)) {}
+    return block->damaged ? damaged(s) : RLF_OK;
+}
+
+/* Looks the candidates up in the term's list, one by one. */
+static rlf_status probe(search *s, const term *t) {
+    rlf_status status = RLF_OK;
+    connection *c = s->c;
+    toolsvc_block block = {0};
+    toolsvc_posting p = {0};
+    for (size_t i = 0; i < c->n; i++) {
+        uint32_t wanted = c->now[i].passage;
+        while (p.passage < wanted && toolsvc_block_next(&block, &p)) {}
+        if (p.passage < wanted) RLF_TRY(seek(s, t, wanted, &block, &p));
+        if (p.passage == wanted) c->now[i].score += score_of(s, t, &p);
+    }
+out:
+    sqlite3_reset(c->block);
+    return status;
+}
+
+/* Of the k best scores so far the last, 0 if there are fewer: no passage below it can be among the first k. */
+static double find_threshold(const search *s) {
+    double *best = s->c->best; /* (n) descending */
+    size_t n = 0;
+    for (size_t i = 0; i < s->c->n; i++) {
+        double score = s->c->now[i].score;
+        if (n == s->k && score <= best[n - 1]) continue;
+        size_t at = n < s->k ? n++ : n - 1;
+        for (; at > 0 && best[at - 1] < score; at--) best[at] = best[at - 1];
+        best[at] = score;
+    }
+    return n == s->k ? best[n - 1] : 0;
+}
+
+static void drop_hopeless(connection *c, double threshold, double after) {
+    size_t kept = 0;
+    for (size_t i = 0; i < c->n; i++)
+        if (c->now[i].score + after >= threshold) c->now[kept++] = c->now[i];
+    c->n = kept;
+}
+
+static rlf_status score_passages(search *s) {
+    rlf_status status = RLF_OK;
+    connection *c = s->c;
+    double threshold = 0;
+    c->n = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const term *t = &s->v[i];
+        bool admit = threshold <= s->after[i] * (1 + ROUNDING);
+        RLF_TRY(!admit && c->n < t->passages / TOOLSVC_BLOCK ? probe(s, t) : merge(s, t, admit));
+        threshold = find_threshold(s);
+        drop_hopeless(c, threshold, s->after[i + 1] * (1 + ROUNDING));
+    }
+out:
+    return status;
+}
+
+/* ---- the answer ---------------------------------------------------------------------------------------------------------------- */
+
+/* Best first; equal ones in the order of the corpus. */
+static int by_score(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    if (x->score != y->score) return x->score > y->score ? -1 : 1;
+    return x->passage < y->passage ? -1 : 1;
+}
 
 static const char *column(sqlite3_stmt *stmt, int i, rlf_arena *arena) {
     const void *text = sqlite3_column_text(stmt, i);
     return rlf_arena_dup(arena, text ? text : "", (size_t)sqlite3_column_bytes(stmt, i));
 }
 
-static rlf_status read_hits(connection *c, const char *path, size_t k, rlf_arena *arena, toolsvc_hit *hits, size_t *count) {
-    int rc;
-    while ((rc = sqlite3_step(c->search)) == SQLITE_ROW && *count < k) {
-        hits[(*count)++] = (toolsvc_hit){.id = column(c->search, 0, arena), .title = column(c->search, 1, arena),
-                                         .title_quoted = sqlite3_column_int(c->search, 2),
-                                         .text = column(c->search, 3, arena), .score = -sqlite3_column_double(c->search, 4)};
+static rlf_status read_hit(const search *s, const candidate *from, toolsvc_hit *hit) {
+    sqlite3_stmt *stmt = s->c->passage;
+    sqlite3_bind_int64(stmt, 1, from->passage);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW)
+        *hit = (toolsvc_hit){.id = column(stmt, 0, s->arena), .title = column(stmt, 1, s->arena),
+                             .title_quoted = sqlite3_column_int(stmt, 2), .text = column(stmt, 3, s->arena), .score = from->score};
+    sqlite3_reset(stmt);
+    if (rc == SQLITE_DONE) return damaged(s);
+    return rc == SQLITE_ROW ? RLF_OK : sql_error(s->c->db, s->index->path, "cannot search");
+}
+
+static rlf_status read_hits(const search *s, toolsvc_hit *hits, size_t *count) {
+    rlf_status status = RLF_OK;
+    if (s->c->n > 0) qsort(s->c->now, s->c->n, sizeof *s->c->now, by_score);
+    for (size_t i = 0; i < s->c->n && i < s->k; i++) {
+        RLF_TRY(read_hit(s, &s->c->now[i], &hits[i]));
+        *count = i + 1;
     }
-    if (rc == SQLITE_INTERRUPT) return RLF_RAISE(STOPPED, "%s: the search was cancelled", path);
-    return rc == SQLITE_DONE || rc == SQLITE_ROW ? RLF_OK : sql_error(c->db, path, "cannot search");
+out:
+    return status;
 }
 
 rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t n, size_t k, const atomic_bool *cancel,
                                 rlf_arena *arena, toolsvc_hit **hits, size_t *count) {
     rlf_status status = RLF_OK;
-    connection *c = NULL;
-    rlf_str expression = {0};
+    search s = {.index = index, .arena = arena, .cancel = cancel, .k = k < MAX_RESULTS ? k : MAX_RESULTS};
     *count = 0;
-    if (k > MAX_RESULTS) k = MAX_RESULTS;
-    *hits = rlf_arena_alloc(arena, k, sizeof **hits);
-    RLF_TRY(borrow(index, &c));
-    if (cancel) sqlite3_progress_handler(c->db, 1000, is_cancelled, (void *)cancel);
-    RLF_TRY(make_expression(c, index->passages, query, n, arena, &expression));
-    if (expression.len == 0 || k == 0) goto out;
-    sqlite3_bind_text(c->search, 1, expression.ptr, (int)expression.len, SQLITE_STATIC);
-    sqlite3_bind_int64(c->search, 2, (sqlite3_int64)k);
-    RLF_TRY(read_hits(c, index->path, k, arena, *hits, count));
+    *hits = rlf_arena_alloc(arena, s.k, sizeof **hits);
+    if (k == 0) return RLF_OK;
+    RLF_TRY(borrow(index, &s.c));
+    RLF_TRY(find_terms(&s, (rlf_slice){query, n < MAX_QUERY ? n : MAX_QUERY}));
+    RLF_TRY(score_passages(&s));
+    RLF_TRY(read_hits(&s, *hits, count));
 out:
-    if (c) {
-        sqlite3_reset(c->search);
-        sqlite3_clear_bindings(c->search);
-        sqlite3_progress_handler(c->db, 0, NULL, NULL);
-        give_back(index, c);
-    }
-    rlf_str_clean_up(&expression);
+    if (s.c) give_back(index, s.c);
     return status;
 }

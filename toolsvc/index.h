@@ -1,13 +1,13 @@
-/* Full-text index of passages: one SQLite file with an FTS5 table, BM25 ranking, Porter stemming.
+/* Full-text index of passages: one SQLite file, BM25 ranking, Porter stemming.
  *
  * Building reads JSONL, one passage a line, in either form:
  *     {"id": "7", "contents": "\"Title\"\ntext"}        wiki-18 (Search-R1, FlashRAG): the first line is the title, usually in quotes
  *     {"id": "7", "title": "Title", "text": "text"}
  * and renames the finished file into place, so that a reader sees a whole index or none.
  *
- * Searching takes any text: its words (as the index's own tokenizer sees them) are quoted and joined by OR, so no FTS5 syntax
- * gets through. Stop words and words too common to matter are left out if others remain, which bounds the work of one query on a
- * large corpus. Equal scores are ordered by position in the corpus: the same index and query always give the same answer.
+ * Searching takes any text: its words, cut and stemmed as those of the passages were, each passage that holds one of them scored by BM25
+ * (k1 1.2, b .75, a word of the title counting 1.5 times): the same scores, to rounding, as SQLite's bm25(), without looking at most
+ * passages of common words. Equal scores are ordered by position in the corpus: the same index and query always give the same answer.
  *
  * Threads: an open index may be searched from any number of threads at once; each search borrows one of its connections. */
 #ifndef RLF_TOOLSVC_INDEX_H

@@ -6,12 +6,15 @@
 
 #include <cmocka.h>
 #include <jansson.h>
+#include <math.h>
 #include <pthread.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/rng.h"
 #include "toolsvc/index.h"
 
 typedef struct fixture {
@@ -135,17 +138,17 @@ static void query_without_words_finds_nothing(void **state) {
     assert_int_equal(f->count, 1);
 }
 
-static void stop_words_are_used_only_if_nothing_else_is_there(void **state) {
+static void rare_words_count_more_than_common_ones(void **state) {
     fixture *f = *state;
     search(f, "the");
     assert_int_equal(f->count, 3);
     search(f, "what is the currency");
-    assert_int_equal(f->count, 1);
+    assert_int_equal(f->count, 3);
     assert_string_equal(f->hits[0].id, "a");
 }
 
-/* "IT" and "SO" are stop words elsewhere, but in a corpus that hardly holds them they are what is looked for. */
-static void stop_word_that_is_rare_here_is_looked_up(void **state) {
+/* "IT" says little elsewhere, but in a corpus that hardly holds it, it is what is looked for. */
+static void function_word_that_is_rare_here_is_looked_up(void **state) {
     fixture *f = *state;
     rlf_str corpus = {0};
     size_t n;
@@ -260,28 +263,157 @@ static void truncated_index_is_an_error_not_a_crash(void **state) {
     rlf_str_clean_up(&bytes);
 }
 
-/* A corpus in which one word is in every passage and one in a few, so that the posting budget and cancelling come into play. */
-static void common_words_yield_to_rare_ones(void **state) {
+static void damaged_index_is_an_error_not_a_crash(void **state) {
     fixture *f = *state;
-    FILE *out = fopen(f->corpus, "w");
-    for (int i = 0; i < 70000; i++)
-        fprintf(out, "{\"id\": %d, \"text\": \"filler %s number%d\"}\n", i, i % 40000 == 7 ? "rare" : i % 2 ? "odd" : "even", i);
-    fclose(out);
-    size_t n;
     toolsvc_index *index;
+    char copy[128];
+    rlf_str bytes = {0};
+    assert_int_equal(rlf_str_read_file(&bytes, f->path, 1 << 20), RLF_OK);
+    snprintf(copy, sizeof copy, "%s/copy", f->folder);
+    for (uint32_t i = 0; i < 400; i++) {
+        size_t at = rlf_rng_below(3, RLF_RNG_TEST, i, 0, 0, bytes.len);
+        char was = bytes.ptr[at];
+        bytes.ptr[at] = (char)rlf_rng_below(3, RLF_RNG_TEST, i, 1, 0, 256);
+        FILE *out = fopen(copy, "w");
+        fwrite(bytes.ptr, 1, bytes.len, out);
+        fclose(out);
+        bytes.ptr[at] = was;
+        if (toolsvc_index_open(&index, copy) != RLF_OK) continue;
+        rlf_status status = toolsvc_index_search(index, "the capital Lima", 16, 3, NULL, &f->arena, &f->hits, &f->count);
+        assert_true(status != RLF_OK || f->count <= 3);
+        toolsvc_index_destroy(index);
+    }
+    unlink(copy);
+    rlf_str_clean_up(&bytes);
+}
+
+/* Changes the index's file, which is closed for good. */
+static void change_file(fixture *f, const char *sql) {
+    sqlite3 *db;
+    toolsvc_index_destroy(f->index);
+    f->index = NULL;
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void index_of_another_format_says_what_to_do(void **state) {
+    fixture *f = *state;
+    toolsvc_index *index;
+    change_file(f, "PRAGMA user_version=1");
+    assert_int_equal(toolsvc_index_open(&index, f->path), RLF_UNSUPPORTED);
+    assert_non_null(strstr(rlf_error_message(), "index format 1; this program reads 2: make it again with rlf index"));
+}
+
+static void block_that_lies_about_its_postings_is_refused(void **state) {
+    fixture *f = *state;
+    toolsvc_index *index;
+    static const char *const lies[] = {"x''", "x'01'", "x'0002'", "x'FFFFFFFFFF'", "x'000206010206010206010206'", "x'7F0206'"};
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        char sql[128];
+        snprintf(sql, sizeof sql, "UPDATE posting SET bytes = %s WHERE key >> 32 = (SELECT number FROM term WHERE stem = 'lima')",
+                 lies[i]);
+        change_file(f, sql);
+        assert_int_equal(toolsvc_index_open(&index, f->path), RLF_OK);
+        rlf_status status = toolsvc_index_search(index, "Lima", 4, 3, NULL, &f->arena, &f->hits, &f->count);
+        if (i == 0) assert_true(status == RLF_OK && f->count == 0);
+        else assert_true(status == RLF_INVALID && strstr(rlf_error_message(), "damaged index"));
+        toolsvc_index_destroy(index);
+    }
+}
+
+/* Words by Zipf's law, so that lists of every length and passages of every score come up. */
+enum { WORLD = 30000, VOCABULARY = 5000 };
+
+static unsigned zipf_word(uint64_t draw) {
+    return (unsigned)exp(rlf_rng_uniform(7, RLF_RNG_TEST, draw, 0, 0) * log(VOCABULARY));
+}
+
+static void write_world(fixture *f) {
+    uint64_t draw = 0;
+    FILE *out = fopen(f->corpus, "w");
+    assert_non_null(out);
+    for (int i = 0; i < WORLD; i++) {
+        fprintf(out, "{\"id\": %d, \"title\": \"w%u\", \"text\": \"", i, zipf_word(draw++));
+        for (uint64_t n = 10 + rlf_rng_below(7, RLF_RNG_TEST, draw++, 1, 0, 30); n > 0; n--) fprintf(out, "w%u ", zipf_word(draw++));
+        fprintf(out, "%s\"}\n", i % 3 ? "the filler" : "filler");
+    }
+    fclose(out);
+}
+
+static void open_world(fixture *f) {
+    size_t n;
+    write_world(f);
+    toolsvc_index_destroy(f->index);
+    f->index = NULL;
     assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
-    assert_int_equal(toolsvc_index_open(&index, f->path), RLF_OK);
-    assert_int_equal(toolsvc_index_search(index, "filler rare", 11, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
-    assert_int_equal(f->count, 2); /* "filler" was left out */
-    assert_string_equal(f->hits[0].id, "7");
-    assert_string_equal(f->hits[1].id, "40007");
-    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
-    assert_int_equal(f->count, 10);
+    assert_int_equal(n, WORLD);
+    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+}
+
+/* The same passages under SQLite's own full-text index. */
+static sqlite3 *open_reference(const fixture *f, sqlite3_stmt **ranked) {
+    sqlite3 *db;
+    char attach[160];
+    snprintf(attach, sizeof attach, "ATTACH '%s' AS made", f->path);
+    assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, attach, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "CREATE VIRTUAL TABLE fts USING fts5(title, text, tokenize='porter unicode61');"
+                                      "INSERT INTO fts(rowid, title, text) SELECT rowid, title, text FROM made.passage", NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT rowid, bm25(fts, 1.5, 1.0) FROM fts WHERE fts MATCH ?1 ORDER BY 2, 1 LIMIT 1000", -1,
+                                        ranked, NULL), SQLITE_OK);
+    return db;
+}
+
+/* Passages may change places where their scores are equal but for rounding. */
+static void compare_with_reference(fixture *f, sqlite3_stmt *ranked, const char *words, const char *expression, size_t k) {
+    search_bytes(f, words, strlen(words), k);
+    sqlite3_bind_text(ranked, 1, expression, -1, SQLITE_STATIC);
+    for (size_t i = 0; i < k; i++) {
+        if (sqlite3_step(ranked) != SQLITE_ROW) {
+            assert_int_equal(f->count, i);
+            break;
+        }
+        double score = -sqlite3_column_double(ranked, 1);
+        assert_true(i < f->count);
+        assert_true(fabs(f->hits[i].score - score) <= 1e-12 * (1 + score));
+        bool alone = i + 1 < f->count && f->hits[i].score - f->hits[i + 1].score > 1e-9 && (i == 0 || f->hits[i - 1].score - score > 1e-9);
+        if (alone) assert_int_equal(atoll(f->hits[i].id) + 1, sqlite3_column_int64(ranked, 0));
+        if (i > 0) assert_true(f->hits[i - 1].score > f->hits[i].score || atoll(f->hits[i - 1].id) < atoll(f->hits[i].id));
+    }
+    sqlite3_reset(ranked);
+}
+
+static void scores_are_those_of_full_bm25(void **state) {
+    fixture *f = *state;
+    sqlite3_stmt *ranked;
+    open_world(f);
+    sqlite3 *db = open_reference(f, &ranked);
+    static const size_t ks[] = {1, 3, 10, 1000};
+    for (uint64_t i = 0; i < 60; i++) {
+        rlf_str words = {0}, expression = {0};
+        for (uint64_t n = 1 + i % 9, j = 0; j < n; j++) {
+            unsigned word = zipf_word(1u << 30 | i << 8 | j);
+            rlf_str_printf(&words, "w%u ", word);
+            rlf_str_printf(&expression, "%sw%u", j ? " OR " : "", word);
+        }
+        if (i % 2) rlf_str_puts(&words, "the filler, the"), rlf_str_puts(&expression, " OR the OR filler OR the");
+        compare_with_reference(f, ranked, words.ptr, expression.ptr, ks[i % 4]);
+        rlf_str_clean_up(&words);
+        rlf_str_clean_up(&expression);
+    }
+    sqlite3_finalize(ranked);
+    sqlite3_close(db);
+}
+
+static void search_is_cancelled_and_the_next_one_is_not(void **state) {
+    fixture *f = *state;
     atomic_bool cancel = true;
-    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_STOPPED);
-    assert_int_equal(toolsvc_index_search(index, "filler", 6, 10, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
-    assert_int_equal(f->count, 10);
-    toolsvc_index_destroy(index);
+    assert_int_equal(toolsvc_index_search(f->index, "capital", 7, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_STOPPED);
+    cancel = false;
+    assert_int_equal(toolsvc_index_search(f->index, "capital", 7, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_int_equal(f->count, 3);
 }
 
 /* Of the questions in `file`, how many find their paragraph in the top 3. */
@@ -334,14 +466,18 @@ int main(void) {
         CASE(equal_scores_keep_the_order_of_the_corpus),
         CASE(query_syntax_is_plain_text),
         CASE(query_without_words_finds_nothing),
-        CASE(stop_words_are_used_only_if_nothing_else_is_there),
-        CASE(stop_word_that_is_rare_here_is_looked_up),
+        CASE(rare_words_count_more_than_common_ones),
+        CASE(function_word_that_is_rare_here_is_looked_up),
         CASE(very_long_query_is_answered),
         CASE(threads_search_one_index_at_once),
         CASE(bad_corpus_names_its_line_and_leaves_the_old_index),
         CASE(file_that_is_no_index_is_refused),
         CASE(truncated_index_is_an_error_not_a_crash),
-        CASE(common_words_yield_to_rare_ones),
+        CASE(damaged_index_is_an_error_not_a_crash),
+        CASE(index_of_another_format_says_what_to_do),
+        CASE(block_that_lies_about_its_postings_is_refused),
+        CASE(scores_are_those_of_full_bm25),
+        CASE(search_is_cancelled_and_the_next_one_is_not),
         CASE(real_questions_find_their_paragraph),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
