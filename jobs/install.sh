@@ -20,7 +20,7 @@ wanted() {
     echo gcc libc6-dev cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libuv1-dev libcurl4-openssl-dev libseccomp-dev
     if have libmsgpack-dev; then echo libmsgpack-dev; else known libmsgpack-dev libmsgpack-c-dev; fi
     if [ "${1:-build}" = test ]; then
-        echo libcmocka-dev clang procps
+        echo libcmocka-dev clang procps openssl
         present libclang-rt-dev # libFuzzer; part of clang itself on older releases
     fi
 }

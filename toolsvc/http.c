@@ -36,6 +36,7 @@ struct toolsvc_exchange {
     int64_t max_bytes;
     int redirects;
     bool literal, is_get, too_large, private_address;
+    char why[CURL_ERROR_SIZE]; /* libcurl's own words; they may hold the host's name, never the URL */
     toolsvc_http_fn *done;
     void *user;
 };
@@ -58,17 +59,28 @@ static bool is_private_v4(uint32_t a) { /* host order */
     return false;
 }
 
+/* Where an IPv6 address holds an IPv4 one that traffic to it ends at; -1: it holds none. */
+static int offset_of_v4(const struct in6_addr *a) {
+    static const unsigned char nat64[12] = {0x00, 0x64, 0xFF, 0x9B}, six_to_four[2] = {0x20, 0x02};
+    if (IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LOOPBACK(a)) return -1;
+    if (IN6_IS_ADDR_V4MAPPED(a) || IN6_IS_ADDR_V4COMPAT(a) || memcmp(a->s6_addr, nat64, sizeof nat64) == 0) return 12;
+    return memcmp(a->s6_addr, six_to_four, sizeof six_to_four) == 0 ? 2 : -1;
+}
+
 static bool is_private_v6(const struct in6_addr *a) {
-    if (IN6_IS_ADDR_V4MAPPED(a) || (a->s6_addr[0] == 0x00 && a->s6_addr[1] == 0x64 && a->s6_addr[2] == 0xFF && a->s6_addr[3] == 0x9B)) {
+    static const unsigned char teredo[4] = {0x20, 0x01}, local_nat64[6] = {0x00, 0x64, 0xFF, 0x9B, 0x00, 0x01};
+    int offset = offset_of_v4(a);
+    if (offset >= 0) {
         uint32_t v4;
-        memcpy(&v4, a->s6_addr + 12, sizeof v4);
+        memcpy(&v4, a->s6_addr + offset, sizeof v4);
         return is_private_v4(ntohl(v4));
     }
+    if (memcmp(a->s6_addr, teredo, sizeof teredo) == 0 || memcmp(a->s6_addr, local_nat64, sizeof local_nat64) == 0) return true;
     return IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_SITELOCAL(a) ||
            IN6_IS_ADDR_MULTICAST(a) || (a->s6_addr[0] & 0xFE) == 0xFC;
 }
 
-static bool is_private(const struct sockaddr *address) {
+bool toolsvc_http_is_private(const struct sockaddr *address) {
     if (address->sa_family == AF_INET) return is_private_v4(ntohl(((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr));
     if (address->sa_family == AF_INET6) return is_private_v6(&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr);
     return true;
@@ -91,7 +103,7 @@ static bool names_address(const char *url) {
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
     toolsvc_exchange *x = user;
     (void)purpose;
-    if (!x->literal && is_private(&address->addr)) {
+    if (!x->literal && toolsvc_http_is_private(&address->addr)) {
         x->private_address = true;
         return CURL_SOCKET_BAD;
     }
@@ -150,10 +162,12 @@ static toolsvc_http_error error_of(const toolsvc_exchange *x, CURLcode result) {
     case CURLE_OPERATION_TIMEDOUT: return TOOLSVC_HTTP_TIMEOUT;
     case CURLE_COULDNT_CONNECT:
     case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT: return TOOLSVC_HTTP_REFUSED;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR: return TOOLSVC_HTTP_TLS;
     default: return TOOLSVC_HTTP_RESET;
     }
 }
@@ -169,7 +183,7 @@ static void finish(toolsvc_exchange *x, CURLcode result) {
     else if (answer.error == TOOLSVC_HTTP_REDIRECT) answer.why = "the service redirects elsewhere, which is refused";
     else if (answer.error == TOOLSVC_HTTP_PRIVATE) answer.why = "the host's address is a private one (allow_private is not set)";
     else if (answer.error == TOOLSVC_HTTP_TOO_LARGE) answer.why = "the answer is too large";
-    else answer.why = curl_easy_strerror(result);
+    else answer.why = answer.error == TOOLSVC_HTTP_TLS && x->why[0] ? x->why : curl_easy_strerror(result);
     x->done(x->user, &answer);
     free_exchange(x);
 }
@@ -303,9 +317,18 @@ static void limit_protocols(CURL *easy) {
 #endif
 }
 
+/* The authorities of the file alone: those in the system's folder would be trusted beside them. */
+static void trust(CURL *easy, const char *ca) {
+    if (!ca || !*ca) return;
+    curl_easy_setopt(easy, CURLOPT_CAINFO, ca);
+    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+}
+
 static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
     CURL *easy = x->easy;
     limit_protocols(easy);
+    trust(easy, r->ca);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, x->why);
     curl_easy_setopt(easy, CURLOPT_URL, r->url);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, x);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);

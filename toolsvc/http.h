@@ -2,10 +2,11 @@
  * which libcurl looks up host names.
  *
  * What every exchange keeps to:
- *   - http and https only; certificates and host names are verified; no proxy or netrc from the environment.
+ *   - http and https only; certificates and host names are verified, against the system's authorities or those the request names, and a
+ *     refusal is TOOLSVC_HTTP_TLS; no proxy or netrc from the environment.
  *   - A redirect is followed (five times at most) if scheme, host and port stay as they are and neither method nor body would
  *     change (any for GET, else 307 and 308); another one is an error, TOOLSVC_HTTP_REDIRECT.
- *   - Addresses that are not public (loopback, private, link-local, unique local, shared, multicast, unspecified) are reached only if
+ *   - Addresses that are not public (toolsvc_http_is_private) are reached only if
  *     the URL names the address itself ("127.0.0.1", "[::1]") or "localhost", or if allow_private is set. The check is on the
  *     address that is connected to, after the name was looked up, so a public name that points inside does not help.
  *   - An answer longer than max_bytes is cut off, TOOLSVC_HTTP_TOO_LARGE; nothing is decompressed.
@@ -25,12 +26,17 @@ typedef struct toolsvc_exchange toolsvc_exchange;
 
 /* Why there is no answer; the names are those of the metrics. */
 #define TOOLSVC_HTTP_TABLE(X)                                                                                                  \
-    X(OK, "ok") X(REFUSED, "http_connect") /* no connection: refused, no such host, TLS */                                     \
+    X(OK, "ok") X(REFUSED, "http_connect") /* no connection: refused, no such host */                                          \
+    X(TLS, "http_tls")                     /* no trust: certificate, host name, handshake */                                   \
     X(RESET, "http_reset")                 /* the connection broke, or what came was not HTTP */                               \
     X(TIMEOUT, "http_timeout") X(TOO_LARGE, "http_too_large") X(REDIRECT, "http_redirect") X(PRIVATE, "http_private_address")
 #define TOOLSVC_HTTP_ENUM_(n, t) TOOLSVC_HTTP_##n,
 typedef enum toolsvc_http_error { TOOLSVC_HTTP_TABLE(TOOLSVC_HTTP_ENUM_) TOOLSVC_HTTP_COUNT } toolsvc_http_error;
 const char *toolsvc_http_error_name(toolsvc_http_error error);
+
+/* Loopback, private, link-local, unique local, shared, multicast, reserved or unspecified; and IPv6 addresses that lead to such an IPv4 one
+ * (mapped, compatible, NAT64, 6to4) or whose end nobody sees (Teredo). Families other than these two are. */
+bool toolsvc_http_is_private(const struct sockaddr *address);
 
 /* All is copied by toolsvc_http_send. */
 typedef struct toolsvc_http_request {
@@ -40,6 +46,7 @@ typedef struct toolsvc_http_request {
     rlf_slice body;             /* sent unless method is GET */
     int64_t timeout_ms, max_bytes;
     bool allow_private;
+    const char *ca;             /* PEM file of the authorities to trust; NULL or "": the system's */
 } toolsvc_http_request;
 
 typedef struct toolsvc_http_answer { /* borrowed, during the callback */

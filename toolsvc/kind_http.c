@@ -1,8 +1,8 @@
 /* The tool kind "http": any service that takes arguments and answers in JSON or text.
  *
  * Sent: `method` to `url`, in which {{name}} stands for an argument, percent-encoded; `body` with {{name}} in its texts (a text that is
- * nothing else becomes the argument itself, of whatever type; where the call has no such argument its member is left out), or the
- * arguments as they are. Answered: what `answer`, a JSON pointer, finds, or all of it. A status of 400 to 499 is the tool's answer that
+ * nothing else becomes the argument itself, of whatever type; where the call has no such argument its member is left out) and ${NAME} for a
+ * secret, or the arguments as they are. Answered: what `answer`, a JSON pointer, finds, or all of it. A status of 400 to 499 is the tool's answer that
  * something was wrong with the call, and the model reads it; what is the service's own fault is an infra_error. */
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +16,33 @@ typedef struct http_tool {
     json_t *body; /* the template; NULL: the arguments */
 } http_tool;
 
+/* Secrets take their places in the texts of the template, once; what a call fills in is not looked at for them. */
+static rlf_status fill_secrets(const toolsvc_remote *remote, json_t *template, int depth) {
+    rlf_status status = RLF_OK;
+    rlf_str text = {0};
+    const char *key;
+    json_t *member;
+    if (depth > DEPTH_MAX) RLF_FAIL(INVALID, "key \"body\": more than %d levels", (int)DEPTH_MAX);
+    if (json_is_string(template)) {
+        RLF_TRY(toolsvc_remote_fill(remote, "body", json_string_value(template), &text));
+        if (text.ptr && json_string_setn(template, text.ptr, text.len) != 0) RLF_FAIL(INVALID, "key \"body\": a secret is not UTF-8");
+    }
+    json_object_foreach(template, key, member) RLF_TRY(fill_secrets(remote, member, depth + 1));
+    for (size_t i = 0; i < json_array_size(template); i++) RLF_TRY(fill_secrets(remote, json_array_get(template, i), depth + 1));
+out:
+    rlf_str_clean_up(&text);
+    return status;
+}
+
 static rlf_status open_http(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
     http_tool *tool = rlf_calloc(1, sizeof *tool);
     if (config->body && *config->body) tool->body = json_loads(config->body, JSON_DECODE_ANY, NULL);
     rlf_status status = toolsvc_remote_open(&tool->remote, config, loop, true);
-    if (status == RLF_OK && config->answer && *config->answer && *config->answer != '/') {
-        toolsvc_remote_close(tool->remote);
+    if (status == RLF_OK && config->answer && *config->answer && *config->answer != '/')
         status = RLF_RAISE(INVALID, "key \"answer\": a JSON pointer was expected, such as /result/0/text");
-    }
+    if (status == RLF_OK) status = fill_secrets(tool->remote, tool->body, 0);
     if (status != RLF_OK) {
+        if (tool->remote) toolsvc_remote_close(tool->remote);
         json_decref(tool->body);
         free(tool);
         return status;
@@ -166,12 +184,15 @@ static void finish_pointed(toolsvc_call *call, rlf_slice body) {
 }
 
 static void finish_refused(toolsvc_call *call, const toolsvc_http_answer *answer) {
-    rlf_str text = {0};
+    const http_tool *tool = call->state;
+    rlf_str text = {0}, clean = {0};
     toolsvc_call_count(call, "http_4xx");
+    toolsvc_remote_blot(tool->remote, answer->body.ptr, answer->body.len, &clean); /* before the cut, which might go through a secret */
     rlf_str_printf(&text, "the service answered with status %ld: ", answer->code);
-    rlf_str_append(&text, answer->body.ptr, answer->body.len > ERROR_SHOWN ? ERROR_SHOWN : answer->body.len);
-    finish_text(call, RLF_CALL_TOOL_ERROR, text.ptr, text.len);
+    rlf_str_append(&text, clean.ptr ? clean.ptr : "", clean.len > ERROR_SHOWN ? ERROR_SHOWN : clean.len);
+    toolsvc_call_finish(call, RLF_CALL_TOOL_ERROR, text.ptr, text.len);
     rlf_str_clean_up(&text);
+    rlf_str_clean_up(&clean);
 }
 
 static void on_answer(void *user, const toolsvc_http_answer *answer) {

@@ -1,8 +1,10 @@
 /* Replicas, headers, secrets (remote.h). */
 #include "toolsvc/remote.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "toolsvc/secrets.h"
 
@@ -76,6 +78,11 @@ static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, bool templates
     return RLF_OK;
 }
 
+static rlf_status check_ca(const char *ca) {
+    if (!ca || !*ca || access(ca, R_OK) == 0) return RLF_OK;
+    return RLF_RAISE(NOT_FOUND, "key \"ca\": %s: %s", ca, strerror(errno));
+}
+
 static void free_remote(toolsvc_remote *r) {
     for (size_t i = 0; i < r->n; i++) free(r->replicas[i].url);
     for (size_t i = 0; i < r->n_headers; i++) free(r->headers[i]);
@@ -93,6 +100,7 @@ rlf_status toolsvc_remote_open(toolsvc_remote **out, const rlf_tool_config *conf
     RLF_TRY(toolsvc_secrets_init(&r->secrets, config->secrets));
     RLF_TRY(add_headers(r, headers));
     RLF_TRY(add_urls(r, urls, templates));
+    RLF_TRY(check_ca(config->ca));
     RLF_TRY(toolsvc_http_new(&r->http, loop));
     *out = r;
 out:
@@ -120,8 +128,13 @@ static size_t choose(const toolsvc_remote *r) {
 
 static void on_answer(void *user, const toolsvc_http_answer *answer) {
     toolsvc_remote_exchange *x = user;
+    toolsvc_http_answer clean = *answer;
+    rlf_str why = {0};
     x->remote->replicas[x->replica].outstanding--;
-    x->done(x->user, answer);
+    toolsvc_remote_blot(x->remote, answer->why, strlen(answer->why), &why);
+    clean.why = why.ptr ? why.ptr : "";
+    x->done(x->user, &clean);
+    rlf_str_clean_up(&why);
     free(x);
 }
 
@@ -136,7 +149,7 @@ toolsvc_remote_exchange *toolsvc_remote_send(toolsvc_remote *r, const char *meth
     toolsvc_http_request request = {.method = method, .url = url ? made.ptr : r->replicas[x->replica].url,
                                     .headers = (const char *const *)r->headers, .n_headers = r->n_headers, .body = body,
                                     .timeout_ms = r->config->timeout_ms, .max_bytes = r->config->max_bytes,
-                                    .allow_private = r->config->allow_private};
+                                    .allow_private = r->config->allow_private, .ca = r->config->ca};
     x->exchange = toolsvc_http_send(r->http, &request, on_answer, x);
     rlf_str_clean_up(&made);
     return x;
@@ -146,6 +159,10 @@ void toolsvc_remote_cancel(toolsvc_remote_exchange *x) {
     x->remote->replicas[x->replica].outstanding--;
     toolsvc_http_cancel(x->exchange);
     free(x);
+}
+
+rlf_status toolsvc_remote_fill(const toolsvc_remote *r, const char *key, const char *text, rlf_str *out) {
+    return toolsvc_secrets_fill(&r->secrets, key, text, out);
 }
 
 void toolsvc_remote_blot(const toolsvc_remote *r, const char *bytes, size_t n, rlf_str *out) {

@@ -1,11 +1,11 @@
 /* A service behind HTTP, as the kinds that speak to one see it: its replicas, headers and secrets, from the keys url, headers, secrets,
- * allow_private, timeout_ms and max_bytes of a tool.
+ * ca, allow_private, timeout_ms and max_bytes of a tool.
  *
  * Each exchange goes to the replica with the fewest outstanding, after the one asked last where several have as few; so a retry meets
  * another one if it can.
  *
- * Secrets: `${NAME}` in url and headers is replaced by the environment variable NAME, which the key secrets must list; where a service's
- * answer holds one of 8 bytes or more, it is blotted out before anyone sees it. */
+ * Secrets (secrets.h): `${NAME}` in url, headers and what toolsvc_remote_fill is given is replaced by the environment variable NAME, which
+ * the key secrets must list. */
 #ifndef RLF_TOOLSVC_REMOTE_H
 #define RLF_TOOLSVC_REMOTE_H
 
@@ -27,6 +27,8 @@ toolsvc_remote_exchange *toolsvc_remote_send(toolsvc_remote *remote, const char 
                                              const void *url_user, toolsvc_http_fn *done, void *user);
 void toolsvc_remote_cancel(toolsvc_remote_exchange *exchange);
 
+/* Appends `text`, the value of `key`, with every ${NAME} replaced. */
+rlf_status toolsvc_remote_fill(const toolsvc_remote *remote, const char *key, const char *text, rlf_str *out) RLF_MUST_USE;
 /* Appends n bytes without the secrets. */
 void toolsvc_remote_blot(const toolsvc_remote *remote, const char *bytes, size_t n, rlf_str *out);
 

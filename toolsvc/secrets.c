@@ -25,10 +25,40 @@ void toolsvc_secrets_clean_up(toolsvc_secrets *s) {
     *s = (toolsvc_secrets){0};
 }
 
+static void add_form(toolsvc_secrets *s, const char *form, size_t n) {
+    for (size_t i = 0; i < s->n; i++)
+        if (strlen(s->v[i]) == n && memcmp(s->v[i], form, n) == 0) return;
+    s->v = rlf_grow(s->v, s->n, &s->cap, sizeof *s->v);
+    s->v[s->n] = rlf_calloc(n + 1, 1);
+    memcpy(s->v[s->n++], form, n);
+}
+
+/* Between the quotes of a JSON text. */
+static void add_json(toolsvc_secrets *s, const char *value, size_t flags) {
+    json_t *string = json_string(value);
+    char *text = string ? json_dumps(string, JSON_ENCODE_ANY | flags) : NULL;
+    if (text) add_form(s, text + 1, strlen(text) - 2);
+    free(text);
+    json_decref(string);
+}
+
+static void add_percent(toolsvc_secrets *s, const char *value, const char *format) {
+    static const char safe[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
+    rlf_str out = {0};
+    for (const char *at = value; *at; at++) {
+        if (strchr(safe, *at)) rlf_str_putc(&out, *at);
+        else rlf_str_printf(&out, format, (unsigned)(unsigned char)*at);
+    }
+    add_form(s, out.ptr, out.len);
+    rlf_str_clean_up(&out);
+}
+
 void toolsvc_secrets_add(toolsvc_secrets *s, const char *value) {
     if (strlen(value) < SHORTEST) return;
-    s->v = rlf_grow(s->v, s->n, &s->cap, sizeof *s->v);
-    s->v[s->n++] = rlf_strdup(value);
+    add_form(s, value, strlen(value));
+    for (int i = 0; i < 4; i++) add_json(s, value, (i & 1 ? JSON_ENSURE_ASCII : 0) | (i & 2 ? JSON_ESCAPE_SLASH : 0));
+    add_percent(s, value, "%%%02X");
+    add_percent(s, value, "%%%02x");
 }
 
 static bool is_listed(const json_t *names, const char *name, size_t n) {
@@ -63,9 +93,9 @@ rlf_status toolsvc_secrets_fill(const toolsvc_secrets *s, const char *key, const
 void toolsvc_secrets_blot(const toolsvc_secrets *s, const char *bytes, size_t n, rlf_str *out) {
     for (size_t i = 0; i < n;) {
         size_t skip = 0;
-        for (size_t k = 0; k < s->n && !skip; k++) {
-            size_t len = strlen(s->v[k]);
-            if (n - i >= len && bytes[i] == s->v[k][0] && memcmp(bytes + i, s->v[k], len) == 0) skip = len;
+        for (size_t k = 0; k < s->n; k++) { /* the longest of those that begin here */
+            size_t len = bytes[i] == s->v[k][0] ? strlen(s->v[k]) : 0;
+            if (len > skip && n - i >= len && memcmp(bytes + i, s->v[k], len) == 0) skip = len;
         }
         if (skip) rlf_str_puts(out, "[secret]");
         else rlf_str_append(out, bytes + i, 1);

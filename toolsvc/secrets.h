@@ -1,5 +1,5 @@
 /* Secrets of a tool: values from the environment that its key `secrets` lists by name. `${NAME}` in other keys stands for them; where a
- * service's answer holds one of 8 bytes or more, it is blotted out before anyone sees it. The configuration holds names alone, so no
+ * service's answer holds one of 8 bytes or more, as it is, as a JSON text or percent-encoded, it is blotted out before anyone sees it. The configuration holds names alone, so no
  * value gets into a log, a trajectory or a run folder.
  *
  * Threads: constant once made. */
@@ -14,7 +14,7 @@
 /* Zeroed: none. */
 typedef struct toolsvc_secrets {
     json_t *names; /* owned; a list, or NULL */
-    char **v;      /* owned; values of 8 bytes or more */
+    char **v;      /* owned; what to blot out: values of 8 bytes or more in each of their forms */
     size_t n, cap;
 } toolsvc_secrets;
 

@@ -33,7 +33,7 @@ common=$(sed -n 's/^ *echo \(gcc .*\)/\1/p' "$RLF_SOURCE/jobs/install.sh")
 [ -n "$common" ] || fail "jobs/install.sh names no packages"
 release() { # name, kind, packages of its own that have to be asked for, others that it knows
     local wanted="$common $3"
-    printf '%s\n' $common libcmocka-dev clang procps $3 $4 >"$state/release"
+    printf '%s\n' $common libcmocka-dev clang procps openssl $3 $4 >"$state/release"
     : >"$state/lists"
     : >"$state/installed"
     : >"$state/log"
@@ -47,9 +47,9 @@ release() { # name, kind, packages of its own that have to be asked for, others 
     [ "$(tail -n 1 "$state/log" | tr ' ' '\n' | grep -c '^[a-z]')" -eq 2 ] || fail "$1: more than the missing package: $(tail -n 1 "$state/log")"
     echo "  $1, $2: $(wc -w <<<"$wanted") packages"
 }
-release "debian 12" test "libmsgpack-dev libcmocka-dev clang procps libclang-rt-dev" ""
-release "debian 13" test "libmsgpack-c-dev libcmocka-dev clang procps libclang-rt-dev" ""
-release "ubuntu 22.04" test "libmsgpack-dev libcmocka-dev clang procps" ""
-release "ubuntu 24.04" test "libmsgpack-dev libcmocka-dev clang procps libclang-rt-dev" "libmsgpack-c-dev"
+release "debian 12" test "libmsgpack-dev libcmocka-dev clang procps openssl libclang-rt-dev" ""
+release "debian 13" test "libmsgpack-c-dev libcmocka-dev clang procps openssl libclang-rt-dev" ""
+release "ubuntu 22.04" test "libmsgpack-dev libcmocka-dev clang procps openssl" ""
+release "ubuntu 24.04" test "libmsgpack-dev libcmocka-dev clang procps openssl libclang-rt-dev" "libmsgpack-c-dev"
 release "debian 12" build "libmsgpack-dev" "libclang-rt-dev"
 echo "jobs/install.sh asks for what is missing, by the names of each release"

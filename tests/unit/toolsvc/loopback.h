@@ -10,6 +10,8 @@
  *   /endless         a body without a length that never ends
  *   /utf8 /json      a body that is not UTF-8, not JSON
  *   /away /here      redirects (307) to another port, to /echo
+ *   /to?URL          a redirect (307) to that URL
+ *   /refuse          a 403 with 900 bytes, then the request's head and body
  *   /slow            {"ok": true} after slow_ms
  * Connections are kept; a request has at most 1 MiB. */
 #ifndef RLF_TESTS_LOOPBACK_H
@@ -158,6 +160,16 @@ static void loopback_answer(loopback_client *c, const char *head, const char *pa
         snprintf(text, sizeof text, "Location: http://127.0.0.1:%d/echo\r\n", s->port == 65535 ? 1 : s->port + 1);
         loopback_reply(c, 307, text, "", 0);
     } else if (loopback_is(path, "/here")) loopback_reply(c, 307, "Location: /echo\r\n", "", 0);
+    else if (loopback_is(path, "/to")) {
+        snprintf(text, sizeof text, "Location: %.*s\r\n", (int)strcspn(path + 4, " "), path + 4);
+        loopback_reply(c, 307, text, "", 0);
+    } else if (loopback_is(path, "/refuse")) {
+        rlf_str out = {0};
+        rlf_str_printf(&out, "%900s", "");
+        rlf_str_append(&out, head, (size_t)(body - head) + n);
+        loopback_reply(c, 403, "", out.ptr, out.len);
+        rlf_str_clean_up(&out);
+    }
     else if (loopback_is(path, "/slow")) uv_timer_start(&c->timer, loopback_slow, (uint64_t)s->slow_ms, 0);
     else loopback_reply(c, 404, "", "no such path", 12);
 }

@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
 
 #include "common/base/clock.h"
@@ -13,6 +15,7 @@
 #include "loopback.h"
 #include "toolsvc/dispatch.h"
 #include "toolsvc/http.h"
+#include "toolsvc/secrets.h"
 
 typedef struct fixture {
     uv_loop_t loop;
@@ -133,27 +136,61 @@ static void redirects_stay_where_they_are(void **state) {
     fixture *f = *state;
     result r;
     expect_error(f, "/away", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?file:///etc/passwd", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?http://169.254.169.254/latest/meta-data/", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?http://[::1]/", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?//localhost/echo", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?https://127.0.0.1/", TOOLSVC_HTTP_REDIRECT);
+    expect_error(f, "/to?gopher://127.0.0.1/", TOOLSVC_HTTP_REDIRECT);
+    assert_int_equal(f->server.requests, 7); /* nothing followed */
     exchange(f, request_of(f, "POST", "/here", "body"), TOOLSVC_HTTP_OK, &r);
     assert_string_equal(r.body.ptr, "body");
     rlf_str_clean_up(&r.body);
 }
 
+static void private_addresses_are_known_in_every_form(void **state) {
+    (void)state;
+    static const char *const private_ones[] = {
+        "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.8.8.8", "169.254.169.254",
+        "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "224.0.0.1", "240.0.0.1",
+        "255.255.255.255", "::", "::1", "fe80::1", "febf::1", "fec0::1", "fc00::1", "fdff::1", "ff02::1", "::ffff:10.0.0.1",
+        "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::8.8.8.8", "2002:0a00:0001::", "2002:a9fe:a9fe::1", "2001::1"};
+    static const char *const public_ones[] = {
+        "1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0", "169.253.255.255",
+        "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0",
+        "223.255.255.255", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:0808:0808::1", "2001:200::1"};
+    for (size_t i = 0; i < sizeof private_ones / sizeof *private_ones + sizeof public_ones / sizeof *public_ones; i++) {
+        bool wanted = i < sizeof private_ones / sizeof *private_ones;
+        const char *text = wanted ? private_ones[i] : public_ones[i - sizeof private_ones / sizeof *private_ones];
+        struct sockaddr_in v4 = {.sin_family = AF_INET};
+        struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+        bool is_v6 = strchr(text, ':');
+        assert_int_equal(inet_pton(is_v6 ? AF_INET6 : AF_INET, text, is_v6 ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr), 1);
+        if (toolsvc_http_is_private(is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4) != wanted) fail_msg("%s", text);
+    }
+    assert_true(toolsvc_http_is_private(&(struct sockaddr){.sa_family = AF_UNIX}));
+}
+
+/* libcurl itself takes every name below localhost for this machine. */
 static void private_address_must_be_named(void **state) {
     fixture *f = *state;
     result r;
-    char url[128], name[64];
-    if (gethostname(name, sizeof name) != 0) return;
-    snprintf(url, sizeof url, "http://%s:%d/echo", name, f->server.port);
+    char url[128];
     toolsvc_http_request request = request_of(f, "POST", "/echo", "x");
-    request.url = url; /* a name: its address is a private one, or it has none */
-    r = (result){0};
-    toolsvc_http_send(f->http, &request, on_done, &r);
-    await(f, &r.done, 1);
-    assert_true(r.error == TOOLSVC_HTTP_PRIVATE || r.error == TOOLSVC_HTTP_REFUSED);
-    assert_int_equal(f->server.requests, 0);
-    snprintf(url, sizeof url, "http://localhost:%d/echo", f->server.port);
+    request.url = url;
+    snprintf(url, sizeof url, "http://inside.localhost:%d/echo", f->server.port);
+    exchange(f, request, TOOLSVC_HTTP_PRIVATE, &r);
+    assert_int_equal(f->server.connections, 0);
+    request.allow_private = true;
     exchange(f, request, TOOLSVC_HTTP_OK, &r);
     rlf_str_clean_up(&r.body);
+    request.allow_private = false;
+    static const char *const named[] = {"localhost", "127.0.0.1", "127.1", "0x7f000001", "2130706433"};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        snprintf(url, sizeof url, "http://%s:%d/echo", named[i], f->server.port);
+        exchange(f, request, TOOLSVC_HTTP_OK, &r);
+        rlf_str_clean_up(&r.body);
+    }
 }
 
 static void cancelled_exchange_is_silent(void **state) {
@@ -176,7 +213,7 @@ typedef struct waiting {
     toolsvc_waiter waiter;
     int *done;
     rlf_call_status status;
-    char text[200];
+    char text[2048];
 } waiting;
 
 static void on_call_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
@@ -334,31 +371,76 @@ static void body_and_path_are_filled_in(void **state) {
     bench_close(f, b);
 }
 
-static void secrets_come_from_the_environment_and_do_not_come_back(void **state) {
-    fixture *f = *state;
-    setenv("RLF_TEST_KEY", "very-secret-value", 1);
-    bench *b = bench_of(f, "http", "/headers");
+/* The text of a call of kind http whose headers and body hold the secret RLF_TEST_KEY, in the bench's order. */
+static char *call_with_secret(fixture *f, const char *path, const char *value, rlf_call_status wanted) {
+    static char text[4096];
+    setenv("RLF_TEST_KEY", value, 1);
+    bench *b = bench_of(f, "http", path);
     b->tool.headers = "{\"Authorization\": \"Bearer ${RLF_TEST_KEY}\"}";
+    b->tool.body = "{\"key\": \"k=${RLF_TEST_KEY}\", \"list\": [{\"key\": \"${RLF_TEST_KEY}\"}], \"said\": \"{{said}}\"}";
     b->tool.secrets = "[\"RLF_TEST_KEY\"]";
     bench_open(f, b);
-    call(b, 0, json_object());
+    call(b, 0, json_pack("{s:s}", "said", "${RLF_TEST_KEY}"));
     await(f, &b->done, 1);
-    assert_non_null(strstr(b->w[0].text, "Authorization: Bearer [secret]\r\n"));
-    assert_null(strstr(b->w[0].text, "very-secret-value"));
+    assert_int_equal(b->w[0].status, wanted);
+    snprintf(text, sizeof text, "%s", b->w[0].text);
     bench_close(f, b);
     unsetenv("RLF_TEST_KEY");
+    return text;
 }
 
-static void refused(fixture *f, const rlf_tool_config *tool, const char *wanted) {
+static void secrets_come_from_the_environment_and_do_not_come_back(void **state) {
+    fixture *f = *state;
+    const char *text = call_with_secret(f, "/headers", "very-secret-value", RLF_CALL_OK);
+    assert_non_null(strstr(text, "Authorization: Bearer [secret]\r\n"));
+    assert_null(strstr(text, "very-secret"));
+    text = call_with_secret(f, "/echo", "very-secret-value", RLF_CALL_OK);
+    assert_string_equal(text, "{\"key\":\"k=[secret]\",\"list\":[{\"key\":\"[secret]\"}],\"said\":\"${RLF_TEST_KEY}\"}");
+    text = call_with_secret(f, "/echo", "very \"secret\" value\\", RLF_CALL_OK); /* comes back as JSON escapes it */
+    assert_string_equal(text, "{\"key\":\"k=[secret]\",\"list\":[{\"key\":\"[secret]\"}],\"said\":\"${RLF_TEST_KEY}\"}");
+}
+
+static void a_cut_through_a_secret_leaves_none_of_it(void **state) {
+    fixture *f = *state;
+    char value[200] = "";
+    memset(value, 'x', sizeof value - 1);
+    const char *text = call_with_secret(f, "/refuse", value, RLF_CALL_TOOL_ERROR);
+    assert_non_null(strstr(text, "status 403"));
+    assert_null(strstr(text, "xxx"));
+}
+
+static void blot_expect(const toolsvc_secrets *s, const char *text, const char *wanted) {
+    rlf_str out = {0};
+    toolsvc_secrets_blot(s, text, strlen(text), &out);
+    assert_string_equal(out.ptr, wanted);
+    rlf_str_clean_up(&out);
+}
+
+static void secrets_are_blotted_out_in_each_of_their_forms(void **state) {
+    (void)state;
+    toolsvc_secrets s = {0};
+    toolsvc_secrets_add(&s, "short");
+    toolsvc_secrets_add(&s, "a/b+c\"d\xc3\xa4");
+    toolsvc_secrets_add(&s, "password");
+    toolsvc_secrets_add(&s, "password-of-mine");
+    blot_expect(&s, "short a/b+c\"d\xc3\xa4, a/b+c\\\"d\xc3\xa4.", "short [secret], [secret].");
+    blot_expect(&s, "a\\/b+c\\\"d\\u00E4 a%2Fb%2Bc%22d%C3%A4 a%2fb%2bc%22d%c3%a4", "[secret] [secret] [secret]");
+    blot_expect(&s, "passwordpassword-of-mine password-of", "[secret][secret] [secret]-of");
+    toolsvc_secrets_clean_up(&s);
+}
+
+static void refused_as(fixture *f, rlf_status status, const rlf_tool_config *tool, const char *wanted) {
     rlf_config config = {.tools = (rlf_tool_config *)(uintptr_t)tool, .n_tools = 1};
     toolsvc_tools tools;
     toolsvc_http_close(f->http); /* a failed opening runs the loop dry */
     loopback_stop(&f->server);
-    assert_int_equal(toolsvc_tools_init(&tools, &f->loop, &config, NULL), RLF_INVALID);
+    assert_int_equal(toolsvc_tools_init(&tools, &f->loop, &config, NULL), status);
     if (!strstr(rlf_error_message(), wanted)) fail_msg("\"%s\" lacks \"%s\"", rlf_error_message(), wanted);
     assert_true(loopback_start(&f->server, &f->loop));
     assert_int_equal(toolsvc_http_new(&f->http, &f->loop), RLF_OK);
 }
+
+static void refused(fixture *f, const rlf_tool_config *tool, const char *wanted) { refused_as(f, RLF_INVALID, tool, wanted); }
 
 static void bad_configuration_names_the_key(void **state) {
     fixture *f = *state;
@@ -370,6 +452,8 @@ static void bad_configuration_names_the_key(void **state) {
     bad = good, bad.headers = "{\"a\": 1}", refused(f, &bad, "key \"headers\"");
     bad = good, bad.headers = "{\"a\": \"${HOME}\"}", refused(f, &bad, "${HOME} is not in the list of key \"secrets\"");
     bad = good, bad.secrets = "[\"RLF_NO_SUCH_VARIABLE\"]", refused(f, &bad, "no variable RLF_NO_SUCH_VARIABLE");
+    bad = good, bad.body = "[\"${HOME}\"]", refused(f, &bad, "key \"body\": ${HOME} is not in the list of key \"secrets\"");
+    bad = good, bad.ca = "/nonexistent.pem", refused_as(f, RLF_NOT_FOUND, &bad, "key \"ca\": /nonexistent.pem: No such file");
     bad = good, bad.answer = "text", refused(f, &bad, "key \"answer\"");
     bad = good, bad.schema = "", refused(f, &bad, "key \"schema\"");
     free(b);
@@ -397,6 +481,7 @@ int main(void) {
         CASE(answers_come_back_over_a_kept_connection),
         CASE(broken_services_have_names),
         CASE(redirects_stay_where_they_are),
+        CASE(private_addresses_are_known_in_every_form),
         CASE(private_address_must_be_named),
         CASE(cancelled_exchange_is_silent),
         CASE(retriever_asks_in_batches),
@@ -405,6 +490,8 @@ int main(void) {
         CASE(every_fault_is_counted_under_its_name),
         CASE(body_and_path_are_filled_in),
         CASE(secrets_come_from_the_environment_and_do_not_come_back),
+        CASE(a_cut_through_a_secret_leaves_none_of_it),
+        CASE(secrets_are_blotted_out_in_each_of_their_forms),
         CASE(bad_configuration_names_the_key),
         CASE(replicas_share_the_load),
     };
