@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "toolsvc/clone.h"
 #include "toolsvc/sandbox_filter.h"
 
 #define BASE "/proc" /* where the new root is built */
@@ -285,10 +286,9 @@ static void drop_capabilities(void) {
     need(syscall(SYS_capset, &header, none) == 0, "drop ", "capabilities");
 }
 
-/* Handlers of the rank must not run here, and an exec keeps what is ignored. */
 static void reset_signals(void) {
     sigset_t none;
-    for (int i = 1; i < NSIG; i++) signal(i, SIG_DFL);
+    toolsvc_clone_default_signals();
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -402,26 +402,14 @@ static void remove_scratch(char **scratch) {
     *scratch = NULL;
 }
 
-static pid_t clone_child(bool namespaces, int *exit_fd) {
-    uint64_t flags = namespaces ? CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP : 0;
-    struct clone_args args = {.flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)exit_fd, .exit_signal = SIGCHLD};
-    return (pid_t)syscall(SYS_clone3, &args, sizeof args);
-}
-
-/* Signals are held back over the clone: a handler of ours in the child would write into our event loop. */
 static pid_t start_process(const toolsvc_sandbox *s, const int theirs[2], toolsvc_sandbox_child *child) {
     char home[4200], temporary[4200];
     snprintf(home, sizeof home, "HOME=%s", child->scratch ? child->scratch : "/tmp");
     snprintf(temporary, sizeof temporary, "TMPDIR=%s", child->scratch ? child->scratch : "/tmp");
     char *const environment[] = {ENVIRONMENT, home, temporary, NULL};
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t pid = clone_child(s->limits.namespaces, &child->exit_fd);
+    uint64_t spaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+    pid_t pid = toolsvc_clone(s->limits.namespaces ? spaces : 0, &child->exit_fd);
     if (pid == 0) run_child(s, theirs[0], theirs[1], child->scratch, environment);
-    int error = errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = error;
     return pid;
 }
 

@@ -36,7 +36,10 @@ typedef struct rlf_tool_config {
     char *headers;           /* JSON object of texts */
     char *body;              /* http: JSON template; "": the arguments */
     char *answer;            /* http: JSON pointer into the answer; "": all of it */
-    char *secrets;           /* JSON list of environment variables that url, headers and body may name as ${NAME} */
+    char *command;           /* JSON list of texts: a program and its arguments */
+    char *env;               /* JSON object of texts: what it sees of the environment beside a few */
+    char *cwd;               /* the folder it runs in; "": ours */
+    char *secrets;           /* JSON list of environment variables that url, headers, body and env may name as ${NAME} */
     char *ca;                /* PEM file of the authorities whose certificates are trusted; "": the system's */
     bool allow_private;      /* host names may stand for private addresses */
     int64_t max_bytes;       /* of one answer of a service */
