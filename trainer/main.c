@@ -14,8 +14,9 @@
 #include "trainer/check.h"
 #include "trainer/cores.h"
 #include "trainer/signals.h"
+#include "trainer/startup.h"
 
-enum { GOODBYE_MS = 10000, CHECK_WAIT_MS = 3600 * 1000 };
+enum { GOODBYE_MS = 10000, CHECK_WAIT_MS = 3600 * 1000, STARTUP_S = 120 /* where no job file says */ };
 
 static const char usage[] =
     "usage: mpirun -np N rlf-train [--check] JOB.yaml [key=value ...]\n"
@@ -190,16 +191,19 @@ int main(int argc, char **argv) {
     if (asks_for(argc, argv, "--help")) return fputs(usage, stdout) < 0;
     if (asks_for(argc, argv, "--version")) return puts("rlf-train " RLF_VERSION) < 0;
     trainer_signals_hold();
-    if (rlf_transport_new(&transport, &argc, &argv) != RLF_OK) {
+    parse_arguments(argc, argv, &given);
+    rlf_status loaded = load_config(&given, &config); /* an error is told once there are ranks to tell it to */
+    if (trainer_startup_begin(loaded == RLF_OK ? config.deadline.startup_s : STARTUP_S) != RLF_OK ||
+        rlf_transport_new(&transport, &argc, &argv) != RLF_OK) {
         fprintf(stderr, "rlf-train: error: %s (%s)\n", rlf_error_message(), rlf_error_where());
         return EXIT_FAILURE;
     }
-    parse_arguments(argc, argv, &given);
+    trainer_startup_end();
     if (given.check && rlf_transport_rank(transport) > 0) {
         exit_status = await_stop(transport, CHECK_WAIT_MS) ? EXIT_SUCCESS : EXIT_FAILURE;
         goto out;
     }
-    RLF_TRY(load_config(&given, &config));
+    RLF_TRY(loaded);
     if (given.check) RLF_TRY(run_check(transport, &config));
     else RLF_TRY(run_role(transport, &config, &role));
 out:

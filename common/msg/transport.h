@@ -1,5 +1,5 @@
 /* Transport: messages and raw buffers between ranks, over MPI. No rank spins while it waits, and no wait is without a deadline
- * (MPI_Init alone is the launcher's to guard).
+ * (rlf_transport_new has none: MPI_Init cannot be given one; trainer/startup.h guards it from outside).
  *
  * Messages are sent without blocking (the bytes are copied and kept until MPI is done with them) and received from any rank, in
  * order per sender. A wait polls with MPI_Improbe and sleeps between polls, 20 us to 1 ms (4 ms on rank 0) as messages come or not: an

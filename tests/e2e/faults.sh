@@ -33,6 +33,13 @@ killed 1 tool
 killed 3 rollout
 killed 4 learner
 
+# ---- a rank that never comes ------------------------------------------------------------------------------------------------------------
+mpirun -q --bind-to none --oversubscribe -np 3 "$rlf_train" "${rl_job[@]}" output="$work/missing" deadline.startup_s=3 : -np 1 sleep 600 \
+    >"$work/missing.log" 2>&1 && fail "a rank that never came: the job ended with status 0"
+grep -q "^rlf-train: error: rank [0-2]: deadline passed while waiting in MPI_Init for all ranks" "$work/missing.log" ||
+    { cat "$work/missing.log" >&2; fail "a rank that never came: no line says so"; }
+echo "  a rank that never comes: $(grep -m 1 "^rlf-train: error" "$work/missing.log")"
+
 # ---- a coordinator that is stopped, not dead: each other role ends the job by its own deadline --------------------------------------------
 silent_coordinator() { # rank, role: the only rank left running
     local log=$work/silent_$1.log started rank stopped=()
