@@ -93,10 +93,8 @@ static void add_count(void *user, const char *name, int64_t n) {
     list->v[list->n++] = (rlf_metric){rlf_slice_of(full), (double)n};
 }
 
-/* What is running, and what each tool has counted since the start ("search.retries"); nothing if nothing has happened since the last. */
-static void on_heartbeat(uv_timer_t *timer) {
-    toolsvc_service *s = timer->data;
-    if (s->outstanding == 0 && s->counts.calls == s->told) return;
+/* What is running, and what each tool has counted since the start ("search.retries"). */
+static void send_heartbeat(toolsvc_service *s) {
     char doing[64];
     count_list list = {.service = s};
     rlf_arena_reset(&s->arena);
@@ -111,6 +109,12 @@ static void on_heartbeat(uv_timer_t *timer) {
     s->told = s->outstanding ? SIZE_MAX : s->counts.calls;
     send_record(s, COORDINATOR, RLF_MSG_HEARTBEAT, &beat);
     free(list.v);
+}
+
+/* Nothing if nothing has happened since the last. */
+static void on_heartbeat(uv_timer_t *timer) {
+    toolsvc_service *s = timer->data;
+    if (s->outstanding || s->counts.calls != s->told) send_heartbeat(s);
 }
 
 /* ---- the end of a call --------------------------------------------------------------------------------------------------------------- */
@@ -344,8 +348,11 @@ static void handle_score(toolsvc_service *s, int from, const rlf_score *m) {
 }
 
 static void handle_control(toolsvc_service *s, int from, const rlf_control *m) {
-    (void)from;
-    if (m->kind == RLF_CONTROL_STOP) s->stopped = true;
+    rlf_control stopped = {.kind = RLF_CONTROL_STOPPED, .text = {"", 0}};
+    if (m->kind != RLF_CONTROL_STOP) return;
+    send_heartbeat(s);
+    send_record(s, from, RLF_MSG_CONTROL, &stopped);
+    s->stopped = true;
 }
 
 /* Logs and counts what can't be read. A SCORE that at least names its episode (it then reads as a CLOSE) is answered; a CALL

@@ -187,11 +187,13 @@ rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *c
     bool stopped = false;
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));
+    RLF_TRY(trainer_exchange_stop_tools(&job));
     if (stopped)
         RLF_INFO("stopped by signal %d after step %lld; the same command goes on from there", trainer_stop_asked(),
                  (long long)job.state.step);
     else RLF_TRY(finish(&job));
-    RLF_TRY(trainer_watch_order(&job.watch, 1, job.watch.topology.size - 1, RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
+    RLF_TRY(trainer_watch_order(&job.watch, 1 + job.watch.topology.tools, job.watch.topology.size - 1 - job.watch.topology.tools,
+                                RLF_CONTROL_STOP, 0, stopped ? "signal" : "done", 0, ""));
     say_where(&job);
 out:
     close_job(&job);

@@ -184,8 +184,18 @@ static json_t *phases_of(const trainer_job *job, int rank, double wall_s) {
     return phases;
 }
 
-/* What tools counted, "search.retries", over all tool ranks since the start; as of their last heartbeats. */
-static json_t *counts_of(const trainer_watch *watch) {
+rlf_status trainer_exchange_stop_tools(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    const trainer_topology *top = &job->watch.topology;
+    if (top->tools == 0) return RLF_OK;
+    RLF_TRY(trainer_watch_order(&job->watch, top->tool_first, top->tools, RLF_CONTROL_STOP, 0, "done", job->config->deadline.message_s,
+                                "its last counts"));
+    RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_STOPPED, NULL, NULL));
+out:
+    return status;
+}
+
+json_t *trainer_counts_json(const trainer_watch *watch) {
     json_t *sums = json_object();
     for (int rank = 1; rank < watch->topology.size; rank++) {
         const trainer_peer *peer = &watch->peers[rank];
@@ -208,5 +218,5 @@ void trainer_phases_put(trainer_job *job, double wall_s, json_t *object) {
     }
     trainer_watch_mark(&job->watch);
     json_object_set_new(object, "phases", ranks);
-    json_object_set_new(object, "tools", counts_of(&job->watch));
+    json_object_set_new(object, "tools", trainer_counts_json(&job->watch));
 }

@@ -81,7 +81,11 @@ rlf_status trainer_exchange_publish(trainer_job *job, int64_t version) RLF_MUST_
 rlf_status trainer_exchange_save(trainer_job *job) RLF_MUST_USE;
 /* loss, kl, entropy, clip_share, grad_norm, lr, logprob_diff_max, logprob_mismatches, updates, updates_skipped. */
 void trainer_learned_put(const trainer_learned *learned, double lr, bool policy, json_t *object);
-/* "phases": seconds of this step by rank and what it did; marks them. */
+/* Ends the tool ranks: what they counted is complete then. Without any, does nothing. */
+rlf_status trainer_exchange_stop_tools(trainer_job *job) RLF_MUST_USE;
+/* What tools counted, "search.retries", over all tool ranks since the start; as of their last heartbeats. A new object. */
+json_t *trainer_counts_json(const trainer_watch *watch);
+/* "phases": seconds of this step by rank and what it did; marks them. "tools": the counts. */
 void trainer_phases_put(trainer_job *job, double wall_s, json_t *object);
 
 /* ---- one step, one evaluation ------------------------------------------------------------------------------------------------------- */

@@ -53,6 +53,7 @@ static json_t *summary_json(const trainer_job *job) {
     json_object_set_new(object, "retried", json_integer(state->retried));
     json_object_set_new(object, "ranks", json_integer(job->watch.topology.size));
     json_object_set_new(object, "checkpoint", json_string(job->checkpoint.ptr ? job->checkpoint.ptr : ""));
+    json_object_set_new(object, "tools", trainer_counts_json(&job->watch));
     put_evaluations(job, object);
     return object;
 }

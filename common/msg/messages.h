@@ -124,6 +124,7 @@ const char *rlf_finish_text(int64_t finish);
     X(SAVE)       /* coordinator -> learners: write weights and optimizer state of step `value` into folder `text` */          \
     X(SAVED)      /* learner -> coordinator */                                                                                 \
     X(STOP)       /* coordinator -> any: finish; value = exit status, text = why */                                            \
+    X(STOPPED)    /* tool rank -> coordinator: no call is taken any more; what its tools counted came in the HEARTBEAT before */ \
     X(ERROR)      /* rank -> coordinator: text = the one line that says what and where */
 #define RLF_ENUM_CONTROL_(n) RLF_CONTROL_##n,
 typedef enum rlf_control_kind { RLF_CONTROL_TABLE(RLF_ENUM_CONTROL_) RLF_CONTROL_COUNT } rlf_control_kind;

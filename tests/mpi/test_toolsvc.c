@@ -62,7 +62,7 @@ typedef struct client {
     int tools, done; /* other clients that are through */
     int64_t base;    /* its uids: base.. */
     int answers[EPISODES];
-    int rewards, ready;
+    int rewards, ready, stopped;
     bool ok;
 } client;
 
@@ -91,7 +91,16 @@ static void take(client *c, const rlf_received *m, rlf_arena *arena) {
     if (!c->ok) return;
     if (m->type == RLF_MSG_OBSERVATION) take_observation(c, m->from, &u.observation);
     if (m->type == RLF_MSG_REWARD) take_reward(c, &u.reward);
-    if (m->type == RLF_MSG_CONTROL) *(u.control.kind == RLF_CONTROL_READY ? &c->ready : &c->done) += 1;
+    if (m->type != RLF_MSG_CONTROL) return;
+    c->ready += u.control.kind == RLF_CONTROL_READY;
+    c->stopped += u.control.kind == RLF_CONTROL_STOPPED;
+    c->done += u.control.kind == RLF_CONTROL_SAVED;
+}
+
+static void take_next(client *c, rlf_received *m, rlf_arena *arena) {
+    bool got = false;
+    c->ok = rlf_receive(g_t, m, WAIT_MS, &got) == RLF_OK && got;
+    if (c->ok) take(c, m, arena);
 }
 
 static bool run_client(int rank, int size) {
@@ -100,15 +109,12 @@ static bool run_client(int rank, int size) {
     rlf_received m = {0};
     rlf_arena arena = {0};
     for (int64_t e = 0; e < EPISODES; e++) c.ok &= send_calls(1 + (int)e % c.tools, c.base + e);
-    while (c.ok && (c.rewards < EPISODES || c.done < others || (rank == 0 && c.ready < c.tools))) {
-        bool got = false;
-        c.ok = rlf_receive(g_t, &m, WAIT_MS, &got) == RLF_OK && got;
-        if (c.ok) take(&c, &m, &arena);
-    }
+    while (c.ok && (c.rewards < EPISODES || c.done < others || (rank == 0 && c.ready < c.tools))) take_next(&c, &m, &arena);
     rlf_control done = {.kind = RLF_CONTROL_SAVED, .text = {"", 0}}, stop = {.kind = RLF_CONTROL_STOP, .text = {"", 0}};
     if (rank != 0) c.ok &= rlf_send(g_t, 0, RLF_MSG_CONTROL, &done) == RLF_OK;
     if (rank == 0) rlf_sleep_us(2000000); /* the service idles: its cost is printed */
     for (int i = 1; rank == 0 && i <= c.tools; i++) c.ok &= rlf_send(g_t, i, RLF_MSG_CONTROL, &stop) == RLF_OK;
+    while (c.ok && rank == 0 && c.stopped < c.tools) take_next(&c, &m, &arena);
     rlf_str_clean_up(&m.bytes);
     rlf_arena_clean_up(&arena);
     return c.ok;

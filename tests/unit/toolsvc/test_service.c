@@ -79,13 +79,16 @@ typedef struct fixture {
     toolsvc_service *service;
     caught answers[MOST_ANSWERS];
     size_t n;
-    bool fail_sends;
+    bool fail_sends, told_stopped;
+    int heartbeats;
 } fixture;
 
 static rlf_status catch_answer(void *user, int to, rlf_message_type type, const void *record) {
     fixture *f = user;
     if (f->fail_sends) return RLF_RAISE(PEER, "the wire is cut");
-    if (type == RLF_MSG_HEARTBEAT) return RLF_OK;
+    if (type == RLF_MSG_CONTROL) f->told_stopped = ((const rlf_control *)record)->kind == RLF_CONTROL_STOPPED && f->heartbeats > 0;
+    f->heartbeats += type == RLF_MSG_HEARTBEAT;
+    if (type == RLF_MSG_HEARTBEAT || type == RLF_MSG_CONTROL) return RLF_OK;
     assert_true(f->n < MOST_ANSWERS);
     caught *a = &f->answers[f->n++];
     *a = (caught){.to = to, .type = type};
@@ -394,6 +397,7 @@ static void stop_ends_the_service_with_calls_under_way(void **state) {
     assert_false(toolsvc_service_stopped(f->service));
     give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_STOP, .text = {"", 0}});
     assert_true(toolsvc_service_stopped(f->service));
+    assert_true(f->told_stopped);
     assert_int_equal(toolsvc_service_status(f->service), RLF_OK);
     assert_true(toolsvc_service_destroy(f->service, 5000)); /* the gate stays shut: calls end because they are cancelled */
     f->service = NULL;
