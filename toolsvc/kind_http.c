@@ -167,10 +167,11 @@ static void finish_infra(toolsvc_call *call, const char *count, const char *why)
 }
 
 static void finish_pointed(toolsvc_call *call, rlf_slice body) {
-    json_t *root = json_loadb(body.ptr, body.len, JSON_DECODE_ANY, NULL);
+    const char *count, *why;
+    json_t *root = toolsvc_remote_json(body, &count, &why);
     const json_t *value = point(root, call->config->answer);
     if (!root) {
-        finish_infra(call, "invalid_json", "the service's answer is not valid JSON");
+        finish_infra(call, count, why);
     } else if (!value) {
         finish_infra(call, "invalid_answer", "the service's answer lacks what key \"answer\" points to");
     } else if (json_is_string(value)) {

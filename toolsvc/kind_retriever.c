@@ -68,7 +68,7 @@ static void finish_one(query_batch *b, toolsvc_call *call, const json_t *hits) {
 
 static void on_answer(void *user, const toolsvc_http_answer *answer) {
     query_batch *b = user;
-    const char *count = NULL;
+    const char *count = NULL, *wrong = NULL;
     rlf_str why = {0};
     json_t *root = NULL;
     if (toolsvc_remote_failed(answer, &count, &why)) {
@@ -76,8 +76,8 @@ static void on_answer(void *user, const toolsvc_http_answer *answer) {
     } else if (answer->code / 100 != 2) {
         rlf_str_printf(&why, "the service answered with status %ld", answer->code);
         fail_all(b, "http_4xx", why.ptr);
-    } else if (!(root = json_loadb(answer->body.ptr, answer->body.len, 0, NULL))) {
-        fail_all(b, "invalid_json", "the service's answer is not valid JSON");
+    } else if (!(root = toolsvc_remote_json(answer->body, &count, &wrong))) {
+        fail_all(b, count, wrong);
     } else {
         const json_t *result = json_object_get(root, "result");
         for (size_t i = 0; i < b->n; i++)

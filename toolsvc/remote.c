@@ -180,3 +180,13 @@ bool toolsvc_remote_failed(const toolsvc_http_answer *answer, const char **count
     rlf_str_printf(why, "the service answered with status %ld", answer->code);
     return true;
 }
+
+json_t *toolsvc_remote_json(rlf_slice body, const char **count, const char **why) {
+    json_error_t error;
+    json_t *root = json_loadb(body.ptr, body.len, JSON_DECODE_ANY, &error);
+    if (root) return root;
+    bool text = json_error_code(&error) != json_error_invalid_utf8;
+    *count = text ? "invalid_json" : "invalid_utf8";
+    *why = text ? "the service's answer is not valid JSON" : "the service's answer is not valid UTF-8";
+    return NULL;
+}

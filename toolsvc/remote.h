@@ -36,4 +36,7 @@ void toolsvc_remote_blot(const toolsvc_remote *remote, const char *bytes, size_t
  * the log) is appended and *count is the name it is counted under. */
 bool toolsvc_remote_failed(const toolsvc_http_answer *answer, const char **count, rlf_str *why);
 
+/* The body as JSON, a new reference. NULL: it is none; then *why says so, and *count is the name it is counted under. */
+json_t *toolsvc_remote_json(rlf_slice body, const char **count, const char **why);
+
 #endif

@@ -13,6 +13,7 @@
  *   /to?URL          a redirect (307) to that URL
  *   /refuse          a 403 with 900 bytes, then the request's head and body
  *   /slow            {"ok": true} after slow_ms
+ *   /tell            {"text": "Authorization and body"}, of the request
  * Connections are kept; a request has at most 1 MiB. */
 #ifndef RLF_TESTS_LOOPBACK_H
 #define RLF_TESTS_LOOPBACK_H
@@ -30,6 +31,7 @@ typedef struct loopback {
     uv_tcp_t listener;
     int port;
     int slow_ms;
+    const char *(*choose)(const char *body, size_t n); /* the path to take in place of the one asked for; NULL: as asked */
     size_t connections, open, requests, most_queries; /* accepted; not closed; answered; in one /retrieve */
 } loopback;
 
@@ -121,6 +123,20 @@ static void loopback_retrieve(loopback_client *c, const char *body, size_t n) {
     json_decref(root);
 }
 
+static void loopback_tell(loopback_client *c, const char *head, const char *body, size_t n) {
+    const char *line = strcasestr(head, "\r\nAuthorization: ");
+    rlf_str out = {0};
+    if (line && line < body) rlf_str_append(&out, line + 17, strcspn(line + 17, "\r"));
+    rlf_str_putc(&out, ' ');
+    rlf_str_append(&out, body, n);
+    json_t *answer = json_pack("{s:s%}", "text", out.ptr, out.len);
+    char *text = json_dumps(answer, JSON_COMPACT);
+    loopback_reply(c, 200, "", text, strlen(text));
+    free(text);
+    json_decref(answer);
+    rlf_str_clean_up(&out);
+}
+
 static void loopback_slow(uv_timer_t *timer) { loopback_reply(timer->data, 200, "", "{\"ok\": true}", 12); }
 
 static void loopback_raw(loopback_client *c, const char *text, size_t then) {
@@ -160,6 +176,7 @@ static void loopback_answer(loopback_client *c, const char *head, const char *pa
         snprintf(text, sizeof text, "Location: http://127.0.0.1:%d/echo\r\n", s->port == 65535 ? 1 : s->port + 1);
         loopback_reply(c, 307, text, "", 0);
     } else if (loopback_is(path, "/here")) loopback_reply(c, 307, "Location: /echo\r\n", "", 0);
+    else if (loopback_is(path, "/tell")) loopback_tell(c, head, body, n);
     else if (loopback_is(path, "/to")) {
         snprintf(text, sizeof text, "Location: %.*s\r\n", (int)strcspn(path + 4, " "), path + 4);
         loopback_reply(c, 307, text, "", 0);
@@ -177,11 +194,12 @@ static void loopback_answer(loopback_client *c, const char *head, const char *pa
 /* Answers the request in c->in if it is there whole. */
 static void loopback_parse(loopback_client *c) {
     char *end = c->in.ptr ? strstr(c->in.ptr, "\r\n\r\n") : NULL, *length = c->in.ptr ? strcasestr(c->in.ptr, "\r\nContent-Length:") : NULL;
-    char *path = c->in.ptr ? strchr(c->in.ptr, ' ') : NULL;
+    const char *path = c->in.ptr ? strchr(c->in.ptr, ' ') : NULL;
     if (!end || !path) return;
     size_t head = (size_t)(end - c->in.ptr) + 4, n = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
     if (c->in.len < head + n) return;
-    loopback_answer(c, c->in.ptr, path + 1, c->in.ptr + head, n);
+    path = c->server->choose ? c->server->choose(c->in.ptr + head, n) : path + 1;
+    loopback_answer(c, c->in.ptr, path, c->in.ptr + head, n);
     memmove(c->in.ptr, c->in.ptr + head + n, c->in.len - head - n + 1);
     c->in.len -= head + n;
 }
@@ -228,13 +246,13 @@ static bool loopback_start(loopback *s, uv_loop_t *loop) {
     return true;
 }
 
-static void loopback_stop_one(uv_handle_t *handle, void *user) {
+static inline void loopback_stop_one(uv_handle_t *handle, void *user) {
     if (handle->type != UV_TCP || handle == user) return;
     loopback_drop(handle->data);
 }
 
 /* Closes all connections; the loop must still run. */
-static void loopback_stop(loopback *s) {
+static inline void loopback_stop(loopback *s) {
     uv_walk(s->listener.loop, loopback_stop_one, &s->listener);
     uv_close((uv_handle_t *)&s->listener, NULL);
     while (s->open) uv_run(s->listener.loop, UV_RUN_NOWAIT);

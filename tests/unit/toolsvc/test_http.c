@@ -347,7 +347,7 @@ static void every_fault_is_counted_under_its_name(void **state) {
     check_fault(f, "/stall", RLF_CALL_INFRA, "error: the service gave no answer", "http_timeout");
     check_fault(f, "/huge", RLF_CALL_INFRA, "the answer is too large", "http_too_large");
     check_fault(f, "/away", RLF_CALL_INFRA, "redirects elsewhere", "http_redirect");
-    check_fault(f, "/utf8", RLF_CALL_INFRA, "not valid JSON", "invalid_json");
+    check_fault(f, "/utf8", RLF_CALL_INFRA, "not valid UTF-8", "invalid_utf8");
     check_fault(f, "/json", RLF_CALL_INFRA, "not valid JSON", "invalid_json");
     check_fault(f, "/fail30", RLF_CALL_INFRA, "status 500", "http_5xx");
     check_fault(f, "/status/429", RLF_CALL_INFRA, "status 429", "http_429");
