@@ -39,11 +39,13 @@ typedef struct rollout_episode {
     rlf_text *texts; /* what the model wrote, turn by turn */
     size_t n_texts, cap_texts;
     rlf_str text;       /* of the turn under way */
+    rlf_turn_scan scan; /* of that text */
     size_t turn_begin;  /* its first token */
     int64_t turn;       /* number of the turn under way */
     size_t round_begin; /* first of `turns` that belongs to the round under way */
     size_t waiting;     /* answers outstanding in it */
     bool done;          /* a tool said so */
+    bool refused;       /* all calls of the round are malformed: no tool answers */
     int64_t rounds, bad_calls;
     rlf_finish finish;
     const char *error;
@@ -149,6 +151,7 @@ static void keep_turn(rollout_episode *ep) {
     ep->texts = rlf_grow(ep->texts, ep->n_texts, &ep->cap_texts, sizeof *ep->texts);
     ep->texts[ep->n_texts++] = (rlf_text){.text = dup_slice(&ep->arena, (rlf_slice){ep->text.ptr, ep->text.len})};
     rlf_str_reset(&ep->text);
+    ep->scan = (rlf_turn_scan){0};
     ep->turn_begin = length(ep);
 }
 
@@ -200,10 +203,11 @@ static rlf_status finish(rollout_episode *ep, rlf_finish why) {
 
 static size_t round_calls(const rollout_episode *ep) { return ep->n_turns - ep->round_begin; }
 
-/* Whether the model closed the turn itself. */
-static bool turn_closed(const rollout_episode *ep) {
+static const rlf_tool_syntax *syntax(const rollout_episode *ep) { return rlf_chat_tool_syntax(ep->set->chat); }
+
+static rlf_chat_end turn_end(const rollout_episode *ep) {
     const rlf_ids *ids = rollout_seq_tokens(ep->seq);
-    return rlf_chat_closes_turn(ep->set->chat, ids->v[ids->n - 1]);
+    return (rlf_chat_end){.id = ids->v[ids->n - 1], .refused = ep->refused};
 }
 
 /* Tokens that `n` answers of no tokens take: the template around them and the next generation prompt. */
@@ -211,7 +215,7 @@ static size_t round_overhead(rollout_episode *ep, size_t n) {
     rlf_slice *none = rlf_arena_alloc(&ep->arena, n, sizeof *none);
     for (size_t i = 0; i < n; i++) none[i] = rlf_slice_of("");
     ep->set->ids.n = 0;
-    rlf_chat_observation(ep->set->chat, none, n, 0, turn_closed(ep), &ep->set->ids, NULL);
+    rlf_chat_observation(ep->set->chat, none, n, 0, turn_end(ep), &ep->set->ids, NULL);
     return ep->set->ids.n;
 }
 
@@ -227,7 +231,7 @@ static void append_observation(rollout_episode *ep) {
     bool *cut = rlf_arena_alloc(&ep->arena, n, sizeof *cut);
     for (size_t i = 0; i < n; i++) answers[i] = ep->turns[ep->round_begin + i].answer;
     ep->set->ids.n = 0;
-    rlf_chat_observation(ep->set->chat, answers, n, max_tokens, turn_closed(ep), &ep->set->ids, cut);
+    rlf_chat_observation(ep->set->chat, answers, n, max_tokens, turn_end(ep), &ep->set->ids, cut);
     for (size_t i = 0; i < n; i++) ep->turns[ep->round_begin + i].cut = cut[i];
     add_span(ep, length(ep), length(ep) + ep->set->ids.n, RLF_SPAN_OBSERVATION);
     rollout_seq_append(ep->seq, ep->set->ids.v, ep->set->ids.n);
@@ -271,7 +275,7 @@ static rlf_status make_call(rollout_episode *ep, const rlf_tool_call *call, size
         return RLF_OK;
     }
     if (call->error) {
-        refuse_call(ep, turn, rlf_arena_printf(&ep->arena, "error: %s", call->error));
+        refuse_call(ep, turn, syntax(ep)->format == RLF_TOOLS_SEARCH_R1 ? call->error : rlf_arena_printf(&ep->arena, "error: %s", call->error));
         return RLF_OK;
     }
     turn->status = OUTSTANDING;
@@ -298,22 +302,24 @@ out:
 
 static rlf_status end_turn(rollout_episode *ep) {
     size_t n = 0;
-    rlf_tool_format format = rlf_chat_tool_format(ep->set->chat);
-    rlf_tool_calls_parse(format, ep->text.ptr ? ep->text.ptr : "", ep->text.len, &ep->arena, NULL, 0, &n);
+    const char *text = ep->text.ptr ? ep->text.ptr : "";
+    rlf_tool_calls_parse(syntax(ep), text, ep->text.len, &ep->arena, NULL, 0, &n);
     if (!n) return finish(ep, RLF_FINISH_ANSWER);
     if (ep->rounds >= ep->group->limits.turns) return finish(ep, RLF_FINISH_TURN_LIMIT);
-    if (answer_room(ep, n) < 1) return finish(ep, RLF_FINISH_LENGTH_LIMIT);
     rlf_tool_call *calls = rlf_arena_alloc(&ep->arena, n, sizeof *calls);
-    rlf_tool_calls_parse(format, ep->text.ptr, ep->text.len, &ep->arena, calls, n, &n);
+    rlf_tool_calls_parse(syntax(ep), text, ep->text.len, &ep->arena, calls, n, &n);
+    ep->refused = true;
+    for (size_t i = 0; i < n; i++) ep->refused = ep->refused && calls[i].error;
+    if (answer_room(ep, n) < 1) return finish(ep, RLF_FINISH_LENGTH_LIMIT);
     return begin_round(ep, calls, n);
 }
 
-/* Whether the text added behind `before` bytes completes an answer. */
-static bool completes_answer(const rlf_str *text, size_t before) {
-    static const char tag[] = "</answer>";
-    size_t overlap = sizeof tag - 2, from = before > overlap ? before - overlap : 0;
-    if (text->len == before || !memmem(text->ptr + from, text->len - from, tag, sizeof tag - 1)) return false;
-    return rlf_answer_find(text->ptr, text->len).ptr != NULL;
+/* What the text completes with the token just drawn; an answer counts only where it ends the episode. */
+static rlf_turn_event read_turn(rollout_episode *ep) {
+    rlf_turn_event event;
+    do event = rlf_turn_scan_next(&ep->scan, syntax(ep), ep->text.ptr, ep->text.len);
+    while (event == RLF_TURN_ANSWER && !ep->set->options.stop_at_answer);
+    return event;
 }
 
 static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
@@ -321,11 +327,14 @@ static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logp
     (void)logprob;
     rollout_episode *ep = owner;
     const rlf_limits *limits = &ep->group->limits;
-    size_t before = ep->text.len;
     if (!ep->since_ms) ep->since_ms = rlf_now_ms();
     rlf_chat_read(ep->set->chat, id, &ep->text);
     if (rlf_chat_is_stop(ep->set->chat, id)) return end_turn(ep);
-    if (ep->set->options.stop_at_answer && completes_answer(&ep->text, before)) return finish(ep, RLF_FINISH_ANSWER);
+    switch (read_turn(ep)) {
+    case RLF_TURN_ANSWER: return finish(ep, RLF_FINISH_ANSWER);
+    case RLF_TURN_CALL: return end_turn(ep);
+    case RLF_TURN_GOES_ON: break;
+    }
     if ((int64_t)(length(ep) - ep->turn_begin) >= limits->turn_tokens || (int64_t)length(ep) >= limits->tokens)
         return finish(ep, RLF_FINISH_LENGTH_LIMIT);
     return RLF_OK;

@@ -6,8 +6,9 @@
  *                                 +--reward--> delivered
  *
  * What the model sampled is kept as sampled; a tool's answer is tokenised once, when it is appended. A turn ends at the
- * end-of-turn token, and calls are looked for in its whole text; with stop_at_answer the episode ends with the very token that
- * completes an <answer>.
+ * end-of-turn token, and calls are looked for in its whole text; in a format of tags (toolcall.h) it ends with the very token that
+ * completes a closing tag: what that token holds behind the tag stays in the trajectory and is read by no one. With stop_at_answer the
+ * episode ends with the token that completes an <answer>.
  * A round of calls is made only if its answers can still be used: tool rounds left, and room for the answers and one more token.
  * Answers are cut to observation_tokens, or to what leaves that room. All calls of a turn run side by side; observations stand
  * in call order.

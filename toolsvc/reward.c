@@ -160,10 +160,12 @@ static void without_thinking(rlf_slice text, rlf_str *out) {
 }
 
 /* Puts the normalised answer into `out`; false: there is none. *tagged: it stood in an <answer> tag of the last turn. */
-static bool find_answer(const rlf_score *score, rlf_str *out, bool *tagged) {
+static bool find_answer(const rlf_config *config, const rlf_score *score, rlf_str *out, bool *tagged) {
+    rlf_tool_syntax syntax = {.search = config->episode.search_call, .python = config->episode.python_call};
+    if (!rlf_tool_format_parse(config->episode.tool_format, &syntax.format)) syntax.format = RLF_TOOLS_HERMES; /* auto: no format of tags */
     *tagged = false;
     for (size_t i = score->turns.n; i-- > 0;) {
-        rlf_slice text = score->turns.v[i].text, answer = rlf_answer_find(text.ptr, text.len);
+        rlf_slice text = score->turns.v[i].text, answer = rlf_answer_find(&syntax, text.ptr, text.len);
         if (!answer.ptr) continue;
         *tagged = i + 1 == score->turns.n;
         toolsvc_reward_normalize(answer.ptr, answer.len, out);
@@ -183,7 +185,7 @@ void toolsvc_reward_score(const rlf_config *config, const rlf_score *score, rlf_
     rlf_str answer = {0}, target = {0};
     bool tagged;
     double exact = 0, f1 = 0;
-    bool answered = find_answer(score, &answer, &tagged);
+    bool answered = find_answer(config, score, &answer, &tagged);
     for (size_t i = 0; answered && i < score->targets.n; i++) {
         rlf_str_reset(&target);
         toolsvc_reward_normalize(score->targets.v[i].text.ptr, score->targets.v[i].text.len, &target);

@@ -1,12 +1,13 @@
 /* Rule rewards: named components of one finished episode, from the model's own text alone (never the prompt, never a tool's answer).
  *
- * The answer is the content of the last complete <answer>…</answer> of any turn, outside <think>. Where no turn has one and the
+ * The answer is the content of the last complete <answer>…</answer> of any turn, outside <think> and outside calls written as tags
+ * (toolcall.h). Where no turn has one and the
  * episode ended by itself (finish answer: a turn without a tool call), the whole last turn outside <think> is the answer, for
  * exact_match and f1.
  *
  *   exact_match  1 if the normalised answer equals any normalised target, else 0
  *   f1           the highest token F1 against a target (SQuAD, Rajpurkar et al. 2016; both empty: 1)
- *   format       1 if the episode ended with an <answer> tag in its last turn and no call was bad, else 0
+ *   format       1 if the episode ended with an <answer> tag in its last turn and no call was bad, in whichever format, else 0
  *
  * Normalisation (SQuAD, Search-R1): lower case, the 32 ASCII punctuation characters deleted, the words a, an, the replaced by a
  * space, white space collapsed;

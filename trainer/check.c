@@ -150,6 +150,7 @@ rlf_status trainer_check(const rlf_config *config, int size, const char *tool_sc
     RLF_TRY(check_model(config, &layout, out));
     RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
     RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
+    RLF_TRY(trainer_tags_check(&job));
     RLF_TRY(check_data(&job, out));
     RLF_TRY(check_plan(config, &layout, size, rollout_work, out));
 out:

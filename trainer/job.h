@@ -52,6 +52,8 @@ const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *ro
 /* The schemas shown in the row's prompt, in *out: the job's, or those of the functions that extra_info.tools lists; NULL if none are. A
  * name that no tool offers is an error. */
 rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) RLF_MUST_USE;
+/* Whether what the tags of episode.tool_format call is on offer. Errors name the key. */
+rlf_status trainer_tags_check(const trainer_job *job) RLF_MUST_USE;
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
  * row. */

@@ -56,6 +56,11 @@ rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_a
     return status;
 }
 
+rlf_status trainer_tags_check(const trainer_job *job) {
+    bool calls = trainer_generates(job->config) && job->config->n_tools > 0 && job->config->episode.max_turns > 0;
+    return calls ? rlf_tool_syntax_check(rlf_chat_tool_syntax(job->chat), job->tool_schemas) : RLF_OK;
+}
+
 static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *messages, size_t n, const char *tools, const rlf_row *row,
                                const char *file) {
     rlf_ids ids = {0};

@@ -75,6 +75,20 @@ static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *
     return RLF_OK;
 }
 
+static rlf_status check_tag(const rlf_config_origin *o, const char *key, const char *call) {
+    const char *dot = strrchr(call, '.');
+    if (*call && (!dot || dot == call || !dot[1])) return fail(o, key, "expected TOOL.ARGUMENT, found \"%.100s\"", call);
+    return RLF_OK;
+}
+
+static rlf_status check_tags(const rlf_config *c, const rlf_config_origin *o) {
+    rlf_status status = RLF_OK;
+    RLF_TRY(check_tag(o, "episode.search_call", c->episode.search_call));
+    RLF_TRY(check_tag(o, "episode.python_call", c->episode.python_call));
+out:
+    return status;
+}
+
 /* ---- tools ------------------------------------------------------------------------------------------------------------------------ */
 
 static rlf_status tool_fail(const rlf_config_origin *o, size_t i, const char *key, const char *text) {
@@ -113,6 +127,7 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     RLF_TRY(check_lengths(config, origin));
     RLF_TRY(check_algorithm(config, origin));
     RLF_TRY(check_traffic(config, origin));
+    RLF_TRY(check_tags(config, origin));
     for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(check_tool(config, origin, i));
 out:
     return status;

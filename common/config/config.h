@@ -102,7 +102,8 @@ typedef struct rlf_config {
         bool thinking;            /* Qwen3 thinking mode (false) */
         char *date;               /* "Today Date" of the Llama 3 templates (26 Jul 2024) */
         bool tools_in_prompt;     /* the template's tool block lists the tools (true) */
-        char *tool_format;        /* auto (the chat template's) | hermes | llama */
+        char *tool_format;        /* auto (the chat template's) | hermes | llama | search-r1 | tool-star | fenced */
+        char *search_call, *python_call; /* "function.argument" that a tag calls; "": the tag is text */
         bool stop_at_answer;      /* </answer> in the model's text ends the episode (true) */
         int64_t max_turns;        /* tool rounds */
         int64_t max_calls;        /* tool calls in one turn; more are answered as bad calls (4) */

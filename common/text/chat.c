@@ -12,7 +12,8 @@
 
 rlf_chat_options rlf_chat_options_of(const rlf_config *config) {
     return (rlf_chat_options){.name = config->episode.chat, .thinking = config->episode.thinking, .date = config->episode.date,
-                              .tool_format = config->episode.tool_format};
+                              .tool_format = config->episode.tool_format, .search_call = config->episode.search_call,
+                              .python_call = config->episode.python_call};
 }
 
 /* ---- set up ----------------------------------------------------------------------------------------------------------------------- */
@@ -28,11 +29,8 @@ out:
 
 static rlf_status tool_format_of(const char *name, const rlf_chat_family *family, rlf_tool_format *format) {
     *format = family->format;
-    if (!name || !strcmp(name, "auto")) return RLF_OK;
-    if (!strcmp(name, "hermes")) *format = RLF_TOOLS_HERMES;
-    else if (!strcmp(name, "llama")) *format = RLF_TOOLS_LLAMA;
-    else return RLF_RAISE(INVALID, "tool format \"%s\" is unknown (known: hermes, llama, or auto)", name);
-    return RLF_OK;
+    if (!name || !strcmp(name, "auto") || rlf_tool_format_parse(name, format)) return RLF_OK;
+    return RLF_RAISE(INVALID, "tool format \"%s\" is unknown (known: " RLF_TOOL_FORMATS ", or auto)", name);
 }
 
 static rlf_status check_tokens(const rlf_tokenizer *tokenizer, const rlf_chat_family *family, const char *dir) {
@@ -53,7 +51,7 @@ static void take_ids(rlf_chat *chat) {
     take_stops(chat, chat->family->closes);
     chat->n_closes = chat->n_stops;
     take_stops(chat, chat->family->ends);
-    chat->python_tag = chat->format == RLF_TOOLS_LLAMA ? rlf_tokenizer_id(chat->tokenizer, RLF_PYTHON_TAG) : -1;
+    chat->python_tag = chat->syntax.format == RLF_TOOLS_LLAMA ? rlf_tokenizer_id(chat->tokenizer, RLF_PYTHON_TAG) : -1;
 }
 
 rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const char *dir, rlf_chat_options options) {
@@ -65,8 +63,11 @@ rlf_status rlf_chat_new(rlf_chat **out, const rlf_tokenizer *tokenizer, const ch
     RLF_TRY(tool_format_of(options.tool_format, family, &format));
     RLF_TRY(check_tokens(tokenizer, family, dir));
     *out = rlf_calloc(1, sizeof **out);
-    **out = (rlf_chat){.tokenizer = tokenizer, .family = family, .format = format, .thinking = options.thinking,
-                       .date = rlf_strdup(options.date ? options.date : RLF_CHAT_DATE)};
+    **out = (rlf_chat){.tokenizer = tokenizer, .family = family, .thinking = options.thinking, .in_turn = rlf_chat_in_turn_of(format),
+                       .date = rlf_strdup(options.date ? options.date : RLF_CHAT_DATE),
+                       .search_call = rlf_strdup(options.search_call ? options.search_call : RLF_SEARCH_CALL),
+                       .python_call = rlf_strdup(options.python_call ? options.python_call : RLF_PYTHON_CALL)};
+    (*out)->syntax = (rlf_tool_syntax){format, (*out)->search_call, (*out)->python_call};
     take_ids(*out);
 out:
     return status;
@@ -75,6 +76,8 @@ out:
 void rlf_chat_destroy(rlf_chat *chat) {
     if (!chat) return;
     free(chat->date);
+    free(chat->search_call);
+    free(chat->python_call);
     free(chat);
 }
 
@@ -89,7 +92,7 @@ static bool is_among(const int32_t *ids, int n, int32_t id) {
 int32_t rlf_chat_end_of_turn(const rlf_chat *chat) { return chat->stops[0]; }
 bool rlf_chat_closes_turn(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_closes, id); }
 bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_stops, id); }
-rlf_tool_format rlf_chat_tool_format(const rlf_chat *chat) { return chat->format; }
+const rlf_tool_syntax *rlf_chat_tool_syntax(const rlf_chat *chat) { return &chat->syntax; }
 
 void rlf_chat_read(const rlf_chat *chat, int32_t id, rlf_str *out) {
     rlf_tokenizer_decode(chat->tokenizer, &id, 1, id != chat->python_tag, out);
@@ -133,13 +136,18 @@ static bool holds_control_text(const rlf_chat *chat, const rlf_chat_text *text) 
 
 /* ---- prompts ---------------------------------------------------------------------------------------------------------------------- */
 
-static rlf_status check_messages(const rlf_chat_message *messages, size_t n) {
+static bool is_tool(const rlf_chat_message *message) { return !strcmp(message->role, "tool"); }
+
+static rlf_status check_messages(const rlf_chat *chat, const rlf_chat_message *messages, size_t n) {
     static const char *const roles[] = {"system", "user", "assistant", "tool"};
     if (n == 0) return RLF_RAISE(INVALID, "a prompt needs at least one message");
     for (size_t i = 0; i < n; i++) {
         int k = 0;
         while (k < 4 && strcmp(messages[i].role, roles[k])) k++;
         if (k == 4) return RLF_RAISE(INVALID, "message %zu: role \"%s\": expected system, user, assistant or tool", i, messages[i].role);
+        bool follows = i > 0 && (is_tool(&messages[i - 1]) || !strcmp(messages[i - 1].role, "assistant"));
+        if (chat->in_turn && is_tool(&messages[i]) && !follows)
+            return RLF_RAISE(INVALID, "message %zu: a tool's answer stands in the turn of an assistant, and there is none before it", i);
     }
     return RLF_OK;
 }
@@ -158,7 +166,7 @@ static size_t last_query(const rlf_chat_message *messages, size_t n) {
 }
 
 static rlf_chat_talk talk_of(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const json_t *tools) {
-    return (rlf_chat_talk){.family = chat->family, .thinking = chat->thinking, .date = chat->date, .messages = messages, .n = n,
+    return (rlf_chat_talk){.family = chat->family, .in_turn = chat->in_turn, .thinking = chat->thinking, .date = chat->date, .messages = messages, .n = n,
                            .tools = tools, .query = n ? last_query(messages, n) : 0};
 }
 
@@ -167,11 +175,12 @@ rlf_status rlf_chat_render(const rlf_chat *chat, const rlf_chat_message *message
     rlf_status status = RLF_OK;
     rlf_chat_text out = {0};
     json_t *tools = NULL;
-    RLF_TRY(check_messages(messages, n));
-    RLF_TRY(rlf_chat_tools_parse(tools_json, &tools));
+    RLF_TRY(check_messages(chat, messages, n));
+    RLF_TRY(rlf_chat_tools_parse(chat->in_turn ? NULL : tools_json, &tools));
     rlf_chat_talk talk = talk_of(chat, messages, n, tools);
+    talk.goes_on = generation && chat->in_turn && is_tool(&messages[n - 1]);
     RLF_TRY(rlf_chat_put_talk(&talk, &out));
-    if (generation) rlf_chat_put_generation(&talk, &out);
+    if (generation && !talk.goes_on) rlf_chat_put_generation(&talk, &out);
     if (ids && holds_control_text(chat, &out)) encode_pieces(chat, &out, SIZE_MAX, ids, NULL);
     else if (ids) encode(chat, &out, 0, out.text.len, true, ids);
     if (text) rlf_str_append(text, out.text.ptr ? out.text.ptr : "", out.text.len);
@@ -187,14 +196,16 @@ rlf_status rlf_chat_prompt(const rlf_chat *chat, const rlf_chat_message *message
 
 /* ---- what follows a model turn ---------------------------------------------------------------------------------------------------- */
 
-void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, bool closed, rlf_ids *out,
+void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t n, size_t max_tokens, rlf_chat_end end, rlf_ids *out,
                           bool *cut) {
     rlf_chat_text text = {0};
     rlf_chat_talk talk = talk_of(chat, NULL, 0, NULL);
-    if (!closed) rlf_ids_push(out, rlf_chat_end_of_turn(chat));
-    rlf_str_puts(&text.text, chat->family->after_turn);
-    rlf_chat_put_answers(chat->family, answers, n, &text);
-    rlf_chat_put_generation(&talk, &text);
+    bool open = chat->in_turn && !rlf_chat_is_stop(chat, end.id);
+    if (!open && !rlf_chat_closes_turn(chat, end.id)) rlf_ids_push(out, rlf_chat_end_of_turn(chat));
+    if (!open) rlf_str_puts(&text.text, chat->family->after_turn);
+    if (!chat->in_turn) rlf_chat_put_answers(chat->family, answers, n, &text);
+    if (!open) rlf_chat_put_generation(&talk, &text);
+    for (size_t i = 0; chat->in_turn && i < n; i++) rlf_chat_put_in_turn(chat->in_turn, answers[i], end.refused, &text);
     encode_pieces(chat, &text, max_tokens, out, cut);
     rlf_chat_text_clean_up(&text);
 }
@@ -206,23 +217,31 @@ static size_t next_assistant(const rlf_chat_talk *talk, size_t from) {
     return from;
 }
 
+/* Whether a tool's answer stands in the turn of message i, behind it. */
+static bool stays_open(const rlf_chat_talk *talk, size_t i) { return talk->in_turn && i + 1 < talk->n && is_tool(&talk->messages[i + 1]); }
+
 static rlf_status append_model_turn(const rlf_chat *chat, const rlf_chat_talk *talk, size_t i, rlf_ids *out) {
     rlf_chat_text text = {0};
     rlf_status status = rlf_chat_put_model_turn(talk, i, &text);
     if (status == RLF_OK) {
         encode(chat, &text, 0, text.text.len, true, out);
-        rlf_ids_push(out, rlf_chat_end_of_turn(chat));
+        if (!stays_open(talk, i)) rlf_ids_push(out, rlf_chat_end_of_turn(chat));
     }
     rlf_chat_text_clean_up(&text);
     return status;
 }
 
-/* All that stands between two model turns: any mix of tool answers and messages. Ends with the generation prompt. */
+/* All that stands between two model turns: any mix of tool answers and messages. Ends with the generation prompt, unless all of it stands
+ * in the turn of the message before it. */
 static void append_between(const rlf_chat *chat, const rlf_chat_talk *talk, size_t begin, size_t end, size_t max_tokens, rlf_ids *out) {
     rlf_chat_text text = {0};
-    rlf_str_puts(&text.text, chat->family->after_turn);
-    rlf_chat_put_between(talk, begin, end, &text);
-    rlf_chat_put_generation(talk, &text);
+    size_t at = begin;
+    for (; talk->in_turn && at < end && is_tool(&talk->messages[at]); at++)
+        rlf_chat_put_in_turn(talk->in_turn, rlf_slice_of(talk->messages[at].content), false, &text);
+    if (at == begin) rlf_str_puts(&text.text, chat->family->after_turn);
+    else if (at < end) rlf_str_puts(&text.text, chat->family->turn_close);
+    rlf_chat_put_between(talk, at, end, &text);
+    if (at == begin || at < end) rlf_chat_put_generation(talk, &text);
     encode_pieces(chat, &text, max_tokens, out, NULL);
     rlf_chat_text_clean_up(&text);
 }
@@ -233,7 +252,7 @@ rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *mes
     rlf_chat_talk talk = talk_of(chat, messages, n, NULL);
     size_t begin = out->n, at = next_assistant(&talk, 0);
     if (at == n) RLF_FAIL(INVALID, "a supervised conversation needs an assistant message");
-    RLF_TRY(check_messages(messages, n));
+    RLF_TRY(check_messages(chat, messages, n));
     RLF_TRY(rlf_chat_prompt(chat, messages, at, tools_json, out));
     while (at < n) {
         span(ctx, begin, out->n, false);

@@ -20,14 +20,25 @@ typedef struct rlf_chat_text {
 } rlf_chat_text;
 void rlf_chat_text_clean_up(rlf_chat_text *text);
 
+/* How a tool's answer stands in the model's turn: the formats of tags. */
+typedef struct rlf_chat_in_turn {
+    const char *open, *close;                 /* around an answer */
+    const char *refused_open, *refused_close; /* around what was wrong with a call */
+    bool trims; /* the answer loses the white space at both ends, else newlines at its end */
+} rlf_chat_in_turn;
+/* NULL: in this format answers are messages of their own. */
+const rlf_chat_in_turn *rlf_chat_in_turn_of(rlf_tool_format format);
+
 typedef struct rlf_chat_talk {
     const struct rlf_chat_family *family;
+    const rlf_chat_in_turn *in_turn; /* or NULL */
     bool thinking;
     const char *date;
     const rlf_chat_message *messages; /* (n) */
     size_t n;
     const json_t *tools; /* an array of objects, or NULL */
     size_t query;        /* index of the last question of a user; n - 1 if none */
+    bool goes_on;        /* the conversation ends in the model's turn, which goes on */
 } rlf_chat_talk;
 
 typedef struct rlf_chat_family {
@@ -53,9 +64,10 @@ typedef struct rlf_chat_family {
 struct rlf_chat {
     const rlf_tokenizer *tokenizer;
     const rlf_chat_family *family;
-    rlf_tool_format format;
+    rlf_tool_syntax syntax;
+    const rlf_chat_in_turn *in_turn; /* or NULL */
     bool thinking;
-    char *date;
+    char *date, *search_call, *python_call; /* owned; syntax borrows them */
     int32_t stops[4]; /* ids that end generation; the first n_closes close a turn, the first of all is the end of turn */
     int n_closes, n_stops;
     int32_t python_tag; /* -1: the tokenizer has none, or no call is written with it */
@@ -75,6 +87,8 @@ rlf_status rlf_chat_put_talk(const rlf_chat_talk *talk, rlf_chat_text *out) RLF_
 /* Messages begin … end - 1, none of which is an assistant's: what may stand between two model turns. */
 void rlf_chat_put_between(const rlf_chat_talk *talk, size_t begin, size_t end, rlf_chat_text *out);
 void rlf_chat_put_answers(const rlf_chat_family *family, const rlf_slice *answers, size_t n, rlf_chat_text *out);
+/* Behind a model turn that is still open. */
+void rlf_chat_put_in_turn(const rlf_chat_in_turn *in_turn, rlf_slice answer, bool refused, rlf_chat_text *out);
 void rlf_chat_put_generation(const rlf_chat_talk *talk, rlf_chat_text *out);
 /* Message i as the model shall produce it, without the end of turn. */
 rlf_status rlf_chat_put_model_turn(const rlf_chat_talk *talk, size_t i, rlf_chat_text *out) RLF_MUST_USE;

@@ -114,6 +114,8 @@ static rlf_status parse_calls(const rlf_chat_talk *talk, size_t i, json_t **call
     size_t n = json_array_size(parsed);
     if (status == RLF_OK && llama && n > 1)
         status = RLF_RAISE(INVALID, "message %zu: %zu tool calls: this template has one a turn", i, n);
+    if (status == RLF_OK && talk->in_turn && n > 0)
+        status = RLF_RAISE(INVALID, "message %zu: tool_calls: in this tool format a call stands in the content", i);
     if (status == RLF_OK && n > 0) *calls = parsed;
     else json_decref(parsed);
     return status;
@@ -145,14 +147,36 @@ static void put_content_and_calls(const rlf_chat_family *family, rlf_slice conte
 
 /* ---- answers ---------------------------------------------------------------------------------------------------------------------- */
 
-static void put_answer(const rlf_chat_family *family, rlf_slice answer, rlf_chat_text *out) {
-    put(out, family->answer_open);
+static void put_plain(rlf_slice answer, bool as_json, rlf_chat_text *out) {
     out->plain = rlf_grow(out->plain, out->n, &out->cap, sizeof *out->plain);
     out->plain[out->n].begin = out->text.len;
-    if (family->json_answers) rlf_json_write_text(answer.ptr, answer.len, &out->text);
+    if (as_json) rlf_json_write_text(answer.ptr, answer.len, &out->text);
     else put_slice(out, answer);
     out->plain[out->n++].end = out->text.len;
+}
+
+static void put_answer(const rlf_chat_family *family, rlf_slice answer, rlf_chat_text *out) {
+    put(out, family->answer_open);
+    put_plain(answer, family->json_answers, out);
     put(out, family->answer_close);
+}
+
+const rlf_chat_in_turn *rlf_chat_in_turn_of(rlf_tool_format format) {
+    static const rlf_chat_in_turn search_r1 = {"\n\n<information>", "</information>\n\n", "\n", "\n", true},
+                                  tool_star = {" <result>\n", "\n</result>", " <result>\n", "\n</result>", false},
+                                  fenced = {"\nObservation:\n", "\n", "\nObservation:\n", "\n", false};
+    switch (format) {
+    case RLF_TOOLS_SEARCH_R1: return &search_r1;
+    case RLF_TOOLS_TOOL_STAR: return &tool_star;
+    case RLF_TOOLS_FENCED: return &fenced;
+    default: return NULL;
+    }
+}
+
+void rlf_chat_put_in_turn(const rlf_chat_in_turn *in_turn, rlf_slice answer, bool refused, rlf_chat_text *out) {
+    put(out, refused ? in_turn->refused_open : in_turn->open);
+    put_plain(in_turn->trims ? strip_space(answer) : strip_newlines(answer, false, true), false, out);
+    put(out, refused ? in_turn->refused_close : in_turn->close);
 }
 
 void rlf_chat_put_answers(const rlf_chat_family *family, const rlf_slice *answers, size_t n, rlf_chat_text *out) {
@@ -334,17 +358,31 @@ const rlf_chat_family *rlf_chat_family_of(const char *name) {
 
 /* ---- the conversation ------------------------------------------------------------------------------------------------------------- */
 
-static rlf_status put_history_turn(const rlf_chat_talk *talk, size_t i, rlf_chat_text *out) {
+/* What follows assistant message *i in its turn: tools' answers and how the model went on. *i: its last message. */
+static rlf_status put_rest_of_turn(const rlf_chat_talk *talk, size_t *i, rlf_chat_text *out) {
+    rlf_status status = RLF_OK;
+    while (talk->in_turn && *i + 1 < talk->n && is_role(&talk->messages[*i + 1], "tool")) {
+        rlf_chat_put_in_turn(talk->in_turn, rlf_slice_of(talk->messages[++*i].content), false, out);
+        if (*i + 1 < talk->n && is_role(&talk->messages[*i + 1], "assistant")) RLF_TRY(rlf_chat_put_model_turn(talk, ++*i, out));
+    }
+out:
+    return status;
+}
+
+/* *i: the assistant's message that opens the turn; then the last that stands in it. */
+static rlf_status put_history_turn(const rlf_chat_talk *talk, size_t *i, rlf_chat_text *out) {
+    rlf_status status = RLF_OK;
     json_t *calls;
-    rlf_status status = parse_calls(talk, i, &calls);
-    if (status != RLF_OK) return status;
+    RLF_TRY(parse_calls(talk, *i, &calls));
     rlf_str_printf(&out->text, "%sassistant%s", talk->family->turn_open, talk->family->role_close);
     bool some;
-    rlf_slice content = talk->family->put_thought(talk, i, out, &some);
+    rlf_slice content = talk->family->put_thought(talk, *i, out, &some);
     put_content_and_calls(talk->family, content, some, calls, out);
-    put(out, talk->family->turn_close);
     json_decref(calls);
-    return RLF_OK;
+    RLF_TRY(put_rest_of_turn(talk, i, out));
+    if (!talk->goes_on || *i + 1 < talk->n) put(out, talk->family->turn_close);
+out:
+    return status;
 }
 
 rlf_status rlf_chat_put_talk(const rlf_chat_talk *talk, rlf_chat_text *out) {
@@ -355,7 +393,7 @@ rlf_status rlf_chat_put_talk(const rlf_chat_talk *talk, rlf_chat_text *out) {
         size_t end = i;
         while (end < talk->n && !is_role(&talk->messages[end], "assistant")) end++;
         rlf_chat_put_between(talk, i, end, out);
-        if (end < talk->n) RLF_TRY(put_history_turn(talk, end, out));
+        if (end < talk->n) RLF_TRY(put_history_turn(talk, &end, out));
         i = end + 1;
     }
 out:

@@ -1,21 +1,18 @@
-/* Tool calls and answers in model text, behind toolcall.h.
+/* Tool calls in model text (toolcall.h): the formats of JSON.
  *
  * The text is walked once from call to call. The JSON value itself decides where it ends, so that a tag inside one of its strings
  * is text; where the JSON is bad, the walk goes on at the next tag, or ends where the format has no closing tag. Model text is
  * data, not an error of ours: nothing here fails. */
-#include "common/text/toolcall.h"
-
 #include <string.h>
 
 #include "common/text/json_text.h"
+#include "common/text/toolcall_private.h"
 
 enum { MAX_DEPTH = 64 };
 #define CALL "<tool_call>"
 #define CALL_END "</tool_call>"
 #define THINK "<think>"
 #define THINK_END "</think>"
-#define ANSWER "<answer>"
-#define ANSWER_END "</answer>"
 
 static size_t find(const char *text, size_t from, size_t n, const char *tag) {
     const char *at = from < n ? memmem(text + from, n - from, tag, strlen(tag)) : NULL;
@@ -159,23 +156,24 @@ static void walk_llama(const char *text, size_t n, rlf_arena *arena, found *out)
     while (more) more = parse_llama(text, &at, n, arena, next_call(out));
 }
 
-/* ---- both -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- every format ------------------------------------------------------------------------------------------------------------------ */
 
-void rlf_tool_calls_parse(rlf_tool_format format, const char *text, size_t n, rlf_arena *arena, rlf_tool_call *calls, size_t max,
-                          size_t *total) {
-    found out = {.calls = calls, .max = max};
-    if (format == RLF_TOOLS_LLAMA) walk_llama(text, n, arena, &out);
-    else walk_hermes(text, n, arena, &out);
-    *total = out.total;
+bool rlf_tool_format_parse(const char *name, rlf_tool_format *format) {
+    static const char *const names[RLF_TOOLS_COUNT] = {"hermes", "llama", "search-r1", "tool-star", "fenced"};
+    for (int i = 0; i < RLF_TOOLS_COUNT; i++) {
+        if (strcmp(name, names[i])) continue;
+        *format = (rlf_tool_format)i;
+        return true;
+    }
+    return false;
 }
 
-rlf_slice rlf_answer_find(const char *text, size_t n) {
-    rlf_slice last = {NULL, 0};
-    for (size_t at = find_visible(text, 0, n, ANSWER); at < n; at = find_visible(text, at, n, ANSWER)) {
-        size_t begin = at + strlen(ANSWER), end = find(text, begin, n, ANSWER_END);
-        if (end == n) break;
-        last = (rlf_slice){text + begin, end - begin};
-        at = end + strlen(ANSWER_END);
-    }
-    return last;
+void rlf_tool_calls_parse(const rlf_tool_syntax *syntax, const char *text, size_t n, rlf_arena *arena, rlf_tool_call *calls, size_t max,
+                          size_t *total) {
+    found out = {.calls = calls, .max = max};
+    rlf_tool_call call;
+    if (syntax->format == RLF_TOOLS_HERMES) walk_hermes(text, n, arena, &out);
+    else if (syntax->format == RLF_TOOLS_LLAMA) walk_llama(text, n, arena, &out);
+    else if (rlf_tool_tag_parse(syntax, text, n, arena, &call)) *next_call(&out) = call;
+    *total = out.total;
 }

@@ -17,6 +17,7 @@ static const char usage[] =
     "  --chat NAME             auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5 or qwen3\n"
     "  --thinking on|off       qwen3 (off)\n"
     "  --date TEXT             llama3.1, llama3.2: \"Today Date\" (" RLF_CHAT_DATE ")\n"
+    "  --tool-format NAME      auto (the template's), hermes, llama, search-r1, tool-star or fenced\n"
     "  --no-generation-prompt  end with the last message\n"
     "  --ids                   a JSON array of token ids in place of the text";
 
@@ -102,6 +103,7 @@ static void clean_up(renderer *r) {
 static bool parse(request *q, int argc, char **argv, bool *help) {
     static const struct option options[] = {{"tools", required_argument, NULL, 't'},    {"chat", required_argument, NULL, 'c'},
                                             {"thinking", required_argument, NULL, 'k'}, {"date", required_argument, NULL, 'd'},
+                                            {"tool-format", required_argument, NULL, 'f'},
                                             {"no-generation-prompt", no_argument, NULL, 'n'}, {"ids", no_argument, NULL, 'i'},
                                             {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
     bool good = true;
@@ -113,6 +115,7 @@ static bool parse(request *q, int argc, char **argv, bool *help) {
         case 'c': q->chat.name = optarg; break;
         case 'k': good = !strcmp(optarg, "on") || !strcmp(optarg, "off"), q->chat.thinking = !strcmp(optarg, "on"); break;
         case 'd': q->chat.date = optarg; break;
+        case 'f': q->chat.tool_format = optarg; break;
         case 'n': q->no_generation = true; break;
         case 'i': q->ids = true; break;
         case 'h': *help = true; break;

@@ -212,7 +212,7 @@ static const char *other_value(const rlf_key *key) {
         snprintf(text, sizeof text, "%.*s", (int)strcspn(key->choices, "|"), key->choices);
         return text;
     }
-    if (key->type == RLF_KEY_TEXT) return "a \"b\"\n\\ #: 'ü\t\x01 \xc2\x85\xe2\x80\xa8\xf0\x9f\x98\x80 ~";
+    if (key->type == RLF_KEY_TEXT) return "a.\"b\"\n\\ #: 'ü\t\x01 \xc2\x85\xe2\x80\xa8\xf0\x9f\x98\x80 ~";
     if (key->type == RLF_KEY_JSON) return "{\"a\":[1,true,null,2.5,\"'\xc3\xa4 \\u0001\\\"{ \xe2\x80\xa8\"],\"b\":{\"c\":\"\"}}";
     if (key->type == RLF_KEY_INT) snprintf(text, sizeof text, "%.0f", key->max);
     else snprintf(text, sizeof text, "%.17g", key->min + (key->max - key->min) / 3);

@@ -1,4 +1,4 @@
-/* A tokenizer whose ids are bytes, plus "ab" as one token and the control tokens of every chat template: scripts for it can be written by
+/* A tokenizer whose ids are bytes, plus "ab" and ">!" as one token each and the control tokens of every chat template: scripts for it can be written by
  * hand. */
 #ifndef RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
 #define RLF_TESTS_ROLLOUT_BYTE_TOKENIZER_H
@@ -8,7 +8,7 @@
 
 #include "common/text/tokenizer.h"
 
-enum { BYTE_AB = 256, BYTE_END_OF_TEXT, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
+enum { BYTE_AB = 256, BYTE_CLOSE, BYTE_END_OF_TEXT, BYTE_START, BYTE_END, BYTE_CALL, BYTE_CALL_END, BYTE_VOCAB = 384 };
 
 static const char *const byte_added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
                                          "<tool_response>", "</tool_response>", "<think>", "</think>", "<|begin_of_text|>",
@@ -36,7 +36,7 @@ static inline void byte_tokenizer_json(rlf_str *json) {
     rlf_str_puts(json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},"
                         "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
     for (int b = 0; b < 256; b++) rlf_str_printf(json, "\"\\u%04x\":%d,", byte_letter(b), b);
-    rlf_str_printf(json, "\"ab\":%d},\"merges\":[\"a b\"]}}", BYTE_AB);
+    rlf_str_printf(json, "\"ab\":%d,\">!\":%d},\"merges\":[\"a b\",\"> !\"]}}", BYTE_AB, BYTE_CLOSE);
 }
 
 static inline rlf_tokenizer *byte_tokenizer(void) {

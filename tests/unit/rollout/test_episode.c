@@ -16,21 +16,22 @@ typedef struct world {
 
 enum { LONGEST = 600, PAGE = 16 };
 
-static world *world_with(int seats, const char *chat) {
+static world *world_as(int seats, rlf_chat_options chat, bool stop_at_answer) {
     world *w = rlf_calloc(1, sizeof *w);
     rollout_engine_options options = {.batch = 64, .prefill_chunk = 32, .page_size = PAGE, .pages = 400, .seats = seats,
                                       .max_tokens = LONGEST};
-    rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
+    rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = stop_at_answer};
     w->model = fake_new(PAGE, 400, 256);
     assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
     w->tokenizer = byte_tokenizer();
-    if (rlf_chat_new(&w->chat, w->tokenizer, "", (rlf_chat_options){.name = chat}) != RLF_OK) fail_msg("%s", rlf_error_message());
+    if (rlf_chat_new(&w->chat, w->tokenizer, "", chat) != RLF_OK) fail_msg("%s", rlf_error_message());
     w->set = rollout_episodes_new(w->engine, w->chat, &episode, (rollout_port){&w->service, service_send});
     w->limits = (rlf_limits){.turns = 3, .turn_tokens = 200, .observation_tokens = 100, .tokens = 500};
     w->samples = 1;
     return w;
 }
 
+static world *world_with(int seats, const char *chat) { return world_as(seats, (rlf_chat_options){.name = chat}, true); }
 static world *world_new(int seats) { return world_with(seats, "chatml"); }
 
 static void world_destroy(world *w) {
@@ -596,6 +597,170 @@ static void llama_text_that_is_no_call_is_an_answer(void **state) {
     world_destroy(w);
 }
 
+/* ---- formats of tags -------------------------------------------------------------------------------------------------------------- */
+
+#define INFORMATION(text) "\n\n<information>" text "</information>\n\n"
+#define RESULT(text) " <result>\n" text "\n</result>"
+#define OBSERVED(text) "\nObservation:\n" text "\n"
+#define REFUSED                                                                                                                  \
+    "My previous action is invalid. If I want to search, I should put the query between <search> and </search>. "                \
+    "If I want to give the final answer, I should put the answer between <answer> and </answer>. Let me try again."
+
+static world *world_of_tags(const char *format, const char *search, const char *python) {
+    world *w = world_as(8, (rlf_chat_options){.name = "chatml", .tool_format = format, .search_call = search, .python_call = python}, true);
+    w->limits.observation_tokens = 300;
+    return w;
+}
+
+static void answer_to_a_search_stands_in_the_models_own_turn(void **state) {
+    (void)state;
+    world *w = world_of_tags("search-r1", "echo.q", "");
+    const rlf_trajectory *t = play(w, "<think>not <search>yet</search></think>\n<search> Peru </search>so <answer>Lima</answer>");
+    assert_int_equal(t->spans.n, 4);
+    assert_span(w, t, 0, RLF_SPAN_PROMPT, 0, PROMPT);
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<think>not <search>yet</search></think>\n<search> Peru </search>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, INFORMATION("{\"q\":\"Peru\"}"));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "so <answer>Lima</answer>");
+    assert_int_equal(t->turns.n, 1);
+    assert_text(t->turns.v[0].tool, "echo");
+    assert_text(t->turns.v[0].arguments, "{\"q\":\"Peru\"}");
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    assert_int_equal(w->service.last_score.bad_calls, 0);
+    world_destroy(w);
+}
+
+static void token_that_completes_a_tag_is_kept_with_what_it_holds_behind_it(void **state) {
+    (void)state;
+    world *w = world_of_tags("search-r1", "echo.q", "");
+    script(w, 1, 0, "<search>ab</search");
+    rlf_ids *ids = &w->model->scripts[0].ids;
+    rlf_ids_push(ids, BYTE_CLOSE); /* ">!" */
+    size_t n = ids->n;
+    byte_script("<answer>x</answer", ids);
+    rlf_ids_push(ids, BYTE_CLOSE);
+    byte_script("never", ids);
+    submit(w, 1);
+    run(w);
+    const rlf_trajectory *t = only(w);
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<search>ab</search>!");
+    assert_memory_equal(t->tokens.v + t->spans.v[1].begin, ids->v, n * sizeof *ids->v); /* "ab" is still two tokens */
+    assert_int_equal(t->spans.v[1].end - t->spans.v[1].begin, n);
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, INFORMATION("{\"q\":\"ab\"}"));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "<answer>x</answer>!");
+    assert_text(w->service.last_score.turns.v[0].text, "<search>ab</search>!");
+    world_destroy(w);
+}
+
+static void tags_in_an_answer_are_never_read(void **state) {
+    (void)state;
+    world *w = world_of_tags("search-r1", "echo.q", "");
+    const rlf_trajectory *t = play(w, "<search></information><think><search>b</search></think><answer>x</answer>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, INFORMATION("{\"q\":\"</information><think><search>b\"}"));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "</think><answer>x</answer>");
+    assert_int_equal(w->service.calls, 1);
+    world_destroy(w);
+}
+
+static void turn_without_an_action_is_refused_and_counted(void **state) {
+    (void)state;
+    world *w = world_of_tags("search-r1", "echo.q", "");
+    w->limits.tokens = LONGEST;
+    const rlf_trajectory *t = play(w, "Lima</search>It is Lima.<|im_end|><answer>Lima</answer>");
+    assert_int_equal(w->service.calls, 0);
+    assert_int_equal(t->spans.n, 6);
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "Lima</search>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, "\n" REFUSED "\n");
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "It is Lima.<|im_end|>");
+    assert_span(w, t, 4, RLF_SPAN_OBSERVATION, 1, "\n<|im_start|>assistant\n\n" REFUSED "\n");
+    for (int i = 0; i < 2; i++) assert_int_equal(t->turns.v[i].status, RLF_CALL_BAD_CALL);
+    assert_text(t->turns.v[0].answer, REFUSED);
+    assert_int_equal(w->service.last_score.bad_calls, 2);
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+    w = world_of_tags("search-r1", "echo.q", "");
+    t = play(w, "<search>a<|endoftext|><answer>Lima</answer>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, "<|im_end|>\n<|im_start|>assistant\n\n" REFUSED "\n");
+    world_destroy(w);
+}
+
+static void no_action_after_the_last_round_is_answered(void **state) {
+    (void)state;
+    static const char *const last[] = {"<search>b</search>", "It is Lima.<|im_end|>", "</search>"};
+    for (int i = 0; i < 3; i++) {
+        world *w = world_of_tags("search-r1", "echo.q", "");
+        rlf_str text = {0};
+        w->limits.turns = 1;
+        rlf_str_printf(&text, "<search>a</search>%snever", last[i]);
+        const rlf_trajectory *t = play(w, text.ptr);
+        assert_int_equal(w->service.calls, 1);
+        assert_int_equal(t->finish, RLF_FINISH_TURN_LIMIT);
+        assert_span(w, t, 3, RLF_SPAN_MODEL, 1, last[i]);
+        assert_int_equal(t->spans.n, 4);
+        rlf_str_clean_up(&text);
+        world_destroy(w);
+    }
+}
+
+static void two_tags_call_two_tools(void **state) {
+    (void)state;
+    world *w = world_of_tags("tool-star", "fail.q", "echo.code");
+    const rlf_trajectory *t = play(w, "<search>a</search><python>\n1 < 2\n</python></python>It is so.<|im_end|>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, RESULT("error: tool_error: out of cheese"));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "<python>\n1 < 2\n</python>");
+    assert_span(w, t, 4, RLF_SPAN_OBSERVATION, 1, RESULT("{\"code\":\"1 < 2\"}"));
+    assert_span(w, t, 6, RLF_SPAN_OBSERVATION, 2, RESULT("error: There is no <python> before </python>."));
+    assert_span(w, t, 7, RLF_SPAN_MODEL, 3, "It is so.<|im_end|>");
+    assert_int_equal(t->turns.v[0].status, RLF_CALL_TOOL_ERROR);
+    assert_int_equal(t->turns.v[2].status, RLF_CALL_BAD_CALL);
+    assert_int_equal(w->service.last_score.bad_calls, 1);
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
+static void block_of_code_is_a_call(void **state) {
+    (void)state;
+    world *w = world_of_tags("fenced", "", "echo.code");
+    const rlf_trajectory *t = play(w, "I compute.\n```python\n1 +\n  1\n```\nSo <answer>2</answer>");
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "I compute.\n```python\n1 +\n  1\n```");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, OBSERVED("{\"code\":\"1 +\\n  1\"}"));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "\nSo <answer>2</answer>");
+    world_destroy(w);
+    w = world_of_tags("fenced", "", "echo.code");
+    t = play(w, "```python\n1<|im_end|><answer>2</answer>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0,
+                "\n<|im_start|>assistant\n" OBSERVED("error: The block of code is not closed with ``` on a line of its own."));
+    assert_int_equal(w->service.last_score.bad_calls, 1);
+    world_destroy(w);
+}
+
+static void answer_in_the_models_own_turn_is_cut_by_tokens_or_not_asked_for(void **state) {
+    (void)state;
+    world *w = world_of_tags("search-r1", "long.q", "");
+    w->limits.observation_tokens = 7;
+    const rlf_trajectory *t = play(w, "<search>a</search><answer>x</answer>");
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0, INFORMATION("xxxxxxx"));
+    assert_true(t->turns.v[0].cut);
+    int64_t asked = t->spans.v[2].begin;
+    world_destroy(w);
+    w = world_of_tags("search-r1", "long.q", "");
+    w->limits.tokens = asked + 32; /* the tags around an answer are 31, and one more is to be drawn: no room for the answer */
+    t = play(w, "<search>a</search><answer>x</answer>");
+    assert_int_equal(w->service.calls, 0);
+    assert_int_equal(t->finish, RLF_FINISH_LENGTH_LIMIT);
+    world_destroy(w);
+}
+
+static void answer_that_does_not_end_the_episode_lets_the_turn_go_on(void **state) {
+    (void)state;
+    rlf_chat_options chat = {.name = "chatml", .tool_format = "search-r1", .search_call = "echo.q"};
+    world *w = world_as(8, chat, false);
+    const rlf_trajectory *t = play(w, "<answer>a</answer><search>b</search>hm <answer>c</answer>.<|im_end|>never");
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<answer>a</answer><search>b</search>");
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "hm <answer>c</answer>.<|im_end|>");
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(episode_ends_with_the_token_that_completes_the_answer),
@@ -630,6 +795,15 @@ int main(void) {
         cmocka_unit_test(llama_calls_behind_the_python_tag_end_with_the_message),
         cmocka_unit_test(llama_turn_ended_by_end_of_text_is_closed_before_the_observation),
         cmocka_unit_test(llama_text_that_is_no_call_is_an_answer),
+        cmocka_unit_test(answer_to_a_search_stands_in_the_models_own_turn),
+        cmocka_unit_test(token_that_completes_a_tag_is_kept_with_what_it_holds_behind_it),
+        cmocka_unit_test(tags_in_an_answer_are_never_read),
+        cmocka_unit_test(turn_without_an_action_is_refused_and_counted),
+        cmocka_unit_test(no_action_after_the_last_round_is_answered),
+        cmocka_unit_test(two_tags_call_two_tools),
+        cmocka_unit_test(block_of_code_is_a_call),
+        cmocka_unit_test(answer_in_the_models_own_turn_is_cut_by_tokens_or_not_asked_for),
+        cmocka_unit_test(answer_that_does_not_end_the_episode_lets_the_turn_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,6 @@
 
 enum { LONGEST = 400, UIDS = 3, SAMPLES = 4 };
 
-/* Where a script says FREE, the model's own draw stands. */
 enum { FREE = '~' };
 
 typedef struct forced {
@@ -24,6 +23,7 @@ typedef struct device {
     kern_model *model;
     rlf_tokenizer *tokenizer;
     rlf_chat *chat;
+    const char *const *texts; /* (4): what scripts force */
 } device;
 
 typedef struct schedule {
@@ -40,7 +40,31 @@ static void ok(rlf_status status) {
     if (status != RLF_OK) fail_msg("%s", rlf_error_message());
 }
 
-static void device_init(device *d, rlf_dtype dtype, int threads) {
+/* A way to write calls, and turns of it. Where a script says FREE, the model's own draw stands. */
+typedef struct format {
+    const char *name;
+    const char *texts[4];
+} format;
+
+static const format formats[] = {
+    {"hermes",
+     {"~~~~~~~~<tool_call>{\"name\":\"echo\",\"arguments\":{\"q\":\"Lima\"}}</tool_call><|im_end|>~~~~~~~~~~~~<answer>~</answer>",
+      "~~<tool_call>{\"name\":\"long\",\"arguments\":{}}</tool_call><tool_call>{\"name\":\"echo\",\"arguments\":{}}</tool_call><|im_end|>~~~<|im_end|>",
+      "<tool_call>{\"name\":\"echo\",\"arguments\":{}}</tool_call><|im_end|>~~<tool_call>oops<|im_end|>~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~",
+      "~~~~~~~~~~~~~~~~~~~~~~~~"}},
+    {"search-r1",
+     {"~~~~~~~~<search>Lima</search>~~~~~~~~~~~~<answer>~</answer>", "~~<search>~~~~</search>~~~</search>~~~~<search>ab</search>~~~~~~<answer>a</answer>",
+      "<think>~~~~</think><search>a</search>oops<|im_end|>~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~", "~~~~~~~~~~~~~~~~~~~~~~~~"}},
+    {"tool-star",
+     {"~~~~~~~~<search>Lima</search>~~~~<python>1</python>~~~~~~~~<answer>~</answer>", "~~<python>~~~~</python>~~~</search>~~~~<|im_end|>",
+      "<think>~~~~</think><python>a</python>oops<search><|im_end|>~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~", "~~~~~~~~~~~~~~~~~~~~~~~~"}},
+    {"fenced",
+     {"~~~~~~~~\n```python\nLima\n```~~~~~~~~~~~~<answer>~</answer>", "~~\n```py\n~~~~\n```~~~\n```json\n```~~~~~~<|im_end|>",
+      "<think>~~~~</think>\n```python\na\n```oops\n```python\n<|im_end|>~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~", "~~~~~~~~~~~~~~~~~~~~~~~~"}},
+};
+enum { FORMATS = sizeof formats / sizeof formats[0] };
+
+static void device_init(device *d, const format *f, rlf_dtype dtype, int threads) {
     kern_device_options options = {.name = "cpu", .threads = threads};
     rlf_model_shape shape;
     ok(rlf_model_shape_named(&shape, "tiny"));
@@ -55,7 +79,9 @@ static void device_init(device *d, rlf_dtype dtype, int threads) {
     ok(kern_sync(d->queue));
     free(weights);
     d->tokenizer = byte_tokenizer();
-    ok(rlf_chat_new(&d->chat, d->tokenizer, "", (rlf_chat_options){.name = "chatml"}));
+    d->texts = f->texts;
+    rlf_chat_options chat = {.name = "chatml", .tool_format = f->name, .search_call = "echo.q", .python_call = "long.q"};
+    ok(rlf_chat_new(&d->chat, d->tokenizer, "", chat));
 }
 
 static void device_clean_up(device *d) {
@@ -96,13 +122,6 @@ static rlf_status forced_sample(void *ctx, kern_filter filter, uint64_t seed, co
     return kern_decoder_logprob(f->decoder, filter, ids, logprobs);
 }
 
-static const char *const texts[] = {
-    "~~~~~~~~<tool_call>{\"name\":\"echo\",\"arguments\":{\"q\":\"Lima\"}}</tool_call><|im_end|>~~~~~~~~~~~~<answer>~</answer>",
-    "~~<tool_call>{\"name\":\"long\",\"arguments\":{}}</tool_call><tool_call>{\"name\":\"echo\",\"arguments\":{}}</tool_call><|im_end|>~~~<|im_end|>",
-    "<tool_call>{\"name\":\"echo\",\"arguments\":{}}</tool_call><|im_end|>~~<tool_call>oops<|im_end|>~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~",
-    "~~~~~~~~~~~~~~~~~~~~~~~~",
-};
-
 /* ---- one run ---------------------------------------------------------------------------------------------------------------------- */
 
 static void submit_all(rollout_episodes *set, kern_filter filter) {
@@ -126,7 +145,7 @@ static outcome *play(device *d, schedule s, kern_filter filter) {
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
     rollout_model model = {.ctx = f, .step = forced_step, .sample = forced_sample, .copy_page = forced_copy_page};
     ok(rollout_decoder_new(&f->decoder, d->model, &options));
-    for (int i = 0; i < UIDS * SAMPLES; i++) byte_script(texts[i % 4], &f->scripts[i].ids);
+    for (int i = 0; i < UIDS * SAMPLES; i++) byte_script(d->texts[i % 4], &f->scripts[i].ids);
     ok(rollout_engine_new(&engine, model, &options));
     o->service.shuffle = s.shuffle;
     rollout_episodes *set = rollout_episodes_new(engine, d->chat, &episode, (rollout_port){&o->service, service_send});
@@ -168,14 +187,13 @@ static void assert_same(const outcome *a, const outcome *b) {
 static const schedule reference = {1, 64, 32, 16, 400, 64, 0};
 static const kern_filter plain = {.temperature = 1, .top_p = 1};
 
-static void trajectories_have_the_same_bits_under_any_schedule(void **state) {
-    (void)state;
+static void check_schedules(const format *f) {
     const schedule schedules[] = {{1, 1, 1, 16, 400, 1, 1},    {1, 3, 5, 32, 100, 2, 2},   {2, 64, 128, 16, 400, 12, 3},
                                   {1, 17, 64, 64, 20, 5, 4},
                                   {1, 64, 32, 16, 27, 12, 5}, {2, 32, 7, 48, 10, 6, 6}, {1, 5, 11, 16, 40, 3, 7}};
     device d[2];
-    device_init(&d[0], RLF_DTYPE_F32, 1);
-    device_init(&d[1], RLF_DTYPE_F32, 2);
+    device_init(&d[0], f, RLF_DTYPE_F32, 1);
+    device_init(&d[1], f, RLF_DTYPE_F32, 2);
     outcome *first = play(&d[0], reference, plain);
     int64_t given_up = 0;
     for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++) {
@@ -188,6 +206,11 @@ static void trajectories_have_the_same_bits_under_any_schedule(void **state) {
     outcome_destroy(first);
     device_clean_up(&d[0]);
     device_clean_up(&d[1]);
+}
+
+static void trajectories_have_the_same_bits_under_any_schedule(void **state) {
+    (void)state;
+    for (int f = 0; f < FORMATS; f++) check_schedules(&formats[f]);
 }
 
 /* All trajectories of a run, packed one behind the other as the learner does it. */
@@ -218,20 +241,22 @@ static void check_learner(device *d, const outcome *o, kern_filter filter) {
     assert_memory_equal(found, expected, (size_t)rows * sizeof *found);
 }
 
+static void check_filters(const format *f, rlf_dtype stored) {
+    const kern_filter filters[] = {{1, 1, 0}, {0.7f, 1, 0}, {1.3f, 0.9f, 0}, {1, 1, 20}, {0.9f, 0.8f, 50}, {0, 1, 0}};
+    device d;
+    device_init(&d, f, stored, 2);
+    for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
+        outcome *o = play(&d, (schedule){2, 33, 24, 16, 60, 9, i}, filters[i]);
+        check_learner(&d, o, filters[i]);
+        outcome_destroy(o);
+    }
+    device_clean_up(&d);
+}
+
 static void learner_computes_the_very_log_probs(void **state) {
     (void)state;
-    const kern_filter filters[] = {{1, 1, 0}, {0.7f, 1, 0}, {1.3f, 0.9f, 0}, {1, 1, 20}, {0.9f, 0.8f, 50}, {0, 1, 0}};
-    const rlf_dtype stored[] = {RLF_DTYPE_F32, RLF_DTYPE_BF16};
-    for (size_t k = 0; k < 2; k++) {
-        device d;
-        device_init(&d, stored[k], 2);
-        for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
-            outcome *o = play(&d, (schedule){2, 33, 24, 16, 60, 9, i}, filters[i]);
-            check_learner(&d, o, filters[i]);
-            outcome_destroy(o);
-        }
-        device_clean_up(&d);
-    }
+    for (int f = 0; f < FORMATS; f++) check_filters(&formats[f], RLF_DTYPE_F32);
+    check_filters(&formats[0], RLF_DTYPE_BF16);
 }
 
 int main(void) {

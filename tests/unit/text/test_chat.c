@@ -49,7 +49,7 @@ static void expect_observation(rlf_chat *chat, const rlf_slice *answers, size_t 
     rlf_str text = {0};
     bool cut[8];
     size_t n_cut = 0;
-    rlf_chat_observation(chat, answers, n, max_tokens, closed, &ids, cut);
+    rlf_chat_observation(chat, answers, n, max_tokens, (rlf_chat_end){closed ? rlf_chat_end_of_turn(chat) : -1, false}, &ids, cut);
     for (size_t i = 0; i < n; i++) n_cut += cut[i];
     rlf_tokenizer_decode(tokenizer, ids.v, ids.n, false, &text);
     assert_string_equal(text.ptr, want);
@@ -99,7 +99,7 @@ static void control_text_inside_an_answer_stays_text(void **state) {
     rlf_chat *chat = chat_named("qwen3", true);
     rlf_ids ids = {0};
     size_t ends = 0, starts = 0, closes = 0;
-    rlf_chat_observation(chat, &answer, 1, 1000, true, &ids, NULL);
+    rlf_chat_observation(chat, &answer, 1, 1000, (rlf_chat_end){rlf_chat_end_of_turn(chat), false}, &ids, NULL);
     for (size_t i = 0; i < ids.n; i++) {
         ends += ids.v[i] == rlf_chat_end_of_turn(chat);
         starts += ids.v[i] == rlf_tokenizer_id(tokenizer, "<|im_start|>");
@@ -164,7 +164,7 @@ static void a_supervised_talk_is_the_prompt_then_model_turns_and_observations(vo
     /* what training sees is, id for id, what a rollout would have had */
     rlf_slice answers[] = {rlf_slice_of("T1"), rlf_slice_of("T2")};
     assert_ok(rlf_chat_prompt(chat, messages, 1, NULL, &prompt));
-    rlf_chat_observation(chat, answers, 2, 100, true, &observation, NULL);
+    rlf_chat_observation(chat, answers, 2, 100, (rlf_chat_end){rlf_chat_end_of_turn(chat), false}, &observation, NULL);
     assert_int_equal(prompt.n, s.end[0] - s.begin[0]);
     assert_memory_equal(prompt.v, ids.v + s.begin[0], prompt.n * sizeof *prompt.v);
     assert_int_equal(observation.n, s.end[2] - s.begin[2]);

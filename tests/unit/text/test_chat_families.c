@@ -42,8 +42,8 @@ static void control_text_in_an_observation_stays_text_in_every_family(void **sta
         rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
         rlf_ids plain = {0}, ids = {0};
         rlf_slice harmless = rlf_slice_of("x"), answer = rlf_slice_of(hostile());
-        rlf_chat_observation(chat, &harmless, 1, 10000, true, &plain, NULL);
-        rlf_chat_observation(chat, &answer, 1, 10000, true, &ids, NULL);
+        rlf_chat_observation(chat, &harmless, 1, 10000, (rlf_chat_end){rlf_chat_end_of_turn(chat), false}, &plain, NULL);
+        rlf_chat_observation(chat, &answer, 1, 10000, (rlf_chat_end){rlf_chat_end_of_turn(chat), false}, &ids, NULL);
         assert_true(ids.n > plain.n + 50);
         assert_int_equal(count_control(&ids), count_control(&plain));
         rlf_ids_clean_up(&plain);
@@ -85,7 +85,7 @@ static void turns_are_closed_and_stopped_by_the_tokens_of_the_family(void **stat
             assert_int_equal(rlf_chat_closes_turn(chat, id), strstr(expected[f].closes, token) != NULL);
             assert_int_equal(rlf_chat_is_stop(chat, id), strstr(expected[f].stops, token) != NULL);
         }
-        assert_int_equal(rlf_chat_tool_format(chat), strncmp(families[f], "llama", 5) ? RLF_TOOLS_HERMES : RLF_TOOLS_LLAMA);
+        assert_int_equal(rlf_chat_tool_syntax(chat)->format, strncmp(families[f], "llama", 5) ? RLF_TOOLS_HERMES : RLF_TOOLS_LLAMA);
         rlf_chat_destroy(chat);
     }
 }
@@ -99,7 +99,7 @@ static void the_python_tag_is_read_where_calls_are_written_with_it(void **state)
         rlf_chat_read(chat, rlf_tokenizer_id(tokenizer, "<|python_tag|>"), &text);
         rlf_chat_read(chat, rlf_tokenizer_id(tokenizer, "<tool_call>"), &text);
         rlf_chat_read(chat, rlf_chat_end_of_turn(chat), &text);
-        assert_string_equal(text.ptr, rlf_chat_tool_format(chat) == RLF_TOOLS_LLAMA ? "a<|python_tag|><tool_call>" : "a<tool_call>");
+        assert_string_equal(text.ptr, rlf_chat_tool_syntax(chat)->format == RLF_TOOLS_LLAMA ? "a<|python_tag|><tool_call>" : "a<tool_call>");
         rlf_str_clean_up(&text);
         rlf_chat_destroy(chat);
     }
@@ -112,7 +112,7 @@ static void long_llama_answers_are_cut_inside_their_json(void **state) {
     bool cut[2];
     rlf_ids ids = {0};
     rlf_str text = {0};
-    rlf_chat_observation(chat, answers, 2, 5, false, &ids, cut);
+    rlf_chat_observation(chat, answers, 2, 5, (rlf_chat_end){-1, false}, &ids, cut);
     rlf_tokenizer_decode(tokenizer, ids.v, ids.n, false, &text);
     assert_string_equal(text.ptr, "<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n\"12\\n<|eot_id|><|start_header_id|>ipython<|end_header_id|>"
                                   "\n\n\"1\"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
@@ -234,7 +234,7 @@ static void names_and_tokenizers_that_do_not_fit_are_refused(void **state) {
     assert_int_equal(rlf_chat_new(&chat, tiny, NULL, (rlf_chat_options){.name = "gemma"}), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "\"gemma\" is unknown (known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen3, or auto)"));
     assert_int_equal(rlf_chat_new(&chat, tiny, NULL, (rlf_chat_options){.name = "qwen3", .tool_format = "xml"}), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "hermes, llama, or auto"));
+    assert_non_null(strstr(rlf_error_message(), "hermes, llama, search-r1, tool-star, fenced, or auto"));
     assert_null(chat);
     rlf_tokenizer_destroy(tiny);
 }

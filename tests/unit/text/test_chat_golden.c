@@ -129,7 +129,7 @@ static void check_rollout(const rlf_chat *chat, const rlf_row *row) {
             if (!says(row, next, "tool")) goto out; /* a user's words between: not a rollout */
             answers[n++] = rlf_slice_of(row->messages[next].content);
         }
-        rlf_chat_observation(chat, answers, n, 1000, true, &grown, NULL);
+        rlf_chat_observation(chat, answers, n, 1000, (rlf_chat_end){grown.v[grown.n - 1], false}, &grown, NULL);
         assert_int_equal(grown.n, p.end[piece + 1]);
         assert_memory_equal(grown.v, whole.v, grown.n * sizeof *grown.v);
     }

@@ -10,7 +10,7 @@ static rlf_tool_call calls[MAX];
 static size_t parse_as(rlf_tool_format format, const char *text) {
     size_t total;
     rlf_arena_reset(&arena);
-    rlf_tool_calls_parse(format, text, strlen(text), &arena, calls, MAX, &total);
+    rlf_tool_calls_parse(&(rlf_tool_syntax){.format = format}, text, strlen(text), &arena, calls, MAX, &total);
     return total;
 }
 
@@ -140,7 +140,7 @@ static void many_open_tags_are_walked_once(void **state) {
     rlf_str_reset(&text);
     for (int i = 0; i < 90000; i++) rlf_str_puts(&text, "<think></think>");
     assert_int_equal(parse(text.ptr), 0);
-    assert_null(rlf_answer_find(text.ptr, text.len).ptr);
+    assert_null(rlf_answer_find(&(rlf_tool_syntax){.format = RLF_TOOLS_HERMES}, text.ptr, text.len).ptr);
     rlf_str_clean_up(&text);
 }
 
@@ -199,7 +199,7 @@ static void malformed_llama_calls_say_what_is_wrong(void **state) {
 }
 
 static void expect_answer(const char *text, const char *want) {
-    rlf_slice answer = rlf_answer_find(text, strlen(text));
+    rlf_slice answer = rlf_answer_find(&(rlf_tool_syntax){.format = RLF_TOOLS_HERMES}, text, strlen(text));
     if (!want) {
         assert_null(answer.ptr);
         assert_int_equal(answer.len, 0);

@@ -65,7 +65,7 @@ typedef struct scored {
 } scored;
 
 static scored score_turns(const char *const *turns, size_t n, int64_t finish, int64_t bad_calls) {
-    static const rlf_config config = {.reward = {.exact_match = 1, .f1 = 0.5, .format = 0.25}};
+    static const rlf_config config = {.reward = {.exact_match = 1, .f1 = 0.5, .format = 0.25}, .episode = {.tool_format = "auto"}};
     rlf_text texts[4], targets[2] = {{rlf_slice_of("Lima")}, {rlf_slice_of("City of Kings")}};
     rlf_score s = {.finish = finish, .bad_calls = bad_calls};
     for (size_t i = 0; i < n; i++) texts[i].text = rlf_slice_of(turns[i]);
@@ -146,7 +146,7 @@ static void format_needs_the_tag_in_the_last_turn_and_clean_calls(void **state) 
  * is looked at. */
 static void text_of_the_prompt_is_never_graded(void **state) {
     (void)state;
-    static const rlf_config config = {.reward = {.exact_match = 1}};
+    static const rlf_config config = {.reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
     rlf_text turn = {rlf_slice_of("hm")}, target = {rlf_slice_of("Beijing")};
     rlf_score s = {.finish = RLF_FINISH_ANSWER, .extra = rlf_slice_of("For example, <answer> Beijing </answer>. Question: x"),
                    .data_source = rlf_slice_of("<answer>Beijing</answer>")};
@@ -157,9 +157,28 @@ static void text_of_the_prompt_is_never_graded(void **state) {
     assert_true(c[0].value == 0 && c[1].value == 0 && c[2].value == 0);
 }
 
+static double exact_as(const char *format, const char *text) {
+    rlf_config config = {.reward = {.exact_match = 1}, .episode = {.tool_format = (char *)(uintptr_t)format, .search_call = (char[]){"s.q"}, .python_call = (char[]){"p.c"}}};
+    rlf_text turn = {rlf_slice_of(text)}, target = {rlf_slice_of("Lima")};
+    rlf_score s = {.finish = RLF_FINISH_TURN_LIMIT};
+    s.turns.v = &turn, s.turns.n = 1;
+    s.targets.v = &target, s.targets.n = 1;
+    rlf_component c[TOOLSVC_REWARD_COMPONENTS];
+    toolsvc_reward_score(&config, &s, c);
+    return c[0].value;
+}
+
+static void answer_inside_a_call_is_none_in_its_format(void **state) {
+    (void)state;
+    static const char code[] = "<python>x = '<answer>Lima</answer>'</python>", fence[] = "```python\n# <answer>Lima</answer>\n```";
+    assert_true(exact_as("tool-star", code) == 0 && exact_as("fenced", fence) == 0);
+    assert_true(exact_as("fenced", code) == 1 && exact_as("tool-star", fence) == 1 && exact_as("auto", code) == 1);
+    assert_true(exact_as("tool-star", "<search>Peru") == 0 && exact_as("search-r1", "<think>a</think><answer> Lima. </answer>") == 1);
+}
+
 static void no_targets_score_nothing(void **state) {
     (void)state;
-    static const rlf_config config = {.reward = {.exact_match = 1}};
+    static const rlf_config config = {.reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
     rlf_text turn = {rlf_slice_of("<answer></answer>")};
     rlf_score s = {.finish = RLF_FINISH_ANSWER};
     s.turns.v = &turn, s.turns.n = 1;
@@ -179,6 +198,7 @@ int main(void) {
         cmocka_unit_test(episode_cut_by_a_limit_has_no_plain_answer),
         cmocka_unit_test(format_needs_the_tag_in_the_last_turn_and_clean_calls),
         cmocka_unit_test(text_of_the_prompt_is_never_graded),
+        cmocka_unit_test(answer_inside_a_call_is_none_in_its_format),
         cmocka_unit_test(no_targets_score_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,7 +108,7 @@ static int setup(void **state) {
     fixture *f = calloc(1, sizeof *f);
     f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
     f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
-    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 2, .reward = {.exact_match = 1}};
+    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 2, .reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
     g_gate.open = true;
     g_gate.running = g_gate.most = g_gate.ran = 0;
     if (uv_loop_init(&f->loop) != 0 || toolsvc_tools_init(&f->tools, &f->loop, &f->config, kinds) != RLF_OK) return -1;
