@@ -1,5 +1,5 @@
 /* Reading a job file (config.h): YAML document -> table of keys -> struct; then the overrides, each a small document of its own; then the
- * rules between keys.
+ * files of servers that tools name; then the rules between keys.
  *
  * libyaml's document interface is used, not an event stream: nodes keep their line, and an alias is the node itself, so nothing is ever
  * expanded. A path that leaves the table is an error at once, which bounds the walk also where a document refers to itself. */
@@ -12,6 +12,7 @@
 #include <yaml.h>
 
 #include "common/config/keys.h"
+#include "common/config/servers.h"
 
 enum { FILE_MAX = 1 << 20, TOOLS_MAX = 256, PATH_MAX_BYTES = 128, WHERE_MAX = 300 };
 
@@ -307,6 +308,74 @@ static rlf_status apply_override(loader *in, const char *text) {
     return status;
 }
 
+/* ---- files of servers -------------------------------------------------------------------------------------------------------------- */
+
+static bool is_file_of_servers(const rlf_tool_config *t) { return strcmp(t->kind, "mcp") == 0 && *t->file && !*t->server; }
+
+static void copy_tool(rlf_tool_config *to, const rlf_tool_config *from) {
+    *to = *from;
+    for (size_t i = 0; i < rlf_tool_key_count; i++) {
+        char **text = (char **)((char *)to + rlf_tool_keys[i].offset);
+        if (rlf_tool_keys[i].type == RLF_KEY_TEXT || rlf_tool_keys[i].type == RLF_KEY_JSON) *text = rlf_strdup(*text);
+    }
+}
+
+static void set_text(char **at, const char *text) {
+    free(*at);
+    *at = rlf_strdup(text);
+}
+
+/* Room for n tools from `index` on, in place of the one there, whose copies they are. */
+static void repeat_tool(rlf_config *c, int *tool_lines, size_t index, size_t n) {
+    rlf_tool_config first = c->tools[index];
+    c->tools = rlf_realloc(c->tools, c->n_tools + n, sizeof *c->tools);
+    memmove(c->tools + index + n, c->tools + index + 1, (c->n_tools - index - 1) * sizeof *c->tools);
+    memmove(tool_lines + index + n, tool_lines + index + 1, (c->n_tools - index - 1) * sizeof *tool_lines);
+    for (size_t i = 0; i < n; i++) {
+        copy_tool(&c->tools[index + i], &first);
+        tool_lines[index + i] = tool_lines[index];
+    }
+    c->n_tools += n - 1;
+    tool_clean_up(&first);
+}
+
+/* A tool that names a file but none of its servers becomes one tool for each of them: with key server, and the server's name where it has
+ * none. What a server is stays in the file, which may hold secrets. */
+static rlf_status expand_servers(rlf_config *c, int *tool_lines, size_t index) {
+    json_t *servers, *entry;
+    const char *name;
+    rlf_status status = rlf_servers_read(c->tools[index].file, &servers);
+    size_t n = json_object_size(servers);
+    if (status == RLF_OK && n == 0) status = RLF_RAISE(INVALID, "%s: it lists no servers", c->tools[index].file);
+    if (status == RLF_OK && (c->n_tools + n > TOOLS_MAX + 1 || (n > 1 && *c->tools[index].name)))
+        status = RLF_RAISE(INVALID, "%s lists %zu servers; expected at most %d tools, and no key name: each has its server's", c->tools[index].file, n,
+                           TOOLS_MAX);
+    if (status != RLF_OK) {
+        rlf_error_context("key 'tools.%zu.file'", index);
+        json_decref(servers);
+        return status;
+    }
+    repeat_tool(c, tool_lines, index, n);
+    json_object_foreach(servers, name, entry) {
+        rlf_tool_config *tool = &c->tools[index++];
+        char known_by[65];
+        rlf_server_tool_name(name, known_by, sizeof known_by);
+        set_text(&tool->server, name);
+        if (!*tool->name) set_text(&tool->name, known_by);
+    }
+    json_decref(servers);
+    return RLF_OK;
+}
+
+static rlf_status expand_all_servers(rlf_config *c, int *tool_lines) {
+    rlf_status status = RLF_OK;
+    for (size_t i = 0; status == RLF_OK && i < c->n_tools; i++)
+        if (is_file_of_servers(&c->tools[i])) status = expand_servers(c, tool_lines, i);
+    return status;
+}
+
+/* ---- the interface ------------------------------------------------------------------------------------------------------------------ */
+
 rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, const char *label, char **overrides, size_t n_overrides) {
     rlf_status status = RLF_OK;
     *config = (rlf_config){0};
@@ -318,6 +387,7 @@ rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, cons
     in.command_line = true;
     in.label = "command line";
     for (size_t i = 0; i < n_overrides; i++) RLF_TRY(apply_override(&in, overrides[i]));
+    RLF_TRY(expand_all_servers(config, tool_lines));
     RLF_TRY(rlf_config_check(config, &(rlf_config_origin){label, lines, tool_lines}));
 out:
     free(lines);

@@ -15,7 +15,7 @@
 
 typedef struct rlf_tool_config {
     char *name;        /* what the model calls */
-    char *kind;        /* "index" | "calculator" | "python" */
+    char *kind;        /* "index" | "calculator" | "python" | "mcp" … */
     char *path;        /* index: file made by `rlf index`; python: the interpreter */
     char *description; /* shown in the prompt; "": the kind's own */
     char *schema;      /* JSON schema of the arguments, as JSON text; "": the kind's own */
@@ -41,6 +41,12 @@ typedef struct rlf_tool_config {
     char *cwd;               /* the folder it runs in; "": ours */
     char *secrets;           /* JSON list of environment variables that url, headers, body and env may name as ${NAME} */
     char *ca;                /* PEM file of the authorities whose certificates are trusted; "": the system's */
+    char *file, *server;     /* mcp: a file of servers (servers.h), and which of them; every one becomes a tool when the job is read */
+    char *transport;         /* mcp: auto | http | sse */
+    char *functions;         /* mcp: JSON list of names: the functions offered; "": all that the server has */
+    char *prefix;            /* mcp: before the names of the functions */
+    char *state;             /* mcp: shared | episode */
+    int64_t start_ms;        /* mcp: deadline until the server has said what it offers (30000) */
     bool allow_private;      /* host names may stand for private addresses */
     int64_t max_bytes;       /* of one answer of a service */
     char *cache_path;        /* cache: {path, entries, disk_entries, ttl_s, version}; "": not on disk */
