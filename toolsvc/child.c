@@ -16,7 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "toolsvc/keeper.h"
-#include "toolsvc/tools.h"
+#include "toolsvc/text.h"
 
 enum { READ_BYTES = 65536, HANDLES = 5, END_OF_INPUT_MS = 500, CLOSED_OUTPUT_MS = 300, MOST_ARGUMENTS = 1024 };
 enum { ERROR_BYTES = 4096, SHOWN_BYTES = 500, LOG_PER_S = 20, LOG_BURST = 100, DRAINED_BYTES = 4 << 20 };
@@ -48,8 +48,7 @@ static void free_texts(char **v) {
     free(v);
 }
 
-static rlf_status read_arguments(toolsvc_command *c, const char *text) {
-    json_t *list = text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+static rlf_status set_arguments(toolsvc_command *c, const json_t *list) {
     size_t n = json_array_size(list), good = 0;
     c->argv = rlf_calloc(n + 1, sizeof *c->argv);
     for (; good < n && n <= MOST_ARGUMENTS; good++) {
@@ -57,7 +56,6 @@ static rlf_status read_arguments(toolsvc_command *c, const char *text) {
         if (!word || (good == 0 && !*word)) break;
         c->argv[good] = rlf_strdup(word);
     }
-    json_decref(list);
     if (n > 0 && good == n) return RLF_OK;
     return RLF_RAISE(INVALID, "key \"command\": a list of 1 to %d texts was expected, the program and its arguments", (int)MOST_ARGUMENTS);
 }
@@ -70,37 +68,57 @@ static void add_variable(toolsvc_command *c, size_t *n, size_t *cap, const char 
     c->environment[(*n)++] = text.ptr;
 }
 
-static rlf_status read_environment(toolsvc_command *c, const char *text) {
+static void set_environment(toolsvc_command *c, json_t *map) {
     static const char *const passed[] = {"HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"};
-    rlf_status status = RLF_OK;
     size_t n = 0, cap = 0;
-    json_t *map = text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : json_object(), *value;
     const char *name;
-    if (!json_is_object(map)) RLF_FAIL(INVALID, "key \"env\": a map of texts was expected");
+    json_t *value;
     for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
         if (getenv(passed[i]) && !json_object_get(map, passed[i])) add_variable(c, &n, &cap, passed[i], getenv(passed[i]));
-    json_object_foreach(map, name, value) {
-        rlf_str filled = {0};
-        if (!json_is_string(value) || !*name || strchr(name, '=')) RLF_FAIL(INVALID, "key \"env\": \"%.64s\": a text was expected", name);
-        status = toolsvc_secrets_fill(&c->secrets, "env", json_string_value(value), &filled);
-        if (status == RLF_OK) add_variable(c, &n, &cap, name, filled.ptr ? filled.ptr : "");
-        rlf_str_clean_up(&filled);
-        if (status != RLF_OK) goto out;
-    }
-out:
-    json_decref(map);
+    json_object_foreach(map, name, value) add_variable(c, &n, &cap, name, json_string_value(value));
     c->environment = rlf_grow(c->environment, n, &cap, sizeof *c->environment);
     c->environment[n] = NULL;
-    return status;
 }
+
+/* Fills secrets into the texts of a map. */
+static rlf_status fill_environment(const toolsvc_command *c, json_t *map) {
+    const char *name;
+    json_t *value;
+    if (!json_is_object(map)) return RLF_RAISE(INVALID, "key \"env\": a map of texts was expected");
+    json_object_foreach(map, name, value) {
+        rlf_str filled = {0};
+        if (!json_is_string(value)) return RLF_RAISE(INVALID, "key \"env\": \"%.64s\": a text was expected", name);
+        rlf_status status = toolsvc_secrets_fill(&c->secrets, "env", json_string_value(value), &filled);
+        if (status == RLF_OK) json_string_set(value, filled.ptr ? filled.ptr : "");
+        rlf_str_clean_up(&filled);
+        if (status != RLF_OK) return status;
+    }
+    return RLF_OK;
+}
+
+rlf_status toolsvc_command_set(toolsvc_command *c, const json_t *argv, json_t *env, const char *folder) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(env, name, value)
+        if (!json_is_string(value) || !*name || strchr(name, '=')) return RLF_RAISE(INVALID, "key \"env\": \"%.64s\": a text was expected", name);
+    c->folder = folder;
+    set_environment(c, env);
+    return set_arguments(c, argv);
+}
+
+static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
 
 rlf_status toolsvc_command_init(toolsvc_command *c, const rlf_tool_config *config) {
     rlf_status status = RLF_OK;
-    *c = (toolsvc_command){.folder = config->cwd ? config->cwd : ""};
+    json_t *argv = json_of(config->command), *env = json_of(config->env);
+    *c = (toolsvc_command){0};
+    if (!env) env = json_object();
     RLF_TRY(toolsvc_secrets_init(&c->secrets, config->secrets));
-    RLF_TRY(read_arguments(c, config->command));
-    RLF_TRY(read_environment(c, config->env));
+    RLF_TRY(fill_environment(c, env));
+    RLF_TRY(toolsvc_command_set(c, argv, env, config->cwd ? config->cwd : ""));
 out:
+    json_decref(argv);
+    json_decref(env);
     if (status != RLF_OK) toolsvc_command_clean_up(c);
     return status;
 }

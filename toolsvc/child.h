@@ -24,6 +24,8 @@ typedef struct toolsvc_command {
 
 /* config must outlive it. Errors name the key. */
 rlf_status toolsvc_command_init(toolsvc_command *command, const rlf_tool_config *config) RLF_MUST_USE;
+/* The same from values that stand for themselves: a list of texts, and a map of texts. The secrets stay as they are. */
+rlf_status toolsvc_command_set(toolsvc_command *command, const json_t *argv, json_t *env, const char *folder) RLF_MUST_USE;
 /* Zeroed: nothing. No child of it is open. */
 void toolsvc_command_clean_up(toolsvc_command *command);
 

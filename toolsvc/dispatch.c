@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "toolsvc/map.h"
 #include "toolsvc/policy.h"
+#include "toolsvc/text.h"
 
 enum { NAMED_COUNTS = 32, NAME_BYTES = 32 };
 
@@ -423,7 +424,7 @@ static void pump(toolsvc_dispatch *d, size_t tool) {
 /* ---- sessions ---------------------------------------------------------------------------------------------------------------------- */
 
 static toolsvc_session *session_of(toolsvc_dispatch *d, size_t tool, toolsvc_session **list, const toolsvc_origin *origin) {
-    if (!kind_of(d, tool)->episode_open) return NULL;
+    if (!d->tools->v[tool].keeps_state) return NULL;
     for (toolsvc_session *s = *list; s; s = s->next)
         if (s->tool == tool) return s;
     toolsvc_session *s = rlf_calloc(1, sizeof *s);

@@ -1,6 +1,7 @@
 /* libcurl on libuv (http.h). libcurl tells which sockets to poll (on_socket) and when to call it again (on_timeout); each socket has
  * one uv_poll_t. Transfers that libcurl reports as done are taken in one place, collect, which is called after every
- * curl_multi_socket_action and never from inside one of libcurl's callbacks. */
+ * curl_multi_socket_action and never from inside one of libcurl's callbacks: those must not be re-entered, and whoever gets an answer may
+ * send and cancel. For the same reason the pieces of a stream wait in a list until collect hands them over. */
 #include "toolsvc/http.h"
 
 #include <arpa/inet.h>
@@ -12,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 16384, CONNECT_MS = 30000 };
+enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 16384, CONNECT_MS = 30000, HEADER_MAX = 4096 };
 
 struct toolsvc_http {
     uv_loop_t *loop;
@@ -20,6 +21,7 @@ struct toolsvc_http {
     uv_timer_t timer;
     size_t handles; /* not yet closed: the timer and the polls */
     bool collecting;
+    struct toolsvc_exchange *fed; /* streams with pieces to hand over */
 };
 
 typedef struct socket_poll {
@@ -37,7 +39,11 @@ struct toolsvc_exchange {
     int redirects;
     bool literal, is_get, too_large, private_address;
     char why[CURL_ERROR_SIZE]; /* libcurl's own words; they may hold the host's name, never the URL */
-    toolsvc_http_fn *done;
+    char *wanted;        /* name of the header that the caller wants, with its colon; NULL: none */
+    rlf_str header;      /* its value */
+    bool fed;            /* on http->fed */
+    toolsvc_exchange *next, *prev; /* there */
+    toolsvc_http_fn *stream, *done;
     void *user;
 };
 
@@ -112,12 +118,32 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
 
 /* ---- the end of an exchange --------------------------------------------------------------------------------------------------------- */
 
+static void list_as_fed(toolsvc_exchange *x) {
+    if (x->fed) return;
+    x->fed = true;
+    x->prev = NULL;
+    x->next = x->http->fed;
+    if (x->next) x->next->prev = x;
+    x->http->fed = x;
+}
+
+static void unlist(toolsvc_exchange *x) {
+    if (!x->fed) return;
+    x->fed = false;
+    if (x->prev) x->prev->next = x->next;
+    else x->http->fed = x->next;
+    if (x->next) x->next->prev = x->prev;
+}
+
 static void free_exchange(toolsvc_exchange *x) {
+    unlist(x);
     curl_multi_remove_handle(x->http->multi, x->easy);
     curl_easy_cleanup(x->easy);
     curl_slist_free_all(x->headers);
     rlf_str_clean_up(&x->body);
     rlf_str_clean_up(&x->sent);
+    rlf_str_clean_up(&x->header);
+    free(x->wanted);
     free(x);
 }
 
@@ -172,12 +198,23 @@ static toolsvc_http_error error_of(const toolsvc_exchange *x, CURLcode result) {
     }
 }
 
+/* An answer without its body. */
+static toolsvc_http_answer head_of(toolsvc_exchange *x) {
+    char *type = NULL;
+    toolsvc_http_answer answer = {.why = "", .type = "", .header = x->header.ptr ? x->header.ptr : "", .body = {"", 0}};
+    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &answer.code);
+    curl_easy_getinfo(x->easy, CURLINFO_CONTENT_TYPE, &type);
+    if (type) answer.type = type;
+    return answer;
+}
+
 static void finish(toolsvc_exchange *x, CURLcode result) {
-    toolsvc_http_answer answer = {.error = error_of(x, result), .why = ""};
-    if (answer.error == TOOLSVC_HTTP_OK) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &answer.code);
+    toolsvc_http_answer answer = {.error = error_of(x, result), .why = "", .type = "", .header = "", .body = {"", 0}};
+    if (answer.error == TOOLSVC_HTTP_OK) answer = head_of(x);
     if (answer.error == TOOLSVC_HTTP_OK && answer.code / 100 == 3) {
         if (follow(x, answer.code)) return;
-        answer = (toolsvc_http_answer){.error = TOOLSVC_HTTP_REDIRECT};
+        answer.error = TOOLSVC_HTTP_REDIRECT;
+        answer.code = 0;
     }
     if (answer.error == TOOLSVC_HTTP_OK) answer.body = (rlf_slice){x->body.ptr ? x->body.ptr : "", x->body.len};
     else if (answer.error == TOOLSVC_HTTP_REDIRECT) answer.why = "the service redirects elsewhere, which is refused";
@@ -188,10 +225,24 @@ static void finish(toolsvc_exchange *x, CURLcode result) {
     free_exchange(x);
 }
 
+/* Hands over what streams have brought; their owners may cancel any exchange. */
+static void hand_over(toolsvc_http *http) {
+    for (toolsvc_exchange *x; (x = http->fed);) {
+        rlf_str piece = x->body;
+        toolsvc_http_answer answer = head_of(x);
+        unlist(x);
+        x->body = (rlf_str){0};
+        answer.body = (rlf_slice){piece.ptr, piece.len};
+        x->stream(x->user, &answer);
+        rlf_str_clean_up(&piece);
+    }
+}
+
 static void collect(toolsvc_http *http) {
     int left;
     if (http->collecting) return;
     http->collecting = true;
+    hand_over(http);
     for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));) {
         toolsvc_exchange *x;
         if (m->msg != CURLMSG_DONE) continue;
@@ -299,9 +350,31 @@ void toolsvc_http_close(toolsvc_http *http) {
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------------------ */
 
+static bool is_stream(const toolsvc_exchange *x) {
+    static const char type[] = "text/event-stream";
+    char *found = NULL;
+    return x->stream && curl_easy_getinfo(x->easy, CURLINFO_CONTENT_TYPE, &found) == CURLE_OK && found &&
+           strncasecmp(found, type, sizeof type - 1) == 0;
+}
+
+/* One line of the head. */
+static size_t take_header(char *bytes, size_t size, size_t n, void *user) {
+    toolsvc_exchange *x = user;
+    size_t len = size * n, skip = strlen(x->wanted);
+    if (len < skip || len > HEADER_MAX || strncasecmp(bytes, x->wanted, skip) != 0) return len;
+    size_t end = len;
+    while (skip < end && (bytes[skip] == ' ' || bytes[skip] == '\t')) skip++;
+    while (end > skip && strchr(" \t\r\n", bytes[end - 1])) end--;
+    rlf_str_reset(&x->header);
+    rlf_str_append(&x->header, bytes + skip, end - skip);
+    return len;
+}
+
 static size_t take_body(char *bytes, size_t size, size_t n, void *user) {
     toolsvc_exchange *x = user;
-    if (x->body.len + size * n > (size_t)x->max_bytes) {
+    bool stream = is_stream(x);
+    if (stream) list_as_fed(x);
+    if (!stream && x->body.len + size * n > (size_t)x->max_bytes) {
         x->too_large = true;
         return 0;
     }
@@ -343,6 +416,11 @@ static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, x);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, x->headers);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* a stream without a time limit notices that its peer has gone */
+    if (x->wanted) {
+        curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
+        curl_easy_setopt(easy, CURLOPT_HEADERDATA, x);
+    }
     if (x->is_get) {
         curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
         return;
@@ -355,8 +433,13 @@ static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
 toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *r, toolsvc_http_fn *done, void *user) {
     toolsvc_exchange *x = rlf_calloc(1, sizeof *x);
     *x = (toolsvc_exchange){.http = http, .easy = curl_easy_init(), .max_bytes = r->max_bytes, .is_get = strcmp(r->method, "GET") == 0,
-                            .literal = r->allow_private || names_address(r->url), .done = done, .user = user};
+                            .literal = r->allow_private || names_address(r->url), .stream = r->stream, .done = done, .user = user};
     if (!x->easy) abort(); /* out of memory */
+    if (r->header) {
+        rlf_str name = {0};
+        rlf_str_printf(&name, "%s:", r->header);
+        x->wanted = name.ptr;
+    }
     rlf_str_append(&x->sent, r->body.ptr, r->body.len);
     x->headers = curl_slist_append(NULL, "Expect:"); /* no pause before the body */
     for (size_t i = 0; i < r->n_headers; i++) x->headers = curl_slist_append(x->headers, r->headers[i]);
@@ -366,3 +449,14 @@ toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_reque
 }
 
 void toolsvc_http_cancel(toolsvc_exchange *x) { free_exchange(x); }
+
+bool toolsvc_http_resolve(const char *base, const char *reference, rlf_str *out) {
+    CURLU *url = curl_url();
+    char *text = NULL;
+    bool good = curl_url_set(url, CURLUPART_URL, base, 0) == CURLUE_OK && curl_url_set(url, CURLUPART_URL, reference, 0) == CURLUE_OK &&
+                curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK && same_origin(base, text);
+    if (good) rlf_str_puts(out, text);
+    curl_free(text);
+    curl_url_cleanup(url);
+    return good;
+}

@@ -11,6 +11,7 @@
  *     address that is connected to, after the name was looked up, so a public name that points inside does not help.
  *   - An answer longer than max_bytes is cut off, TOOLSVC_HTTP_TOO_LARGE; nothing is decompressed.
  *   - Connections are kept and used again.
+ *   - A body of type text/event-stream is handed over piece by piece as it comes, if the request asks for that.
  *
  * Threads: the loop's. */
 #ifndef RLF_TOOLSVC_HTTP_H
@@ -38,24 +39,29 @@ const char *toolsvc_http_error_name(toolsvc_http_error error);
  * (mapped, compatible, NAT64, 6to4) or whose end nobody sees (Teredo). Families other than these two are. */
 bool toolsvc_http_is_private(const struct sockaddr *address);
 
+typedef struct toolsvc_http_answer { /* borrowed, during the callback */
+    toolsvc_http_error error;
+    const char *why;    /* for people, without the URL; "" if there is no error */
+    long code;          /* 200; 0 where there is an error */
+    const char *type;   /* Content-Type; "" if it has none */
+    const char *header; /* value of the header that the request names; "" if it has none */
+    rlf_slice body;     /* of a stream: the piece that has come; empty at its end */
+} toolsvc_http_answer;
+typedef void toolsvc_http_fn(void *user, const toolsvc_http_answer *answer);
+
 /* All is copied by toolsvc_http_send. */
 typedef struct toolsvc_http_request {
     const char *method, *url;
     const char *const *headers; /* "Name: value" */
     size_t n_headers;
     rlf_slice body;             /* sent unless method is GET */
-    int64_t timeout_ms, max_bytes;
+    int64_t timeout_ms;         /* 0: none, for a stream that others watch */
+    int64_t max_bytes;          /* of a body that comes whole */
     bool allow_private;
     const char *ca;             /* PEM file of the authorities to trust; NULL or "": the system's */
+    const char *header;         /* "Mcp-Session-Id": a header of the answer that is wanted; NULL: none */
+    toolsvc_http_fn *stream;    /* gets the pieces of a text/event-stream; may cancel. NULL: bodies come whole */
 } toolsvc_http_request;
-
-typedef struct toolsvc_http_answer { /* borrowed, during the callback */
-    toolsvc_http_error error;
-    const char *why; /* for people, without the URL; "" if there is no error */
-    long code;       /* 200; 0 where there is an error */
-    rlf_slice body;
-} toolsvc_http_answer;
-typedef void toolsvc_http_fn(void *user, const toolsvc_http_answer *answer);
 
 rlf_status toolsvc_http_new(toolsvc_http **out, uv_loop_t *loop) RLF_MUST_USE;
 /* No exchange is under way. Its handles are closing when this returns; it is freed in their callbacks. NULL is allowed. */
@@ -64,5 +70,9 @@ void toolsvc_http_close(toolsvc_http *http);
 /* done is called once, later, unless the exchange is cancelled. */
 toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *request, toolsvc_http_fn *done, void *user);
 void toolsvc_http_cancel(toolsvc_exchange *exchange);
+
+/* Appends the URL that `reference`, absolute or relative, means on the page `base`. False: it is none, or leads to another scheme, host
+ * or port. */
+bool toolsvc_http_resolve(const char *base, const char *reference, rlf_str *out);
 
 #endif

@@ -11,7 +11,7 @@
  *
  * State per episode: a kind that has episode_open gets the calls of one episode one at a time, in the order in which the model
  * made them, so that what a call sees never depends on who was faster. Its calls are not retried, merged or batched, nor answered
- * from a cache.
+ * from a cache. Where a kind keeps state only if the configuration says so, keeps_state tells.
  *
  * Threads: all functions on the loop's thread but `run`, which may be called from many threads at once. */
 #ifndef RLF_TOOLSVC_KIND_H
@@ -58,6 +58,9 @@ typedef struct toolsvc_kind {
      * function, named as the tool. */
     json_t *(*functions)(void *state);
 
+    /* Whether a tool of this configuration has state per episode; else the two functions below are not called.
+     * NULL: every tool of a kind that has episode_open. */
+    bool (*keeps_state)(const rlf_tool_config *config);
     /* Before the first call of an episode. An error is answered as infra_error, and tried again with the next call. */
     rlf_status (*episode_open)(void *state, const toolsvc_origin *origin, void **episode);
     /* The episode is over and none of its calls is under way. As close, it may leave handles closing. */
@@ -86,5 +89,6 @@ extern const toolsvc_kind toolsvc_kind_calculator; /* kind_calculator.c */
 extern const toolsvc_kind toolsvc_kind_python;     /* kind_python.c */
 extern const toolsvc_kind toolsvc_kind_retriever;  /* kind_retriever.c */
 extern const toolsvc_kind toolsvc_kind_http;       /* kind_http.c */
+extern const toolsvc_kind toolsvc_kind_mcp;        /* kind_mcp.c */
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "toolsvc/tools.h"
+#include "toolsvc/text.h"
 
 enum { PATH_MAX_BYTES = 200 };
 

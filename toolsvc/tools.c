@@ -3,17 +3,17 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "common/base/clock.h"
 #include "toolsvc/schema.h"
+#include "toolsvc/text.h"
 #include "toolsvc/toolsvc.h"
 #include "toolsvc/traffic.h"
 
 enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024 };
 
 static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, &toolsvc_kind_retriever, &toolsvc_kind_http,
-                                               &toolsvc_kind_python, NULL};
+                                               &toolsvc_kind_python, &toolsvc_kind_mcp, NULL};
 
 static const toolsvc_kind *find_kind(const toolsvc_kind *const *kinds, const char *name) {
     for (; *kinds; kinds++)
@@ -43,7 +43,9 @@ static rlf_status add_function(toolsvc_tools *tools, size_t tool, const char *na
     rlf_status status = toolsvc_schema_valid(parameters);
     if (status == RLF_OK && tools->n_functions >= MAX_FUNCTIONS) status = RLF_RAISE(LIMIT, "more than %d functions", (int)MAX_FUNCTIONS);
     for (size_t i = 0; status == RLF_OK && i < tools->n_functions; i++)
-        if (strcmp(tools->functions[i].name, name) == 0) status = RLF_RAISE(INVALID, "the function \"%s\" is there twice", name);
+        if (strcmp(tools->functions[i].name, name) == 0)
+            status = RLF_RAISE(INVALID, "the function \"%s\" is there twice: tools[%zu] (%s) has it too (keys functions and prefix of kind mcp tell them apart)", name, tools->functions[i].tool,
+                               tools->v[tools->functions[i].tool].config->name);
     if (status != RLF_OK) return status;
     tools->functions = rlf_grow(tools->functions, tools->n_functions, &tools->cap_functions, sizeof *tools->functions);
     tools->functions[tools->n_functions++] = (toolsvc_function){.name = rlf_strdup(name), .description = rlf_strdup(description),
@@ -96,6 +98,7 @@ static rlf_status open_tool(toolsvc_tools *tools, const rlf_config *config, size
     const char *kind = text_or(tool->config->kind, "");
     tool->kind = find_kind(kinds, kind);
     if (!tool->kind) RLF_FAIL(INVALID, "key \"kind\": unknown kind \"%s\"", kind);
+    tool->keeps_state = tool->kind->episode_open && (!tool->kind->keeps_state || tool->kind->keeps_state(tool->config));
     if (tools->replayed) {
         tools->n++;
         goto out;
@@ -103,7 +106,7 @@ static rlf_status open_tool(toolsvc_tools *tools, const rlf_config *config, size
     if (tool->kind->open) RLF_TRY(tool->kind->open(tool->config, tools->loop, &tool->state));
     tool->opened = true;
     tools->n++;
-    if (!tool->kind->episode_open) RLF_TRY(toolsvc_cache_open(&tool->cache, tool->config));
+    if (!tool->keeps_state) RLF_TRY(toolsvc_cache_open(&tool->cache, tool->config));
     RLF_TRY(tool->kind->functions ? add_offered_functions(tools, i) : add_own_function(tools, i));
 out:
     if (status != RLF_OK) rlf_error_context("tools[%zu] (%s)", i, text_or(tool->config->name, ""));
@@ -151,24 +154,6 @@ void toolsvc_tools_clean_up(toolsvc_tools *tools) {
     free(tools->functions);
     free(tools->v);
     *tools = (toolsvc_tools){0};
-}
-
-/* ---- text ---------------------------------------------------------------------------------------------------------------------------- */
-
-void toolsvc_append_utf8(rlf_str *out, const char *bytes, size_t n) {
-    size_t good = 0; /* begin of the run not yet copied */
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)bytes + i, (utf8proc_ssize_t)(n - i), &c);
-        if (len > 0 && c != 0) {
-            i += (size_t)len;
-            continue;
-        }
-        rlf_str_append(out, bytes + good, i - good);
-        rlf_str_puts(out, "\xef\xbf\xbd");
-        good = ++i;
-    }
-    rlf_str_append(out, bytes + good, n - good);
 }
 
 /* ---- calls --------------------------------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ typedef struct toolsvc_tool {
     const toolsvc_kind *kind;
     void *state;
     toolsvc_cache *cache; /* NULL: none */
+    bool keeps_state;     /* per episode */
     bool opened;          /* not where recorded traffic answers (traffic.h) */
 } toolsvc_tool;
 
@@ -46,8 +47,5 @@ rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, toolsvc_allowed 
 /* The schemas of the functions as the prompt shows them: appends a JSON array of {"type":"function","function":{name, description,
  * parameters}}, compact, keys in this order. */
 void toolsvc_tools_schemas(const toolsvc_tools *tools, rlf_str *out);
-
-/* Appends n bytes as valid UTF-8: each byte that is not becomes U+FFFD, and so does NUL. */
-void toolsvc_append_utf8(rlf_str *out, const char *bytes, size_t n);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "toolsvc/dispatch.h"
 #include "toolsvc/index.h"
+#include "toolsvc/text.h"
 #include "toolsvc/toolsvc.h"
 
 static rlf_tool_config tool_of(const char *name, const char *kind) {
