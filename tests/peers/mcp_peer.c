@@ -2,7 +2,7 @@
  *   PEER_PREFACE   a line it says before anything else, that is no message
  *   PEER_CRASH     N: it ends with status 3 at the call after N
  * Functions: note keeps a text and tells all that this process was given (state); echo; sleep says nothing for `ms`; crash ends it; env tells
- * a variable; fail is an error of the tool's. */
+ * a variable; fail is an error of the tool's; search tells every query it got, numbered (state too). */
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 
 static char notes[65536];
-static long calls;
+static long calls, searches;
 
 static const char *text_of(const json_t *object, const char *key) {
     const char *text = json_string_value(json_object_get(object, key));
@@ -34,9 +34,10 @@ static json_t *function_of(const char *name, const char *description, const char
 }
 
 static json_t *list(void) {
-    return json_pack("{s:[o,o,o,o,o,o]}", "tools", function_of("note", "Keeps the text and tells all that were kept.", "text"),
+    return json_pack("{s:[o,o,o,o,o,o,o]}", "tools", function_of("note", "Keeps the text and tells all that were kept.", "text"),
                      function_of("echo", "Says the text.", "text"), function_of("sleep", "Waits.", "ms"), function_of("crash", "Ends the server.", "text"),
-                     function_of("env", "Tells a variable of the environment.", "text"), function_of("fail", "Fails.", "text"));
+                     function_of("env", "Tells a variable of the environment.", "text"), function_of("fail", "Fails.", "text"),
+                     function_of("search", "Tells every query.", "query"));
 }
 
 static void sleep_ms(long ms) {
@@ -52,8 +53,12 @@ static const char *run(const char *name, const json_t *arguments) {
     }
     if (strcmp(name, "sleep") == 0) sleep_ms((long)json_integer_value(json_object_get(arguments, "ms")));
     if (strcmp(name, "env") == 0) return (value = getenv(text)) ? value : "(not set)";
-    if (strcmp(name, "note") != 0) return text;
     size_t n = strlen(notes);
+    if (strcmp(name, "search") == 0) {
+        snprintf(notes + n, sizeof notes - n, "%s%ld. %s", n ? "; " : "", ++searches, text_of(arguments, "query"));
+        return notes;
+    }
+    if (strcmp(name, "note") != 0) return text;
     snprintf(notes + n, sizeof notes - n, "%s%s", n ? "," : "", text);
     return notes;
 }

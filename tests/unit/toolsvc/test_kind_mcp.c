@@ -83,7 +83,7 @@ static void expect_names(const rig *r, const char *wanted) {
 static void a_servers_functions_are_offered_by_name(void **state) {
     rig *r = *state;
     open_tools(r, "  - {name: peer, kind: mcp, command: [" PEER "]}\n");
-    expect_names(r, "crash echo env fail note sleep");
+    expect_names(r, "crash echo env fail note search sleep");
     assert_string_equal(r->tools.functions[1].description, "Says the text.");
     expect(r, "echo", "{\"text\": \"h\\u00e9\\n\\u0001\"}", RLF_CALL_OK, "h\xc3\xa9\n\x01");
     expect(r, "fail", "{\"text\": \"no\"}", RLF_CALL_TOOL_ERROR, "error: no");
@@ -106,7 +106,7 @@ static void functions_that_clash_or_are_not_there_are_refused(void **state) {
             "tools[1] (b): function \"crash\": the function \"crash\" is there twice: tools[0] (a) has it too (keys functions and prefix of "
             "kind mcp tell them apart)");
     refused(r, "  - {name: a, kind: mcp, command: [" PEER "], functions: [echo, grep]}\n",
-            "tools[0] (a): key \"functions\": the server has no \"grep\"; it has: note, echo, sleep, crash, env, fail");
+            "tools[0] (a): key \"functions\": the server has no \"grep\"; it has: note, echo, sleep, crash, env, fail, search");
 }
 
 static void a_server_that_cannot_start_is_named(void **state) {
