@@ -130,6 +130,17 @@ void toolsvc_command_clean_up(toolsvc_command *c) {
     *c = (toolsvc_command){0};
 }
 
+/* Blotted before it is cut, so that no part of a secret is left. */
+void toolsvc_command_show(const toolsvc_command *command, const char *bytes, size_t n, rlf_str *out) {
+    rlf_str clean = {0};
+    size_t start = out->len;
+    toolsvc_secrets_blot(&command->secrets, bytes, n > ERROR_BYTES ? ERROR_BYTES : n, &clean);
+    toolsvc_append_utf8(out, clean.ptr, clean.len > SHOWN_BYTES ? SHOWN_BYTES : clean.len);
+    rlf_str_clean_up(&clean);
+    for (size_t i = start; i < out->len; i++)
+        if ((unsigned char)out->ptr[i] < ' ' || out->ptr[i] == 127) out->ptr[i] = ' ';
+}
+
 /* ---- its standard error -------------------------------------------------------------------------------------------------------------- */
 
 static bool may_log(toolsvc_child *c) {
@@ -147,15 +158,10 @@ static void tell_not_logged(toolsvc_child *c) {
     c->not_logged = 0;
 }
 
-/* Blotted before it is cut, so that no part of a secret is left. */
 static void log_error_line(toolsvc_child *c) {
-    rlf_str clean = {0}, *shown = &c->last_words;
-    toolsvc_secrets_blot(&c->options.command->secrets, c->error_line.ptr, c->error_line.len, &clean);
+    rlf_str *shown = &c->last_words;
     rlf_str_reset(shown);
-    toolsvc_append_utf8(shown, clean.ptr, clean.len > SHOWN_BYTES ? SHOWN_BYTES : clean.len);
-    rlf_str_clean_up(&clean);
-    for (size_t i = 0; i < shown->len; i++)
-        if ((unsigned char)shown->ptr[i] < ' ' || shown->ptr[i] == 127) shown->ptr[i] = ' ';
+    toolsvc_command_show(c->options.command, c->error_line.ptr, c->error_line.len, shown);
     if (!may_log(c)) {
         c->not_logged++;
         return;

@@ -28,6 +28,8 @@ rlf_status toolsvc_command_init(toolsvc_command *command, const rlf_tool_config 
 rlf_status toolsvc_command_set(toolsvc_command *command, const json_t *argv, json_t *env, const char *folder) RLF_MUST_USE;
 /* Zeroed: nothing. No child of it is open. */
 void toolsvc_command_clean_up(toolsvc_command *command);
+/* Appends what may be shown of n bytes that the program wrote: one line of valid UTF-8 without secrets, cut to a few hundred bytes. */
+void toolsvc_command_show(const toolsvc_command *command, const char *bytes, size_t n, rlf_str *out);
 
 typedef struct toolsvc_child toolsvc_child;
 

@@ -86,6 +86,7 @@ struct toolsvc_dispatch {
 
 static const rlf_tool_config *config_of(const toolsvc_dispatch *d, size_t tool) { return d->tools->v[tool].config; }
 static const toolsvc_kind *kind_of(const toolsvc_dispatch *d, size_t tool) { return d->tools->v[tool].kind; }
+static bool takes_batches(const toolsvc_dispatch *d, size_t tool) { return kind_of(d, tool)->batches && !d->tools->v[tool].keeps_state; }
 static void pump(toolsvc_dispatch *d, size_t tool);
 
 /* ---- lists ------------------------------------------------------------------------------------------------------------------------- */
@@ -349,7 +350,7 @@ static void wake_in(toolsvc_dispatch *d, lane *l, int64_t ns) {
 
 /* How many jobs from the head of the queue belong in one start. */
 static size_t batch_of(const toolsvc_dispatch *d, size_t tool, const job *first) {
-    int64_t most = kind_of(d, tool)->batches ? config_of(d, tool)->batch : 1;
+    int64_t most = takes_batches(d, tool) ? config_of(d, tool)->batch : 1;
     size_t n = 1;
     for (const job *j = first->next; j && (int64_t)n < most && first->attempt == 0 && j->attempt == 0 &&
          j->function == first->function; j = j->next) n++;
@@ -359,7 +360,7 @@ static size_t batch_of(const toolsvc_dispatch *d, size_t tool, const job *first)
 /* Nanoseconds until the head of the queue need not wait for others to go with it. */
 static int64_t batch_wait(const toolsvc_dispatch *d, size_t tool, const job *first, size_t n) {
     const rlf_tool_config *config = config_of(d, tool);
-    if (!kind_of(d, tool)->batches || (int64_t)n >= config->batch || first->attempt > 0) return 0;
+    if (!takes_batches(d, tool) || (int64_t)n >= config->batch || first->attempt > 0) return 0;
     if (n < d->lanes[tool].queue.n) return 0; /* another function, or a retry, stands behind */
     int64_t wait = first->queued_ns + config->batch_ms * 1000000 - rlf_now_ns();
     return wait > 0 ? wait : 0;

@@ -45,8 +45,8 @@ typedef struct rlf_tool_config {
     char *transport;         /* mcp: auto | http | sse */
     char *functions;         /* mcp: JSON list of names: the functions offered; "": all that the server has */
     char *prefix;            /* mcp: before the names of the functions */
-    char *state;             /* mcp: shared | episode */
-    int64_t start_ms;        /* mcp: deadline until the server has said what it offers (30000) */
+    char *state;             /* mcp, process: shared | episode */
+    int64_t start_ms;        /* mcp, process: deadline until what was started has said what it offers (30000) */
     bool allow_private;      /* host names may stand for private addresses */
     int64_t max_bytes;       /* of one answer of a service */
     char *cache_path;        /* cache: {path, entries, disk_entries, ttl_s, version}; "": not on disk */

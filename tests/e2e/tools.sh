@@ -25,4 +25,21 @@ calls=$(numbers "$work/none/metrics.jsonl" calls | head -n 1) bad=$(numbers "$wo
 [ "$(numbers "$work/all/metrics.jsonl" bad_calls | head -n 1)" -lt "$(numbers "$work/all/metrics.jsonl" calls | head -n 1)" ] || fail "rows with all tools: every call was bad"
 launch 4 "${rl_job[@]}" mode=eval output="$work/unknown" data.eval="$work/unknown.jsonl" log.progress=false >"$work/unknown.log" 2>&1 && fail "an unknown tool was accepted"
 grep -q 'unknown.jsonl, row .*extra_info.tools.*"browse"' "$work/unknown.log" || fail "the unknown tool is not named: $(own_lines "$work/unknown.log")"
+# A program of one's own: the kind process.
+own=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.path= tools.0.name=mine tools.0.kind=process "tools.0.command=[\"$RLF_BUILD/tests/lines_tool\"]" tools.0.workers=2)
+"$rlf" tools "${own[@]}" >"$work/list" || fail "rlf tools, kind process"
+grep -q '^do (process): Does what it is told\.$' "$work/list" || fail "rlf tools does not list what the program offers: $(cat "$work/list")"
+[ "$("$rlf" tools "${own[@]}" call do '{"what": "echo", "text": "h\u00e9"}')" = "hé" ] || fail "rlf tools call, kind process"
+[ "$("$rlf" tools "${own[@]}" tools.0.state=episode call do_too '{"what": "add"}')" = '{"n":1,"extra":{}}' ] || fail "rlf tools call, kind process with state"
+"$rlf" tools "${own[@]}" call do '{"what": "die"}' >"$work/answer" 2>"$work/error" && fail "a program that ended answered"
+grep -q 'the program ended with status 3; its last words: no more' "$work/answer" || fail "its end is not told: $(cat "$work/answer")"
+"$rlf" tools "${own[@]}" tools.0.batch=16 bench do '{"what": "echo", "text": "{{i}}"}' 2000 64 >"$work/bench" || fail "rlf tools bench, kind process"
+grep -q '^{"done": 2000, "ok": 2000, .*"batches": ' "$work/bench" || fail "rlf tools bench, kind process: $(cat "$work/bench")"
+"$rlf" tools "${own[@]}" tools.0.command='["./nothing"]' >"$work/list" 2>"$work/error" && fail "a missing program was accepted"
+grep -q 'tools\[0\] (mine): key "command": ./nothing: No such file or directory' "$work/error" || fail "the missing program is not named: $(cat "$work/error")"
+if command -v python3 >"$work/which"; then
+    notes=$("$rlf" tools "${own[@]}" tools.0.state=episode "tools.0.command=[\"python3\", \"$RLF_SOURCE/jobs/tools/notes.py\"]" call add_note '{"text": "Lima"}')
+    [ "$notes" = "note 1 is kept" ] || fail "jobs/tools/notes.py: $notes"
+fi
+
 echo "rlf tools, and tools by row"
