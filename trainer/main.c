@@ -1,8 +1,8 @@
 /* rlf-train: the program of every rank. Reads the job file, finds its role, and runs it.
  *
  * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR
- * and waits a bounded time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends the
- * process. */
+ * and waits a bounded time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends
+ * the process, and startup.c, while MPI starts. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
