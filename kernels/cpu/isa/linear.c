@@ -13,7 +13,8 @@
  * B may be stored as bfloat16: it is widened, exactly, where panels are copied, and nothing after that knows. Along depth two neighbours
  * share 32 bits, so one transpose of sixteen lanes moves 32 depths.
  *
- * With few rows (decoding) the copy of B is most of the work; see the end of the file for one to four rows. */
+ * With few rows (decoding) the copy of B is most of the work; two more ways of going through the same chains follow, for up to four rows
+ * and for batches; path_of chooses. */
 #include "kernels/cpu/isa/isa.h"
 
 #if defined(__AVX512F__)
@@ -55,12 +56,15 @@ typedef enum chain_start {
     FROM_C     /* the chain begins with C */
 } chain_start;
 
+typedef enum path { BY_PANELS, BY_STREAMS, BY_LANES } path;
+
 typedef struct product {
     operand a, b;
     float *c;
     const float *bias; /* (cols) or NULL */
     int rows, cols, depth;
     chain_start start;
+    path path;
     int col_tasks, task_rows, task_cols; /* how C is cut: see cut() */
 } product;
 
@@ -394,11 +398,12 @@ static inline __attribute__((always_inline)) void load_block(vf t[VF], const cha
     transpose16(t);
 }
 
-static inline __attribute__((always_inline)) void stream_finish(const product *p, vf sum, int row, int col) {
+/* Stores `lanes` columns of a row, their chains being `sum`. */
+static inline __attribute__((always_inline)) void finish_lanes(const product *p, vf sum, int row, int col, int lanes) {
     float *to = p->c + (size_t)row * (size_t)p->cols + (size_t)col;
-    if (p->bias) sum = vf_add(sum, vf_load(p->bias + col));
-    if (p->start == ADDED) sum = vf_add(vf_load(to), sum);
-    vf_store(to, sum);
+    if (p->bias) sum = vf_add(sum, load_lanes(p->bias + col, lanes));
+    if (p->start == ADDED) sum = vf_add(load_lanes(to, lanes), sum);
+    store_lanes(to, sum, lanes);
 }
 
 /* The chains of one group over the depths of a block: d, d+1, ... */
@@ -452,7 +457,7 @@ static inline __attribute__((always_inline)) void stream_panel(const product *p,
             for (int r = 0; r < rows; r++) sum[g][r] = vf_fma(vf_set1(x[(size_t)r * x_ld + (size_t)d]), t, sum[g][r]);
         }
     for (int g = 0; g < STREAM_GROUPS; g++)
-        for (int r = 0; r < rows; r++) stream_finish(p, sum[g][r], r, col + g * VF);
+        for (int r = 0; r < rows; r++) finish_lanes(p, sum[g][r], r, col + g * VF, VF);
 }
 
 #define STREAM_FUNCTION(rows)                                                             \
@@ -469,11 +474,6 @@ STREAM_FUNCTION(4)
 static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col,
                                                      const char *ahead) = {NULL, stream_1, stream_2, stream_3, stream_4};
 
-/* A product this path can take: whole panels, weights along depth. */
-static bool can_stream(const product *p) {
-    return STREAMS && p->rows <= STREAM_ROWS && p->cols % STREAM_COLS == 0 && p->b.along_depth && p->a.along_depth && p->start != FROM_C;
-}
-
 static void stream_task(const product *p, int task) {
     int end = kern_min(p->cols, (task + 1) * p->task_cols);
     for (int col = task * p->task_cols; col < end; col += STREAM_COLS) {
@@ -482,15 +482,165 @@ static void stream_task(const product *p, int task) {
     }
 }
 
+/* ---- rows as lanes ---------------------------------------------------------------------------------------------------------------- */
+
+/* Decoding a batch: a vector holds one depth of sixteen rows, and a weight is repeated over it, so that weights need no transposing, which
+ * would be half as much work as the chains of sixteen rows. A tile is LANE_COLS columns of one vector of rows, or half as many of two; its
+ * chains run through the whole depth in registers. Weights come in blocks of LANE_DEPTH depths, [column][depth], copied (and widened) one
+ * block ahead of their use, between the multiplications, and asked for one tile, a contiguous piece of memory, ahead of that. The rows lie
+ * transposed, [depth][rows of the panel], in a thread's scratch during all its tasks. */
+#if defined(__AVX512F__)
+enum { LANE_COLS = 24, LANE_VECS = 2 }; /* 24 sums, 2 vectors of rows, a weight: 27 of 32 registers */
+#else
+enum { LANE_COLS = 6, LANE_VECS = 1 }; /* 12 sums, 2, 1: 15 of 16 registers */
+#endif
+enum {
+    LANE_PART = LANE_COLS / 3,  /* columns of a tile at the end of a task, where fewer are left */
+    LANE_ROWS = LANE_VECS * VF, /* of a panel; the last one may be of one vector */
+    LANE_DEPTH = 64,
+    LANE_ROOM = 4 << 20,        /* floats of transposed rows */
+    MOST_LANES = 128            /* with more rows the other way costs no more, and wastes no lanes */
+};
+
+typedef struct lane_space {
+    float block[2][LANE_COLS * LANE_DEPTH]; /* weights: in use, and being copied */
+    float sums[LANE_COLS * VF];
+    float rows[LANE_ROOM + SLACK];
+} lane_space;
+_Static_assert(sizeof(lane_space) <= KERN_SCRATCH_BYTES, "transposed rows must fit into a thread's scratch");
+
+typedef struct lane_tile {
+    const char *from, *next; /* the columns' weights; those of the tile that follows, of as many columns */
+    size_t stride;           /* bytes from column to column */
+    const float *rows;
+    int depth;
+    int turn; /* the block that holds the first weights */
+} lane_tile;
+
+/* Copies LANE_DEPTH depths of `cols` columns, and asks for as much memory at `ahead`. */
+static inline __attribute__((always_inline)) void lane_copy(float *block, const char *from, size_t stride, const char *ahead,
+                                                            const int cols, const bool bf16) {
+    for (int c = 0; c < cols; c++, from += stride)
+#pragma GCC unroll 4
+        for (int i = 0; i < LANE_DEPTH; i += VF, block += VF) {
+            vf_store(block, bf16 ? vf_load_bf16((const uint16_t *)from + i) : vf_load((const float *)from + i));
+            if (bf16 && i % (2 * VF)) continue; /* a line has two vectors */
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += LINE_BYTES;
+        }
+}
+
+/* The chains over `depth` depths. */
+static inline __attribute__((always_inline)) void lane_chains(vf sum[LANE_COLS], const float *weights, const float *rows, const int depth,
+                                                              const int vecs, const int cols) {
+#pragma GCC unroll 1
+    for (int d = 0; d < depth; d++, rows += vecs * VF, weights++) {
+        const vf first = vf_load(rows), second = vecs > 1 ? vf_load(rows + VF) : first;
+#pragma GCC unroll 24
+        for (int c = 0; c < cols; c++) {
+            const vf weight = vf_set1(weights[c * LANE_DEPTH]);
+            sum[c * vecs] = vf_fma(weight, first, sum[c * vecs]);
+            if (vecs > 1) sum[c * vecs + 1] = vf_fma(weight, second, sum[c * vecs + 1]);
+        }
+    }
+}
+
+/* Leaves the chains in space->sums, [column][row], and the first weights of the next tile in the block whose number it returns. */
+static inline __attribute__((always_inline)) int lane_run(lane_space *space, const lane_tile *t, const int vecs, const int cols,
+                                                          const bool bf16) {
+    const int parts = cols % 8 == 0 ? 8 : cols % 4 == 0 ? 4 : 2, size = bf16 ? sizeof(uint16_t) : sizeof(float);
+    const int part_cols = cols / parts, part_depth = LANE_DEPTH / parts;
+    const float *rows = t->rows;
+    const char *ahead = t->next;
+    int turn = t->turn;
+    vf sum[LANE_COLS];
+#pragma GCC unroll 24
+    for (int i = 0; i < cols * vecs; i++) sum[i] = vf_zero();
+    for (int d = LANE_DEPTH; d <= t->depth; d += LANE_DEPTH, turn = !turn) {
+        const char *from = d < t->depth ? t->from + (size_t)d * size : t->next;
+        for (int part = 0; part < parts; part++) {
+            lane_copy(space->block[!turn] + part * part_cols * LANE_DEPTH, from, t->stride, ahead, part_cols, bf16);
+            lane_chains(sum, space->block[turn] + part * part_depth, rows, part_depth, vecs, cols);
+            from += part_cols * t->stride;
+            ahead += part_cols * LANE_DEPTH * size;
+            rows += part_depth * vecs * VF;
+        }
+    }
+#pragma GCC unroll 24
+    for (int i = 0; i < cols * vecs; i++) vf_store(space->sums + i * VF, sum[i]);
+    return turn;
+}
+
+#define LANE_FUNCTION(name, vecs, cols)                                                                                                    \
+    static int name(lane_space *space, const lane_tile *t, bool bf16) {                                                                    \
+        return bf16 ? lane_run(space, t, vecs, cols, true) : lane_run(space, t, vecs, cols, false);                                        \
+    }
+LANE_FUNCTION(lane_narrow, 1, LANE_COLS)
+LANE_FUNCTION(lane_narrow_part, 1, LANE_PART)
+LANE_FUNCTION(lane_wide, LANE_VECS, LANE_COLS / LANE_VECS)
+LANE_FUNCTION(lane_wide_part, LANE_VECS, LANE_PART / LANE_VECS)
+
+/* From space->sums to C. */
+static void lane_finish(const product *p, const float *sums, int vecs, int cols, int row, int rows, int col) {
+    for (int v = 0; v < vecs; v++)
+        for (int c = 0; c < cols; c += VF) {
+            const int lanes = kern_min(VF, cols - c);
+            vf t[VF];
+            for (int i = 0; i < VF; i++) t[i] = i < lanes ? vf_load(sums + ((c + i) * vecs + v) * VF) : vf_zero();
+            transpose16(t);
+            for (int r = 0; r < VF && v * VF + r < rows; r++) finish_lanes(p, t[r], row + v * VF + r, col + c, lanes);
+        }
+}
+
+/* All the task's columns for the panel of rows that begins at `row`. */
+static void lane_panel(lane_space *space, const product *p, int row, int col, int end) {
+    const int rows = kern_min(LANE_ROWS, p->rows - row), vecs = rows > VF ? LANE_VECS : 1;
+    lane_tile t = {.stride = p->b.ld * element_size(&p->b), .rows = space->rows + (size_t)row * (size_t)p->depth, .depth = p->depth};
+    for (int cols, ready = 0; col < end; col += cols) {
+        const bool part = end - col < LANE_COLS / vecs;
+        cols = (part ? LANE_PART : LANE_COLS) / vecs;
+        const bool more = end - col >= 2 * cols;
+        t.from = address_of(&p->b, col, 0);
+        t.next = more ? address_of(&p->b, col + cols, 0) : t.from;
+        if (!ready) lane_copy(space->block[t.turn], t.from, t.stride, t.from, cols, p->b.bf16);
+        t.turn = (vecs > 1 ? part ? lane_wide_part : lane_wide : part ? lane_narrow_part : lane_narrow)(space, &t, p->b.bf16);
+        lane_finish(p, space->sums, vecs, cols, row, rows, col);
+        ready = more;
+    }
+}
+
+static void copy_lane_rows(lane_space *space, const product *p) {
+    for (int row = 0; row < p->rows; row += LANE_ROWS) {
+        const int rows = kern_min(LANE_ROWS, p->rows - row);
+        copy_panel(space->rows + (size_t)row * (size_t)p->depth, rows > VF ? LANE_ROWS : VF, &p->a, row, rows, 0, p->depth);
+    }
+}
+
+static void lane_task(const product *p, lane_space *space, int task) {
+    const int col = task * p->task_cols, end = kern_min(p->cols, col + p->task_cols);
+    for (int row = 0; row < p->rows; row += LANE_ROWS) lane_panel(space, p, row, col, end);
+}
+
 /* ---- cutting into tasks ------------------------------------------------------------------------------------------------------------- */
 
 static int divide_up(int a, int b) { return (a + b - 1) / b; }
 
+/* The paths of few rows take whole panels of columns, weights along depth. By lanes, what is lost is the lanes beyond the last row; by
+ * panels, the copies of weights, which cost about as much as the chains of 6 (bfloat16) or 12 rows more. */
+static path path_of(const product *p) {
+    const int lanes = divide_up(p->rows, VF) * VF, waste = p->b.bf16 ? 6 : 12;
+    if (!STREAMS || !p->a.along_depth || !p->b.along_depth || p->start == FROM_C) return BY_PANELS;
+    if (p->rows <= STREAM_ROWS) return p->cols % STREAM_COLS == 0 ? BY_STREAMS : BY_PANELS;
+    if (p->cols % LANE_PART || p->depth % LANE_DEPTH || (int64_t)lanes * p->depth > LANE_ROOM) return BY_PANELS;
+    return lanes <= MOST_LANES && lanes - p->rows <= waste ? BY_LANES : BY_PANELS;
+}
+
 /* Cuts C evenly into blocks as large as allowed, and the columns finer until every thread has a few, so that none waits long for
  * another. */
 static int cut(product *p, int threads) {
-    int width = can_stream(p) ? STREAM_COLS : NR; /* a task has whole panels, or two would add to the same columns */
-    int row_tasks = divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, width);
+    static const int widths[] = {[BY_PANELS] = NR, [BY_STREAMS] = STREAM_COLS, [BY_LANES] = LANE_COLS};
+    int width = widths[p->path]; /* a task has whole panels, or two would add to the same columns */
+    int row_tasks = p->path == BY_LANES ? 1 : divide_up(p->rows, TASK_ROWS), panels = divide_up(p->cols, width);
     p->task_rows = divide_up(p->rows, row_tasks);
     int wanted = threads > 1 ? divide_up(4 * threads, row_tasks) : 1;
     int per_task = kern_min(TASK_COLS / width, divide_up(panels, wanted));
@@ -502,14 +652,22 @@ static int cut(product *p, int threads) {
 typedef struct product_job {
     const product *product;
     kern_cpu_ctx *ctx;
+    bool has_rows[KERN_MAX_THREADS]; /* BY_LANES: the thread's scratch holds the rows */
 } product_job;
 
 static void run_task(void *arg, int task, int thread) {
-    const product_job *job = arg;
-    if (can_stream(job->product))
-        stream_task(job->product, task);
-    else
-        product_task(job->product, kern_scratch(job->ctx, thread), task);
+    product_job *job = arg;
+    const product *p = job->product;
+    void *space = kern_scratch(job->ctx, thread);
+    if (p->path == BY_STREAMS) {
+        stream_task(p, task);
+    } else if (p->path == BY_PANELS) {
+        product_task(p, space, task);
+    } else {
+        if (!job->has_rows[thread]) copy_lane_rows(space, p);
+        job->has_rows[thread] = true;
+        lane_task(p, space, task);
+    }
 }
 
 /* No depth: the chain is its start. */
@@ -529,7 +687,8 @@ static void run_product(kern_cpu_ctx *ctx, product p) {
         run_empty(&p);
         return;
     }
-    product_job job = {&p, ctx};
+    p.path = path_of(&p);
+    product_job job = {.product = &p, .ctx = ctx};
     kern_pool_run(ctx->pool, cut(&p, ctx->threads), run_task, &job);
 }
 

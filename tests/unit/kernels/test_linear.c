@@ -141,6 +141,18 @@ static void few_rows_add_to_each_column_once(void **state) {
         }
 }
 
+/* Depths of whole blocks, rows that fill their vectors and rows that leave lanes empty, columns that end tasks in tiles of every width. */
+static void batched_rows_fill_lanes_or_leave_some(void **state) {
+    static const int rows[] = {5, 10, 15, 16, 20, 26, 31, 32, 33, 42, 48, 64, 90, 112, 128};
+    static const int columns[] = {2, 8, 16, 24, 40, 64, 72, 200, 512};
+    (void)state;
+    for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
+        for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+            check_linear((shape){rows[m], columns[i], i % 2 ? 64 : 128}, (m + i) % 2 == 0, i % 3 == 0);
+    check_linear((shape){16, 64, 1536}, false, false);
+    check_linear((shape){32, 1032, 320}, true, true);
+}
+
 static void grad_input_is_one_chain_per_element(void **state) {
     (void)state;
     for (uint64_t i = 0; i < ODD_SHAPES; i++) check_grad_input(odd_shape(200 + i), i % 2 == 0);
@@ -170,10 +182,8 @@ static void grad_weight_of_row_blocks_equals_that_of_all_rows(void **state) {
     free(dy), free(x), free(expected);
 }
 
-static void a_row_is_the_same_alone_and_among_others(void **state) {
-    const shape s = {64, 97, 530};
+static void check_batches(shape s) {
     static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
-    (void)state;
     float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
     reference_linear(expected, x, w, NULL, s, false);
     for (int d = 0; d < 2 * device_count; d++) {
@@ -191,6 +201,12 @@ static void a_row_is_the_same_alone_and_among_others(void **state) {
         drop(tx), drop(tw), drop(ty);
     }
     free(x), free(w), free(expected);
+}
+
+static void a_row_is_the_same_alone_and_among_others(void **state) {
+    (void)state;
+    check_batches((shape){64, 97, 530});
+    check_batches((shape){64, 96, 512});
 }
 
 static void rows_outside_the_product_are_untouched(void **state) {
@@ -231,6 +247,7 @@ int main(void) {
         cmocka_unit_test(linear_is_one_chain_per_element),
         cmocka_unit_test(linear_adds_bias_then_old_value),
         cmocka_unit_test(few_rows_add_to_each_column_once),
+        cmocka_unit_test(batched_rows_fill_lanes_or_leave_some),
         cmocka_unit_test(grad_input_is_one_chain_per_element),
         cmocka_unit_test(grad_weight_continues_the_chain_of_the_old_value),
         cmocka_unit_test(grad_weight_of_row_blocks_equals_that_of_all_rows),
