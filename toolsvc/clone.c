@@ -7,8 +7,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-pid_t toolsvc_clone(uint64_t flags, int *exit_fd) {
-    struct clone_args args = {.flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)exit_fd, .exit_signal = SIGCHLD};
+pid_t toolsvc_clone(uint64_t flags, int group, int *exit_fd) {
+    if (group >= 0) flags |= CLONE_INTO_CGROUP;
+    struct clone_args args = {.flags = flags | CLONE_PIDFD, .cgroup = group >= 0 ? (uint64_t)group : 0, .pidfd = (uint64_t)(uintptr_t)exit_fd, .exit_signal = SIGCHLD};
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -6,9 +6,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* As fork. flags: namespaces (CLONE_NEW…), or 0. *exit_fd: a pidfd, close-on-exec, readable once the child has ended. In the child all
+/* As fork. flags: namespaces (CLONE_NEW…), or 0. group: descriptor of the control group it starts in; -1: ours. *exit_fd: a pidfd, close-on-exec, readable once the child has ended. In the child all
  * signals are blocked: a handler of ours would write into our event loop. -1: errno says why. */
-pid_t toolsvc_clone(uint64_t flags, int *exit_fd);
+pid_t toolsvc_clone(uint64_t flags, int group, int *exit_fd);
 /* For the child: handlers of the rank must not run there, and an exec keeps what is ignored. Blocked signals stay blocked. */
 void toolsvc_clone_default_signals(void);
 

@@ -154,7 +154,7 @@ static _Noreturn void keep(const plan *p) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != p->rank) _exit(NO_PROGRAM);
     int exit_fd;
-    pid_t keeper = getpid(), program = toolsvc_clone(0, &exit_fd);
+    pid_t keeper = getpid(), program = toolsvc_clone(0, -1, &exit_fd);
     if (program == 0) run_program(p, keeper);
     if (program < 0) give_up(p, false);
     syscall(SYS_close_range, 0, ~0U, 0);
@@ -201,7 +201,7 @@ rlf_status toolsvc_keeper_start(toolsvc_kept *kept, char *const *argv, char *con
     RLF_TRY(make_pipe(0, &kept->error, &p.error));
     RLF_TRY(make_pipe(0, &report, &p.report));
     fcntl(report, F_SETFL, 0);
-    kept->keeper = toolsvc_clone(0, &kept->exit_fd);
+    kept->keeper = toolsvc_clone(0, -1, &kept->exit_fd);
     if (kept->keeper == 0) keep(&p);
     if (kept->keeper < 0) RLF_FAIL(IO, "%.200s: no process for it: %s", argv[0], strerror(errno));
     close_one(&p.report);

@@ -17,11 +17,12 @@ static rlf_status open_python(const rlf_tool_config *config, uv_loop_t *loop, vo
     bool namespaces = strcmp(config->sandbox, "none") != 0;
     toolsvc_python_options options = {
         .interpreter = config->path, .output_bytes = config->output_bytes, .workers = config->workers,
-        .limits = {.namespaces = namespaces, .memory_mb = config->memory_mb, .processes = config->processes, .cpu_s = config->cpu_s,
+        .limits = {.namespaces = namespaces, .groups = true, .memory_mb = config->memory_mb, .processes = config->processes, .cpu_s = config->cpu_s,
                    .scratch_mb = config->scratch_mb}};
     toolsvc_python *python;
     rlf_status status = toolsvc_python_new(&python, loop, &options);
     if (status != RLF_OK) return status;
+    RLF_INFO("%s: interpreters in %s%s", config->name, namespaces ? "namespaces, with " : "", toolsvc_python_groups(python));
     if (!namespaces) RLF_WARN("%s: sandbox: none: code of the model runs with your rights and sees your files", config->name);
     *state = python;
     return RLF_OK;

@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "toolsvc/cgroup.h"
 #include "toolsvc/clone.h"
 #include "toolsvc/sandbox_filter.h"
 
@@ -57,6 +58,8 @@ struct toolsvc_sandbox {
     step steps[MAX_STEPS];
     size_t n_steps;
     char scratch_options[64];
+    toolsvc_cgroups *groups; /* NULL: none */
+    rlf_str groups_words;
 };
 
 /* One thread each and one hash seed: the same code gives the same text. */
@@ -170,6 +173,17 @@ out:
     return status;
 }
 
+static void open_groups(toolsvc_sandbox *s) {
+    rlf_str why = {0};
+    if (s->limits.groups) s->groups = toolsvc_cgroups_new(&why);
+    else rlf_str_puts(&why, "they were not asked for");
+    if (s->groups) rlf_str_printf(&s->groups_words, "control groups %s", toolsvc_cgroups_name(s->groups));
+    else rlf_str_printf(&s->groups_words, "no control groups (%s)", why.ptr);
+    rlf_str_clean_up(&why);
+}
+
+const char *toolsvc_sandbox_groups(const toolsvc_sandbox *s) { return s->groups_words.ptr; }
+
 rlf_status toolsvc_sandbox_new(toolsvc_sandbox **out, const toolsvc_sandbox_limits *limits, const char *const *argv) {
     rlf_status status = RLF_OK;
     toolsvc_sandbox *s = rlf_calloc(1, sizeof *s);
@@ -180,6 +194,7 @@ rlf_status toolsvc_sandbox_new(toolsvc_sandbox **out, const toolsvc_sandbox_limi
     snprintf(s->scratch_options, sizeof s->scratch_options, "size=%lldm,nr_inodes=%lld,mode=0700", (long long)limits->scratch_mb,
              (long long)limits->scratch_mb * 64 + 64);
     RLF_TRY(toolsvc_sandbox_filter(&s->filter, !limits->namespaces));
+    open_groups(s);
     *out = s;
     s = NULL;
 out:
@@ -195,6 +210,8 @@ void toolsvc_sandbox_destroy(toolsvc_sandbox *s) {
     }
     for (size_t i = 0; i < MAX_ARGS; i++) free(s->argv[i]);
     free(s->filter.filter);
+    toolsvc_cgroups_destroy(s->groups);
+    rlf_str_clean_up(&s->groups_words);
     free(s);
 }
 
@@ -402,24 +419,31 @@ static void remove_scratch(char **scratch) {
     *scratch = NULL;
 }
 
-static pid_t start_process(const toolsvc_sandbox *s, const int theirs[2], toolsvc_sandbox_child *child) {
+/* *fd: for clone; -1: no group. */
+static rlf_status make_group(const toolsvc_sandbox *s, toolsvc_sandbox_child *child, int *fd) {
+    toolsvc_cgroup_limits limits = {(s->limits.memory_mb + s->limits.scratch_mb) * MIB, s->limits.processes};
+    return s->groups ? toolsvc_cgroup_make(s->groups, &limits, &child->group, fd) : RLF_OK;
+}
+
+static pid_t start_process(const toolsvc_sandbox *s, const int theirs[2], int group, toolsvc_sandbox_child *child) {
     char home[4200], temporary[4200];
     snprintf(home, sizeof home, "HOME=%s", child->scratch ? child->scratch : "/tmp");
     snprintf(temporary, sizeof temporary, "TMPDIR=%s", child->scratch ? child->scratch : "/tmp");
     char *const environment[] = {ENVIRONMENT, home, temporary, NULL};
     uint64_t spaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
-    pid_t pid = toolsvc_clone(s->limits.namespaces ? spaces : 0, &child->exit_fd);
+    pid_t pid = toolsvc_clone(s->limits.namespaces ? spaces : 0, group, &child->exit_fd);
     if (pid == 0) run_child(s, theirs[0], theirs[1], child->scratch, environment);
     return pid;
 }
 
 rlf_status toolsvc_sandbox_start(const toolsvc_sandbox *s, toolsvc_sandbox_child *child) {
     rlf_status status = RLF_OK;
-    int ours[2] = {-1, -1}, theirs[2] = {-1, -1};
+    int ours[2] = {-1, -1}, theirs[2] = {-1, -1}, group = -1;
     *child = (toolsvc_sandbox_child){.pid = -1, .exit_fd = -1, .control = -1, .output = -1};
     RLF_TRY(make_scratch(s, &child->scratch));
     RLF_TRY(make_channels(ours, theirs));
-    child->pid = start_process(s, theirs, child);
+    RLF_TRY(make_group(s, child, &group));
+    child->pid = start_process(s, theirs, group, child);
     if (child->pid < 0 && s->limits.namespaces && (errno == EPERM || errno == ENOSPC || errno == EINVAL || errno == ENOSYS || errno == EUSERS))
         RLF_FAIL(UNSUPPORTED, "sandbox: no namespaces here (%s); " TOOLSVC_SANDBOX_HINT, strerror(errno));
     if (child->pid < 0) RLF_FAIL(IO, "sandbox: clone: %s", strerror(errno));
@@ -433,6 +457,7 @@ out:
         if (ours[i] >= 0) close(ours[i]);
         if (theirs[i] >= 0) close(theirs[i]);
     }
+    if (group >= 0) close(group);
     if (status != RLF_OK && child->pid > 0) toolsvc_sandbox_kill(child);
     if (status != RLF_OK) toolsvc_sandbox_reap(child);
     return status;
@@ -488,11 +513,24 @@ int64_t toolsvc_sandbox_memory(const toolsvc_sandbox_child *child) {
     return bytes;
 }
 
+int64_t toolsvc_sandbox_cpu_ms(const toolsvc_sandbox_child *child) { return child->group ? toolsvc_cgroup_cpu_ms(child->group) : -1; }
+
 /* ---- ending ----------------------------------------------------------------------------------------------------------------------- */
 
 void toolsvc_sandbox_kill(const toolsvc_sandbox_child *child) {
+    if (child->group) toolsvc_cgroup_kill(child->group);
     if (child->scratch) kill(-child->pid, SIGKILL);
     kill(child->pid, SIGKILL); /* process 1 of its namespace takes the others along */
+}
+
+/* Its processes are collected with process 1; without namespaces some may still be on their way out. */
+static void remove_group(toolsvc_sandbox_child *child) {
+    if (!child->group) return;
+    toolsvc_cgroup_kill(child->group);
+    child->ran_out_of_memory = toolsvc_cgroup_ran_out_of_memory(child->group);
+    toolsvc_cgroup_remove(child->group);
+    free(child->group);
+    child->group = NULL;
 }
 
 int toolsvc_sandbox_reap(toolsvc_sandbox_child *child) {
@@ -505,5 +543,6 @@ int toolsvc_sandbox_reap(toolsvc_sandbox_child *child) {
     child->pid = -1;
     child->exit_fd = -1;
     remove_scratch(&child->scratch);
+    remove_group(child);
     return wait_status;
 }

@@ -12,8 +12,10 @@
  * we name, no descriptor but four: 0 is /dev/null, 1 and 2 the output pipe, 3 the control socket. It dies with the thread that
  * started it.
  *
- * The kernel bounds the memory of each process; that of all together is for the caller to look at, now and then
- * (toolsvc_sandbox_memory), and the out-of-memory killer takes them before a rank. On kernels before 5.14 `processes` counts all of the
+ * Where control groups may be made (cgroup.h) and `groups` asks for them, each program is in one, which is killed as a whole. With
+ * its controllers the kernel bounds memory and number of all processes together; without, the memory of each process, and that of all
+ * is for the caller to look at, now and then (toolsvc_sandbox_memory), as is, in a group, their processor time
+ * (toolsvc_sandbox_cpu_ms). The out-of-memory killer takes them before a rank. On kernels before 5.14 `processes` counts all of the
  * user's.
  *
  * Nothing here waits: the caller watches the descriptors (sandbox_python.h does, with libuv). Threads: an open sandbox may start
@@ -29,6 +31,7 @@
 
 typedef struct toolsvc_sandbox_limits {
     bool namespaces;
+    bool groups;        /* a control group for each program, where this is possible */
     int64_t memory_mb;  /* address space of one process */
     int64_t processes;  /* processes and threads at once; with namespaces alone */
     int64_t cpu_s;      /* processor time of one process, over its life */
@@ -44,6 +47,8 @@ typedef struct toolsvc_sandbox_child {
     int control;   /* our end of the socket that is descriptor 3 inside */
     int output;    /* what was written to descriptors 1 and 2; a failed start tells its reason here */
     char *scratch; /* without namespaces: the temporary folder; else NULL */
+    char *group;   /* path of its control group; NULL: none */
+    bool ran_out_of_memory; /* once collected: its group was killed for that */
 } toolsvc_sandbox_child;
 
 /* Prepares what every child shares. argv: NULL-terminated, argv[0] an absolute path to an interpreter; copied.
@@ -51,6 +56,9 @@ typedef struct toolsvc_sandbox_child {
 rlf_status toolsvc_sandbox_new(toolsvc_sandbox **out, const toolsvc_sandbox_limits *limits, const char *const *argv) RLF_MUST_USE;
 /* No child may be running. NULL is allowed. */
 void toolsvc_sandbox_destroy(toolsvc_sandbox *sandbox);
+
+/* "control groups /sys/fs/cgroup/… (memory, pids)", or why there are none: for people. */
+const char *toolsvc_sandbox_groups(const toolsvc_sandbox *sandbox);
 
 /* Starts the program. UNSUPPORTED: the kernel or its settings forbid what the sandbox needs; the message says what to do. Other
  * failures come later, as an exit with the reason in the output. */
@@ -60,6 +68,8 @@ void toolsvc_sandbox_kill(const toolsvc_sandbox_child *child);
 /* Bytes of memory of its own (neither file nor scratch) that the child's processes hold together; pages that a fork still shares count
  * for each. A few file reads per process. Without namespaces, what has lost its parent is not seen. */
 int64_t toolsvc_sandbox_memory(const toolsvc_sandbox_child *child);
+/* Processor time that the child's processes took together; -1: it has no control group to tell. */
+int64_t toolsvc_sandbox_cpu_ms(const toolsvc_sandbox_child *child);
 /* Once exit_fd is readable: collects the child, kills what is left of it, removes its scratch folder, closes exit_fd.
  * Returns the wait status, as of waitpid. */
 int toolsvc_sandbox_reap(toolsvc_sandbox_child *child);

@@ -29,7 +29,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char toolsvc_sandbox_driver[];
 
-typedef enum end_cause { END_ITSELF, END_WALL, END_OUTPUT, END_MEMORY, END_CHANNEL, END_START, END_UNWANTED } end_cause;
+typedef enum end_cause { END_ITSELF, END_WALL, END_OUTPUT, END_MEMORY, END_CPU, END_CHANNEL, END_START, END_UNWANTED } end_cause;
 
 typedef struct call {
     struct call *next;
@@ -175,6 +175,8 @@ static void tell_end(const worker *w, int64_t wall_ms, rlf_str *out) {
     else if (w->cause == END_OUTPUT) rlf_str_puts(out, "stopped: it never ceased to print");
     else if (w->cause == END_MEMORY)
         rlf_str_printf(out, "stopped: its processes took more than %lld MiB together", (long long)w->pool->options.limits.memory_mb);
+    else if (w->cause == END_CPU)
+        rlf_str_printf(out, "stopped: its processes took more than %lld s of processor time", (long long)w->pool->options.limits.cpu_s);
     else if (w->cause == END_CHANNEL) rlf_str_puts(out, "stopped: it meddled with the interpreter");
     else if (WIFEXITED(status)) rlf_str_printf(out, "the interpreter exited with status %d", WEXITSTATUS(status));
     else if (WTERMSIG(status) == SIGKILL) rlf_str_puts(out, "killed: out of processor time or memory");
@@ -269,6 +271,7 @@ static void on_watch(uv_timer_t *timer) {
         if (!w->session || w->ending) continue;
         any = true;
         if (toolsvc_sandbox_memory(&w->child) > p->options.limits.memory_mb << 20) end_worker(w, END_MEMORY);
+        if (toolsvc_sandbox_cpu_ms(&w->child) > (p->options.limits.cpu_s + 1) * 1000) end_worker(w, END_CPU);
     }
     if (!any) uv_timer_stop(timer);
 }
@@ -433,6 +436,7 @@ static void on_process_end(uv_poll_t *poll, int status, int events) {
     end_worker(w, END_ITSELF);
     close_handles(w); /* before the descriptor of `exit` is closed */
     w->wait_status = toolsvc_sandbox_reap(&w->child);
+    if (w->cause == END_ITSELF && w->child.ran_out_of_memory) w->cause = END_MEMORY;
     tell_exit(w, w->ready);
     if (!p->closing) schedule(p);
 }
@@ -558,6 +562,7 @@ void toolsvc_python_destroy(toolsvc_python *p) {
     uv_close((uv_handle_t *)&p->watch, on_timer_closed);
 }
 
+const char *toolsvc_python_groups(const toolsvc_python *p) { return toolsvc_sandbox_groups(p->sandbox); }
 size_t toolsvc_python_alive(const toolsvc_python *p) { return p->alive; }
 size_t toolsvc_python_ready(const toolsvc_python *p) { return p->ready; }
 

@@ -18,7 +18,8 @@
 
 #include "toolsvc/sandbox.h"
 
-/* limits.memory_mb bounds each process, and all of an interpreter together: that is looked at every 100 ms. */
+/* limits.memory_mb bounds each process, and all of an interpreter together: that is looked at every 100 ms. So is, where interpreters have
+ * control groups, the processor time of all together, which may be a second more than limits.cpu_s. */
 typedef struct toolsvc_python_options {
     const char *interpreter; /* "": the first python3 in /usr/bin, /usr/local/bin, /bin */
     toolsvc_sandbox_limits limits;
@@ -58,6 +59,8 @@ uint64_t toolsvc_python_run(toolsvc_python_session *session, const char *code, s
 /* Takes a call back: one that waits leaves the queue, one that runs loses its interpreter. Unknown numbers (answered ones) do nothing. */
 void toolsvc_python_cancel(toolsvc_python_session *session, uint64_t call);
 
+/* As toolsvc_sandbox_groups. */
+const char *toolsvc_python_groups(const toolsvc_python *python);
 /* Interpreters alive, and of these waiting for an episode, ready. */
 size_t toolsvc_python_alive(const toolsvc_python *python);
 size_t toolsvc_python_ready(const toolsvc_python *python);

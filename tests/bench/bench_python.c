@@ -115,7 +115,7 @@ static void starts(const toolsvc_sandbox_limits *limits) {
 int main(int argc, char **argv) {
     bool none = argc > 1 && strcmp(argv[1], "none") == 0;
     toolsvc_python_options options = {.interpreter = "", .output_bytes = 4096, .workers = WORKERS,
-                                      .limits = {.namespaces = !none, .memory_mb = 512, .processes = 16, .cpu_s = 60, .scratch_mb = 64}};
+                                      .limits = {.namespaces = !none, .groups = true, .memory_mb = 512, .processes = 16, .cpu_s = 60, .scratch_mb = 64}};
     uv_loop_t loop;
     toolsvc_python *python;
     int64_t begun = rlf_now_ns();

@@ -25,7 +25,7 @@ typedef struct rig {
 
 static inline toolsvc_python_options rig_options(bool namespaces) {
     return (toolsvc_python_options){.interpreter = "", .output_bytes = 4096, .workers = 2,
-                                    .limits = {.namespaces = namespaces, .memory_mb = 256, .processes = 16, .cpu_s = 20, .scratch_mb = 8}};
+                                    .limits = {.namespaces = namespaces, .groups = true, .memory_mb = 256, .processes = 16, .cpu_s = 20, .scratch_mb = 8}};
 }
 
 static inline void rig_done(void *user, toolsvc_python_outcome outcome, const char *text, size_t n) {

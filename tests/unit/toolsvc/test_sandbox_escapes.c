@@ -1,6 +1,8 @@
 /* What code in the sandbox may try, one row each: to read, write, reach, become or exhaust what is not its own. Each attempt proves that
  * it was made ("refused" or "contained" in its text, or the end it must meet), leaves a second interpreter working, and nothing running.
  *
+ * All of it twice: with control groups, where this machine gives us some, and without.
+ *
  * Bait outside: a secret in the environment and in a file of the temporary folder, a listener on the loopback device, one on an abstract
  * socket, and this very process. */
 #include <setjmp.h>
@@ -237,6 +239,12 @@ static const attempt attempts[] = {
     {"exit", 'l', 0, "exited with status 0", "os._exit(0)"},
 };
 
+/* What the group alone notices: each process keeps its own limit. */
+static const attempt attempts_in_groups[] = {
+    {"processor time shared out among processes", 'l', 0, "[stopped: its processes took more than 2 s of processor time",
+     "for i in range(3):\n    if os.fork() == 0:\n        while time.process_time() < 1.5: pass\n        os._exit(0)\nfor i in range(3): os.wait()\nprint('ESCAPED')"},
+};
+
 typedef struct fixture {
     rig r;
     toolsvc_python_session *other; /* lives through all attempts: its variable counts them */
@@ -244,6 +252,7 @@ typedef struct fixture {
     char bait[64], abstract[64];
     int listener, abstract_listener;
     size_t made;
+    char group[512]; /* of all interpreters; "": none */
 } fixture;
 
 /* Mounts of a sandbox that we see too. */
@@ -276,11 +285,24 @@ static int lay_bait(fixture *f) {
     return ntohs(in.sin_port);
 }
 
-static int setup(void **state) {
+/* False: groups were asked for, and there are none. */
+static bool note_group(fixture *f, bool groups) {
+    const char *words = toolsvc_python_groups(f->r.python), *path = groups ? strchr(words, '/') : NULL;
+    if (groups && strncmp(words, "control groups", 14) != 0) {
+        fprintf(stderr, "skipped: %s\n", words);
+        return false;
+    }
+    if (path) snprintf(f->group, sizeof f->group, "%.*s", (int)strcspn(path, " "), path);
+    return true;
+}
+
+static int set_up(void **state, bool groups) {
     static fixture f;
     answer first;
     const char *missing = rig_missing(true);
     toolsvc_python_options options = rig_options(true);
+    f = (fixture){0};
+    options.limits.groups = groups;
     if (missing) {
         fprintf(stderr, "skipped: %s\n", missing);
         return 0;
@@ -294,11 +316,15 @@ static int setup(void **state) {
     snprintf(f.header + n, sizeof f.header - n, "}\n%s", prelude);
     options.limits.cpu_s = 2;
     rig_start(&f.r, &options);
+    if (!note_group(&f, groups)) return rig_stop(&f.r);
     f.other = toolsvc_python_open(f.r.python, 2);
     rig_run(&f.r, f.other, "x = 0", PATIENT_MS, &first);
     *state = &f;
     return 0;
 }
+
+static int setup(void **state) { return set_up(state, false); }
+static int setup_groups(void **state) { return set_up(state, true); }
 
 static int teardown(void **state) {
     fixture *f = *state;
@@ -307,6 +333,7 @@ static int teardown(void **state) {
     close(f->listener);
     close(f->abstract_listener);
     int left = rig_stop(&f->r);
+    if (f->group[0] && access(f->group, F_OK) == 0) left = -1;
     return left ? left : (int)rig_descendants();
 }
 
@@ -342,22 +369,32 @@ static const char *run_attempt(fixture *f, const attempt *t) {
     return fault;
 }
 
-static void every_attempt_is_contained(void **state) {
-    fixture *f = *state;
-    size_t n = sizeof attempts / sizeof *attempts, faults = 0;
-    if (!f) skip();
+/* How many are not contained. */
+static size_t run_attempts(fixture *f, const attempt *list, size_t n) {
+    size_t faults = 0;
     for (size_t i = 0; i < n; i++) {
-        const char *fault = run_attempt(f, &attempts[i]);
+        const char *fault = run_attempt(f, &list[i]);
         if (!fault) continue;
         faults++;
-        fprintf(stderr, "NOT CONTAINED: %s: %s\n", attempts[i].name, fault);
+        fprintf(stderr, "NOT CONTAINED: %s: %s\n", list[i].name, fault);
     }
     printf("%zu attempts, %zu contained\n", n, n - faults);
+    return faults;
+}
+
+static void every_attempt_is_contained(void **state) {
+    fixture *f = *state;
+    size_t n = sizeof attempts / sizeof *attempts;
+    if (!f) skip();
     assert_true(n >= 60);
-    assert_int_equal(faults, 0);
+    assert_int_equal(run_attempts(f, attempts, n), 0);
+    if (f->group[0]) assert_int_equal(run_attempts(f, attempts_in_groups, sizeof attempts_in_groups / sizeof *attempts_in_groups), 0);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(every_attempt_is_contained, setup, teardown)};
+    const struct CMUnitTest tests[] = {
+        {"every_attempt_is_contained", every_attempt_is_contained, setup, teardown, NULL},
+        {"every_attempt_is_contained_in_control_groups", every_attempt_is_contained, setup_groups, teardown, NULL},
+    };
     return cmocka_run_group_tests_name("escapes", tests, NULL, NULL);
 }
