@@ -22,12 +22,12 @@ static void note_span(void *ctx, size_t begin, size_t end, bool model) {
     *at = end;
 }
 
-static void through(const rlf_tokenizer *tokenizer, const char *family, bool thinking, const rlf_row *row, const char *tools) {
+static void through(const rlf_tokenizer *tokenizer, rlf_chat_options options, const rlf_row *row, const char *tools) {
     rlf_chat *chat = NULL;
     rlf_str text = {0}, back = {0};
     rlf_ids ids = {0}, talk = {0};
     size_t at = 0;
-    if (rlf_chat_new(&chat, tokenizer, "", (rlf_chat_options){.name = family, .thinking = thinking}) != RLF_OK) abort();
+    if (rlf_chat_new(&chat, tokenizer, "", options) != RLF_OK) abort();
     if (rlf_chat_render(chat, row->messages, row->n_messages, tools, true, &text, &ids) == RLF_OK) {
         rlf_tokenizer_decode(tokenizer, ids.v, ids.n, false, &back);
         assert(back.len == text.len && !memcmp(back.ptr, text.ptr, text.len));
@@ -41,7 +41,7 @@ static void through(const rlf_tokenizer *tokenizer, const char *family, bool thi
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const char *const families[] = {"chatml", "llama3.1", "qwen2.5", "qwen3"};
+    static const char *const families[] = {"chatml", "llama3.1", "qwen2.5", "qwen3"}, *const formats[] = {"auto", "search-r1", "tool-star", "fenced"};
     static rlf_tokenizer *tokenizer;
     static rlf_arena arena;
     rlf_row row;
@@ -52,7 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (data[0] & 1) arbitrary_template(text, n - 1);
     else if (rlf_messages_parse(&row, text, line, "fuzz", 1, &arena) == RLF_OK)
         for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-            through(tokenizer, families[i], data[0] & 2, &row, line < n - 1 ? text + line + 1 : NULL);
+            through(tokenizer, (rlf_chat_options){.name = families[i], .thinking = data[0] & 2, .tool_format = formats[data[0] / 4 % 4]}, &row,
+                    line < n - 1 ? text + line + 1 : NULL);
     rlf_arena_reset(&arena);
     return 0;
 }
