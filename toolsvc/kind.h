@@ -91,5 +91,6 @@ extern const toolsvc_kind toolsvc_kind_retriever;  /* kind_retriever.c */
 extern const toolsvc_kind toolsvc_kind_http;       /* kind_http.c */
 extern const toolsvc_kind toolsvc_kind_mcp;        /* kind_mcp.c */
 extern const toolsvc_kind toolsvc_kind_process;    /* kind_process.c */
+extern const toolsvc_kind toolsvc_kind_plugin;     /* kind_plugin.c */
 
 #endif

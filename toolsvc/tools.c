@@ -13,7 +13,7 @@
 enum { CLOSE_MS = 3000, MAX_FUNCTIONS = 1024 };
 
 static const toolsvc_kind *const built_in[] = {&toolsvc_kind_index, &toolsvc_kind_calculator, &toolsvc_kind_retriever, &toolsvc_kind_http,
-                                               &toolsvc_kind_python, &toolsvc_kind_process, &toolsvc_kind_mcp, NULL};
+                                               &toolsvc_kind_python, &toolsvc_kind_process, &toolsvc_kind_plugin, &toolsvc_kind_mcp, NULL};
 
 static const toolsvc_kind *find_kind(const toolsvc_kind *const *kinds, const char *name) {
     for (; *kinds; kinds++)

@@ -16,7 +16,7 @@
 typedef struct rlf_tool_config {
     char *name;        /* what the model calls */
     char *kind;        /* "index" | "calculator" | "python" | "mcp" … */
-    char *path;        /* index: file made by `rlf index`; python: the interpreter */
+    char *path;        /* index: file made by `rlf index`; python: the interpreter; plugin: the library */
     char *description; /* shown in the prompt; "": the kind's own */
     char *schema;      /* JSON schema of the arguments, as JSON text; "": the kind's own */
     int64_t top_k;           /* index: passages returned (3) */
@@ -36,6 +36,7 @@ typedef struct rlf_tool_config {
     char *headers;           /* JSON object of texts */
     char *body;              /* http: JSON template; "": the arguments */
     char *answer;            /* http: JSON pointer into the answer; "": all of it */
+    char *options;           /* plugin: JSON text for its open */
     char *command;           /* JSON list of texts: a program and its arguments */
     char *env;               /* JSON object of texts: what it sees of the environment beside a few */
     char *cwd;               /* the folder it runs in; "": ours */

@@ -107,8 +107,8 @@ const size_t rlf_config_key_count = sizeof rlf_config_keys / sizeof rlf_config_k
 
 const rlf_key rlf_tool_keys[] = {
     TOOL(TEXT, "name", name, "", "", 0, 0, NULL, "What the model calls (required, unique)"),
-    TOOL(TEXT, "kind", kind, "", "", 0, 0, "index|calculator|retriever|http|python|process|mcp", "What answers (required)"),
-    TOOL(TEXT, "path", path, "", "", 0, 0, NULL, "kind index: file made by `rlf index` (required there); kind python: the interpreter, empty: the machine's python3"),
+    TOOL(TEXT, "kind", kind, "", "", 0, 0, "index|calculator|retriever|http|python|process|plugin|mcp", "What answers (required)"),
+    TOOL(TEXT, "path", path, "", "", 0, 0, NULL, "kind index: file made by `rlf index` (required there); kind python: the interpreter, empty: the machine's python3; kind plugin: the shared library (required there)"),
     TOOL(TEXT, "description", description, "", "", 0, 0, NULL, "Shown in the prompt; empty: the kind's own"),
     TOOL(JSON, "schema", schema, "", "", 0, 0, NULL, "JSON schema of the arguments; empty: the kind's own"),
     TOOL(INT, "top_k", top_k, "passages", "3", 1, 1000, NULL, "kinds index and retriever: passages returned"),
@@ -119,6 +119,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(JSON, "body", body, "", "", 0, 0, NULL,
          "kind http: what is sent, with `{{argument}}` in its texts (and in the path of url), `${NAME}` for a secret; empty: the arguments as they are"),
     TOOL(TEXT, "answer", answer, "", "", 0, 0, NULL, "kind http: JSON pointer to the answer in what comes back; empty: all of it"),
+    TOOL(JSON, "options", options, "", "", 0, 0, NULL, "kind plugin: what it is opened with, anything"),
     TOOL(JSON, "command", command, "", "", 0, 0, NULL,
          "kinds process and mcp: the program and its arguments, a list of texts; looked for in PATH, or where it names a folder from cwd"),
     TOOL(JSON, "env", env, "", "", 0, 0, NULL,
@@ -134,7 +135,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(JSON, "functions", functions, "", "", 0, 0, NULL, "kind mcp: which of the server's functions are offered, a list; empty: all"),
     TOOL(TEXT, "prefix", prefix, "", "", 0, 0, NULL, "kind mcp: put before the names of the functions, where those of two servers clash"),
     TOOL(TEXT, "state", state, "", "shared", 0, 0, "shared|episode",
-         "kind mcp: one session for all, or one (with a program of its own) for each episode; kind process: whether its programs keep state per episode"),
+         "kind mcp: one session for all, or one (with a program of its own) for each episode; kinds process and plugin: whether they keep state per episode"),
     TOOL(INT, "start_ms", start_ms, "ms", "30000", 1, 1e9, NULL, "kinds mcp and process: deadline until what was started has said what it offers"),
     TOOL(BOOL, "allow_private", allow_private, "", "false", 0, 0, NULL,
          "Host names in url may stand for private addresses; a url that names the address itself, or localhost, always may"),

@@ -42,4 +42,16 @@ if command -v python3 >"$work/which"; then
     [ "$notes" = "note 1 is kept" ] || fail "jobs/tools/notes.py: $notes"
 fi
 
+# A library of one's own: the kind plugin.
+own=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.name=mine tools.0.kind=plugin tools.0.path="$RLF_BUILD/tests/libplugin_stateless.so" tools.0.options='{"a": 1}')
+"$rlf" tools "${own[@]}" >"$work/list" || fail "rlf tools, kind plugin"
+grep -q '^do (plugin): Does it\.$' "$work/list" || fail "rlf tools does not list what the plugin offers: $(cat "$work/list")"
+[ "$("$rlf" tools "${own[@]}" call do '{"what": "options"}')" = '{"a":1}' ] || fail "rlf tools call, kind plugin"
+"$rlf" tools "${own[@]}" bench do '{"what": "echo", "text": "{{i}}"}' 2000 64 >"$work/bench" || fail "rlf tools bench, kind plugin"
+grep -q '^{"done": 2000, "ok": 2000, ' "$work/bench" || fail "rlf tools bench, kind plugin: $(cat "$work/bench")"
+[ "$("$rlf" tools "${own[@]}" tools.0.path="$RLF_BUILD/tests/libdice.so" tools.0.state=episode call throw_die '{}' | cut -c 1-9)" = "throw 1: " ] || fail "jobs/tools/dice.c"
+"$rlf" tools "${own[@]}" tools.0.path="$RLF_BUILD/tests/libplugin_other_abi.so" tools.0.state=episode 2>"$work/error" && fail "a plugin of another version was accepted"
+grep -q 'tools\[0\] (mine): key "path": .* is built for version 2 of toolsvc/plugin.h, and this program has version 1' "$work/error" ||
+    fail "the version is not named: $(cat "$work/error")"
+
 echo "rlf tools, and tools by row"

@@ -184,8 +184,8 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
                      "command line: key 'sampling.temperature': expected more than 0 in mode rl: greedy samples of a group are all the same");
     line_refused("tools: [{kind: calculator}]", "job.yaml:5: key 'tools.0.name': required: what the model calls");
     line_refused("tools: [{name: a b, kind: calculator}]", "job.yaml:5: key 'tools.0.name': expected at most 64 letters, digits, _ or -");
-    line_refused("tools: [{name: a}]", "job.yaml:5: key 'tools.0.kind': required: one of index, calculator, retriever, http, python, process, mcp");
-    line_refused("tools: [{name: a, kind: web}]", "job.yaml:5: key 'tools.0.kind': expected one of index, calculator, retriever, http, python, process, mcp, found 'web'");
+    line_refused("tools: [{name: a}]", "job.yaml:5: key 'tools.0.kind': required: one of index, calculator, retriever, http, python, process, plugin, mcp");
+    line_refused("tools: [{name: a, kind: web}]", "job.yaml:5: key 'tools.0.kind': expected one of index, calculator, retriever, http, python, process, plugin, mcp, found 'web'");
     line_refused("tools: [{name: a, kind: process}]",
                  "job.yaml:5: key 'tools.0.command': required for kind process: the program and its arguments");
     line_refused("tools: [{name: a, kind: process, command: [ls], workers: 0}]",
