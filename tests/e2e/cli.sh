@@ -44,6 +44,9 @@ END
 cmp "$work/expected" "$out" || fail "rlf render: $(cat "$out")"
 "$rlf" render "$model" --chat qwen3 --thinking on --tools "$work/tools.json" --no-generation-prompt <"$work/talks" >"$out" || fail "rlf render --tools"
 every_line "$out" 2 '^"<\|im_start\|>system\\n.*<tools>\\n\{\\"type\\": \\"function\\",.*<\|im_end\|>\\n"$'
+echo '{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "<search> q </search>"}, {"role": "tool", "content": "Doc 1(Title: T) x\n"}]}' |
+    "$rlf" render "$model" --chat chatml --tool-format search-r1 --tools "$work/tools.json" >"$out" || fail "rlf render --tool-format"
+echo '"<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<search> q </search>\n\n<information>Doc 1(Title: T) x</information>\n\n"' | cmp - "$out" || fail "rlf render --tool-format: $(cat "$out")"
 "$rlf" render "$model" --chat qwen2.5 --ids <"$work/talks" >"$out" || fail "rlf render --ids"
 printf '<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n' >"$work/text"
 sed -n 2p "$out" >"$work/ids"
@@ -59,6 +62,7 @@ rendered() { # exit status, pattern, a line of input, arguments of rlf render...
 talk='{"messages": [{"role": "user", "content": "Q"}]}'
 rendered 1 'no token <\|begin_of_text\|>' "$talk" --chat llama3.1
 rendered 1 'chatml, llama3\.1, llama3\.2, qwen2\.5, qwen3' "$talk" --chat gpt
+rendered 1 'tool format "json" is unknown' "$talk" --chat qwen3 --tool-format json
 rendered 1 'nowhere' "$talk" --chat qwen3 --tools "$work/nowhere"
 rendered 1 'standard input:1.*tools: expected a JSON array' "$talk" --chat qwen3 --tools <(echo '{}')
 rendered 1 'standard input:1: .messages\[0\]\.role' '{"messages": [{"role": "bot", "content": "Q"}]}' --chat qwen3

@@ -199,31 +199,45 @@ static void a_turn_cut_anywhere_is_parsed_as_it_was_followed(void **state) {
     }
 }
 
-/* Tokens of the tiny tokenizer, in every way that two or three of them may be joined to one: what is complete does not depend on it. */
+static rlf_tokenizer *golden_tokenizer(const char *path) {
+    rlf_str json = {0};
+    rlf_tokenizer *tokenizer = NULL;
+    assert_ok(rlf_str_read_file(&json, path, 1 << 20));
+    assert_ok(rlf_tokenizer_parse(&tokenizer, json.ptr, json.len, path));
+    rlf_str_clean_up(&json);
+    return tokenizer;
+}
+
+/* The turn in its tokens, and with two or three of them joined to one in every way. */
+static void follow_tokens(const rlf_tokenizer *tokenizer, const turn *t) {
+    rlf_ids ids = {0};
+    rlf_str text = {0};
+    size_t ends[128], pieces[128];
+    rlf_tokenizer_encode(tokenizer, t->text, strlen(t->text), false, &ids);
+    for (size_t i = 0; i < ids.n; i++) {
+        rlf_tokenizer_decode(tokenizer, &ids.v[i], 1, true, &text);
+        ends[i] = text.len;
+    }
+    assert_string_equal(text.ptr, t->text);
+    for (size_t stride = 1; stride <= 3; stride++)
+        for (size_t first = 0; first < stride && first < ids.n; first++) {
+            size_t n = 0;
+            for (size_t i = first; i < ids.n; i += stride) pieces[n++] = ends[i];
+            if (pieces[n - 1] < text.len) pieces[n++] = text.len;
+            expect_turn(t, pieces, n);
+        }
+    rlf_ids_clean_up(&ids);
+    rlf_str_clean_up(&text);
+}
+
 static void a_turn_ends_with_the_token_that_completes_it(void **state) {
     (void)state;
-    rlf_tokenizer *tokenizer = tiny_tokenizer();
-    for (int t = 0; t < TURNS; t++) {
-        rlf_ids ids = {0};
-        rlf_str text = {0};
-        size_t ends[128], pieces[128];
-        rlf_tokenizer_encode(tokenizer, turns[t].text, strlen(turns[t].text), false, &ids);
-        for (size_t i = 0; i < ids.n; i++) {
-            rlf_tokenizer_decode(tokenizer, &ids.v[i], 1, true, &text);
-            ends[i] = text.len;
-        }
-        assert_string_equal(text.ptr, turns[t].text);
-        for (size_t stride = 1; stride <= 3; stride++)
-            for (size_t first = 0; first < stride && first < ids.n; first++) {
-                size_t n = 0;
-                for (size_t i = first; i < ids.n; i += stride) pieces[n++] = ends[i];
-                if (pieces[n - 1] < text.len) pieces[n++] = text.len;
-                expect_turn(&turns[t], pieces, n);
-            }
-        rlf_ids_clean_up(&ids);
-        rlf_str_clean_up(&text);
+    static const char *const paths[] = {RLF_GOLDEN "/text_tiny_tokenizer.json", RLF_GOLDEN "/text_llama_tokenizer.json"};
+    for (int p = 0; p < 2; p++) {
+        rlf_tokenizer *tokenizer = golden_tokenizer(paths[p]);
+        for (int t = 0; t < TURNS; t++) follow_tokens(tokenizer, &turns[t]);
+        rlf_tokenizer_destroy(tokenizer);
     }
-    rlf_tokenizer_destroy(tokenizer);
 }
 
 /* ---- what tags call --------------------------------------------------------------------------------------------------------------- */
