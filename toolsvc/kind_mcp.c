@@ -105,6 +105,15 @@ static void close_mcp(void *state) {
     free(tool);
 }
 
+/* why may be the server's own words. */
+static rlf_status refuse_server(const mcp_tool *tool, const char *why) {
+    rlf_str clean = {0};
+    toolsvc_secrets_blot(toolsvc_mcp_server_secrets(tool->server), why, strlen(why), &clean);
+    rlf_status status = RLF_RAISE(IO, "the MCP server cannot be used: %s", clean.ptr ? clean.ptr : "");
+    rlf_str_clean_up(&clean);
+    return status;
+}
+
 static rlf_status open_mcp(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
     rlf_status status = RLF_OK;
     bool episodes = keeps_state(config);
@@ -116,7 +125,7 @@ static rlf_status open_mcp(const rlf_tool_config *config, uv_loop_t *loop, void 
     if (episodes) tool->spares[tool->n_spares++] = first;
     else tool->shared = first;
     while (toolsvc_mcp_state_of(first) == TOOLSVC_MCP_STARTING) uv_run(loop, UV_RUN_ONCE); /* start_ms bounds it */
-    if (toolsvc_mcp_state_of(first) == TOOLSVC_MCP_LOST) RLF_FAIL(IO, "the MCP server cannot be used: %s", toolsvc_mcp_why(first));
+    if (toolsvc_mcp_state_of(first) == TOOLSVC_MCP_LOST) RLF_TRY(refuse_server(tool, toolsvc_mcp_why(first)));
     RLF_TRY(make_offers(tool, toolsvc_mcp_functions(first)));
     *state = tool;
 out:

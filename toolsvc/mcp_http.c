@@ -2,7 +2,7 @@
  *
  * Streamable HTTP (2025-03-26 and later): every message is a POST. A request is answered in the POST's answer, as JSON or as a stream of
  * events, the last of which is the answer; what the server says unasked comes over a GET stream, which it need not have. The session's name
- * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost.
+ * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost. Many servers say 400.
  *
  * HTTP with SSE (2024-11-05): a GET stream, whose first event, `endpoint`, says where messages are posted; all answers come over the
  * stream, and when it ends the session is lost. The endpoint has to have the scheme, host and port of the url.
@@ -236,7 +236,7 @@ static void refuse(http_link *l, int64_t id, const toolsvc_http_answer *answer) 
     const char *count = "http_4xx";
     rlf_str why = {0};
     if (!toolsvc_remote_failed(answer, &count, &why)) rlf_str_printf(&why, "the server answered with status %ld", answer->code);
-    if (answer->code == 404 && l->session.len) lose(l, "mcp_sessions_lost", "the server has forgotten the session");
+    if ((answer->code == 404 || answer->code == 400) && l->session.len) lose(l, "mcp_sessions_lost", "the server has forgotten the session");
     else l->owner->ended(l->user, id, count, why.ptr);
     rlf_str_clean_up(&why);
 }

@@ -106,7 +106,7 @@ const size_t rlf_config_key_count = sizeof rlf_config_keys / sizeof rlf_config_k
     {name, RLF_KEY_##type, offsetof(rlf_tool_config, field), unit, fallback, min, max, choices, meaning}
 
 const rlf_key rlf_tool_keys[] = {
-    TOOL(TEXT, "name", name, "", "", 0, 0, NULL, "What the model calls (required, unique)"),
+    TOOL(TEXT, "name", name, "", "", 0, 0, NULL, "What the model calls (required, unique; a file of servers brings its own)"),
     TOOL(TEXT, "kind", kind, "", "", 0, 0, "index|calculator|retriever|http|python|process|plugin|mcp", "What answers (required)"),
     TOOL(TEXT, "path", path, "", "", 0, 0, NULL, "kind index: file made by `rlf index` (required there); kind python: the interpreter, empty: the machine's python3; kind plugin: the shared library (required there)"),
     TOOL(TEXT, "description", description, "", "", 0, 0, NULL, "Shown in the prompt; empty: the kind's own"),
@@ -135,7 +135,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(JSON, "functions", functions, "", "", 0, 0, NULL, "kind mcp: which of the server's functions are offered, a list; empty: all"),
     TOOL(TEXT, "prefix", prefix, "", "", 0, 0, NULL, "kind mcp: put before the names of the functions, where those of two servers clash"),
     TOOL(TEXT, "state", state, "", "shared", 0, 0, "shared|episode",
-         "kind mcp: one session for all, or one (with a program of its own) for each episode; kinds process and plugin: whether they keep state per episode"),
+         "kind mcp: one session for all calls of a tool rank, or one (with a program of its own) for each episode; kinds process and plugin: whether they keep state per episode"),
     TOOL(INT, "start_ms", start_ms, "ms", "30000", 1, 1e9, NULL, "kinds mcp and process: deadline until what was started has said what it offers"),
     TOOL(BOOL, "allow_private", allow_private, "", "false", 0, 0, NULL,
          "Host names in url may stand for private addresses; a url that names the address itself, or localhost, always may"),

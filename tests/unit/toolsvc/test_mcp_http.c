@@ -106,6 +106,7 @@ static bool misbehave(script_client *c, const char *name) {
     if (strcmp(name, "reset") == 0) script_drop(c);
     else if (strcmp(name, "s500") == 0) script_reply(c, 500, "", "oh");
     else if (strcmp(name, "gone") == 0) script_reply(c, 404, "", "no session");
+    else if (strcmp(name, "refused") == 0) script_reply(c, 400, "", "no such session");
     else if (strcmp(name, "half") == 0) script_reply(c, 200, "Content-Type: application/json\r\n", "{\"jsonrpc\":");
     else if (strcmp(name, "another") == 0)
         script_reply(c, 200, "Content-Type: application/json\r\n", "{\"jsonrpc\":\"2.0\",\"id\":999,\"result\":{}}");
@@ -331,6 +332,9 @@ static void a_forgotten_session_fails_its_calls_and_another_begins(void **state)
     assert_int_equal(w->sessions, 2);
     assert_int_equal(toolsvc_mcp_news_of(mcp)->restarts, 1);
     expect_log(w, "POST /mcp s2 2025-06-18 tools/call\n");
+    expect(w, mcp, "refused", "infra mcp_sessions_lost: the server has forgotten the session"); /* as many say it */
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(w->sessions, 3);
     end(w, mcp);
 }
 
