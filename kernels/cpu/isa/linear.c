@@ -378,7 +378,7 @@ static void product_task(const product *p, workspace *space, int task) {
 /* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns'
  * chains run through the whole depth in registers, fed by blocks of sixteen cache lines of weights (16 depths of float32, or 32 of
  * bfloat16) transposed in registers; STREAM_GROUPS such groups side by side keep enough chains in flight, and what they will need next is
- * asked for one panel, a contiguous piece of memory, ahead. */
+ * asked for one panel, a contiguous piece of memory, ahead: into the second-level cache, as a panel may be more than the first one holds. */
 enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF, LINE_BYTES = VF * sizeof(float) };
 
 /* Makes the compiler take a pointer as new, so that it works out addresses from few registers, not one pointer per line. */
@@ -392,7 +392,7 @@ static inline __attribute__((always_inline)) void load_block(vf t[VF], const cha
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) {
             t[i + j] = vf_load_words(from + (size_t)j * stride);
-            __builtin_prefetch(ahead + (i + j) * LINE_BYTES);
+            __builtin_prefetch(ahead + (i + j) * LINE_BYTES, 0, 2);
         }
     }
     transpose16(t);
