@@ -1,5 +1,6 @@
-/* A program behind the kind "process", for tests: toolsvc/PROCESS.md's protocol, and every way to break it. One function, `do`; its
- * argument `what` says what it does:
+/* A program behind the kind "process", for tests: toolsvc/PROCESS.md's protocol, and every way to break it. The function `search` tells
+ * its `query`, how often its episode asked, and the episode's number: its seed modulo 1000, and how often it asked. The argument
+ * `what` of the others, `do` and `do_too`, says what they do:
  *   echo      answers `text`
  *   keep      answers only when `release` comes, then all that were kept, the last first, in one line
  *   add       adds 1 to the episode's number, which starts as its seed modulo 1000, and answers {"n": …, "extra": its extra_info}
@@ -8,7 +9,8 @@
  *   fail, infra        errors, of the tool and of the service
  *   die, garbage, stranger, mute, hang, deaf, endless    ends with status 3, says what is no answer, answers a number that was never
  *             given, closes its output, reads no more, so too and ignores SIGTERM, says a line without end
- * First argument: `describe` answers describe with functions; `silent` does not answer it; `none` offers none; `ends` ends at once. */
+ * First argument: `describe` answers describe with functions; `silent` does not answer it; `none` offers none; `ends` ends at once.
+ * Second: the number of calls of `search` after which it ends. */
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,7 +20,8 @@
 
 enum { MOST_EPISODES = 4096 };
 
-static struct { json_int_t episode, n; json_t *extra; } episodes[MOST_EPISODES];
+static struct { json_int_t episode, n, asked; json_t *extra; } episodes[MOST_EPISODES];
+static long searches_left = -1;
 static int opens, closes, cancels, batches, largest;
 static json_t *kept;
 
@@ -52,6 +55,12 @@ static void add(json_t *id, json_t *call) {
     answer(id, "result", json_pack("{s:I, s:o}", "n", ++episodes[i].n, "extra", extra));
 }
 
+static void search(json_t *id, json_t *call, const char *query) {
+    int i = find_episode(json_integer_value(json_object_get(call, "episode")));
+    if (searches_left-- == 0) exit(4);
+    answer(id, "result", json_sprintf("Doc 1(Title: %.200s) Question %d, at %d.", query, (int)++episodes[i].asked, (int)++episodes[i].n));
+}
+
 static void count(json_t *id) {
     int alive = 0;
     for (int i = 0; i < MOST_EPISODES; i++) alive += episodes[i].episode != 0;
@@ -81,7 +90,8 @@ static void break_off(const char *what) {
 static void take_call(json_t *call) {
     json_t *id = json_object_get(call, "id"), *arguments = json_object_get(call, "arguments");
     const char *what = json_string_value(json_object_get(arguments, "what")), *key = getenv("KEY");
-    if (!strcmp(what, "echo")) answer(id, "result", json_incref(json_object_get(arguments, "text")));
+    if (!what) search(id, call, json_string_value(json_object_get(arguments, "query")));
+    else if (!strcmp(what, "echo")) answer(id, "result", json_incref(json_object_get(arguments, "text")));
     else if (!strcmp(what, "keep"))
         json_array_append_new(kept, json_pack("{s:O, s:O}", "id", id, "result", json_object_get(arguments, "text")));
     else if (!strcmp(what, "release")) release(id);
@@ -104,6 +114,7 @@ static void open_episode(json_t *line) {
     int i = find_episode(0);
     opens++;
     episodes[i].episode = json_integer_value(json_object_get(line, "episode"));
+    episodes[i].asked = 0;
     episodes[i].n = json_integer_value(json_object_get(line, "seed")) % 1000;
     episodes[i].extra = json_incref(json_object_get(line, "extra_info"));
 }
@@ -118,12 +129,15 @@ static void close_episode(json_t *line) {
 
 static void describe(json_t *line, const char *how) {
     json_t *schema = json_pack("{s:s, s:{s:{s:s}}, s:[s]}", "type", "object", "properties", "what", "type", "string", "required", "what");
+    json_t *query = json_pack("{s:s, s:{s:{s:s}}, s:[s]}", "type", "object", "properties", "query", "type", "string", "required", "query");
     json_t *functions = !strcmp(how, "none") ? json_array()
-        : json_pack("[{s:s, s:s, s:O}, {s:s, s:s, s:O}]", "name", "do", "description", "Does what it is told.", "parameters", schema,
-                    "name", "do_too", "description", "So does this.", "parameters", schema);
+        : json_pack("[{s:s, s:s, s:O}, {s:s, s:s, s:O}, {s:s, s:s, s:O}]", "name", "do", "description", "Does what it is told.",
+                    "parameters", schema, "name", "do_too", "description", "So does this.", "parameters", schema, "name", "search",
+                    "description", "Tells every query.", "parameters", query);
     if (strcmp(how, "silent") != 0) answer(json_object_get(line, "id"), "functions", functions);
     else json_decref(functions);
     json_decref(schema);
+    json_decref(query);
 }
 
 int main(int argc, char **argv) {
@@ -131,6 +145,7 @@ int main(int argc, char **argv) {
     char *text = NULL;
     size_t cap = 0;
     kept = json_array();
+    if (argc > 2) searches_left = strtol(argv[2], NULL, 10);
     if (!strcmp(how, "ends")) return fputs("cannot load the model\n", stderr), 2;
     while (getline(&text, &cap, stdin) > 0) {
         json_t *line = json_loads(text, 0, NULL);

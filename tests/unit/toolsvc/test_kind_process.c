@@ -39,7 +39,7 @@ static void assert_call(int i, rlf_call_status status, const char *text) {
 
 static void a_program_tells_its_functions_and_answers(void **state) {
     open_with(state, tool());
-    assert_int_equal(g->tools.n_functions, 2);
+    assert_int_equal(g->tools.n_functions, 3);
     assert_string_equal(g->tools.functions[1].name, "do_too");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"h\\u00e9llo \\n\"}"), "h\xc3\xa9llo \n");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": [1, {\"a\": null}]}"), "[1,{\"a\":null}]");
