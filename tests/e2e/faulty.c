@@ -7,6 +7,7 @@
  * RETRIES and ATTEMPTS are the executions of a failing call and of a failing episode, the first included. */
 #include <dirent.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 
 #include "../unit/toolsvc/loopback.h"
@@ -62,6 +63,7 @@ static int serve(void) {
     loopback server;
     if (uv_loop_init(&loop) != 0 || !loopback_start(&server, &loop)) die("no server");
     server.choose = choose;
+    signal(SIGPIPE, SIG_IGN); /* of callers that hang up in the middle of 1 GB */
     printf("%d\n", server.port);
     fflush(stdout);
     return uv_run(&loop, UV_RUN_DEFAULT);
@@ -72,6 +74,7 @@ static int serve(void) {
 typedef struct tally {
     int retries, attempts;
     int64_t named[FAULTS], calls, episodes, lost;
+    int64_t loose; /* executions that may not have come to their end */
     double reward; /* sum over episodes that count */
 } tally;
 
@@ -81,8 +84,8 @@ static json_t *read_object(const char *path) {
     return object;
 }
 
-/* A call of a trajectory; true: it is the service's fault that the episode was lost. */
-static bool take_call(tally *t, const json_t *turn, int attempts) {
+/* A call of a trajectory; true: it is the service's fault that the episode was lost. loose: it may have been given up with the episode. */
+static bool take_call(tally *t, const json_t *turn, int attempts, bool loose) {
     const char *status = json_string_value(json_object_get(turn, "status")), *text = json_string_value(json_object_get(turn, "arguments"));
     json_t *arguments = json_loads(text, 0, NULL);
     const char *query = json_string_value(json_object_get(arguments, "query"));
@@ -91,8 +94,9 @@ static bool take_call(tally *t, const json_t *turn, int attempts) {
         return false;
     }
     const fault *met = fault_of(query);
-    if (strcmp(met->status, status) != 0) die("\"%s\" has the status %s; %s was expected", query, status, met->status);
+    if (strcmp(met->status, status) != 0 && !loose) die("\"%s\" has the status %s; %s was expected", query, status, met->status);
     t->calls += attempts;
+    t->loose += loose ? attempts * t->retries : 0;
     t->named[met - faults] += attempts * (met->infra ? t->retries : 1);
     json_decref(arguments);
     return met->infra;
@@ -121,12 +125,14 @@ static void check_group(json_t *const *episodes, size_t n) {
 static void take_episode(tally *t, const json_t *episode) {
     const json_t *turns = json_object_get(episode, "turns");
     bool lost = is_lost(episode), broken = false;
+    const json_t *last = json_array_get(turns, json_array_size(turns) ? json_array_size(turns) - 1 : 0);
+    bool several = lost && json_integer_value(json_object_get(last, "call")) > 0; /* the first of these that failed ended the episode */
     int attempts = lost ? t->attempts : 1;
     if (lost && json_integer_value(json_object_get(episode, "attempt")) != t->attempts - 1) die("a lost episode was not tried again");
     for (size_t i = 0; i < json_array_size(turns); i++) {
-        bool alone = json_integer_value(json_object_get(json_array_get(turns, i), "call")) == 0;
-        if (lost && !alone) die("a lost episode with several calls in a turn: whether the others ran is chance; take another seed");
-        broken |= take_call(t, json_array_get(turns, i), attempts);
+        const json_t *turn = json_array_get(turns, i);
+        bool loose = several && json_integer_value(json_object_get(turn, "turn")) == json_integer_value(json_object_get(last, "turn"));
+        broken |= take_call(t, turn, attempts, loose);
     }
     if (broken != lost) die("an episode is %s, its calls are %s", lost ? "lost" : "whole", broken ? "broken" : "whole");
     t->episodes++;
@@ -166,12 +172,12 @@ static void check_step(tally *t, const char *run, int64_t step, const json_t *me
     if (json_integer_value(json_object_get(metrics, "retried")) != lost * (t->attempts - 1)) die("step %lld: retried is not what it ought to be", (long long)step);
 }
 
-static void check_count(const json_t *counts, const char *name, int64_t wanted) {
+static void check_count(const json_t *counts, const char *name, int64_t wanted, int64_t loose) {
     char key[64];
     snprintf(key, sizeof key, "search.%s", name);
     int64_t n = json_integer_value(json_object_get(counts, key));
     printf("    %-22s %lld\n", key, (long long)n);
-    if (n != wanted) die("%s is %lld; %lld was expected", key, (long long)n, (long long)wanted);
+    if (n > wanted + loose || n < wanted - loose) die("%s is %lld; %lld was expected", key, (long long)n, (long long)wanted);
     if (n == 0) die("%s never happened", key);
 }
 
@@ -192,13 +198,14 @@ static int check(const char *run, int retries, int attempts) {
     fclose(f);
     snprintf(path, sizeof path, "%s/summary.json", run);
     json_t *summary = read_object(path), *counts = json_object_get(summary, "tools");
-    printf("    %lld episodes in %lld steps, %lld lost\n", (long long)t.episodes, (long long)steps, (long long)t.lost);
-    check_count(counts, "calls", t.calls);
+    printf("    %lld episodes in %lld steps, %lld lost; executions that may be missing: %lld\n", (long long)t.episodes, (long long)steps,
+           (long long)t.lost, (long long)t.loose);
+    check_count(counts, "calls", t.calls, t.loose);
     for (size_t i = 0; i < FAULTS; i++) {
-        if (*faults[i].name) check_count(counts, faults[i].name, t.named[i]);
+        if (*faults[i].name) check_count(counts, faults[i].name, t.named[i], t.loose);
         infra += faults[i].infra ? t.named[i] : 0;
     }
-    check_count(counts, "infra_errors", infra);
+    check_count(counts, "infra_errors", infra, t.loose);
     json_decref(summary);
     return 0;
 }
