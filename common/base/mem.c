@@ -13,7 +13,7 @@ struct rlf_arena_block {
     _Alignas(16) unsigned char bytes[];
 };
 
-enum { ARENA_BLOCK = 64 * 1024 };
+enum { ARENA_BLOCK = 64 * 1024, SHORT_TEXT = 32 };
 
 static void *or_abort(void *p, size_t bytes) {
     if (!p) {
@@ -129,15 +129,18 @@ void rlf_str_putc(rlf_str *s, char c) { rlf_str_append(s, &c, 1); }
 
 void rlf_str_printf(rlf_str *s, const char *fmt, ...) {
     va_list ap;
+    reserve(s, SHORT_TEXT); /* most texts are short: these are printed once */
     va_start(ap, fmt);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(s->ptr + s->len, s->cap - s->len, fmt, ap);
     va_end(ap);
-    if (n < 0) return;
-    reserve(s, (size_t)n);
-    va_start(ap, fmt);
-    vsnprintf(s->ptr + s->len, (size_t)n + 1, fmt, ap);
-    va_end(ap);
-    s->len += (size_t)n;
+    if (n >= 0 && (size_t)n >= s->cap - s->len) {
+        reserve(s, (size_t)n);
+        va_start(ap, fmt);
+        vsnprintf(s->ptr + s->len, (size_t)n + 1, fmt, ap);
+        va_end(ap);
+    }
+    if (n > 0) s->len += (size_t)n;
+    s->ptr[s->len] = '\0';
 }
 
 rlf_status rlf_str_read_file(rlf_str *s, const char *path, size_t max_bytes) {
