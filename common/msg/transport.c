@@ -112,11 +112,12 @@ void rlf_transport_set_deadline(rlf_transport *t, int64_t first_ms, int64_t sile
 }
 
 /* Drops finished sends. */
-static void reap_sends(rlf_transport *t) {
-    size_t kept = 0;
-    for (size_t i = 0; i < t->n_out; i++) {
+static rlf_status reap_sends(rlf_transport *t) {
+    rlf_status status = RLF_OK;
+    size_t kept = 0, i = 0;
+    for (; i < t->n_out; i++) {
         int done = 0;
-        MPI_Test(&t->out[i].request, &done, MPI_STATUS_IGNORE);
+        MPI_TRY(MPI_Test(&t->out[i].request, &done, MPI_STATUS_IGNORE));
         if (!done) {
             t->out[kept++] = t->out[i];
             continue;
@@ -124,10 +125,17 @@ static void reap_sends(rlf_transport *t) {
         rlf_str_clean_up(&t->spare);
         t->spare = t->out[i].bytes;
     }
+out:
+    while (i < t->n_out) t->out[kept++] = t->out[i++];
     t->n_out = kept;
+    return status;
 }
 
-void rlf_transport_poll(rlf_transport *t) { reap_sends(t); }
+rlf_status rlf_transport_poll(rlf_transport *t, bool *sending) {
+    rlf_status status = reap_sends(t);
+    *sending = t->n_out > 0;
+    return status;
+}
 
 /* Waits until the request is done or the deadline has passed; *done tells which. */
 static rlf_status wait_request(rlf_transport *t, MPI_Request *request, int64_t deadline_ms, bool *done) {
@@ -138,7 +146,7 @@ static rlf_status wait_request(rlf_transport *t, MPI_Request *request, int64_t d
         MPI_TRY(MPI_Test(request, &flag, MPI_STATUS_IGNORE));
         *done = flag;
         if (flag || rlf_now_ms() > deadline_ms) break;
-        reap_sends(t);
+        RLF_TRY(reap_sends(t));
         back_off(&us);
     }
 out:
@@ -149,7 +157,7 @@ rlf_status rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
     rlf_status status = RLF_OK;
     int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
     while (t->n_out && rlf_now_ms() < deadline) {
-        reap_sends(t);
+        RLF_TRY(reap_sends(t));
         if (t->n_out) back_off(&us);
     }
     if (t->n_out) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while %zu messages were on their way at the end", timeout_ms, t->n_out);
@@ -188,8 +196,9 @@ const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *t, size_t *n)
 
 rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void *record) {
     rlf_status status = RLF_OK;
-    reap_sends(t);
-    outgoing o = {.bytes = t->spare};
+    outgoing o = {0};
+    RLF_TRY(reap_sends(t));
+    o.bytes = t->spare;
     t->spare = (rlf_str){0};
     rlf_str_reset(&o.bytes);
     rlf_message_encode(type, record, &o.bytes);
@@ -284,7 +293,7 @@ rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *
         RLF_TRY(keep_in_touch(t));
         if (timeout_ms > 0 || *got) adapt_pause(t, *got);
         if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
-        reap_sends(t);
+        RLF_TRY(reap_sends(t));
         rlf_sleep_us(t->pause_us);
     }
 out:

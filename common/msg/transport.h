@@ -59,8 +59,8 @@ rlf_status rlf_send(rlf_transport *transport, int to, rlf_message_type type, con
 /* The next message from any rank. timeout_ms 0: only look; *got says whether one came: not every silence is an error. RLF_TIMEOUT: that
  * of rank 0 is, after the deadline set. */
 rlf_status rlf_receive(rlf_transport *transport, rlf_received *message, int timeout_ms, bool *got) RLF_MUST_USE;
-/* Lets sends make progress without receiving. */
-void rlf_transport_poll(rlf_transport *transport);
+/* Lets sends make progress without receiving; *sending: some are not through. A long message needs this while its receiver takes it. */
+rlf_status rlf_transport_poll(rlf_transport *transport, bool *sending) RLF_MUST_USE;
 
 /* Blocking, with a deadline. `what` ("weights version 7") is for the error text. */
 rlf_status rlf_bulk_send(rlf_transport *transport, int to, const void *data, size_t bytes, int timeout_ms, const char *what) RLF_MUST_USE;
