@@ -49,27 +49,21 @@ static int tool_rank(const rlf_config *config, int64_t uid, int64_t sample) {
     return 1 + (int)((x ^ x >> 31) % (uint64_t)config->ranks.tool);
 }
 
+static int receiver_of(const rlf_config *config, rlf_message_type type, const void *record) {
+#define TO_TOOL_RANK_(record_type) tool_rank(config, ((const record_type *)record)->uid, ((const record_type *)record)->sample)
+    switch (type) {
+    case RLF_MSG_OPEN: return TO_TOOL_RANK_(rlf_open);
+    case RLF_MSG_CALL: return TO_TOOL_RANK_(rlf_call);
+    case RLF_MSG_SCORE: return TO_TOOL_RANK_(rlf_score);
+    case RLF_MSG_CLOSE: return TO_TOOL_RANK_(rlf_close);
+    default: return COORDINATOR;
+    }
+#undef TO_TOOL_RANK_
+}
+
 static rlf_status port_send(void *ctx, rlf_message_type type, const void *record) {
     rollout_rank *r = ctx;
-    switch (type) {
-    case RLF_MSG_OPEN: {
-        const rlf_open *m = record;
-        return rlf_send(r->transport, tool_rank(r->config, m->uid, m->sample), type, record);
-    }
-    case RLF_MSG_CALL: {
-        const rlf_call *m = record;
-        return rlf_send(r->transport, tool_rank(r->config, m->uid, m->sample), type, record);
-    }
-    case RLF_MSG_SCORE: {
-        const rlf_score *m = record;
-        return rlf_send(r->transport, tool_rank(r->config, m->uid, m->sample), type, record);
-    }
-    case RLF_MSG_CLOSE: {
-        const rlf_close *m = record;
-        return rlf_send(r->transport, tool_rank(r->config, m->uid, m->sample), type, record);
-    }
-    default: return rlf_send(r->transport, COORDINATOR, type, record);
-    }
+    return rlf_send(r->transport, receiver_of(r->config, type, record), type, record);
 }
 
 static rlf_status send_control(rollout_rank *r, rlf_control_kind kind, int64_t value, const char *text) {
