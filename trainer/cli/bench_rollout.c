@@ -1,16 +1,25 @@
 /* rlf bench rollout: what waiting for tools costs. Episodes of the real engine and state machine, a model of a named shape with
  * random weights, and a tool whose answers take log-normal time, in one process.
  *
- * Twice the same episodes: asynchronous, as the rollout rank runs them (an answer goes in when it is there), and
- * batch-synchronous, as many trainers do (all episodes generate until each has called a tool, then all answers are waited for).
+ * The same episodes four ways:
+ *   asynchronous       as the rollout rank runs them: all are there at once, a call goes out when its turn ends, an answer goes in when it
+ *                      is there; the cache has room for one batch, so about as many are under way
+ *   batch-synchronous  as many trainers do: one batch after the other; all of its episodes generate until each has called, then all calls
+ *                      go out together and all answers are waited for
+ *   generation alone   asynchronous, with tools that answer at once
+ *   slowest episode    that with the slowest tools, alone: its own generation and its own tools, one after the other
+ * No order of work ends before the last two: the longer of them is the bound.
+ *
  * The model's draws are computed and then replaced by a script of letters, a tool call at the end of each turn, an answer in the
- * last: a random model would never call a tool. */
+ * last: a random model would never call a tool. Generation takes the time it takes; a wait is not slept through but put on the clock,
+ * so a run takes no longer than its generation. */
 #include <getopt.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/base/clock.h"
 #include "common/base/rng.h"
@@ -20,14 +29,21 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf bench rollout [--shape bench-42m] [--threads N] [--episodes 64] [--rounds 2] [--tokens 64] [--answer 128] [--median-ms "
-    "300] [--p99-ms 3000] [--json]\n"
+    "rlf bench rollout [--shape bench-42m] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64] [--answer 128]\n"
+    "                  [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time] [--json]\n"
+    "  --episodes   of a batch\n"
+    "  --batches    in all; the asynchronous way has the episodes of all batches at once, the batch-synchronous one batch after batch\n"
     "  --rounds     tool rounds of an episode\n"
     "  --tokens     drawn before the call of a turn, on average (the call takes 30 more)\n"
     "  --answer     tokens of a tool's answer\n"
-    "  --median-ms, --p99-ms  the tool's latency, log-normal";
+    "  --median-ms, --p99-ms  the tool's latency, log-normal; --seed draws it\n"
+    "  --cpu-time  generation takes the processor time of its one thread, whatever else the machine does";
 
-enum { PROMPT_LETTERS = 100, LONGEST = 4096, PAGE = 16, CHUNK = 128, BATCH = 64, VOCAB = 256 + 3, END_OF_TURN = 258, MOST_EPISODES = 4096 };
+enum { PROMPT_LETTERS = 100, LONGEST = 4096, PAGE = 16, CHUNK = 128, BATCH = 64, VOCAB = 256 + 3, END_OF_TURN = 258, MOST_EPISODES = 4096,
+       MOST_BATCHES = 64 };
+
+/* How a set of episodes is run. */
+typedef enum way { ASYNCHRONOUS, SYNCHRONOUS, NO_LATENCY } way;
 
 /* ---- a tokenizer of bytes --------------------------------------------------------------------------------------------------------- */
 
@@ -61,19 +77,21 @@ static rlf_status byte_tokenizer(rlf_tokenizer **out) {
 typedef struct answer {
     bool score;
     int64_t uid, turn, call;
-    double due; /* seconds */
+    double due; /* seconds; INFINITY: the call has not gone out */
 } answer;
 
 typedef struct bench {
     const char *shape;
-    bool json;
-    double threads, episodes, rounds, tokens, answer_tokens, median_ms, p99_ms;
+    bool json, cpu_time;
+    double threads, episodes, batches, rounds, tokens, answer_tokens, median_ms, p99_ms, seed;
+    way way;
+    double skipped; /* seconds of waiting that were put on the clock */
     rlf_cli_model model;
     rlf_chat *chat;
     kern_decoder *decoder;
     rollout_engine *engine;
     rollout_episodes *set;
-    struct { int drawn, turn; } *progress; /* (episodes) */
+    struct { int drawn, turn; } *progress; /* (batches * episodes) */
     int outputs; /* of the last step */
     answer *answers;
     size_t n_answers, cap_answers;
@@ -81,7 +99,7 @@ typedef struct bench {
 } bench;
 
 typedef struct result {
-    double seconds, waiting, tokens;
+    double seconds, waiting, tokens, rows;
 } result;
 
 static const char call_text[] = "<tool_call>{\"name\":\"t\"}</tool_call>";
@@ -114,34 +132,48 @@ static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, con
     return status;
 }
 
+static double spent_s(const bench *b) {
+    struct timespec t;
+    if (!b->cpu_time) return rlf_now_s();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double clock_s(const bench *b) { return spent_s(b) + b->skipped; }
+static int64_t all_episodes(const bench *b) { return (int64_t)(b->batches * b->episodes); }
+
 static double latency_s(const bench *b, int64_t uid, int64_t turn) {
     double sigma = log(b->p99_ms / b->median_ms) / 2.3263478740408408; /* the 99 % quantile of the standard normal */
-    double normal = rlf_rng_normal(1, RLF_RNG_LATENCY, (uint64_t)uid, (uint32_t)turn, 0);
+    double normal = rlf_rng_normal((uint64_t)b->seed, RLF_RNG_LATENCY, (uint64_t)uid, (uint32_t)turn, 0);
     return b->median_ms * 1e-3 * exp(sigma * normal);
 }
+
+static double tools_s(const bench *b, int64_t uid) {
+    double sum = 0;
+    for (int64_t turn = 0; turn < (int64_t)b->rounds; turn++) sum += latency_s(b, uid, turn);
+    return sum;
+}
+
+static int64_t slowest_episode(const bench *b) {
+    int64_t slowest = 0;
+    for (int64_t uid = 1; uid < all_episodes(b); uid++)
+        if (tools_s(b, uid) > tools_s(b, slowest)) slowest = uid;
+    return slowest;
+}
+
+static void send_call(const bench *b, answer *a) { a->due = clock_s(b) + (b->way == NO_LATENCY ? 0 : latency_s(b, a->uid, a->turn)); }
 
 static rlf_status port_send(void *ctx, rlf_message_type type, const void *record) {
     bench *b = ctx;
     const rlf_call *call = record;
     const rlf_score *score = record;
     if (type != RLF_MSG_CALL && type != RLF_MSG_SCORE) return RLF_OK;
+    answer a = type == RLF_MSG_SCORE ? (answer){.score = true, .uid = score->uid}
+                                     : (answer){.uid = call->uid, .turn = call->turn, .call = call->call, .due = INFINITY};
+    if (!a.score && b->way != SYNCHRONOUS) send_call(b, &a);
     b->answers = rlf_grow(b->answers, b->n_answers, &b->cap_answers, sizeof *b->answers);
-    b->answers[b->n_answers++] = type == RLF_MSG_SCORE
-                                     ? (answer){.score = true, .uid = score->uid}
-                                     : (answer){.uid = call->uid, .turn = call->turn, .call = call->call,
-                                                .due = rlf_now_s() + latency_s(b, call->uid, call->turn)};
+    b->answers[b->n_answers++] = a;
     return RLF_OK;
-}
-
-/* The tools of one episode answer one after the other: no order of work makes the phase shorter than the slowest episode's take. */
-static double slowest_tools_s(const bench *b) {
-    double slowest = 0;
-    for (int64_t uid = 0; uid < (int64_t)b->episodes; uid++) {
-        double sum = 0;
-        for (int64_t turn = 0; turn < (int64_t)b->rounds; turn++) sum += latency_s(b, uid, turn);
-        slowest = fmax(slowest, sum);
-    }
-    return slowest;
 }
 
 static rlf_status deliver(bench *b, const answer *a) {
@@ -150,22 +182,26 @@ static rlf_status deliver(bench *b, const answer *a) {
     return a->score ? rollout_episodes_reward(b->set, &reward) : rollout_episodes_observe(b->set, &observation);
 }
 
-/* When something can be delivered: when the first answer is due; batch-synchronous: when the last is, and never while an episode
- * can generate. */
-static double next_due(const bench *b, bool synchronous) {
+/* Nothing can generate, so the round is over: its calls go out. */
+static void end_round(bench *b) {
+    for (size_t i = 0; i < b->n_answers; i++)
+        if (isinf(b->answers[i].due)) send_call(b, &b->answers[i]);
+}
+
+/* When something can be delivered: when the first answer is due, or, batch-synchronous, when the last one is. */
+static double next_due(const bench *b) {
     double first = INFINITY, last = 0;
     for (size_t i = 0; i < b->n_answers; i++) {
         first = fmin(first, b->answers[i].due);
         last = fmax(last, b->answers[i].due);
     }
-    if (!synchronous || !b->n_answers) return first;
-    return rollout_engine_ready(b->engine) ? INFINITY : last;
+    return b->way == SYNCHRONOUS && b->n_answers ? last : first;
 }
 
-static rlf_status deliver_due(bench *b, bool synchronous) {
+static rlf_status deliver_due(bench *b) {
     rlf_status status = RLF_OK;
-    double now = rlf_now_s();
-    if (next_due(b, synchronous) > now) return RLF_OK;
+    double now = clock_s(b);
+    if (next_due(b) > now) return RLF_OK;
     for (size_t i = b->n_answers; i-- > 0;) {
         answer a = b->answers[i];
         if (a.due > now) continue;
@@ -176,38 +212,55 @@ out:
     return status;
 }
 
-static rlf_status submit(bench *b) {
+/* Tokens of an episode, at most. */
+static int longest(const bench *b) {
+    return (int)((b->rounds + 1) * (1.5 * b->tokens + 64) + b->rounds * (b->answer_tokens + 64)) + 256;
+}
+
+/* The episodes first .. first+n-1. */
+static rlf_status submit(bench *b, int64_t first, int64_t n) {
     rlf_status status = RLF_OK;
     char question[PROMPT_LETTERS + 1] = {0};
     memset(question, 'q', PROMPT_LETTERS);
     rlf_said message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(question)};
-    rlf_limits limits = {.turns = (int64_t)b->rounds, .turn_tokens = LONGEST, .observation_tokens = LONGEST, .tokens = LONGEST};
+    rlf_limits limits = {.turns = (int64_t)b->rounds, .turn_tokens = LONGEST, .observation_tokens = LONGEST, .tokens = longest(b)};
     rlf_sampling sampling = {.temperature = 1, .top_p = 1};
-    for (int64_t uid = 0; uid < (int64_t)b->episodes; uid++) {
+    for (int64_t uid = first; uid < first + n; uid++) {
         rlf_episode m = {.uid = uid, .samples = 1, .prompt = {&message, 1}, .limits = {&limits, 1}, .sampling = {&sampling, 1}};
+        b->progress[uid].drawn = b->progress[uid].turn = 0;
         RLF_TRY(rollout_episodes_submit(b->set, &m));
     }
 out:
     return status;
 }
 
-static rlf_status play(bench *b, bool synchronous, result *out) {
+static rlf_status play(bench *b, int64_t first, int64_t n) {
     rlf_status status = RLF_OK;
-    double begin = rlf_now_s(), waiting = 0;
-    int64_t tokens = rollout_engine_statistics(b->engine)->tokens;
-    memset(b->progress, 0, (size_t)b->episodes * sizeof *b->progress);
-    RLF_TRY(submit(b));
+    RLF_TRY(submit(b, first, n));
     while (rollout_episodes_alive(b->set)) {
-        RLF_TRY(deliver_due(b, synchronous));
+        RLF_TRY(deliver_due(b));
         if (rollout_engine_ready(b->engine)) {
             RLF_TRY(rollout_episodes_step(b->set));
         } else if (rollout_episodes_alive(b->set)) {
-            double start = rlf_now_s(), rest = next_due(b, synchronous) - start;
-            if (rest > 0) rlf_sleep_us((int64_t)(rest * 1e6) + 1);
-            waiting += rlf_now_s() - start;
+            end_round(b);
+            b->skipped += fmax(0, next_due(b) - clock_s(b));
         }
     }
-    *out = (result){rlf_now_s() - begin, waiting, (double)(rollout_engine_statistics(b->engine)->tokens - tokens)};
+out:
+    return status;
+}
+
+/* `batches` times n episodes from `first` on; only batch-synchronous one batch after the other. */
+static rlf_status measure(bench *b, way how, int64_t first, int64_t n, int64_t batches, result *out) {
+    rlf_status status = RLF_OK;
+    rollout_engine_stats before = *rollout_engine_statistics(b->engine);
+    double begin = spent_s(b);
+    b->way = how;
+    b->skipped = 0;
+    if (how != SYNCHRONOUS) RLF_TRY(play(b, first, n * batches));
+    for (int64_t i = 0; how == SYNCHRONOUS && i < batches; i++) RLF_TRY(play(b, first + i * n, n));
+    const rollout_engine_stats *after = rollout_engine_statistics(b->engine);
+    *out = (result){clock_s(b) - begin, b->skipped, (double)(after->tokens - before.tokens), (double)(after->rows - before.rows)};
 out:
     return status;
 }
@@ -232,16 +285,16 @@ out:
 
 static rlf_status open_rollout(bench *b) {
     rlf_status status = RLF_OK;
-    int episodes = (int)b->episodes, length = (int)((b->rounds + 1) * (1.5 * b->tokens + 64) + b->rounds * (b->answer_tokens + 64)) + 256;
+    int episodes = (int)b->episodes, length = longest(b);
     if (length > LONGEST) RLF_FAIL(INVALID, "episodes of up to %d tokens: expected at most %d", length, LONGEST);
     rollout_engine_options options = {.batch = BATCH, .prefill_chunk = CHUNK, .page_size = PAGE,
-                                      .pages = episodes * (length / PAGE + 2) + LONGEST / PAGE,
-                                      .seats = BATCH, .max_tokens = LONGEST};
-    rollout_episode_options episode = {.max_prompt_tokens = LONGEST, .max_tokens = LONGEST, .max_calls = 4, .stop_at_answer = true};
+                                      .pages = (episodes + 1) * (length / PAGE + 2),
+                                      .seats = BATCH, .max_tokens = length};
+    rollout_episode_options episode = {.max_prompt_tokens = length, .max_tokens = length, .max_calls = 4, .stop_at_answer = true};
     RLF_TRY(rollout_decoder_new(&b->decoder, b->model.model, &options));
     RLF_TRY(rollout_engine_new(&b->engine, (rollout_model){b, bench_step, bench_sample, bench_copy_page}, &options));
     b->set = rollout_episodes_new(b->engine, b->chat, &episode, (rollout_port){b, port_send});
-    b->progress = rlf_calloc((size_t)episodes, sizeof *b->progress);
+    b->progress = rlf_calloc((size_t)all_episodes(b), sizeof *b->progress);
     b->text = rlf_calloc((size_t)b->answer_tokens + 1, 1);
     memset(b->text, 'o', (size_t)b->answer_tokens);
 out:
@@ -262,32 +315,48 @@ static void clean_up(bench *b) {
 static json_t *describe(const bench *b, const char *label, const result *r) {
     if (!b->json)
         printf("%-18s %7.2f s  waiting %5.1f %%  %7.2f episodes/s  %8.1f tokens/s\n", label, r->seconds, 100 * r->waiting / r->seconds,
-               b->episodes / r->seconds, r->tokens / r->seconds);
-    return json_pack("{s:f, s:f, s:f, s:f}", "seconds", r->seconds, "waiting_share", r->waiting / r->seconds, "episodes_per_s",
-                     b->episodes / r->seconds, "tokens_per_s", r->tokens / r->seconds);
+               (double)all_episodes(b) / r->seconds, r->tokens / r->seconds);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "seconds", r->seconds, "waiting_share", r->waiting / r->seconds, "episodes_per_s",
+                     (double)all_episodes(b) / r->seconds, "tokens_per_s", r->tokens / r->seconds, "rows", r->rows);
+}
+
+/* The chain: what the slowest episode takes alone. */
+static void report_bounds(const bench *b, json_t *report, double seconds, double generation, double alone, double ratio) {
+    double tools = tools_s(b, slowest_episode(b)), chain = tools + alone, bound = fmax(generation, chain);
+    json_object_set_new(report, "slowest_tools_s", json_real(tools));
+    json_object_set_new(report, "slowest_episode_s", json_real(chain));
+    json_object_set_new(report, "bound_s", json_real(bound));
+    json_object_set_new(report, "over_bound_share", json_real(seconds / bound - 1));
+    json_object_set_new(report, "over_generation_share", json_real(seconds / generation - 1));
+    json_object_set_new(report, "ratio", json_real(ratio));
+    if (b->json) return;
+    printf("%-18s %7.2f s, of which its tools %.2f s\n", "slowest episode", chain, tools);
+    printf("asynchronous against batch-synchronous: %.2f times as fast; over generation alone %.1f %%, over the bound of %.2f s %.1f %%\n",
+           ratio, 100 * (seconds / generation - 1), bound, 100 * (seconds / bound - 1));
 }
 
 static rlf_status run(bench *b) {
     rlf_status status = RLF_OK;
-    result asynchronous, synchronous;
+    result asynchronous, synchronous, generation, alone;
+    int64_t n = (int64_t)b->episodes, batches = (int64_t)b->batches;
     RLF_TRY(open_model(b));
     RLF_TRY(open_rollout(b));
     if (!b->json)
-        printf("%s on %s: %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms, %.2f s in all for the slowest\n",
-               b->shape, kern_device_name(b->model.device), (int)b->episodes, (int)b->rounds, b->median_ms, b->p99_ms, slowest_tools_s(b));
-    RLF_TRY(play(b, false, &asynchronous));
-    RLF_TRY(play(b, true, &synchronous));
-    json_t *report = json_pack("{s:s, s:s, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device),
-                               "episodes", (int)b->episodes, "median_ms", b->median_ms, "p99_ms", b->p99_ms);
-    json_object_set_new(report, "slowest_tools_s", json_real(slowest_tools_s(b)));
+        printf("%s on %s: %d x %d episodes of %d tool rounds, tool latency median %.0f ms, 99 %% %.0f ms\n", b->shape,
+               kern_device_name(b->model.device), (int)batches, (int)n, (int)b->rounds, b->median_ms, b->p99_ms);
+    RLF_TRY(measure(b, ASYNCHRONOUS, 0, n, batches, &asynchronous));
+    RLF_TRY(measure(b, SYNCHRONOUS, 0, n, batches, &synchronous));
+    RLF_TRY(measure(b, NO_LATENCY, 0, n, batches, &generation));
+    RLF_TRY(measure(b, NO_LATENCY, slowest_episode(b), 1, 1, &alone));
+    json_t *report = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f}", "shape", b->shape, "device", kern_device_name(b->model.device),
+                               "episodes", (int)n, "batches", (int)batches, "median_ms", b->median_ms, "p99_ms", b->p99_ms);
     json_object_set_new(report, "asynchronous", describe(b, "asynchronous", &asynchronous));
     json_object_set_new(report, "batch_synchronous", describe(b, "batch-synchronous", &synchronous));
-    json_object_set_new(report, "ratio", json_real(synchronous.seconds / asynchronous.seconds));
+    json_object_set_new(report, "generation_alone", describe(b, "generation alone", &generation));
+    report_bounds(b, report, asynchronous.seconds, generation.seconds, alone.seconds, synchronous.seconds / asynchronous.seconds);
     if (b->json) {
         json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         printf("\n");
-    } else {
-        printf("%-18s %7.2f x\n", "ratio", synchronous.seconds / asynchronous.seconds);
     }
     json_decref(report);
 out:
@@ -296,10 +365,12 @@ out:
 
 static bool parse(bench *b, int argc, char **argv, bool *help) {
     static const struct option options[] = {{"shape", required_argument, NULL, 's'},     {"threads", required_argument, NULL, 't'},
-                                            {"episodes", required_argument, NULL, 'e'},  {"rounds", required_argument, NULL, 'r'},
+                                            {"episodes", required_argument, NULL, 'e'},  {"batches", required_argument, NULL, 'b'},
+                                            {"rounds", required_argument, NULL, 'r'},    {"seed", required_argument, NULL, 'S'},
                                             {"tokens", required_argument, NULL, 'n'},    {"answer", required_argument, NULL, 'a'},
                                             {"median-ms", required_argument, NULL, 'm'}, {"p99-ms", required_argument, NULL, 'p'},
-                                            {"json", no_argument, NULL, 'j'},            {"help", no_argument, NULL, 'h'},
+                                            {"cpu-time", no_argument, NULL, 'c'},       {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
@@ -309,24 +380,29 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         case 's': b->shape = optarg; break;
         case 't': good = rlf_cli_number(optarg, 0, 256, &b->threads); break;
         case 'e': good = rlf_cli_number(optarg, 1, MOST_EPISODES, &b->episodes); break;
+        case 'b': good = rlf_cli_number(optarg, 1, MOST_BATCHES, &b->batches); break;
+        case 'S': good = rlf_cli_number(optarg, 0, 1e9, &b->seed); break;
         case 'r': good = rlf_cli_number(optarg, 0, 16, &b->rounds); break;
         case 'n': good = rlf_cli_number(optarg, 1, LONGEST, &b->tokens); break;
         case 'a': good = rlf_cli_number(optarg, 1, LONGEST, &b->answer_tokens); break;
         case 'm': good = rlf_cli_number(optarg, 1e-3, 1e5, &b->median_ms); break;
         case 'p': good = rlf_cli_number(optarg, 1e-3, 1e6, &b->p99_ms); break;
+        case 'c': b->cpu_time = true; break;
         case 'j': b->json = true; break;
         case 'h': *help = true; break;
         default: good = false;
         }
     }
-    return *help || (good && optind == argc && b->p99_ms >= b->median_ms);
+    return *help || (good && optind == argc && b->p99_ms >= b->median_ms && (!b->cpu_time || b->threads == 1));
 }
 
 int rlf_bench_rollout(int argc, char **argv) {
-    bench b = {.shape = "bench-42m", .episodes = 64, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300, .p99_ms = 3000};
+    bench b = {.shape = "bench-42m", .episodes = 64, .batches = 1, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300,
+               .p99_ms = 3000, .seed = 1};
     bool help = false;
     if (!parse(&b, argc, argv, &help))
-        return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms");
+        return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms, --cpu-time with "
+                                       "--threads 1");
     if (help) return rlf_cli_help(usage);
     rlf_status status = run(&b);
     clean_up(&b);
