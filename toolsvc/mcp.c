@@ -14,7 +14,7 @@
 #include "toolsvc/map.h"
 #include "toolsvc/mcp_link.h"
 
-enum { FUNCTIONS_MAX = 1024, PAGES_MAX = 256, LOG_LINES = 100, LOG_SHOWN = 300, BACKOFF_MS = 100, BACKOFF_DOUBLINGS = 8, WHY_SHOWN = 1000 };
+enum { FUNCTIONS_MAX = 1024, PAGES_MAX = 256, LOG_LINES = 100, LOG_SHOWN = 300, BACKOFF_MS = 100, BACKOFF_DOUBLINGS = 4, WHY_SHOWN = 1000 };
 enum { INITIALIZED = 0, UNNAMED = -1 }; /* to the link, where no request is meant */
 
 static const char newest[] = "2025-06-18";

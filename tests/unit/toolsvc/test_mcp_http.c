@@ -291,7 +291,9 @@ static void answers_may_come_as_events_with_others_between(void **state) {
     w->streams = true;
     w->extra = ": comment\r\n\r\nid: 1\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\r\ndata: \"params\":{\"progress\":1}}\r\n\r\n"
                "data: {\"jsonrpc\":\"2.0\",\"id\":\"p\",\"method\":\"ping\"}\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"roots/list\"}\n\n"
-               "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\ndata: nonsense\n\n";
+               "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\ndata: nonsense\n\n"
+               "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"level\":\"info\",\"data\":{\"a\":\"b\"}}}\n\n"
+               "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/unheard/of\"}\n\n";
     toolsvc_mcp *mcp = begin_well(w);
     *toolsvc_mcp_news_of(mcp) = (toolsvc_mcp_news){0};
     expect(w, mcp, "echo", echoed);
