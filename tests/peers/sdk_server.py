@@ -6,7 +6,12 @@ import asyncio
 import os
 import sys
 
-from mcp.server.mcpserver import Context, MCPServer
+try:
+    from mcp.server.mcpserver import Context, MCPServer
+    old = False
+except ImportError:  # SDK 1.x
+    from mcp.server.fastmcp import Context, FastMCP as MCPServer
+    old = True
 
 server = MCPServer("peer")
 notes = []
@@ -35,11 +40,12 @@ async def slow(steps: int, seconds: float, ctx: Context) -> str:
 
 @server.tool()
 async def wait(seconds: float) -> str:
-    """Waits; says on standard error if it was cancelled."""
+    """Waits; says in the file PEER_LOG if it was cancelled."""
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
-        print("wait was cancelled", file=sys.stderr, flush=True)
+        with open(os.environ["PEER_LOG"], "a") as log:
+            log.write("wait was cancelled\n")
         raise
     return "waited"
 
@@ -58,9 +64,12 @@ def crash() -> str:
 
 
 kind = sys.argv[1]
-if kind == "stdio":
-    server.run("stdio")
-elif kind == "sse":
-    server.run("sse", host="127.0.0.1", port=int(sys.argv[2]))
-else:
-    server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]), json_response=kind == "http-json")
+transport = {"stdio": "stdio", "sse": "sse", "http": "streamable-http", "http-json": "streamable-http"}[kind]
+options = {} if kind == "stdio" else {"host": "127.0.0.1", "port": int(sys.argv[2])}
+if kind == "http-json":
+    options["json_response"] = True
+if old:
+    for name, value in options.items():
+        setattr(server.settings, name, value)
+    options = {}
+server.run(transport, **options)
