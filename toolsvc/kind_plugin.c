@@ -136,7 +136,8 @@ static rlf_status ask_functions(plugin_tool *t) {
     const char *text = t->plugin->describe(t->state);
     t->functions = text ? json_loads(text, JSON_REJECT_DUPLICATES, &error) : NULL;
     if (json_array_size(t->functions) > 0) return RLF_OK;
-    return RLF_RAISE(INVALID, "key \"path\": the plugin describes no list of functions: %s", t->functions ? "it is empty, or no list" : error.text);
+    return RLF_RAISE(INVALID, "key \"path\": the plugin describes no list of functions: %s",
+                     t->functions ? "it is empty, or no list" : error.text);
 }
 
 static void free_tool(plugin_tool *t) {

@@ -70,8 +70,8 @@ typedef struct rlf_plugin {
     /* After an open that was OK. NULL: nothing to do. */
     void (*close)(void *state);
 
-    /* Both or neither; used where the tool has `state: episode`, which a plugin with them needs, and one without them must not have. After an
-     * open that was not OK there is no close, and the call it was for is an infrastructure error. */
+    /* Both or neither; used where the tool has `state: episode`, which a plugin with them needs, and one without them must not have.
+     * After an open that was not OK there is no close, and the call it was for is an infrastructure error. */
     rlf_plugin_status (*episode_open)(void *state, const rlf_plugin_origin *origin, void **episode, rlf_plugin_out *why);
     void (*episode_close)(void *state, void *episode);
 

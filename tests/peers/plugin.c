@@ -1,6 +1,6 @@
-/* A plugin for tests. `do` does what its argument `what` says: echo (`text`), fail, infra, long (more than any max_bytes), wait (until it is
- * cancelled), odd (returns a status that there is none of), env (the variable KEY). `search` tells its `query`, how often this episode
- * asked, and a draw from the episode's seed. Compiled in several ways:
+/* A plugin for tests. `do` does what its argument `what` says: echo (`text`), options, extra (extra_info), fail, infra, long (150 kB),
+ * wait (until it is cancelled), odd (returns a status that there is none of), env (the variable KEY). `search` tells its `query`, how
+ * often this episode asked, and a draw from the episode's seed. Compiled in several ways:
  *   PLUGIN_STATELESS   without episodes
  *   PLUGIN_ABI         says that it is of another version
  *   PLUGIN_NO_RUN      lacks run */
@@ -62,7 +62,8 @@ static rlf_plugin_status wait(const rlf_plugin_call *call) {
     return RLF_PLUGIN_INFRA_ERROR;
 }
 
-static rlf_plugin_status act(const char *state, const episode *e, const json_t *arguments, const rlf_plugin_call *call, rlf_plugin_out *out) {
+static rlf_plugin_status act(const char *state, const episode *e, const json_t *arguments, const rlf_plugin_call *call,
+                             rlf_plugin_out *out) {
     const char *what = json_string_value(json_object_get(arguments, "what")), *text = json_string_value(json_object_get(arguments, "text"));
     if (!strcmp(what, "echo")) return tell(out, text ? text : "", RLF_PLUGIN_OK);
     if (!strcmp(what, "options")) return tell(out, state, RLF_PLUGIN_OK);

@@ -1,4 +1,5 @@
-/* The kind "plugin" behind its dispatch, with libraries built for it: tests/peers/plugin.c in several ways, and the example jobs/tools/dice.c. */
+/* The kind "plugin" behind its dispatch, with libraries built for it: tests/peers/plugin.c in several ways, and the example
+ * jobs/tools/dice.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -134,15 +135,16 @@ static void what_is_wrong_with_a_plugin_is_told_before_the_start(void **state) {
     char message[1024];
     (void)state;
     assert_refused(tool("libnothing.so", "shared"), "tools[0] (mine): key \"path\": libnothing.so: No such file or directory");
-    assert_refused(tool(PLUGIN("plugin"), "shared"), "tools[0] (mine): key \"state\": the plugin keeps state per episode; episode was expected");
+    assert_refused(tool(PLUGIN("plugin"), "shared"),
+                   "tools[0] (mine): key \"state\": the plugin keeps state per episode; episode was expected");
     assert_refused(tool(PLUGIN("plugin_stateless"), "episode"), "tools[0] (mine): key \"state\": the plugin keeps no state per episode");
     assert_refused(tool(PLUGIN("plugin_no_run"), "episode"),
                    "tools[0] (mine): key \"path\": the plugin lacks describe, run, or one of episode_open and episode_close");
-    snprintf(message, sizeof message, "tools[0] (mine): key \"path\": %s is built for version 2 of toolsvc/plugin.h, and this program has version 1",
-             PLUGIN("plugin_other_abi"));
+    snprintf(message, sizeof message,
+             "tools[0] (mine): key \"path\": %s is built for version 2 of toolsvc/plugin.h, and this program has version 1", PLUGIN("plugin_other_abi"));
     assert_refused(tool(PLUGIN("plugin_other_abi"), "episode"), message);
-    snprintf(message, sizeof message, "tools[0] (mine): key \"path\": %s has no function rlf_plugin_entry that gives a plugin (toolsvc/plugin.h)",
-             PLUGIN("no_plugin"));
+    snprintf(message, sizeof message,
+             "tools[0] (mine): key \"path\": %s has no function rlf_plugin_entry that gives a plugin (toolsvc/plugin.h)", PLUGIN("no_plugin"));
     assert_refused(tool(PLUGIN("no_plugin"), "shared"), message);
     rlf_tool_config t = tool(PLUGIN("plugin"), "episode");
     t.options = "\"refuse\"";

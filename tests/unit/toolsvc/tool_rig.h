@@ -31,8 +31,8 @@ typedef struct tool_rig {
 
 static inline rlf_tool_config rig_tool(const char *name, const char *kind) {
     return (rlf_tool_config){.name = (char *)name, .kind = (char *)kind, .path = "", .description = "", .schema = "", .state = "shared",
-                             .workers = 1, .batch = 1, .timeout_ms = RIG_WAIT_MS, .start_ms = RIG_WAIT_MS, .concurrency = RIG_CALLS, .queue = RIG_CALLS,
-                             .backoff_ms = 1, .max_bytes = 1 << 20};
+                             .workers = 1, .batch = 1, .timeout_ms = RIG_WAIT_MS, .start_ms = RIG_WAIT_MS,
+                             .concurrency = RIG_CALLS, .queue = RIG_CALLS, .backoff_ms = 1, .max_bytes = 1 << 20};
 }
 
 static inline void rig_on_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
