@@ -275,7 +275,8 @@ static rlf_status make_call(rollout_episode *ep, const rlf_tool_call *call, size
         return RLF_OK;
     }
     if (call->error) {
-        refuse_call(ep, turn, syntax(ep)->format == RLF_TOOLS_SEARCH_R1 ? call->error : rlf_arena_printf(&ep->arena, "error: %s", call->error));
+        bool own_words = syntax(ep)->format == RLF_TOOLS_SEARCH_R1;
+        refuse_call(ep, turn, own_words ? call->error : rlf_arena_printf(&ep->arena, "error: %s", call->error));
         return RLF_OK;
     }
     turn->status = OUTSTANDING;

@@ -166,8 +166,8 @@ static size_t last_query(const rlf_chat_message *messages, size_t n) {
 }
 
 static rlf_chat_talk talk_of(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const json_t *tools) {
-    return (rlf_chat_talk){.family = chat->family, .in_turn = chat->in_turn, .thinking = chat->thinking, .date = chat->date, .messages = messages, .n = n,
-                           .tools = tools, .query = n ? last_query(messages, n) : 0};
+    return (rlf_chat_talk){.family = chat->family, .in_turn = chat->in_turn, .thinking = chat->thinking, .date = chat->date,
+                           .messages = messages, .n = n, .tools = tools, .query = n ? last_query(messages, n) : 0};
 }
 
 rlf_status rlf_chat_render(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json, bool generation,

@@ -90,8 +90,8 @@ void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t
 /* Supervised: renders the prompt (messages before the first assistant message), then alternately model turns and observations.
  * Calls `span` once per piece in order with its range in `out`; model pieces include the end of turn. A model turn is the message's
  * content as it stands, behind its reasoning in <think> (qwen3 with thinking on) and before its tool calls (llama3.*: in place of
- * the content), and has no end of turn where a tool's answer stands in it; a tool's answer is encoded as in an observation. What follows the last assistant message is left out: nothing
- * answers it. */
+ * the content), and has no end of turn where a tool's answer stands in it; a tool's answer is encoded as in an observation. What
+ * follows the last assistant message is left out: nothing answers it. */
 typedef void rlf_chat_span_fn(void *ctx, size_t begin, size_t end, bool model);
 rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json,
                                size_t max_observation_tokens, rlf_ids *out, rlf_chat_span_fn *span, void *ctx) RLF_MUST_USE;

@@ -37,7 +37,7 @@ bool rlf_tool_format_parse(const char *name, rlf_tool_format *format);
 /* A format and what its tags call. Texts are borrowed. */
 typedef struct rlf_tool_syntax {
     rlf_tool_format format;
-    const char *search, *python; /* "function.argument" called by <search>, and by <python> or a block of code; NULL or "": the tag is text */
+    const char *search, *python; /* "function.argument" that <search> calls, and <python> or a block of code; NULL or "": it is text */
 } rlf_tool_syntax;
 
 /* Whether the functions that the tags call are among those on offer, a JSON array of OpenAI-style schemas, and take their argument.

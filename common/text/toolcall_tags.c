@@ -46,8 +46,8 @@ static rlf_status check_function(const char *key, const json_t *function, rlf_sl
     for (size_t i = 0; i < json_array_size(required); i++) {
         const char *other = json_string_value(json_array_get(required, i));
         if (other && strcmp(other, argument))
-            return RLF_RAISE(INVALID, "%s: the tool %.*s needs \"%s\" too, and a tag gives \"%s\" alone", key, (int)name.len, name.ptr, other,
-                             argument);
+            return RLF_RAISE(INVALID, "%s: the tool %.*s needs \"%s\" too, and a tag gives \"%s\" alone", key, (int)name.len, name.ptr,
+                             other, argument);
     }
     return RLF_OK;
 }
@@ -58,8 +58,8 @@ static rlf_status check_call(const char *key, const char *call, const json_t *sc
     split(call, &name, &argument);
     const json_t *function = find_function(schemas, name);
     if (function) return check_function(key, function, name, argument);
-    return RLF_RAISE(INVALID, "%s: no tool of the job is named \"%.*s\"; expected FUNCTION.ARGUMENT of one, or \"\" where the tag is text", key,
-                     (int)name.len, name.ptr);
+    return RLF_RAISE(INVALID, "%s: no tool of the job is named \"%.*s\"; expected TOOL.ARGUMENT of one, or \"\" where the tag is text",
+                     key, (int)name.len, name.ptr);
 }
 
 rlf_status rlf_tool_syntax_check(const rlf_tool_syntax *syntax, const char *schemas) {
@@ -69,7 +69,8 @@ rlf_status rlf_tool_syntax_check(const rlf_tool_syntax *syntax, const char *sche
     const char *python = syntax->format >= RLF_TOOLS_TOOL_STAR && syntax->python ? syntax->python : "";
     json_t *offered = NULL;
     if (syntax->format < RLF_TOOLS_SEARCH_R1) return RLF_OK;
-    if (!*search && !*python) return RLF_RAISE(INVALID, "episode.tool_format: none of its tags calls a tool (episode.search_call, episode.python_call)");
+    if (!*search && !*python)
+        return RLF_RAISE(INVALID, "episode.tool_format: none of its tags calls a tool (episode.search_call, episode.python_call)");
     if (!(offered = json_loads(schemas, 0, NULL))) return RLF_RAISE(INVALID, "schemas of tools: not valid JSON");
     if (*search) RLF_TRY(check_call("episode.search_call", search, offered));
     if (*python) RLF_TRY(check_call("episode.python_call", python, offered));

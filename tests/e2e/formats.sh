@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# Calls as tags and blocks of code, one format after the other: a cold start whose rows write them, then reinforcement over 4 and 6 ranks. The model
-# calls its tools, the answers stand in its own turn, log-probs are equal to the bit, and the ranks' number changes no byte.
+# Calls as tags and blocks of code, one format after the other: a cold start whose rows write them, then reinforcement over 4 and 6
+# ranks. The model calls its tools, answers stand in its own turn, log-probs are equal to the bit, and the ranks' number changes no byte.
 source "$(dirname "$0")/lib.sh"
 fresh_work formats
 steps=4
 
-# The quickstart's worked examples with their calls as <search>, behind Search-R1's own words for a quarter of them; and sums, as tags or as blocks of code.
-told='Answer the given question. You must conduct reasoning inside <think> and </think> first every time you get new information. Question: '
+# The quickstart's worked examples with their calls as <search>, behind Search-R1's own words for a quarter of them; and sums, as tags or as
+# blocks of code.
+told='Answer the given question. You must conduct reasoning inside <think> and </think> first every time you get new information. '
+told+='Question: '
+as_json='<tool_call>\\n{\\"name\\": \\"search\\", \\"arguments\\": {\\"query\\": \\"\([^"\\]*\)\\"}}\\n<\/tool_call>'
 searches() { # rows: file, number
-    head -n "$2" "$fixture/data/$1" | sed -e 's/<tool_call>\\n{\\"name\\": \\"search\\", \\"arguments\\": {\\"query\\": \\"\([^"\\]*\)\\"}}\\n<\/tool_call>/<search> \1 <\/search>/g'
+    head -n "$2" "$fixture/data/$1" | sed -e "s/$as_json/<search> \1 <\/search>/g"
 }
 with_words() { sed -e "1~4s|\"role\":\"user\",\"content\":\"|&$told|"; }
-sums() { # open, close, number
+sums() { # open, close, number; questions alone where open is empty
     awk -v open="$1" -v shut="$2" -v n="$3" 'BEGIN {
         srand(1)
+        truth = "\"reward_model\":{\"ground_truth\":{\"target\":[\"%d\"]}},\"extra_info\":{\"index\":%d}"
         for (i = 0; i < n; i++) {
             a = int(rand() * 90) + 10; b = int(rand() * 90) + 10
-            said = "{\"role\":\"user\",\"content\":\"What is " a " + " b "?\"}"
-            if (open == "") printf "{\"data_source\":\"sum\",\"prompt\":[%s],\"reward_model\":{\"ground_truth\":{\"target\":[\"%d\"]}},\"extra_info\":{\"index\":%d}}\n", said, a + b, i
-            else printf "{\"data_source\":\"sum\",\"messages\":[%s,{\"role\":\"assistant\",\"content\":\"%s%d + %d%s\"},{\"role\":\"tool\",\"content\":\"%d\"},{\"role\":\"assistant\",\"content\":\"%s<answer> %d </answer>\"}]}\n", said, open, a, b, shut, a + b, shut ~ /`/ ? "\\n" : "", a + b
+            asked = says("user", "What is " a " + " b "?")
+            if (open == "") printf "{\"data_source\":\"sum\",\"prompt\":[%s]," truth "}\n", asked, a + b, i
+            else print "{\"data_source\":\"sum\",\"messages\":[" asked "," says("assistant", open a " + " b shut) "," \
+                says("tool", a + b) "," says("assistant", (shut ~ /`/ ? "\\n" : "") "<answer> " a + b " </answer>") "]}"
         }
-    }'
+    }
+    function says(role, content) { return "{\"role\":\"" role "\",\"content\":\"" content "\"}" }'
 }
 mkdir "$work/data"
 searches sft.jsonl 1600 | with_words >"$work/data/sft_search-r1.jsonl"
@@ -35,13 +41,15 @@ job() { # format, name, ranks, overrides...
     local format=$1 name=$2 ranks=$3
     shift 3
     train "$name" "$ranks" "$RLF_SOURCE/tests/e2e/formats.yaml" output="$work/$name" model.path="$work/cold_$format/final" \
-        data.train="$work/data/train_$format.jsonl" tools.0.path="$fixture/data/corpus.idx" episode.tool_format="$format" train.steps=$steps "$@"
+        data.train="$work/data/train_$format.jsonl" tools.0.path="$fixture/data/corpus.idx" episode.tool_format="$format" \
+        train.steps=$steps "$@"
 }
 expect_text() { grep -qF -- "$2" "$1/rollouts/step_000001.jsonl" || fail "$1: no trajectory holds $2"; }
 
 for format in search-r1 tool-star fenced; do
-    train "cold_$format" 2 "$RLF_SOURCE/jobs/quickstart_cold.yaml" output="$work/cold_$format" model.path="$fixture/init" episode.max_prompt_tokens=256 \
-        data.train="$work/data/sft_$format.jsonl" episode.tool_format="$format" train.steps=80 train.prompts=16 optimizer.lr=3e-3 threads=2
+    train "cold_$format" 2 "$RLF_SOURCE/jobs/quickstart_cold.yaml" output="$work/cold_$format" model.path="$fixture/init" \
+        episode.max_prompt_tokens=256 data.train="$work/data/sft_$format.jsonl" episode.tool_format="$format" \
+        train.steps=80 train.prompts=16 optimizer.lr=3e-3 threads=2
     job $format "${format}_4" 4
     job $format "${format}_6" 6 ranks.rollout=2 ranks.tool=2 rollout.seats=3 rollout.prefill_chunk=8 rollout.batch=20
     for ranks in 4 6; do exact_log_probs "$work/${format}_$ranks" $steps; done
@@ -57,7 +65,9 @@ expect_text "$work/tool-star_4" ' <result>\n'
 expect_text "$work/fenced_4" '\nObservation:\n'
 
 # What a tag calls has to be there, and is looked for before anything runs.
-launch 4 "$RLF_SOURCE/tests/e2e/formats.yaml" output="$work/wrong" model.path="$work/cold_fenced/final" data.train="$work/data/train_fenced.jsonl" \
-    tools.0.path="$fixture/data/corpus.idx" episode.tool_format=fenced episode.python_call=python.code >"$work/wrong.log" 2>&1 && fail "a tag without a tool was taken"
-own_lines "$work/wrong.log" | grep -q 'episode.python_call: no tool of the job is named "python"' || { cat "$work/wrong.log" >&2; fail "the missing tool is not named"; }
+launch 4 "$RLF_SOURCE/tests/e2e/formats.yaml" output="$work/wrong" model.path="$work/cold_fenced/final" \
+    data.train="$work/data/train_fenced.jsonl" tools.0.path="$fixture/data/corpus.idx" episode.tool_format=fenced \
+    episode.python_call=python.code >"$work/wrong.log" 2>&1 && fail "a tag without a tool was taken"
+own_lines "$work/wrong.log" | grep -q 'episode.python_call: no tool of the job is named "python"' ||
+    { cat "$work/wrong.log" >&2; fail "the missing tool is not named"; }
 [ ! -e "$work/wrong/metrics.jsonl" ] || fail "something ran"

@@ -41,7 +41,8 @@ static void through(const rlf_tokenizer *tokenizer, rlf_chat_options options, co
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const char *const families[] = {"chatml", "llama3.1", "qwen2.5", "qwen3"}, *const formats[] = {"auto", "search-r1", "tool-star", "fenced"};
+    static const char *const families[] = {"chatml", "llama3.1", "qwen2.5", "qwen3"};
+    static const char *const formats[] = {"auto", "search-r1", "tool-star", "fenced"};
     static rlf_tokenizer *tokenizer;
     static rlf_arena arena;
     rlf_row row;
