@@ -8,7 +8,7 @@
 
 enum { BATCH_MAX = 4096 };
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_id(const json_t *id) { return json_is_string(id) || json_is_integer(id); }
 
@@ -16,17 +16,19 @@ static bool read_call(const json_t *object, toolsvc_rpc *out) {
     const json_t *id = json_object_get(object, "id"), *params = json_object_get(object, "params");
     if (id && !is_id(id)) return false;
     if (params && !json_is_object(params) && !json_is_array(params)) return false;
-    *out = (toolsvc_rpc){.type = id ? TOOLSVC_RPC_REQUEST : TOOLSVC_RPC_NOTIFICATION, .id = id, .number = -1, .params = params, .message = "",
-                         .method = json_string_value(json_object_get(object, "method"))};
+    *out = (toolsvc_rpc){.type = id ? TOOLSVC_RPC_REQUEST : TOOLSVC_RPC_NOTIFICATION, .id = id, .number = -1, .params = params,
+                         .message = "", .method = json_string_value(json_object_get(object, "method"))};
     return true;
 }
 
 /* The id of a failure may be null: its request could not be read. */
 static bool read_answer(const json_t *object, toolsvc_rpc *out) {
-    const json_t *id = json_object_get(object, "id"), *result = json_object_get(object, "result"), *error = json_object_get(object, "error");
+    const json_t *id = json_object_get(object, "id"), *result = json_object_get(object, "result");
+    const json_t *error = json_object_get(object, "error");
     const char *message = json_string_value(json_object_get(error, "message"));
     if ((result != NULL) == json_is_object(error) || (id && !is_id(id) && !json_is_null(id))) return false;
-    *out = (toolsvc_rpc){.type = result ? TOOLSVC_RPC_RESULT : TOOLSVC_RPC_FAILURE, .number = json_is_integer(id) ? json_integer_value(id) : -1,
+    *out = (toolsvc_rpc){.type = result ? TOOLSVC_RPC_RESULT : TOOLSVC_RPC_FAILURE,
+                         .number = json_is_integer(id) ? json_integer_value(id) : -1,
                          .result = result, .code = json_integer_value(json_object_get(error, "code")), .message = message ? message : ""};
     return true;
 }
@@ -60,7 +62,7 @@ bool toolsvc_rpc_read(const char *text, size_t n, toolsvc_rpc_fn *each, void *us
     return good;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
 
 /* message is taken over. */
 static void put(rlf_str *out, json_t *message, const char *key, json_t *value) {

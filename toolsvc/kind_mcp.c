@@ -25,7 +25,7 @@ typedef struct mcp_tool {
 
 static bool keeps_state(const rlf_tool_config *config) { return config->state && strcmp(config->state, "episode") == 0; }
 
-/* ---- what is offered ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is offered --------------------------------------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b) {
     const json_t *x = *(const json_t *const *)a, *y = *(const json_t *const *)b;
@@ -58,7 +58,8 @@ static rlf_status refuse_unknown(const json_t *list, const char *name) {
         const char *known = json_string_value(json_object_get(json_array_get(list, i), "name"));
         rlf_str_printf(&has, "%s%.64s", i ? ", " : "", known ? known : "(no name)");
     }
-    rlf_status status = RLF_RAISE(NOT_FOUND, "key \"functions\": the server has no \"%.64s\"; it has: %s", name, has.ptr ? has.ptr : "none");
+    rlf_status status = RLF_RAISE(NOT_FOUND, "key \"functions\": the server has no \"%.64s\"; it has: %s", name,
+                                  has.ptr ? has.ptr : "none");
     rlf_str_clean_up(&has);
     return status;
 }
@@ -79,7 +80,8 @@ static rlf_status choose_functions(const json_t *list, const json_t *wanted, con
 }
 
 static rlf_status make_offers(mcp_tool *tool, const json_t *list) {
-    json_t *wanted = tool->config->functions && *tool->config->functions ? json_loads(tool->config->functions, JSON_DECODE_ANY, NULL) : NULL;
+    const char *key = tool->config->functions;
+    json_t *wanted = key && *key ? json_loads(key, JSON_DECODE_ANY, NULL) : NULL;
     size_t n = 0, most = json_array_size(wanted ? wanted : list);
     const json_t **chosen = rlf_calloc(most + 1, sizeof *chosen);
     rlf_status status = choose_functions(list, wanted, chosen, &n);
@@ -93,7 +95,7 @@ static rlf_status make_offers(mcp_tool *tool, const json_t *list) {
 
 static json_t *functions(void *state) { return json_incref(((mcp_tool *)state)->functions); }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life -------------------------------------------------------------------------------------------------------------------------- */
 
 static void close_mcp(void *state) {
     mcp_tool *tool = state;
@@ -133,7 +135,7 @@ out:
     return status;
 }
 
-/* ---- episodes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- episodes ---------------------------------------------------------------------------------------------------------------------- */
 
 static toolsvc_mcp *take_spare(mcp_tool *tool) {
     while (tool->n_spares > 0) {
@@ -157,7 +159,7 @@ static void close_episode(void *state, void *episode) {
     toolsvc_mcp_destroy(episode);
 }
 
-/* ---- calls ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------------------------- */
 
 static toolsvc_mcp *session_of(const toolsvc_call *call) { return call->episode ? call->episode : ((mcp_tool *)call->state)->shared; }
 
@@ -172,7 +174,8 @@ static void on_answer(void *user, const toolsvc_mcp_answer *answer) {
     toolsvc_call *call = user;
     const mcp_tool *tool = call->state;
     rlf_str text = {0}, clean = {0};
-    rlf_call_status status = answer->result ? toolsvc_mcp_content(answer->result, &text) : answer->infra ? RLF_CALL_INFRA : RLF_CALL_TOOL_ERROR;
+    rlf_call_status status = answer->result ? toolsvc_mcp_content(answer->result, &text)
+        : answer->infra ? RLF_CALL_INFRA : RLF_CALL_TOOL_ERROR;
     if (!answer->result) rlf_str_puts(&text, answer->why);
     else if (status == RLF_CALL_INFRA) rlf_str_puts(&text, "the server's answer is no result of a call");
     if (status == RLF_CALL_INFRA) toolsvc_call_count(call, answer->result ? "invalid_answer" : answer->count);

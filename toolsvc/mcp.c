@@ -1,7 +1,7 @@
 /* The client's side of a session (mcp.h): LOST -> STARTING (initialize, tools/list page by page) -> READY -> LOST …
  *
- * A request is on the list of its session from when it is made until it is answered, dropped or failed; `sent` tells whether the link has it.
- * Lists are walked from their head each time, since a `done` may change them. */
+ * A request is on the list of its session from when it is made until it is answered, dropped or failed; `sent` tells whether the link has
+ * it. Lists are walked from their head each time, since a `done` may change them. */
 #include "toolsvc/mcp.h"
 
 #include <stdio.h>
@@ -53,7 +53,7 @@ static void begin(toolsvc_mcp *mcp);
 static void fail_all(toolsvc_mcp *mcp, const char *count, const char *why);
 static void lose(toolsvc_mcp *mcp, const char *count, const char *why);
 
-/* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_slice key_of(const int64_t *id) { return (rlf_slice){(const char *)id, sizeof *id}; }
 
@@ -98,7 +98,8 @@ static void conclude(toolsvc_mcp *mcp, request *r, const toolsvc_mcp_answer *ans
 }
 
 /* One of ours, which goes out at once. */
-static void ask(toolsvc_mcp *mcp, const char *method, json_t *params, void (*answered)(toolsvc_mcp *mcp, const toolsvc_mcp_answer *answer)) {
+static void ask(toolsvc_mcp *mcp, const char *method, json_t *params,
+                void (*answered)(toolsvc_mcp *mcp, const toolsvc_mcp_answer *answer)) {
     request *r = add(mcp, method, params);
     r->answered = answered;
     send_request(mcp, r);
@@ -111,7 +112,7 @@ static void notify(toolsvc_mcp *mcp, int64_t id, const char *method, json_t *par
     rlf_str_clean_up(&text);
 }
 
-/* ---- the beginning --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the beginning ----------------------------------------------------------------------------------------------------------------- */
 
 static void become_ready(toolsvc_mcp *mcp) {
     mcp->state = TOOLSVC_MCP_READY;
@@ -124,7 +125,8 @@ static void list_functions(toolsvc_mcp *mcp, const char *cursor);
 
 static bool add_functions(toolsvc_mcp *mcp, const json_t *page) {
     const json_t *list = json_object_get(page, "tools");
-    if (!json_is_array(list) || ++mcp->pages > PAGES_MAX || json_array_size(mcp->functions) + json_array_size(list) > FUNCTIONS_MAX) return false;
+    if (!json_is_array(list) || ++mcp->pages > PAGES_MAX) return false;
+    if (json_array_size(mcp->functions) + json_array_size(list) > FUNCTIONS_MAX) return false;
     for (size_t i = 0; i < json_array_size(list); i++) json_array_append(mcp->functions, json_array_get(list, i));
     return true;
 }
@@ -175,7 +177,7 @@ static void on_timer(uv_timer_t *timer) {
     else begin(mcp);
 }
 
-/* ---- what comes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- what comes -------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_infra(int64_t code) {
     return code == TOOLSVC_RPC_PARSE_ERROR || code == TOOLSVC_RPC_INVALID_REQUEST || code == TOOLSVC_RPC_METHOD_NOT_FOUND ||
@@ -247,7 +249,7 @@ static void on_ended(void *user, int64_t id, const char *count, const char *why)
 
 static void on_lost(void *user, const char *count, const char *why) { lose(user, count, why); }
 
-/* ---- losing and beginning again -------------------------------------------------------------------------------------------------------- */
+/* ---- losing and beginning again ---------------------------------------------------------------------------------------------------- */
 
 /* Every request gets the failure; those made meanwhile wait for the next session. */
 static void fail_all(toolsvc_mcp *mcp, const char *count, const char *why) {
@@ -306,7 +308,7 @@ static void begin_again(toolsvc_mcp *mcp) {
     uv_timer_start(&mcp->timer, on_timer, (uint64_t)(left_ms > 0 ? left_ms : 0), 0);
 }
 
-/* ---- the interface --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the interface ----------------------------------------------------------------------------------------------------------------- */
 
 toolsvc_mcp *toolsvc_mcp_new(toolsvc_mcp_server *server, bool lists, bool once) {
     toolsvc_mcp *mcp = rlf_calloc(1, sizeof *mcp);
@@ -359,7 +361,8 @@ void toolsvc_mcp_cancel(toolsvc_mcp *mcp, int64_t call) {
     take_off(mcp, r);
     if (r->sent && mcp->link) {
         toolsvc_mcp_link_drop(mcp->link, call);
-        notify(mcp, UNNAMED, "notifications/cancelled", json_pack("{s:I, s:s}", "requestId", (json_int_t)call, "reason", "nobody waits any longer"));
+        notify(mcp, UNNAMED, "notifications/cancelled",
+               json_pack("{s:I, s:s}", "requestId", (json_int_t)call, "reason", "nobody waits any longer"));
     }
     free_request(r);
 }

@@ -1,10 +1,10 @@
-/* A session with an MCP server, as a client: it begins, asks what the server offers, makes calls, and answers what the server asks. Revisions
- * 2025-06-18, 2025-03-26 and 2024-11-05 of the protocol; the first is offered.
+/* A session with an MCP server, as a client: it begins, asks what the server offers, makes calls, and answers what the server asks.
+ * Revisions 2025-06-18, 2025-03-26 and 2024-11-05 of the protocol; the first is offered.
  *
  * A session begins at once. Calls made before it is there wait. When the link is lost (the program ended, the server forgot the session or
  * cannot be reached, it was not ready within start_ms), every call gets an infrastructure failure, and the next call begins a new session,
- * no sooner than 100 ms, 200, … 1600 after the first, second, … loss in a row: calls that wait for it are to fail by the server, not by their
- * deadline. A session that keeps state (`once`) is not begun again after its first call.
+ * no sooner than 100 ms, 200, … 1600 after the first, second, … loss in a row: calls that wait for it are to fail by the server, not by
+ * their deadline. A session that keeps state (`once`) is not begun again after its first call.
  *
  * What a server may ask: ping is answered, everything else with "method not found". Its log goes to ours, at most 100 lines a session. That
  * its list of functions has changed is counted: what a run offers was fixed when it began.

@@ -2,7 +2,8 @@
  *
  * Streamable HTTP (2025-03-26 and later): every message is a POST. A request is answered in the POST's answer, as JSON or as a stream of
  * events, the last of which is the answer; what the server says unasked comes over a GET stream, which it need not have. The session's name
- * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost. Many servers say 400.
+ * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost. Many
+ * servers say 400.
  *
  * HTTP with SSE (2024-11-05): a GET stream, whose first event, `endpoint`, says where messages are posted; all answers come over the
  * stream, and when it ends the session is lost. The endpoint has to have the scheme, host and port of the url.
@@ -46,7 +47,7 @@ struct http_link {
     bool closed, timer_closed;
 };
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------------------------- */
 
 static void free_when_done(http_link *l) {
     if (!l->closed || !l->timer_closed || l->busy) return;
@@ -87,7 +88,7 @@ static void lose(http_link *l, const char *count, const char *why) {
     if (!l->closed) l->owner->lost(l->user, count, why);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------------------------- */
 
 /* The headers of the configuration and of the session. The lines made here are in `own`, 4 of them at most. */
 static size_t put_headers(const http_link *l, const char **headers, char own[][SESSION_MAX + 64]) {
@@ -112,13 +113,14 @@ static toolsvc_exchange *ask(http_link *l, const char *method, const char *url, 
     char own[2][SESSION_MAX + 64];
     size_t n = put_headers(l, headers, own);
     toolsvc_http_request request = {.method = method, .url = url, .headers = headers, .n_headers = n, .timeout_ms = timeout_ms,
-                                    .max_bytes = l->server->max_bytes, .allow_private = l->server->allow_private, .ca = l->server->ca, .header = "Mcp-Session-Id",
+                                    .max_bytes = l->server->max_bytes, .allow_private = l->server->allow_private, .ca = l->server->ca,
+                                    .header = "Mcp-Session-Id",
                                     .stream = stream};
     if (body) request.body = (rlf_slice){body->ptr, body->len};
     return toolsvc_http_send(l->server->http, &request, done, user);
 }
 
-/* ---- the stream ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the stream -------------------------------------------------------------------------------------------------------------------- */
 
 static void send_post(post *p);
 static void open_stream(http_link *l);
@@ -192,7 +194,7 @@ static void on_stream_end(void *user, const toolsvc_http_answer *answer) {
 
 static void open_stream(http_link *l) { l->stream = ask(l, "GET", l->server->url, NULL, 0, on_stream, on_stream_end, l); }
 
-/* ---- posts ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- posts ------------------------------------------------------------------------------------------------------------------------- */
 
 static bool on_post_event(void *user, const char *type, rlf_slice data) {
     http_link *l = ((post *)user)->link;
@@ -236,7 +238,8 @@ static void refuse(http_link *l, int64_t id, const toolsvc_http_answer *answer) 
     const char *count = "http_4xx";
     rlf_str why = {0};
     if (!toolsvc_remote_failed(answer, &count, &why)) rlf_str_printf(&why, "the server answered with status %ld", answer->code);
-    if ((answer->code == 404 || answer->code == 400) && l->session.len) lose(l, "mcp_sessions_lost", "the server has forgotten the session");
+    if ((answer->code == 404 || answer->code == 400) && l->session.len)
+        lose(l, "mcp_sessions_lost", "the server has forgotten the session");
     else l->owner->ended(l->user, id, count, why.ptr);
     rlf_str_clean_up(&why);
 }
@@ -255,7 +258,8 @@ static void on_post_end(void *user, const toolsvc_http_answer *answer) {
         l->decided = true;
         take_session(l, answer);
         if (whole) l->owner->message(l->user, answer->body.ptr, answer->body.len);
-        if (!l->closed && (!l->legacy || id <= 0)) l->owner->ended(l->user, id, "invalid_answer", "the server's answer holds no answer to the request");
+        if (!l->closed && (!l->legacy || id <= 0))
+            l->owner->ended(l->user, id, "invalid_answer", "the server's answer holds no answer to the request");
     }
     leave(l);
 }
@@ -267,7 +271,7 @@ static void send_post(post *p) {
     p->exchange = ask(l, "POST", url, &p->text, longest_ms, on_post_stream, on_post_end, p);
 }
 
-/* ---- the link ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the link ---------------------------------------------------------------------------------------------------------------------- */
 
 static void send_http(toolsvc_mcp_link *link, int64_t id, const char *text, size_t n) {
     http_link *l = (http_link *)link;

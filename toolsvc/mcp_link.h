@@ -1,5 +1,5 @@
-/* How messages get to an MCP server and back: over a program's standard input and output (mcp_stdio.c), or over HTTP (mcp_http.c). A link is
- * one connection, that is one MCP session; when it is lost, so is the session, and a new link is made.
+/* How messages get to an MCP server and back: over a program's standard input and output (mcp_stdio.c), or over HTTP (mcp_http.c). A link
+ * is one connection, that is one MCP session; when it is lost, so is the session, and a new link is made.
  *
  * Lifetime: toolsvc_mcp_link_close may be called from within the owner's functions below; none of them is called after it.
  * Threads: the loop's. */
@@ -28,8 +28,10 @@ struct toolsvc_mcp_link {
 };
 
 /* Begins to connect; server and owner are borrowed and outlive it. */
-rlf_status toolsvc_mcp_stdio_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner, void *user) RLF_MUST_USE;
-rlf_status toolsvc_mcp_http_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner, void *user) RLF_MUST_USE;
+rlf_status toolsvc_mcp_stdio_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner,
+                                  void *user) RLF_MUST_USE;
+rlf_status toolsvc_mcp_http_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner,
+                                 void *user) RLF_MUST_USE;
 
 /* One message on one line, copied. id: of a request, above 0; 0 or less: nothing answers it. No function of the owner's is called before
  * this returns. */

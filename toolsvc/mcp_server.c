@@ -23,7 +23,7 @@ static void free_server(toolsvc_mcp_server *s) {
     free(s);
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------------------------ */
 
 static rlf_status fill_key(const toolsvc_mcp_server *s, const char *what, const char *text, rlf_str *out) {
     return toolsvc_secrets_fill(&s->command.secrets, what, text, out);
@@ -118,7 +118,7 @@ static rlf_status set_url(toolsvc_mcp_server *s, const char *what, const json_t 
     return status;
 }
 
-/* ---- the job file --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the job file ------------------------------------------------------------------------------------------------------------------ */
 
 static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
 
@@ -137,10 +137,11 @@ out:
     return status;
 }
 
-/* ---- a file of servers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a file of servers ------------------------------------------------------------------------------------------------------------- */
 
 static void warn_of_unknown(json_t *entry, const char *file, const char *server) {
-    static const char *const known[] = {"command", "args", "env", "cwd", "url", "serverUrl", "httpUrl", "headers", "type", "transport", "disabled", "description"};
+    static const char *const known[] = {"command", "args", "env", "cwd", "url", "serverUrl", "httpUrl", "headers", "type",
+                                        "transport", "disabled", "description"};
     const char *name;
     json_t *value;
     rlf_str others = {0};
@@ -232,13 +233,14 @@ static rlf_status read_file(toolsvc_mcp_server *s, const rlf_tool_config *config
     return status;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------------------------- */
 
 rlf_status toolsvc_mcp_server_new(toolsvc_mcp_server **out, const rlf_tool_config *config, uv_loop_t *loop) {
     toolsvc_mcp_server *s = rlf_calloc(1, sizeof *s);
     const char *transport = config->transport ? config->transport : "auto";
     *s = (toolsvc_mcp_server){.name = config->name, .loop = loop, .max_bytes = config->max_bytes,
-                              .start_ms = config->start_ms, .timeout_ms = config->timeout_ms, .allow_private = config->allow_private, .ca = config->ca,
+                              .start_ms = config->start_ms, .timeout_ms = config->timeout_ms, .allow_private = config->allow_private,
+                              .ca = config->ca,
                               .only_http = strcmp(transport, "http") == 0, .only_sse = strcmp(transport, "sse") == 0};
     rlf_status status = config->file && *config->file ? read_file(s, config) : read_keys(s, config);
     if (status == RLF_OK && s->url) status = toolsvc_http_new(&s->http, loop);
@@ -274,7 +276,8 @@ static void on_farewell(void *user, const toolsvc_http_answer *answer) {
 }
 
 void toolsvc_mcp_server_farewell(toolsvc_mcp_server *s, const char *const *headers, size_t n_headers) {
-    toolsvc_http_request request = {.method = "DELETE", .url = s->url, .headers = headers, .n_headers = n_headers, .timeout_ms = FAREWELL_MS,
+    toolsvc_http_request request = {.method = "DELETE", .url = s->url, .headers = headers, .n_headers = n_headers,
+                                    .timeout_ms = FAREWELL_MS,
                                     .max_bytes = FAREWELL_BYTES, .allow_private = s->allow_private, .ca = s->ca};
     s->farewells++;
     toolsvc_http_send(s->http, &request, on_farewell, s);

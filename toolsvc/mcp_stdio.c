@@ -52,9 +52,11 @@ static void close_link(toolsvc_mcp_link *link) {
 
 rlf_status toolsvc_mcp_stdio_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner, void *user) {
     stdio_link *l = rlf_calloc(1, sizeof *l);
-    *l = (stdio_link){.link = {.in_order = true, .send = send_line, .ready = ready, .drop = drop, .close = close_link}, .owner = owner, .user = user};
+    *l = (stdio_link){.link = {.in_order = true, .send = send_line, .ready = ready, .drop = drop, .close = close_link}, .owner = owner,
+                      .user = user};
     toolsvc_child_options options = {.command = &server->command, .name = server->name, .line_bytes = (size_t)server->max_bytes,
-                                     .queue_bytes = QUEUE_MESSAGES * (size_t)server->max_bytes, .on_line = on_line, .on_end = on_end, .user = l};
+                                     .queue_bytes = QUEUE_MESSAGES * (size_t)server->max_bytes, .on_line = on_line, .on_end = on_end,
+                                     .user = l};
     rlf_status status = toolsvc_child_start(&l->child, server->loop, &options);
     if (status != RLF_OK) {
         free(l);

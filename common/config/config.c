@@ -348,8 +348,8 @@ static rlf_status expand_servers(rlf_config *c, int *tool_lines, size_t index) {
     size_t n = json_object_size(servers);
     if (status == RLF_OK && n == 0) status = RLF_RAISE(INVALID, "%s: it lists no servers", c->tools[index].file);
     if (status == RLF_OK && (c->n_tools + n > TOOLS_MAX + 1 || (n > 1 && *c->tools[index].name)))
-        status = RLF_RAISE(INVALID, "%s lists %zu servers; expected at most %d tools, and no key name: each has its server's", c->tools[index].file, n,
-                           TOOLS_MAX);
+        status = RLF_RAISE(INVALID, "%s lists %zu servers; expected at most %d tools, and no key name: each has its server's",
+                           c->tools[index].file, n, TOOLS_MAX);
     if (status != RLF_OK) {
         rlf_error_context("key 'tools.%zu.file'", index);
         json_decref(servers);
