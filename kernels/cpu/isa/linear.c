@@ -378,7 +378,8 @@ static void product_task(const product *p, workspace *space, int task) {
 /* Decoding one to STREAM_ROWS rows: every weight is used once per row, so the time is that of reading them. Sixteen columns'
  * chains run through the whole depth in registers, fed by blocks of sixteen cache lines of weights (16 depths of float32, or 32 of
  * bfloat16) transposed in registers; STREAM_GROUPS such groups side by side keep enough chains in flight, and what they will need next is
- * asked for one panel, a contiguous piece of memory, ahead: into the second-level cache, as a panel may be more than the first one holds. */
+ * asked for one panel, a contiguous piece of memory, ahead, beyond the last column too, where the layer's next matrix begins: into the
+ * second-level cache, as a panel may be more than the first one holds. */
 enum { STREAM_ROWS = 4, STREAM_GROUPS = 2, STREAM_COLS = STREAM_GROUPS * VF, LINE_BYTES = VF * sizeof(float) };
 
 /* Makes the compiler take a pointer as new, so that it works out addresses from few registers, not one pointer per line. */
@@ -476,10 +477,8 @@ static void (*const stream_of_rows[STREAM_ROWS + 1])(const product *p, int col,
 
 static void stream_task(const product *p, int task) {
     int end = kern_min(p->cols, (task + 1) * p->task_cols);
-    for (int col = task * p->task_cols; col < end; col += STREAM_COLS) {
-        int ahead = kern_min(col + STREAM_COLS, p->cols - STREAM_COLS);
-        stream_of_rows[p->rows](p, col, address_of(&p->b, ahead, 0));
-    }
+    for (int col = task * p->task_cols; col < end; col += STREAM_COLS)
+        stream_of_rows[p->rows](p, col, address_of(&p->b, col + STREAM_COLS, 0));
 }
 
 /* ---- rows as lanes ---------------------------------------------------------------------------------------------------------------- */
@@ -487,8 +486,9 @@ static void stream_task(const product *p, int task) {
 /* Decoding a batch: a vector holds one depth of sixteen rows, and a weight is repeated over it, so that weights need no transposing, which
  * would be half as much work as the chains of sixteen rows. A tile is LANE_COLS columns of one vector of rows, or half as many of two; its
  * chains run through the whole depth in registers. Weights come in blocks of LANE_DEPTH depths, [column][depth], copied (and widened) one
- * block ahead of their use, between the multiplications, and asked for one tile, a contiguous piece of memory, ahead of that. The rows lie
- * transposed, [depth][rows of the panel], in a thread's scratch during all its tasks. */
+ * block ahead of their use, between the multiplications, and what follows the tile in memory is asked for meanwhile: the next tile, or
+ * the next task, or the layer's next matrix. The rows lie transposed, [depth][rows of the panel], in a thread's scratch during all its
+ * tasks. */
 #if defined(__AVX512F__)
 enum { LANE_COLS = 24, LANE_VECS = 2 }; /* 24 sums, 2 vectors of rows, a weight: 27 of 32 registers */
 #else
@@ -498,13 +498,14 @@ enum {
     LANE_PART = LANE_COLS / 3,  /* columns of a tile at the end of a task, where fewer are left */
     LANE_ROWS = LANE_VECS * VF, /* of a panel; the last one may be of one vector */
     LANE_DEPTH = 64,
+    LANE_HELD = 48,             /* columns whose chains wait, so that C is written by whole cache lines */
     LANE_ROOM = 4 << 20,        /* floats of transposed rows */
     MOST_LANES = 128            /* with more rows the other way costs no more, and wastes no lanes */
 };
 
 typedef struct lane_space {
     float block[2][LANE_COLS * LANE_DEPTH]; /* weights: in use, and being copied */
-    float sums[LANE_COLS * VF];
+    float sums[LANE_HELD * LANE_ROWS];      /* [column][row] */
     float rows[LANE_ROOM + SLACK];
 } lane_space;
 _Static_assert(sizeof(lane_space) <= KERN_SCRATCH_BYTES, "transposed rows must fit into a thread's scratch");
@@ -515,6 +516,7 @@ typedef struct lane_tile {
     const float *rows;
     int depth;
     int turn; /* the block that holds the first weights */
+    float *sums;
 } lane_tile;
 
 /* Copies LANE_DEPTH depths of `cols` columns, and asks for as much memory at `ahead`. */
@@ -545,13 +547,13 @@ static inline __attribute__((always_inline)) void lane_chains(vf sum[LANE_COLS],
     }
 }
 
-/* Leaves the chains in space->sums, [column][row], and the first weights of the next tile in the block whose number it returns. */
+/* Leaves the chains in t->sums, and the first weights of the next tile in the block whose number it returns. */
 static inline __attribute__((always_inline)) int lane_run(lane_space *space, const lane_tile *t, const int vecs, const int cols,
                                                           const bool bf16) {
     const int parts = cols % 8 == 0 ? 8 : cols % 4 == 0 ? 4 : 2, size = bf16 ? sizeof(uint16_t) : sizeof(float);
     const int part_cols = cols / parts, part_depth = LANE_DEPTH / parts;
     const float *rows = t->rows;
-    const char *ahead = t->next;
+    const char *ahead = t->from + cols * t->stride;
     int turn = t->turn;
     vf sum[LANE_COLS];
 #pragma GCC unroll 24
@@ -567,7 +569,7 @@ static inline __attribute__((always_inline)) int lane_run(lane_space *space, con
         }
     }
 #pragma GCC unroll 24
-    for (int i = 0; i < cols * vecs; i++) vf_store(space->sums + i * VF, sum[i]);
+    for (int i = 0; i < cols * vecs; i++) vf_store(t->sums + i * VF, sum[i]);
     return turn;
 }
 
@@ -596,16 +598,21 @@ static void lane_finish(const product *p, const float *sums, int vecs, int cols,
 static void lane_panel(lane_space *space, const product *p, int row, int col, int end) {
     const int rows = kern_min(LANE_ROWS, p->rows - row), vecs = rows > VF ? LANE_VECS : 1;
     lane_tile t = {.stride = p->b.ld * element_size(&p->b), .rows = space->rows + (size_t)row * (size_t)p->depth, .depth = p->depth};
+    int held = 0;
     for (int cols, ready = 0; col < end; col += cols) {
         const bool part = end - col < LANE_COLS / vecs;
         cols = (part ? LANE_PART : LANE_COLS) / vecs;
         const bool more = end - col >= 2 * cols;
         t.from = address_of(&p->b, col, 0);
         t.next = more ? address_of(&p->b, col + cols, 0) : t.from;
+        t.sums = space->sums + held * vecs * VF;
         if (!ready) lane_copy(space->block[t.turn], t.from, t.stride, t.from, cols, p->b.bf16);
         t.turn = (vecs > 1 ? part ? lane_wide_part : lane_wide : part ? lane_narrow_part : lane_narrow)(space, &t, p->b.bf16);
-        lane_finish(p, space->sums, vecs, cols, row, rows, col);
         ready = more;
+        held += cols;
+        if (held < LANE_HELD && col + cols < end) continue;
+        lane_finish(p, space->sums, vecs, held, row, rows, col + cols - held);
+        held = 0;
     }
 }
 
