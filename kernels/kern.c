@@ -1,6 +1,6 @@
 /* kern.c: devices, buffers and queues, and the operations of kern.h as calls into the device's table (ops.h).
  *
- * A backend (cpu/device.c) gives memory, copies and the table. Every operation comes through here once, which is where
+ * A backend (cpu/device.c, cuda/device.c) gives memory, copies and the table. Every operation comes through here once, which is where
  * tensors are checked against their buffers: type, and that the elements the shape asks for are inside. A tensor that does not fit is our
  * bug, hence the asserts. */
 #include "kernels/kern.h"
@@ -58,9 +58,18 @@ void *kern_host_ptr(kern_tensor t) { return t.buf->device->backend->host_memory 
 
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
 
+#ifdef KERN_HAVE_CUDA
+#define KERN_DEVICES "cpu, cuda"
+#else
+#define KERN_DEVICES "cpu"
+#endif
+
 static rlf_status open_backend(kern_device *device, const kern_device_options *options) {
     if (!strcmp(options->name, "cpu")) return kern_cpu_open(device, options);
-    return RLF_RAISE(UNSUPPORTED, "no device named \"%s\"; this build has: cpu", options->name);
+#ifdef KERN_HAVE_CUDA
+    if (!strcmp(options->name, "cuda")) return kern_cuda_open(device, options);
+#endif
+    return RLF_RAISE(UNSUPPORTED, "no device named \"%s\"; this build has: %s", options->name, KERN_DEVICES);
 }
 
 rlf_status kern_device_open(kern_device **out, const kern_device_options *options) {

@@ -33,6 +33,13 @@
 
 #include "common/base/status.h"
 
+/* A function that kernels may call too. */
+#ifdef __CUDACC__
+#define KERN_BOTH static __host__ __device__ __forceinline__
+#else
+#define KERN_BOTH static inline
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -55,9 +62,10 @@ static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += 
 /* ---- device, memory, queue -------------------------------------------------------------------------------------------------------- */
 
 typedef struct kern_device_options {
-    const char *name;  /* "cpu" */
+    const char *name;  /* "cpu", or "cuda" where the build has it */
     int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
     const char *isa;   /* CPU: NULL chooses the best; "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine lacks it) */
+    int card;          /* CUDA: which of the cards this process sees, from 0 on (RLF_UNSUPPORTED if there is none) */
 } kern_device_options;
 
 rlf_status kern_device_open(kern_device **out, const kern_device_options *options) RLF_MUST_USE;
@@ -79,7 +87,8 @@ kern_device *kern_queue_device(const kern_queue *queue);
 /* Waits for everything queued; returns the first device failure since the last sync. */
 rlf_status kern_sync(kern_queue *queue) RLF_MUST_USE;
 
-/* Counts are elements. The host side of an upload may be reused on return; a download is complete on return. */
+/* Counts are elements. The host side of an upload may be reused on return; a download is complete on return. The two sides of a copy do not
+ * overlap. */
 void kern_upload(kern_queue *queue, kern_tensor dst, const void *src, size_t n);
 void kern_download(kern_queue *queue, void *dst, kern_tensor src, size_t n);
 void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
@@ -125,7 +134,7 @@ typedef struct kern_attn_shape {
     int heads, kv_heads, head_dim; /* H, G, D; D even, at most 256 */
 } kern_attn_shape;
 /* A qkv row holds [q: H*D | k: G*D | v: G*D]. */
-static inline int kern_qkv_width(kern_attn_shape s) { return (s.heads + 2 * s.kv_heads) * s.head_dim; }
+KERN_BOTH int kern_qkv_width(kern_attn_shape s) { return (s.heads + 2 * s.kv_heads) * s.head_dim; }
 
 /* Per head RMSNorm of q and k with q_norm, k_norm (D) (none: skipped), then rotary embedding in the half-split form of Hugging Face
  * (rotate_half); v is copied. rope (positions, D): D/2 cosines then D/2 sines per position. pos (M) int32. out may be in. */

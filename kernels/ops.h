@@ -79,7 +79,7 @@ typedef struct kern_backend {
     void (*release)(kern_ctx *ctx, void *ptr, size_t bytes);
     void (*upload)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*download)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
-    void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes); /* dst and src may overlap */
+    void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*zero)(kern_ctx *ctx, void *dst, size_t bytes);
     rlf_status (*sync)(kern_ctx *ctx);
 } kern_backend;
@@ -94,5 +94,6 @@ struct kern_device {
 
 /* Each fills backend, ops, ctx and name. */
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
+rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 
 #endif

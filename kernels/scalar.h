@@ -12,12 +12,6 @@
 
 #include "kernels/kern.h"
 
-#ifdef __CUDACC__
-#define KERN_BOTH static __host__ __device__ __forceinline__
-#else
-#define KERN_BOTH static inline
-#endif
-
 KERN_BOTH float kern_float_of_bf16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
     float y;

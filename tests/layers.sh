@@ -22,5 +22,5 @@ while IFS=: read -r file line text; do
     header=$(sed 's/[^"]*"\([^"]*\)".*/\1/' <<<"$text") allowed=no
     for folder in $(may_include "$file"); do [[ $header == "$folder"/* ]] && allowed=yes; done
     [ $allowed = yes ] || { echo "$file:$line: may not include $header; only from: $(may_include "$file")"; status=1; }
-done < <(grep -rnE --include='*.[ch]' '^ *# *include *"' common kernels rollout toolsvc trainer)
+done < <(grep -rnE --include='*.[ch]' --include='*.cu' '^ *# *include *"' common kernels rollout toolsvc trainer)
 exit $status

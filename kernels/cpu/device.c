@@ -43,7 +43,7 @@ static void cpu_release(kern_ctx *ctx, void *ptr, size_t bytes) {
 
 static void cpu_copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) {
     (void)ctx;
-    memmove(dst, src, bytes);
+    memcpy(dst, src, bytes);
 }
 
 static void cpu_zero(kern_ctx *ctx, void *dst, size_t bytes) {

@@ -81,7 +81,7 @@ int main(int argc, char **argv) {
     for (int threads = 1; threads <= 2; threads++) {
         kern_device *device;
         operands o;
-        kern_device_options options = {"cpu", threads, argc > 1 ? argv[1] : NULL};
+        kern_device_options options = {.name = "cpu", .threads = threads, .isa = argc > 1 ? argv[1] : NULL};
         if (kern_device_open(&device, &options) != RLF_OK) die("device");
         if (kern_queue_new(&o.queue, device) != RLF_OK) die("queue");
         o.x = random_tensor(device, 2048 * 2048);

@@ -16,7 +16,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "kernels/kern.h"
+#include "tests/unit/kernels/device.h"
 
 enum { FX_MAX_BUFS = 64 };
 
@@ -43,8 +43,8 @@ enum { N_VARIANTS = sizeof VARIANTS / sizeof *VARIANTS };
 /* False where this machine lacks the instruction set. isa NULL: the best. */
 static inline bool fx_open(fixture *fx, const char *isa, int threads) {
     *fx = (fixture){0};
-    rlf_status status = kern_device_open(&fx->device, &(kern_device_options){.name = "cpu", .threads = threads, .isa = isa});
-    if (status == RLF_UNSUPPORTED) return false;
+    rlf_status status = device_open(&fx->device, isa, threads);
+    if (isa && status == RLF_UNSUPPORTED) return false;
     must(status);
     must(kern_queue_new(&fx->queue, fx->device));
     return true;

@@ -15,6 +15,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "kernels/transformer/transformer.h"
+#include "tests/unit/kernels/device.h"
 
 enum { MAX_POSITIONS = 512 };
 
@@ -53,10 +54,9 @@ static inline void rig_fill(const rlf_model_layout *layout, float *weights) {
 
 /* False where this machine lacks the instruction set. isa NULL: the best. dtype: how the weights are stored, rounded if need be. */
 static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtype, const char *isa, int threads) {
-    kern_device_options options = {.name = "cpu", .threads = threads, .isa = isa};
     *r = (rig){0};
-    rlf_status status = kern_device_open(&r->device, &options);
-    if (status == RLF_UNSUPPORTED) return false;
+    rlf_status status = device_open(&r->device, isa, threads);
+    if (isa && status == RLF_UNSUPPORTED) return false;
     must(status);
     must(kern_queue_new(&r->queue, r->device));
     rlf_model_layout_init(&r->layout, shape);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/unit/kernels/cpu_devices.h"
+#include "tests/unit/kernels/devices.h"
 
 typedef struct shape {
     int m, n, k;

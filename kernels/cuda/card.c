@@ -1,0 +1,114 @@
+/* The calls to the CUDA runtime. */
+#include "kernels/cuda/card.h"
+
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/mem.h"
+
+enum { COMPUTE_MAJOR = 8 }; /* bfloat16 on tensor cores */
+
+struct kern_card {
+    int number;
+    cudaStream_t stream;
+    cudaError_t failure; /* the first */
+    const char *failed;  /* and what it was */
+    char name[128];
+};
+
+static void note(kern_card *card, cudaError_t result, const char *what) {
+    if (result == cudaSuccess || card->failure != cudaSuccess) return;
+    card->failure = result;
+    card->failed = what;
+}
+
+static rlf_status check_card(const struct cudaDeviceProp *p, int number) {
+    if (p->major >= COMPUTE_MAJOR) return RLF_OK;
+    return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has compute capability %d.%d; expected %d.0 or newer", number, p->name, p->major,
+                     p->minor, COMPUTE_MAJOR);
+}
+
+rlf_status kern_card_open(kern_card **out, int number) {
+    rlf_status status = RLF_OK;
+    kern_card *card = rlf_calloc(1, sizeof *card);
+    int count = 0;
+    struct cudaDeviceProp p;
+    cudaError_t result = cudaGetDeviceCount(&count);
+    card->number = number;
+    if (result != cudaSuccess) RLF_FAIL(UNSUPPORTED, "no CUDA card can be used: %s", cudaGetErrorString(result));
+    if (number < 0 || number >= count) RLF_FAIL(UNSUPPORTED, "no CUDA card %d: this machine has %d", number, count);
+    result = cudaGetDeviceProperties(&p, number);
+    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d: %s", number, cudaGetErrorString(result));
+    RLF_TRY(check_card(&p, number));
+    result = cudaSetDevice(number);
+    if (result == cudaSuccess) result = cudaStreamCreateWithFlags(&card->stream, cudaStreamNonBlocking);
+    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, p.name, cudaGetErrorString(result));
+    snprintf(card->name, sizeof card->name, "%.80s, %zu GiB", p.name, p.totalGlobalMem >> 30);
+    *out = card;
+    card = NULL;
+out:
+    free(card);
+    return status;
+}
+
+void kern_card_close(kern_card *card) {
+    cudaSetDevice(card->number);
+    cudaStreamDestroy(card->stream);
+    free(card);
+}
+
+const char *kern_card_name(const kern_card *card) { return card->name; }
+
+void *kern_card_allocate(kern_card *card, size_t bytes) {
+    void *ptr = NULL;
+    cudaSetDevice(card->number);
+    if (cudaMalloc(&ptr, bytes ? bytes : 1) != cudaSuccess) {
+        cudaGetLastError(); /* the caller reports it */
+        return NULL;
+    }
+    kern_card_zero(card, ptr, bytes);
+    return ptr;
+}
+
+/* cudaFree waits for what is queued. */
+void kern_card_release(kern_card *card, void *ptr) {
+    cudaSetDevice(card->number);
+    note(card, cudaFree(ptr), "free");
+}
+
+/* From ordinary memory the runtime has taken its copy by the time the call returns. */
+void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) {
+    cudaSetDevice(card->number);
+    note(card, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, card->stream), "upload");
+}
+
+void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) {
+    cudaSetDevice(card->number);
+    note(card, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, card->stream), "download");
+    note(card, cudaStreamSynchronize(card->stream), "download");
+}
+
+void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
+    cudaSetDevice(card->number);
+    note(card, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, card->stream), "copy");
+}
+
+void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
+    cudaSetDevice(card->number);
+    note(card, cudaMemsetAsync(dst, 0, bytes, card->stream), "zero");
+}
+
+rlf_status kern_card_sync(kern_card *card) {
+    cudaSetDevice(card->number);
+    note(card, cudaStreamSynchronize(card->stream), "sync");
+    if (card->failure == cudaSuccess) return RLF_OK;
+    return RLF_RAISE(DEVICE, "CUDA card %d, %s: %s: %s", card->number, card->name, card->failed, cudaGetErrorString(card->failure));
+}
+
+void *kern_card_stream(kern_card *card) {
+    cudaSetDevice(card->number);
+    return card->stream;
+}
+
+void kern_card_launched(kern_card *card, const char *kernel) { note(card, cudaGetLastError(), kernel); }

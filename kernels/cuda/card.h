@@ -1,0 +1,44 @@
+/* card: what the backend asks of the CUDA runtime, and all it asks of it. card.c passes it on; tests/simt/card.c stands in for it where
+ * there is no card.
+ *
+ * Work is queued in order on the card's one stream. The first failure of anything queued is kept and comes back from every later
+ * kern_card_sync. One thread at a time uses a card. */
+#ifndef RLF_KERNELS_CUDA_CARD_H
+#define RLF_KERNELS_CUDA_CARD_H
+
+#include <stddef.h>
+
+#include "common/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kern_card kern_card;
+
+/* RLF_UNSUPPORTED where there is no card of that number (0, 1, ...), or it is too old. */
+rlf_status kern_card_open(kern_card **out, int number) RLF_MUST_USE;
+void kern_card_close(kern_card *card);
+/* E.g. "NVIDIA H200, 139 GiB". */
+const char *kern_card_name(const kern_card *card);
+
+/* Memory of the card, zeroed, aligned to 16 bytes at least; NULL where there is not as much. */
+void *kern_card_allocate(kern_card *card, size_t bytes);
+void kern_card_release(kern_card *card, void *ptr);
+
+/* As in kern.h. */
+void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes);
+void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes);
+void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes);
+void kern_card_zero(kern_card *card, void *dst, size_t bytes);
+rlf_status kern_card_sync(kern_card *card) RLF_MUST_USE;
+
+/* For KERN_LAUNCH (dialect.h): makes the card the calling thread's and returns its cudaStream_t; and sees whether the launch of `kernel`,
+ * a literal, went well. */
+void *kern_card_stream(kern_card *card);
+void kern_card_launched(kern_card *card, const char *kernel);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,41 @@
+/* cuda: what the operations of the CUDA backend run on, and their prototypes. Private to kernels/cuda/. C17 and CUDA C++; files
+ * with kernels include dialect.h. */
+#ifndef RLF_KERNELS_CUDA_CUDA_H
+#define RLF_KERNELS_CUDA_CUDA_H
+
+#include "kernels/cuda/card.h"
+#include "kernels/ops.h"
+#include "kernels/scalar.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    KERN_CUDA_SCRATCH_FLOATS = 16 << 20, /* work space of one operation, on the card */
+    KERN_CUDA_STAGING_BYTES = 32 << 20,  /* host arrays that operations take with them, on the card */
+    KERN_CUDA_PARTS = 1 << 16            /* parts of a sum that come to the host at a time */
+};
+
+struct kern_ctx {
+    kern_card *card;
+    float *scratch; /* (KERN_CUDA_SCRATCH_FLOATS), on the card, as are contents between operations: undefined */
+    char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */
+    size_t staged;  /* where the next array goes */
+    void *parts;    /* (KERN_CUDA_PARTS) of 8 bytes, on the host */
+};
+
+/* The card's copy of a host array, for the operation that is being queued. What is overwritten when the ring comes round belongs to
+ * operations that come before in the stream, and so are done with it. */
+const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
+
+static inline int kern_blocks_for(size_t n, size_t each) { return (int)((n + each - 1) / each); }
+
+#define KERN_CUDA_PROTOTYPE_(type, name, parameters) type kern_cuda_##name parameters;
+KERN_OP_TABLE(KERN_CUDA_PROTOTYPE_)
+#undef KERN_CUDA_PROTOTYPE_
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,63 @@
+/* A CUDA card as a device of kern.h: memory, copies, and the table of the operations in this folder. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/mem.h"
+#include "kernels/cuda/cuda.h"
+
+enum { STAGE_ALIGN = 64 };
+
+const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes) {
+    assert(bytes <= KERN_CUDA_STAGING_BYTES);
+    if (ctx->staged + bytes > KERN_CUDA_STAGING_BYTES) ctx->staged = 0;
+    void *at = ctx->staging + ctx->staged;
+    ctx->staged += (bytes + STAGE_ALIGN - 1) / STAGE_ALIGN * STAGE_ALIGN;
+    if (bytes) kern_card_upload(ctx->card, at, host, bytes);
+    return at;
+}
+
+static void *allocate(kern_ctx *ctx, size_t bytes) { return kern_card_allocate(ctx->card, bytes); }
+static void release(kern_ctx *ctx, void *ptr, size_t bytes) {
+    (void)bytes;
+    kern_card_release(ctx->card, ptr);
+}
+static void upload(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_upload(ctx->card, dst, src, bytes); }
+static void download(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_download(ctx->card, dst, src, bytes); }
+static void copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_copy(ctx->card, dst, src, bytes); }
+static void zero(kern_ctx *ctx, void *dst, size_t bytes) { kern_card_zero(ctx->card, dst, bytes); }
+static rlf_status sync_card(kern_ctx *ctx) { return kern_card_sync(ctx->card); }
+
+static void close_card(kern_ctx *ctx) {
+    if (ctx->scratch) kern_card_release(ctx->card, ctx->scratch);
+    if (ctx->staging) kern_card_release(ctx->card, ctx->staging);
+    if (ctx->card) kern_card_close(ctx->card);
+    free(ctx->parts);
+    free(ctx);
+}
+
+static const kern_backend cuda_backend = {.close = close_card, .allocate = allocate, .release = release, .upload = upload,
+                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card};
+
+#define ENTRY_(type, name, parameters) .name = kern_cuda_##name,
+static const kern_ops cuda_ops = {KERN_OP_TABLE(ENTRY_)};
+#undef ENTRY_
+
+rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
+    rlf_status status = RLF_OK;
+    kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
+    RLF_TRY(kern_card_open(&ctx->card, options->card));
+    ctx->scratch = kern_card_allocate(ctx->card, KERN_CUDA_SCRATCH_FLOATS * sizeof(float));
+    ctx->staging = kern_card_allocate(ctx->card, KERN_CUDA_STAGING_BYTES);
+    if (!ctx->scratch || !ctx->staging)
+        RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
+    ctx->parts = rlf_calloc(KERN_CUDA_PARTS, sizeof(double));
+    snprintf(device->name, sizeof device->name, "cuda card %d, %s", options->card, kern_card_name(ctx->card));
+    device->backend = &cuda_backend;
+    device->ops = &cuda_ops;
+    device->ctx = ctx;
+    ctx = NULL;
+out:
+    if (ctx) close_card(ctx);
+    return status;
+}

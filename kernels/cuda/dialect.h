@@ -1,0 +1,69 @@
+/* dialect: what kernels are written in: C17 that is also CUDA C++, and these words. nvcc compiles the .cu files for cards; a C compiler
+ * compiles the same files against tests/simt/simt.h, which gives the words their meaning on the CPU, and checks what a card would not.
+ *
+ *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
+ *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
+ *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first
+ *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
+ *   kern_barrier()               all threads of the block, at one place of the source
+ *   kern_warp_barrier(), kern_shuffle_*   all 32 threads of a warp
+ *   kern_add_u64()               the only atomic: adding integers has no order */
+#ifndef RLF_KERNELS_CUDA_DIALECT_H
+#define RLF_KERNELS_CUDA_DIALECT_H
+
+#include "kernels/cuda/cuda.h"
+
+#ifdef __CUDACC__
+
+#define KERN_DEVICE static __device__ __forceinline__
+#define KERN_KERNEL(name) static __global__ void name(const name##_args a)
+#define KERN_SHARED(type, name)           \
+    __shared__ type name##_memory;        \
+    type *const name = &name##_memory
+#define KERN_LAUNCH(ctx, name, blocks, threads, args)                                                      \
+    do {                                                                                                   \
+        if ((blocks) <= 0) break;                                                                          \
+        cudaStream_t stream_ = (cudaStream_t)kern_card_stream((ctx)->card);                                \
+        name<<<(unsigned)(blocks), (threads), 0, stream_>>>(args);                                         \
+        kern_card_launched((ctx)->card, #name);                                                            \
+    } while (0)
+
+KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
+KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }
+KERN_DEVICE int kern_threads(void) { return (int)blockDim.x; }
+#define kern_barrier() __syncthreads()
+#define kern_warp_barrier() __syncwarp()
+KERN_DEVICE float kern_shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+KERN_DEVICE double kern_shuffle_xor_f64(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+KERN_DEVICE uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
+    return (uint64_t)__shfl_xor_sync(0xffffffffu, (unsigned long long)x, mask);
+}
+KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
+
+#else
+#include <simt.h>
+#endif
+
+/* ---- sixteen lanes: half a warp, and the reductions of kern.h over it -------------------------------------------------------------- */
+
+enum { KERN_LANES = 16 };
+
+KERN_DEVICE int kern_lane(void) { return kern_thread() % KERN_LANES; }
+KERN_DEVICE int kern_team(void) { return kern_thread() / KERN_LANES; } /* which half warp of the block */
+
+/* Lane i with i+8, then +4, +2, +1: a butterfly adds the same pairs, and leaves the sum in every lane. */
+KERN_DEVICE float kern_sum16(float x) {
+    for (int half = 8; half; half /= 2) x += kern_shuffle_xor(x, half);
+    return x;
+}
+KERN_DEVICE double kern_sum16_f64(double x) {
+    for (int half = 8; half; half /= 2) x += kern_shuffle_xor_f64(x, half);
+    return x;
+}
+KERN_DEVICE float kern_larger(float a, float b) { return a > b ? a : b; }
+KERN_DEVICE float kern_max32(float x) {
+    for (int half = 16; half; half /= 2) x = kern_larger(kern_shuffle_xor(x, half), x);
+    return x;
+}
+
+#endif

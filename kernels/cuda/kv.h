@@ -1,0 +1,20 @@
+/* kv: how keys and values lie in a page of the cache on a card.
+ *
+ *   cache   (layers, pages, page)
+ *   page    (kv heads, block)
+ *   block   keys (page_size, D), then values (page_size, D): a key's elements side by side, as in a row of qkv */
+#ifndef RLF_KERNELS_CUDA_KV_H
+#define RLF_KERNELS_CUDA_KV_H
+
+#include "kernels/cuda/dialect.h"
+
+KERN_BOTH size_t kv_half(kern_kv_shape s) { return (size_t)s.page_size * (size_t)s.head_dim; }
+KERN_BOTH size_t kv_page(kern_kv_shape s) { return 2 * kv_half(s) * (size_t)s.kv_heads; }
+KERN_BOTH size_t kv_layer(kern_kv_shape s) { return (size_t)s.pages * kv_page(s); }
+
+/* The key of `head` at `slot` of a layer; its value is kv_half() further. */
+KERN_BOTH size_t kv_place(kern_kv_shape s, int slot, int head) {
+    return (size_t)(slot / s.page_size) * kv_page(s) + (size_t)head * 2 * kv_half(s) + (size_t)(slot % s.page_size) * (size_t)s.head_dim;
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* Matrix products, plain: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two gradients, with the
+ * bits of the CPU: every element is one chain of fused multiply-adds over depth ascending, so a row's result cannot depend on the others.
+ *
+ *   block    SIDE x SIDE elements of C, 256 threads; a thread has EACH x EACH of them in registers, for the whole depth
+ *   step     STEP of depth: a SIDE x STEP piece of A and of B come to shared memory, B widened from bfloat16 where need be
+ *
+ * Operations: 2 rows cols depth, on the ordinary float units. Bytes: A is read cols/SIDE times, B rows/SIDE times, C once. This is the
+ * reference of the tensor-core products to come (README.md), which will have another order, and as fixed a one. */
+#include "kernels/cuda/dialect.h"
+
+enum { THREADS = 256, SIDE = 64, EACH = 4, STEP = 32, PAD = 1 };
+
+/* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else
+ * ptr[d*ld + line]. */
+typedef struct operand {
+    const void *ptr;
+    size_t ld;
+    kern_dtype dtype;
+    int lines;
+    bool along_depth;
+} operand;
+
+typedef enum chain_start {
+    FROM_ZERO, /* C = chain + bias */
+    ADDED,     /* C = C + (chain + bias) */
+    FROM_C     /* the chain begins with C */
+} chain_start;
+
+typedef struct product_args {
+    operand a, b;
+    float *c;
+    const float *bias; /* (cols) or NULL */
+    int depth;
+    chain_start start;
+} product_args;
+
+typedef struct product_tiles {
+    float a[STEP][SIDE + PAD], b[STEP][SIDE + PAD];
+} product_tiles;
+
+KERN_DEVICE float operand_at(const operand *x, int line, int d) {
+    const size_t i = x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line;
+    return x->dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x->ptr)[i]) : ((const float *)x->ptr)[i];
+}
+
+/* Lines line0.. and depths d0.. of x; neighbouring threads take neighbours in memory. Beyond the matrix: 0, which is not used. */
+KERN_DEVICE void load_tile(float tile[STEP][SIDE + PAD], const operand *x, int line0, int d0, int depth) {
+    for (int i = kern_thread(); i < SIDE * STEP; i += THREADS) {
+        const int line = x->along_depth ? i / STEP : i % SIDE, d = x->along_depth ? i % STEP : i / SIDE;
+        const bool inside = line0 + line < x->lines && d0 + d < depth;
+        tile[d][line] = inside ? operand_at(x, line0 + line, d0 + d) : 0.0f;
+    }
+}
+
+/* Thread (ty, tx) of 16 x 16 has rows ty + 16 i and columns tx + 16 j. */
+KERN_KERNEL(product) {
+    KERN_SHARED(product_tiles, tiles);
+    const int across = (a.b.lines + SIDE - 1) / SIDE, row0 = kern_block() / across * SIDE, col0 = kern_block() % across * SIDE;
+    const int ty = kern_thread() / 16, tx = kern_thread() % 16;
+    const bool busy = row0 + ty < a.a.lines && col0 + tx < a.b.lines; /* else no element of this thread is inside */
+    float sum[EACH][EACH];
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < EACH; j++) {
+            const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
+            sum[i][j] = a.start == FROM_C && row < a.a.lines && col < a.b.lines ? a.c[(size_t)row * a.b.lines + col] : 0.0f;
+        }
+    for (int d0 = 0; d0 < a.depth; d0 += STEP) {
+        const int n = a.depth - d0 < STEP ? a.depth - d0 : STEP;
+        load_tile(tiles->a, &a.a, row0, d0, a.depth);
+        load_tile(tiles->b, &a.b, col0, d0, a.depth);
+        kern_barrier();
+        for (int d = 0; d < n && busy; d++) {
+            float left[EACH], right[EACH];
+            for (int i = 0; i < EACH; i++) left[i] = tiles->a[d][ty + 16 * i];
+            for (int j = 0; j < EACH; j++) right[j] = tiles->b[d][tx + 16 * j];
+            for (int i = 0; i < EACH; i++)
+                for (int j = 0; j < EACH; j++) sum[i][j] = fmaf(left[i], right[j], sum[i][j]);
+        }
+        kern_barrier();
+    }
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < EACH; j++) {
+            const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
+            if (row >= a.a.lines || col >= a.b.lines) continue;
+            float *to = &a.c[(size_t)row * a.b.lines + col];
+            const float value = a.bias ? sum[i][j] + a.bias[col] : sum[i][j];
+            *to = a.start == ADDED ? *to + value : value;
+        }
+}
+
+static void run_product(kern_ctx *ctx, const product_args *p) {
+    const product_args args = *p;
+    const int blocks = kern_blocks_for((size_t)args.a.lines, SIDE) * kern_blocks_for((size_t)args.b.lines, SIDE);
+    KERN_LAUNCH(ctx, product, blocks, THREADS, args);
+}
+
+void kern_cuda_linear(kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n, int k,
+                      bool accumulate) {
+    const product_args args = {{x, (size_t)k, KERN_F32, m, true}, {w, (size_t)k, w_dtype, n, true}, y, bias, k,
+                               accumulate ? ADDED : FROM_ZERO};
+    run_product(ctx, &args);
+}
+
+void kern_cuda_linear_grad_input(kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,
+                                 bool accumulate) {
+    const product_args args = {{dy, (size_t)n, KERN_F32, m, true}, {w, (size_t)k, w_dtype, k, false}, dx, NULL, n,
+                               accumulate ? ADDED : FROM_ZERO};
+    run_product(ctx, &args);
+}
+
+void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
+    const product_args args = {{dy, (size_t)n, KERN_F32, n, false}, {x, (size_t)k, KERN_F32, k, false}, dw, NULL, m, FROM_C};
+    run_product(ctx, &args);
+}

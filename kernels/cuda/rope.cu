@@ -1,0 +1,140 @@
+/* q and k: norm per head, then rotary embedding; and the gradient. Half a warp a head of a row; v goes along as heads that are only copied.
+ *
+ *   qk_rope        reads and writes each element once (the norm's first pass over a head leaves it in the cache): 8 bytes
+ *   qk_rope_grad   reads dout and in, writes din: 12 bytes; the norms' weights: a thread a pair of columns through all rows and heads, in
+ *                  that order, 8 bytes more */
+#include "kernels/cuda/norm.h"
+
+enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, COLUMN_THREADS = 32 };
+
+typedef struct qk_rope_args {
+    float *out;
+    const float *in, *q_norm, *k_norm;
+    float eps;
+    const float *rope;
+    const int32_t *pos;
+    int m;
+    kern_attn_shape shape;
+} qk_rope_args;
+
+KERN_BOTH int all_heads(kern_attn_shape s) { return s.heads + 2 * s.kv_heads; }
+
+KERN_KERNEL(qk_rope) {
+    const kern_attn_shape s = a.shape;
+    const int task = kern_block() * TEAMS + kern_team(), tasks = a.m * all_heads(s), mine = task < tasks ? task : tasks - 1;
+    const int row = mine / all_heads(s), head = mine % all_heads(s), d = s.head_dim, half = d / 2;
+    const size_t at = (size_t)mine * d;
+    const float *x = a.in + at, *weight = head < s.heads ? a.q_norm : a.k_norm, *rope = a.rope + (size_t)a.pos[row] * d;
+    float *y = a.out + at;
+    const bool rotated = head < s.heads + s.kv_heads;
+    const float rstd = row_rstd(x, d, a.eps);
+    if (task >= tasks) return;
+    for (int i = kern_lane(); i < half; i += KERN_LANES) {
+        float first = x[i], second = x[half + i];
+        if (rotated && weight) {
+            first = first * rstd * weight[i];
+            second = second * rstd * weight[half + i];
+        }
+        y[i] = rotated ? fmaf(-second, rope[half + i], first * rope[i]) : first;
+        y[half + i] = rotated ? fmaf(first, rope[half + i], second * rope[i]) : second;
+    }
+}
+
+void kern_cuda_qk_rope(kern_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps, const float *rope,
+                       const int32_t *pos, int m, kern_attn_shape shape) {
+    const qk_rope_args args = {out, in, q_norm, k_norm, eps, rope, pos, m, shape};
+    KERN_LAUNCH(ctx, qk_rope, kern_blocks_for((size_t)m * (size_t)all_heads(shape), TEAMS), THREADS, args);
+}
+
+typedef struct rope_grad_args {
+    float *din, *dq_norm, *dk_norm, *rstd; /* rstd (m, H + G) */
+    const float *dout, *in, *q_norm, *k_norm;
+    float eps;
+    const float *rope;
+    const int32_t *pos;
+    int m;
+    kern_attn_shape shape;
+} rope_grad_args;
+typedef rope_grad_args rope_rstd_args, rope_weights_args, rope_grad_rows_args;
+
+KERN_KERNEL(rope_rstd) {
+    const int rotated = a.shape.heads + a.shape.kv_heads, tasks = a.m * rotated, task = kern_block() * TEAMS + kern_team();
+    const int mine = task < tasks ? task : tasks - 1;
+    const size_t head = (size_t)(mine / rotated) * all_heads(a.shape) + mine % rotated;
+    const float rstd = row_rstd(a.in + head * a.shape.head_dim, a.shape.head_dim, a.eps);
+    if (task < tasks && kern_lane() == 0) a.rstd[mine] = rstd;
+}
+
+/* Elements i and half + i of the gradient before the rotation. */
+KERN_DEVICE void unrotate(float *first, float *second, const float *dout, const float *rope, int half, int i) {
+    const float x = dout[i], y = dout[half + i], c = rope[i], s = rope[half + i];
+    *first = fmaf(y, s, x * c);
+    *second = fmaf(-x, s, y * c);
+}
+
+/* A thread a pair of columns; blocks of even number: q_norm, of odd: k_norm. */
+KERN_KERNEL(rope_weights) {
+    const kern_attn_shape s = a.shape;
+    const int d = s.head_dim, half = d / 2, i = kern_block() / 2 * COLUMN_THREADS + kern_thread(), rotated = s.heads + s.kv_heads;
+    const int first = kern_block() % 2 ? s.heads : 0, last = kern_block() % 2 ? rotated : s.heads;
+    float *dweight = kern_block() % 2 ? a.dk_norm : a.dq_norm;
+    if (!dweight || i >= half) return;
+    float sum_a = dweight[i], sum_b = dweight[half + i];
+    for (int row = 0; row < a.m; row++)
+        for (int h = first; h < last; h++) {
+            const size_t at = ((size_t)row * all_heads(s) + h) * d;
+            const float rstd = a.rstd[(size_t)row * rotated + h];
+            float da, db;
+            unrotate(&da, &db, a.dout + at, a.rope + (size_t)a.pos[row] * d, half, i);
+            sum_a = fmaf(da, a.in[at + i] * rstd, sum_a);
+            sum_b = fmaf(db, a.in[at + half + i] * rstd, sum_b);
+        }
+    dweight[i] = sum_a;
+    dweight[half + i] = sum_b;
+}
+
+/* First the rotation back, into din; then, where there is a norm, its gradient, in which a lane meets elements that others turned. */
+KERN_KERNEL(rope_grad_rows) {
+    const kern_attn_shape s = a.shape;
+    const int task = kern_block() * TEAMS + kern_team(), tasks = a.m * all_heads(s), mine = task < tasks ? task : tasks - 1;
+    const int row = mine / all_heads(s), head = mine % all_heads(s), d = s.head_dim, half = d / 2;
+    const size_t at = (size_t)mine * d;
+    const float *weight = head < s.heads ? a.q_norm : a.k_norm, *x = a.in + at;
+    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && weight, written = task < tasks;
+    float *din = a.din + at;
+    for (int i = kern_lane(); i < half && written; i += KERN_LANES) {
+        float first = a.dout[at + i], second = a.dout[at + half + i];
+        if (rotated) unrotate(&first, &second, a.dout + at, a.rope + (size_t)a.pos[row] * d, half, i);
+        din[i] = first;
+        din[half + i] = second;
+    }
+    kern_warp_barrier();
+    const float rstd = normed ? a.rstd[(size_t)row * (s.heads + s.kv_heads) + head] : 0.0f;
+    float sum = 0;
+    for (int i = kern_lane(); i < d && normed && written; i += KERN_LANES) sum = fmaf(din[i] * weight[i], x[i] * rstd, sum);
+    const float mean = kern_sum16(sum) / (float)d;
+    for (int i = kern_lane(); i < d && normed && written; i += KERN_LANES) din[i] = norm_grad_of(din[i], x[i], weight[i], rstd, mean);
+}
+
+static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args) {
+    const size_t m = (size_t)args.m;
+    const int columns = kern_blocks_for((size_t)args.shape.head_dim / 2, COLUMN_THREADS);
+    if (args.q_norm || args.k_norm) {
+        KERN_LAUNCH(ctx, rope_rstd, kern_blocks_for(m * (size_t)(args.shape.heads + args.shape.kv_heads), TEAMS), THREADS, args);
+        KERN_LAUNCH(ctx, rope_weights, 2 * columns, COLUMN_THREADS, args);
+    }
+    KERN_LAUNCH(ctx, rope_grad_rows, kern_blocks_for(m * (size_t)all_heads(args.shape), TEAMS), THREADS, args);
+}
+
+/* din may be dout: the weights' gradients, which read all of dout, come first. */
+void kern_cuda_qk_rope_grad(kern_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,
+                            const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
+                            kern_attn_shape shape) {
+    const int width = kern_qkv_width(shape), chunk = KERN_CUDA_SCRATCH_FLOATS / (shape.heads + shape.kv_heads);
+    for (int begin = 0; begin < m; begin += chunk) {
+        const size_t at = (size_t)begin * width;
+        const rope_grad_args args = {din + at, dq_norm, dk_norm, ctx->scratch, dout + at, in + at, q_norm, k_norm, eps, rope, pos + begin,
+                                     m - begin < chunk ? m - begin : chunk, shape};
+        rope_grad_of_rows(ctx, args);
+    }
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# For a machine with a CUDA card: builds, runs the tests of tests/unit/kernels on the card (RLF_TEST_DEVICE=cuda: the cards are held against
+# the CPU, bit for bit), then under compute-sanitizer's memcheck and racecheck where it is installed, and prints a line a test.
+# Usage: tests/gpu.sh [BUILD_FOLDER]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-build}
+tests="simple norm linear attention head exact transformer"
+
+jobs/install.sh test || exit
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=ON -DRLF_CUDA=ON >/dev/null || exit
+cmake --build "$build" --target $(printf 'test_%s ' $tests) || exit
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit
+
+export RLF_TEST_DEVICE=cuda
+failed=0
+line() { # what, command...: runs it, prints seconds and verdict, keeps its output where it failed
+    local what=$1 log begin=$SECONDS
+    log=$(mktemp)
+    shift
+    if "$@" >"$log" 2>&1; then
+        printf '%-36s %5ds  passed\n' "$what" $((SECONDS - begin))
+    else
+        printf '%-36s %5ds  FAILED\n' "$what" $((SECONDS - begin))
+        tail -20 "$log"
+        failed=1
+    fi
+    rm -f "$log"
+}
+
+for test in $tests; do line "$test" "$build/tests/test_$test"; done
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+        for test in simple norm attention head; do
+            line "$tool $test" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/test_$test"
+        done
+    done
+fi
+exit $failed

@@ -1,0 +1,86 @@
+/* The three cards of the SIMT shim: kernels/cuda/card.h in host memory. A buffer ends at a page that cannot be touched, and begins after
+ * one, but for alignment to 16 bytes; what the alignment leaves over is checked when it is released. */
+#include "kernels/cuda/card.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/base/mem.h"
+#include "simt.h"
+
+enum { PAGE = 4096, ALIGN = 16, CANARY = 0xa5 };
+
+struct kern_card {
+    simt_order order;
+    char name[64];
+};
+
+/* Lies in the page before the buffer's first. */
+typedef struct block_head {
+    size_t bytes, mapped;
+} block_head;
+
+rlf_status kern_card_open(kern_card **out, int number) {
+    static const char *const orders[SIMT_ORDERS] = {"ascending", "descending", "shuffled"};
+    if (number < 0 || number >= SIMT_ORDERS) return RLF_RAISE(UNSUPPORTED, "no CUDA card %d: the SIMT shim has %d", number, SIMT_ORDERS);
+    if (!__builtin_cpu_supports("fma")) return RLF_RAISE(UNSUPPORTED, "the SIMT shim is compiled for a CPU with fused multiply-add");
+    kern_card *card = rlf_calloc(1, sizeof *card);
+    card->order = (simt_order)number;
+    snprintf(card->name, sizeof card->name, "SIMT shim, %s order", orders[number]);
+    *out = card;
+    return RLF_OK;
+}
+
+void kern_card_close(kern_card *card) { free(card); }
+const char *kern_card_name(const kern_card *card) { return card->name; }
+simt_order simt_order_of(const struct kern_card *card) { return card->order; }
+
+/* head page | page that cannot be touched | ... buffer | page that cannot be touched */
+void *kern_card_allocate(kern_card *card, size_t bytes) {
+    (void)card;
+    if (bytes > SIZE_MAX / 8) return NULL;
+    const size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN, pages = (rounded + PAGE - 1) / PAGE * PAGE, mapped = pages + 3 * PAGE;
+    char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    *(block_head *)(void *)base = (block_head){bytes, mapped};
+    char *end = base + 2 * PAGE + pages, *ptr = end - rounded;
+    memset(ptr + bytes, CANARY, rounded - bytes);
+    if (mprotect(base + PAGE, PAGE, PROT_NONE) != 0 || mprotect(end, PAGE, PROT_NONE) != 0) abort();
+    return ptr;
+}
+
+static char *base_of(void *ptr) { return (char *)((uintptr_t)ptr / PAGE * PAGE) - 2 * PAGE; }
+
+void kern_card_release(kern_card *card, void *ptr) {
+    (void)card;
+    char *base = base_of(ptr);
+    /* An empty buffer is at the very end, so on the page that cannot be touched. */
+    const block_head head = *(const block_head *)(void *)base;
+    const size_t rounded = (head.bytes + ALIGN - 1) / ALIGN * ALIGN;
+    for (size_t i = head.bytes; i < rounded; i++)
+        if ((unsigned char)((char *)ptr)[i] != CANARY) {
+            fprintf(stderr, "simt: a kernel wrote after the end of a buffer of %zu bytes\n", head.bytes);
+            abort();
+        }
+    munmap(base, head.mapped);
+}
+
+void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
+void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
+
+void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
+    (void)card;
+    memcpy(dst, src, bytes);
+}
+
+void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
+    (void)card;
+    memset(dst, 0, bytes);
+}
+
+rlf_status kern_card_sync(kern_card *card) {
+    (void)card;
+    return RLF_OK;
+}

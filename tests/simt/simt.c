@@ -1,0 +1,271 @@
+/* Fibers and their scheduler.
+ *
+ * A fiber runs one thread of the block at a time, block after block; its stack stays. A warp's fibers are run in turn until each is done or
+ * waits for the block, then comes the next warp: any order is one that a card could have taken. */
+#include "simt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+enum {
+    WARP = 32,
+    MAX_THREADS = 1024,
+    MAX_WARPS = MAX_THREADS / WARP,
+    STACK_BYTES = 256 << 10,
+    SHARED_BYTES = 48 << 10, /* what every card has */
+    PAGE_BYTES = 4096
+};
+
+typedef enum fiber_state { READY, AT_WARP, AT_BLOCK, DONE } fiber_state;
+
+typedef struct fiber {
+    void *stack_pointer;
+    char *stack;
+    fiber_state state;
+    unsigned exchanges;  /* so far; its parity chooses the slot */
+    const char *file;    /* of the barrier it waits at */
+    int line;
+} fiber;
+
+typedef struct warp {
+    int arrived;
+    simt_words slots[2][WARP];
+} warp;
+
+simt_place simt_at;
+
+static struct {
+    fiber fibers[MAX_THREADS];
+    warp warps[MAX_WARPS];
+    void *scheduler; /* its stack pointer */
+    const char *name;
+    simt_kernel *kernel;
+    const void *args;
+    int arrived; /* at the block's barrier */
+    char *shared; /* SHARED_BYTES before a page that cannot be touched */
+    size_t shared_bytes;
+    simt_order order;
+    uint64_t random;
+    int lanes[WARP], warp_order[MAX_WARPS];
+} simt;
+
+static _Noreturn void broken(const char *what) {
+    fprintf(stderr, "simt: kernel %s, block %d, thread %d: %s\n", simt.name, simt_at.block, simt_at.thread, what);
+    abort();
+}
+
+/* ---- changing stacks -------------------------------------------------------------------------------------------------------------- */
+
+/* Saves what a call must keep and the stack pointer, and goes on where `to` was saved. */
+void simt_switch(void **save, void *to);
+__asm__(".text\n.globl simt_switch\n.hidden simt_switch\n.type simt_switch,@function\nsimt_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
+        ".size simt_switch,.-simt_switch\n");
+
+/* AddressSanitizer is told of each change of stack, on both sides of it. */
+#ifdef __SANITIZE_ADDRESS__
+static const void *scheduler_bottom;
+static size_t scheduler_bytes;
+#define LEAVING(fake, bottom, bytes) __sanitizer_start_switch_fiber(fake, bottom, bytes)
+#define ARRIVED(fake, bottom, bytes) __sanitizer_finish_switch_fiber(fake, bottom, bytes)
+#else
+#define LEAVING(fake, bottom, bytes) ((void)(fake))
+#define ARRIVED(fake, bottom, bytes) ((void)(fake))
+#endif
+
+static void to_scheduler(fiber *f) {
+    void *fake = NULL;
+    LEAVING(&fake, scheduler_bottom, scheduler_bytes);
+    simt_switch(&f->stack_pointer, simt.scheduler);
+    ARRIVED(fake, &scheduler_bottom, &scheduler_bytes);
+}
+
+static void fiber_main(void) {
+    ARRIVED(NULL, &scheduler_bottom, &scheduler_bytes);
+    for (;;) {
+        simt.kernel(simt.args);
+        fiber *f = &simt.fibers[simt_at.thread];
+        f->state = DONE;
+        to_scheduler(f);
+    }
+}
+
+static void *map_or_die(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) broken("no memory for stacks");
+    return p;
+}
+
+/* A stack on which simt_switch finds six registers and the address of fiber_main, which is entered as by a call. */
+static void fiber_init(fiber *f) {
+    f->stack = map_or_die(STACK_BYTES);
+    void **top = (void **)(void *)(f->stack + STACK_BYTES);
+    top[-2] = (void *)fiber_main;
+    f->stack_pointer = top - 8;
+}
+
+static void run_fiber(int thread) {
+    fiber *f = &simt.fibers[thread];
+    if (!f->stack) fiber_init(f);
+    void *fake = NULL;
+    simt_at.thread = thread;
+    LEAVING(&fake, f->stack, STACK_BYTES);
+    simt_switch(&simt.scheduler, f->stack_pointer);
+    ARRIVED(fake, NULL, NULL);
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------------------------------------- */
+
+static void wait_here(fiber_state state) {
+    const int thread = simt_at.thread;
+    simt.fibers[thread].state = state;
+    to_scheduler(&simt.fibers[thread]);
+}
+
+void simt_barrier(const char *file, int line) {
+    fiber *f = &simt.fibers[simt_at.thread];
+    f->file = file;
+    f->line = line;
+    if (++simt.arrived < simt_at.threads) {
+        wait_here(AT_BLOCK);
+        return;
+    }
+    simt.arrived = 0;
+    for (int t = 0; t < simt_at.threads; t++) {
+        if (simt.fibers[t].file != file || simt.fibers[t].line != line) broken("the threads of a block wait at different barriers");
+        simt.fibers[t].state = READY;
+    }
+}
+
+void simt_warp_barrier(void) {
+    const int first = simt_at.thread / WARP * WARP;
+    warp *w = &simt.warps[simt_at.thread / WARP];
+    if (++w->arrived < WARP) {
+        wait_here(AT_WARP);
+        return;
+    }
+    w->arrived = 0;
+    for (int t = first; t < first + WARP; t++) simt.fibers[t].state = READY;
+}
+
+/* Two slots a lane: one may be overwritten only when all have come to the exchange after, and so have read it. */
+simt_words simt_exchange(simt_words mine, int from) {
+    warp *w = &simt.warps[simt_at.thread / WARP];
+    const unsigned slot = simt.fibers[simt_at.thread].exchanges++ & 1;
+    w->slots[slot][simt_at.thread % WARP] = mine;
+    simt_warp_barrier();
+    if (simt.fibers[simt_at.thread - simt_at.thread % WARP + from].exchanges < simt.fibers[simt_at.thread].exchanges)
+        broken("a warp's threads wait at a shuffle and at a warp barrier");
+    return w->slots[slot][from];
+}
+
+/* ---- shared memory ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t next_random(void) {
+    simt.random ^= simt.random << 13;
+    simt.random ^= simt.random >> 7;
+    return simt.random ^= simt.random << 17;
+}
+
+static void poison(char *at, size_t bytes) {
+    static const int pattern[] = {0xff, 0x7e};
+    uint64_t *words = (uint64_t *)(void *)at;
+    if (simt.order != SIMT_SHUFFLED)
+        memset(at, pattern[simt.order], bytes);
+    else
+        for (size_t i = 0; i < bytes / sizeof *words; i++) words[i] = next_random();
+}
+
+/* So that the first byte after it is on the page that cannot be touched, but for alignment to 16. */
+void *simt_shared(size_t bytes) {
+    const size_t rounded = (bytes + 15) / 16 * 16;
+    char *at = simt.shared + SHARED_BYTES - rounded;
+    if (rounded > SHARED_BYTES) broken("more shared memory than a block has");
+    if (simt.shared_bytes && simt.shared_bytes != bytes) broken("shared memory of two sizes");
+    if (!simt.shared_bytes) poison(at, rounded);
+    simt.shared_bytes = bytes;
+    return at;
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------------------------- */
+
+/* 0..n-1 in the order of the card. */
+static void fill_order(int *order, int n) {
+    for (int i = 0; i < n; i++) order[i] = simt.order == SIMT_DESCENDING ? n - 1 - i : i;
+    for (int i = n - 1; i > 0 && simt.order == SIMT_SHUFFLED; i--) {
+        const int j = (int)(next_random() % (unsigned)(i + 1)), t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+}
+
+/* True if any of the warp's threads ran. */
+static bool run_warp(int w) {
+    bool ran = false, again = true;
+    while (again) {
+        again = false;
+        for (int i = 0; i < WARP; i++) {
+            const int thread = w * WARP + simt.lanes[i];
+            if (simt.fibers[thread].state != READY) continue;
+            run_fiber(thread);
+            again = ran = true;
+        }
+    }
+    return ran;
+}
+
+static void check_all_done(int threads) {
+    for (int t = 0; t < threads; t++) {
+        simt_at.thread = t;
+        if (simt.fibers[t].state == AT_BLOCK) broken("waits at a barrier that others never reach");
+        if (simt.fibers[t].state == AT_WARP) broken("waits at a shuffle or warp barrier that others of its warp never reach");
+    }
+}
+
+static void run_block(int block, int threads) {
+    const int warps = threads / WARP;
+    bool ran = true;
+    simt_at = (simt_place){0, block, threads};
+    simt.arrived = 0;
+    simt.shared_bytes = 0;
+    for (int w = 0; w < warps; w++) simt.warps[w].arrived = 0;
+    for (int t = 0; t < threads; t++) {
+        simt.fibers[t].state = READY;
+        simt.fibers[t].exchanges = 0;
+    }
+    fill_order(simt.lanes, WARP);
+    fill_order(simt.warp_order, warps);
+    while (ran) {
+        ran = false;
+        for (int w = 0; w < warps; w++) ran |= run_warp(simt.warp_order[w]);
+    }
+    check_all_done(threads);
+}
+
+static void set_up(void) {
+    simt.random = 88172645463325252u;
+    simt.shared = map_or_die(SHARED_BYTES + PAGE_BYTES);
+    if (mprotect(simt.shared + SHARED_BYTES, PAGE_BYTES, PROT_NONE) != 0) broken("mprotect");
+}
+
+void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, const void *args) {
+    if (!simt.shared) set_up();
+    simt.order = order;
+    simt.name = name;
+    simt.kernel = kernel;
+    simt.args = args;
+    if (threads < WARP || threads > MAX_THREADS || threads % WARP) broken("a block of so many threads");
+    if (blocks <= 0) return;
+    int *turn = malloc((size_t)blocks * sizeof *turn);
+    if (!turn) broken("no memory");
+    fill_order(turn, blocks);
+    for (int i = 0; i < blocks; i++) run_block(turn[i], threads);
+    free(turn);
+}

@@ -1,0 +1,83 @@
+/* simt: a stand-in for a CUDA card, so that the kernels of kernels/cuda/ run, and are checked, on a CPU. It gives the words of
+ * kernels/cuda/dialect.h their meaning in C; simt.c runs blocks one after the other, each thread of a block as a fiber that goes on until
+ * it waits for others; card.c has memory.
+ *
+ * What it finds that a card would pass over:
+ *   an access outside device or shared memory    a page fault: every buffer ends at a page that cannot be touched
+ *   a barrier that not all threads reach, or at different places of the source; a shuffle that not all of a warp reach: a message, abort
+ *   a missing barrier, a race, memory read before it was written    other bits: the three cards of this machine run threads and blocks in
+ *                             ascending, descending and shuffled order, and fill shared memory with a pattern of their own
+ *
+ * A block is as many threads as a card allows, a multiple of 32. x86-64 only. One host thread at a time. */
+#ifndef RLF_TESTS_SIMT_SIMT_H
+#define RLF_TESTS_SIMT_SIMT_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef enum simt_order { SIMT_ASCENDING, SIMT_DESCENDING, SIMT_SHUFFLED, SIMT_ORDERS } simt_order;
+
+typedef void simt_kernel(const void *args);
+
+/* Runs all blocks before it returns. */
+void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, const void *args);
+
+/* ---- inside a kernel -------------------------------------------------------------------------------------------------------------- */
+
+/* Where the running thread is. */
+typedef struct simt_place {
+    int thread, block, threads;
+} simt_place;
+extern simt_place simt_at;
+
+void *simt_shared(size_t bytes);
+void simt_barrier(const char *file, int line);
+void simt_warp_barrier(void);
+/* Every thread of the warp gives four words; returns those of lane `from`. */
+typedef struct simt_words {
+    uint32_t w[4];
+} simt_words;
+simt_words simt_exchange(simt_words mine, int from);
+
+/* The order of the card that a context is on: tests/simt/card.c. */
+struct kern_card;
+simt_order simt_order_of(const struct kern_card *card);
+
+#define KERN_DEVICE static inline
+#define KERN_KERNEL(name)                                                                      \
+    static void name(const name##_args a);                                                     \
+    static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
+    static void name(const name##_args a)
+#define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
+#define KERN_LAUNCH(ctx, name, blocks, threads, args) \
+    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, &(args))
+
+static inline int kern_thread(void) { return simt_at.thread; }
+static inline int kern_block(void) { return simt_at.block; }
+static inline int kern_threads(void) { return simt_at.threads; }
+#define kern_barrier() simt_barrier(__FILE__, __LINE__)
+#define kern_warp_barrier() simt_warp_barrier()
+static inline uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
+    simt_words mine = {{(uint32_t)x, (uint32_t)(x >> 32), 0, 0}}, other = simt_exchange(mine, simt_at.thread % 32 ^ mask);
+    return other.w[0] | (uint64_t)other.w[1] << 32;
+}
+static inline double kern_shuffle_xor_f64(double x, int mask) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = kern_shuffle_xor_u64(bits, mask);
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static inline float kern_shuffle_xor(float x, int mask) {
+    simt_words mine = {{0}};
+    memcpy(mine.w, &x, sizeof x);
+    mine = simt_exchange(mine, simt_at.thread % 32 ^ mask);
+    memcpy(&x, mine.w, sizeof x);
+    return x;
+}
+static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
+
+#endif
