@@ -519,13 +519,13 @@ typedef struct lane_tile {
     float *sums;
 } lane_tile;
 
-/* Copies LANE_DEPTH depths of `cols` columns, and asks for as much memory at `ahead`. */
-static inline __attribute__((always_inline)) void lane_copy(float *block, const char *from, size_t stride, const char *ahead,
+/* Copies LANE_DEPTH depths of `cols` columns `to`, and asks for as much memory at `ahead`. */
+static inline __attribute__((always_inline)) void lane_copy(float *to, const char *from, size_t stride, const char *ahead,
                                                             const int cols, const bool bf16) {
     for (int c = 0; c < cols; c++, from += stride)
 #pragma GCC unroll 4
-        for (int i = 0; i < LANE_DEPTH; i += VF, block += VF) {
-            vf_store(block, bf16 ? vf_load_bf16((const uint16_t *)from + i) : vf_load((const float *)from + i));
+        for (int i = 0; i < LANE_DEPTH; i += VF, to += VF) {
+            vf_store(to, bf16 ? vf_load_bf16((const uint16_t *)from + i) : vf_load((const float *)from + i));
             if (bf16 && i % (2 * VF)) continue; /* a line has two vectors */
             __builtin_prefetch(ahead, 0, 2);
             ahead += LINE_BYTES;
