@@ -1,4 +1,4 @@
-/* What a kind of tool is: the one header its author reads, and toolsvc/kind_calculator.c the shortest example.
+/* What a kind of tool is: the one header its author reads, and toolsvc/kinds/kind_calculator.c the shortest example.
  *
  * A *tool* is one entry of `tools` in the job file, an instance of a kind. It offers the model one or more *functions*, each with a name
  * and a JSON schema of its arguments. A *call* is one execution of a function; before it reaches the kind its arguments have been

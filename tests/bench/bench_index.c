@@ -22,7 +22,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/rng.h"
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 #include "toolsvc/map.h"
 
 enum { K = 3, WORDS = 200000, TOPIC = 8, MOST_QUESTIONS = 100000, MADE_QUESTIONS = 200, MADE_EVERY = 997 };

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "toolsvc/sandbox_python.h"
+#include "toolsvc/sandbox/sandbox_python.h"
 
 enum { FIRST = 200, FURTHER = 2000, EPISODES = 64, ROUNDS = 50, WORKERS = 4 };
 

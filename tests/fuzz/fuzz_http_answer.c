@@ -11,7 +11,7 @@
 
 #include "common/base/log.h"
 #include "toolsvc/dispatch.h"
-#include "toolsvc/http.h"
+#include "toolsvc/http/http.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerInitialize(int *argc, char ***argv);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerInitialize(int *argc, char ***argv);

@@ -2,8 +2,8 @@
 #include <assert.h>
 #include <stdint.h>
 
-#include "toolsvc/jsonrpc.h"
-#include "toolsvc/mcp_content.h"
+#include "toolsvc/mcp/jsonrpc.h"
+#include "toolsvc/mcp/mcp_content.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "toolsvc/process_lines.h"
+#include "toolsvc/kinds/process_lines.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

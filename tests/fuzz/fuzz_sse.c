@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "toolsvc/sse.h"
+#include "toolsvc/http/sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 #include "trainer/cli/cli.h"
 
 static const char usage[] =

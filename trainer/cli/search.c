@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 #include "trainer/cli/cli.h"
 
 enum { MOST_PASSAGES = 1000 };

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "toolsvc/sandbox_python.h"
+#include "toolsvc/sandbox/sandbox_python.h"
 
 typedef struct answer {
     bool here;

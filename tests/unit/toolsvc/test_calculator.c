@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "common/base/rng.h"
-#include "toolsvc/calculator.h"
+#include "toolsvc/kinds/calculator.h"
 
 static const char *result_of(const char *text) {
     static char out[TOOLSVC_CALCULATOR_ERROR];

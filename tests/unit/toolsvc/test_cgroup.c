@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "toolsvc/cgroup.h"
-#include "toolsvc/clone.h"
+#include "toolsvc/sandbox/cgroup.h"
+#include "toolsvc/child/clone.h"
 
 typedef struct fixture {
     toolsvc_cgroups *groups;

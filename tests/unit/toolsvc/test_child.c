@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "toolsvc/child.h"
+#include "toolsvc/child/child.h"
 
 enum { LINE_BYTES = 10000, QUEUE_BYTES = 1 << 20, WAIT_MS = 20000 };
 

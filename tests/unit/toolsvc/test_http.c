@@ -14,7 +14,7 @@
 #include "common/base/log.h"
 #include "loopback.h"
 #include "toolsvc/dispatch.h"
-#include "toolsvc/http.h"
+#include "toolsvc/http/http.h"
 #include "toolsvc/secrets.h"
 
 typedef struct fixture {

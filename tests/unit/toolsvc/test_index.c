@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "common/base/rng.h"
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 
 typedef struct fixture {
     char folder[64], corpus[96], path[96];

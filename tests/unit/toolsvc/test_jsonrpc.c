@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "toolsvc/jsonrpc.h"
+#include "toolsvc/mcp/jsonrpc.h"
 
 typedef struct seen {
     rlf_str text;

@@ -9,7 +9,7 @@
 #include <signal.h>
 
 #include "tests/unit/toolsvc/tool_rig.h"
-#include "toolsvc/process_lines.h"
+#include "toolsvc/kinds/process_lines.h"
 
 #define PROGRAM(how) "[\"" RLF_LINES_TOOL "\", \"" how "\"]"
 #define SCHEMA "{\"type\": \"object\", \"properties\": {\"what\": {\"type\": \"string\"}}, \"required\": [\"what\"]}"

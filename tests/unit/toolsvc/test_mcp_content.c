@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "toolsvc/mcp_content.h"
+#include "toolsvc/mcp/mcp_content.h"
 
 static void expect(const char *result, rlf_call_status status, const char *wanted) {
     json_t *value = json_loads(result, JSON_DECODE_ANY, NULL);

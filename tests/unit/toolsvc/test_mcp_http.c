@@ -9,7 +9,7 @@
 
 #include "common/base/clock.h"
 #include "script_server.h"
-#include "toolsvc/mcp.h"
+#include "toolsvc/mcp/mcp.h"
 
 typedef struct world {
     uv_loop_t loop;

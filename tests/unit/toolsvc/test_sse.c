@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "toolsvc/sse.h"
+#include "toolsvc/http/sse.h"
 
 typedef struct seen {
     rlf_str text; /* "type=data|" for each event */

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "toolsvc/dispatch.h"
-#include "toolsvc/index.h"
+#include "toolsvc/index/index.h"
 #include "toolsvc/text.h"
 #include "toolsvc/toolsvc.h"
 
