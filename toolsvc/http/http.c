@@ -1,7 +1,10 @@
 /* libcurl on libuv (http.h). libcurl tells which sockets to poll (on_socket) and when to call it again (on_timeout); each socket has
  * one uv_poll_t. Transfers that libcurl reports as done are taken in one place, collect, which is called after every
  * curl_multi_socket_action and never from inside one of libcurl's callbacks: those must not be re-entered, and whoever gets an answer may
- * send and cancel. For the same reason the pieces of a stream wait in a list until collect hands them over. */
+ * send and cancel. For the same reason the pieces of a stream wait in a list until collect hands them over.
+ *
+ * libcurl walks all connections of a multi handle when an exchange begins and when it ends. So that thousands in flight do not cost their
+ * square, there are several such handles; an exchange goes to the first that is not full, where the idle connections are. */
 #include "toolsvc/http/http.h"
 
 #include <arpa/inet.h>
@@ -13,25 +16,32 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_REDIRECTS = 5, IDLE_CONNECTIONS = 16384, CONNECT_MS = 30000, HEADER_MAX = 4096 };
+enum { MAX_REDIRECTS = 5, CONNECT_MS = 30000, HEADER_MAX = 4096, SHARDS = 64, SHARD_EXCHANGES = 256 };
+
+typedef struct shard {
+    toolsvc_http *http;
+    CURLM *multi; /* NULL until it is needed */
+    uv_timer_t timer;
+    size_t exchanges; /* under way */
+} shard;
 
 struct toolsvc_http {
     uv_loop_t *loop;
-    CURLM *multi;
-    uv_timer_t timer;
-    size_t handles; /* not yet closed: the timer and the polls */
+    shard shards[SHARDS];
+    size_t handles; /* not yet closed: timers and polls */
     bool collecting;
     struct toolsvc_exchange *fed; /* streams with pieces to hand over */
 };
 
 typedef struct socket_poll {
     uv_poll_t poll;
-    toolsvc_http *http;
+    shard *shard;
     curl_socket_t fd;
 } socket_poll;
 
 struct toolsvc_exchange {
     toolsvc_http *http;
+    shard *shard;
     CURL *easy;
     struct curl_slist *headers;
     rlf_str body, sent;
@@ -137,7 +147,8 @@ static void unlist(toolsvc_exchange *x) {
 
 static void free_exchange(toolsvc_exchange *x) {
     unlist(x);
-    curl_multi_remove_handle(x->http->multi, x->easy);
+    curl_multi_remove_handle(x->shard->multi, x->easy);
+    x->shard->exchanges--;
     curl_easy_cleanup(x->easy);
     curl_slist_free_all(x->headers);
     rlf_str_clean_up(&x->body);
@@ -172,11 +183,11 @@ static bool follow(toolsvc_exchange *x, long code) {
     if (!to || !from || (!x->is_get && code != 307 && code != 308) || ++x->redirects > MAX_REDIRECTS ||
         !same_origin(to, from)) return false;
     char *copy = rlf_strdup(to);
-    curl_multi_remove_handle(x->http->multi, x->easy);
+    curl_multi_remove_handle(x->shard->multi, x->easy);
     curl_easy_setopt(x->easy, CURLOPT_URL, copy);
     free(copy);
     rlf_str_reset(&x->body);
-    curl_multi_add_handle(x->http->multi, x->easy);
+    curl_multi_add_handle(x->shard->multi, x->easy);
     return true;
 }
 
@@ -238,12 +249,13 @@ static void hand_over(toolsvc_http *http) {
     }
 }
 
-static void collect(toolsvc_http *http) {
+static void collect(shard *s) {
+    toolsvc_http *http = s->http;
     int left;
     if (http->collecting) return;
     http->collecting = true;
     hand_over(http);
-    for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));) {
+    for (CURLMsg *m; (m = curl_multi_info_read(s->multi, &left));) {
         toolsvc_exchange *x;
         if (m->msg != CURLMSG_DONE) continue;
         CURLcode result = m->data.result;
@@ -261,91 +273,99 @@ static void handle_closed(toolsvc_http *http) {
 
 static void on_poll_closed(uv_handle_t *handle) {
     socket_poll *p = handle->data;
-    handle_closed(p->http);
+    handle_closed(p->shard->http);
     free(p);
 }
 
-static void on_timer_closed(uv_handle_t *handle) { handle_closed(handle->data); }
+static void on_timer_closed(uv_handle_t *handle) { handle_closed(((shard *)handle->data)->http); }
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
     socket_poll *p = poll->data;
-    toolsvc_http *http = p->http;
+    shard *s = p->shard; /* p may go */
     int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0), running;
     if (status < 0) flags = CURL_CSELECT_ERR;
-    curl_multi_socket_action(http->multi, p->fd, flags, &running);
-    collect(http);
+    curl_multi_socket_action(s->multi, p->fd, flags, &running);
+    collect(s);
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user) {
-    toolsvc_http *http = user;
+    shard *s = user;
     socket_poll *p = socket_user;
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (!p) return 0;
-        curl_multi_assign(http->multi, fd, NULL);
+        curl_multi_assign(s->multi, fd, NULL);
         uv_poll_stop(&p->poll); /* before libcurl closes the descriptor */
         uv_close((uv_handle_t *)&p->poll, on_poll_closed);
         return 0;
     }
     if (!p) {
         p = rlf_calloc(1, sizeof *p);
-        *p = (socket_poll){.http = http, .fd = fd};
-        if (uv_poll_init_socket(http->loop, &p->poll, fd) != 0) {
+        *p = (socket_poll){.shard = s, .fd = fd};
+        if (uv_poll_init_socket(s->http->loop, &p->poll, fd) != 0) {
             free(p);
             return -1;
         }
         p->poll.data = p;
-        http->handles++;
-        curl_multi_assign(http->multi, fd, p);
+        s->http->handles++;
+        curl_multi_assign(s->multi, fd, p);
     }
     uv_poll_start(&p->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0), on_ready);
     return 0;
 }
 
 static void on_timer(uv_timer_t *timer) {
-    toolsvc_http *http = timer->data;
+    shard *s = timer->data;
     int running;
-    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    collect(http);
+    curl_multi_socket_action(s->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    collect(s);
 }
 
 static int on_timeout(CURLM *multi, long timeout_ms, void *user) {
-    toolsvc_http *http = user;
+    shard *s = user;
     (void)multi;
     if (timeout_ms < 0) {
-        uv_timer_stop(&http->timer);
+        uv_timer_stop(&s->timer);
         return 0;
     }
-    uv_update_time(http->loop);
-    uv_timer_start(&http->timer, on_timer, (uint64_t)timeout_ms, 0);
+    uv_update_time(s->http->loop);
+    uv_timer_start(&s->timer, on_timer, (uint64_t)timeout_ms, 0);
     return 0;
+}
+
+static bool shard_begin(shard *s, toolsvc_http *http) {
+    if (!(s->multi = curl_multi_init())) return false;
+    s->http = http;
+    uv_timer_init(http->loop, &s->timer);
+    s->timer.data = s;
+    http->handles++;
+    curl_multi_setopt(s->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(s->multi, CURLMOPT_SOCKETDATA, s);
+    curl_multi_setopt(s->multi, CURLMOPT_TIMERFUNCTION, on_timeout);
+    curl_multi_setopt(s->multi, CURLMOPT_TIMERDATA, s);
+    curl_multi_setopt(s->multi, CURLMOPT_MAXCONNECTS, (long)SHARD_EXCHANGES);
+    curl_multi_setopt(s->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    return true;
 }
 
 rlf_status toolsvc_http_new(toolsvc_http **out, uv_loop_t *loop) {
     toolsvc_http *http = rlf_calloc(1, sizeof *http);
     http->loop = loop;
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(http->multi = curl_multi_init())) {
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !shard_begin(&http->shards[0], http)) {
         free(http);
         return RLF_RAISE(INTERNAL, "libcurl: cannot be initialised");
     }
-    uv_timer_init(loop, &http->timer);
-    http->timer.data = http;
-    http->handles = 1;
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timeout);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
-    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     *out = http;
     return RLF_OK;
 }
 
 void toolsvc_http_close(toolsvc_http *http) {
     if (!http) return;
-    curl_multi_cleanup(http->multi); /* closes idle connections; on_socket has removed their polls */
+    for (shard *s = http->shards; s < http->shards + SHARDS && s->multi; s++) {
+        curl_multi_cleanup(s->multi); /* closes idle connections; on_socket has removed their polls */
+        uv_close((uv_handle_t *)&s->timer, on_timer_closed);
+    }
     curl_global_cleanup();
-    uv_close((uv_handle_t *)&http->timer, on_timer_closed);
 }
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------------------ */
@@ -430,9 +450,20 @@ static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, r->method);
 }
 
+/* The first that is not full; with all full, the one with the fewest exchanges. */
+static shard *shard_with_room(toolsvc_http *http) {
+    shard *least = http->shards;
+    for (shard *s = http->shards; s < http->shards + SHARDS; s++) {
+        if (!s->multi && !shard_begin(s, http)) break;
+        if (s->exchanges < SHARD_EXCHANGES) return s;
+        if (s->exchanges < least->exchanges) least = s;
+    }
+    return least;
+}
+
 toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *r, toolsvc_http_fn *done, void *user) {
     toolsvc_exchange *x = rlf_calloc(1, sizeof *x);
-    *x = (toolsvc_exchange){.http = http, .easy = curl_easy_init(), .max_bytes = r->max_bytes, .is_get = strcmp(r->method, "GET") == 0,
+    *x = (toolsvc_exchange){.http = http, .shard = shard_with_room(http), .easy = curl_easy_init(), .max_bytes = r->max_bytes, .is_get = strcmp(r->method, "GET") == 0,
                             .literal = r->allow_private || names_address(r->url), .stream = r->stream, .done = done, .user = user};
     if (!x->easy) abort(); /* out of memory */
     if (r->header) {
@@ -444,7 +475,8 @@ toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_reque
     x->headers = curl_slist_append(NULL, "Expect:"); /* no pause before the body */
     for (size_t i = 0; i < r->n_headers; i++) x->headers = curl_slist_append(x->headers, r->headers[i]);
     set_options(x, r);
-    curl_multi_add_handle(http->multi, x->easy);
+    x->shard->exchanges++;
+    curl_multi_add_handle(x->shard->multi, x->easy);
     return x;
 }
 
