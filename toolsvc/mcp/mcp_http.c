@@ -38,6 +38,7 @@ struct http_link {
     void *user;
     rlf_str session, version, endpoint; /* empty: none yet */
     post *posts;
+    post *feeding;            /* whose stream is being read; NULL once it is dropped meanwhile */
     toolsvc_exchange *stream; /* the GET; NULL: none */
     toolsvc_sse sse;
     uv_timer_t reopen;
@@ -78,6 +79,7 @@ static void free_post(post *p) {
     if (p->prev) p->prev->next = p->next;
     else p->link->posts = p->next;
     if (p->next) p->next->prev = p->prev;
+    if (p->link->feeding == p) p->link->feeding = NULL;
     toolsvc_sse_clean_up(&p->sse);
     rlf_str_clean_up(&p->text);
     free(p);
@@ -197,9 +199,9 @@ static void open_stream(http_link *l) { l->stream = ask(l, "GET", l->server->url
 /* ---- posts ------------------------------------------------------------------------------------------------------------------------- */
 
 static bool on_post_event(void *user, const char *type, rlf_slice data) {
-    http_link *l = ((post *)user)->link;
+    http_link *l = user;
     if (*type == '\0' || strcmp(type, "message") == 0) l->owner->message(l->user, data.ptr, data.len);
-    return !l->closed;
+    return l->feeding != NULL; /* closing the link drops all posts */
 }
 
 static void take_session(http_link *l, const toolsvc_http_answer *answer) {
@@ -214,7 +216,8 @@ static void on_post_stream(void *user, const toolsvc_http_answer *answer) {
     if (answer->code / 100 != 2) return;
     enter(l);
     take_session(l, answer);
-    if (!toolsvc_sse_feed(&p->sse, answer->body.ptr, answer->body.len, on_post_event, p)) {
+    l->feeding = p;
+    if (!toolsvc_sse_feed(&p->sse, answer->body.ptr, answer->body.len, on_post_event, l)) {
         int64_t id = p->id;
         toolsvc_http_cancel(p->exchange);
         free_post(p);

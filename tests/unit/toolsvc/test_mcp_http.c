@@ -101,8 +101,21 @@ static void put_answer(world *w, script_client *c, const json_t *message, const 
     json_decref(answer);
 }
 
+/* Answers the call before this one, on this one's stream, which goes on. */
+static void meddle(script_client *c, json_int_t id) {
+    char answer[96];
+    snprintf(answer, sizeof answer, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"result\":{}}", (long long)id - 1);
+    script_put(c, "HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\n\r\n");
+    put_event(c, answer);
+    put_event(c, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}");
+}
+
 /* True: the name of a function that breaks HTTP. */
-static bool misbehave(script_client *c, const char *name) {
+static bool misbehave(script_client *c, const char *name, json_int_t id) {
+    if (strcmp(name, "meddle") == 0) {
+        meddle(c, id);
+        return true;
+    }
     if (strcmp(name, "reset") == 0) script_drop(c);
     else if (strcmp(name, "s500") == 0) script_reply(c, 500, "", "oh");
     else if (strcmp(name, "gone") == 0) script_reply(c, 404, "", "no session");
@@ -133,7 +146,7 @@ static void take_post(world *w, script_client *c, const char *head, const json_t
         return;
     }
     if (strcmp(method, "initialize") == 0) snprintf(headers, sizeof headers, "Mcp-Session-Id: s%d\r\n", ++w->sessions);
-    if ((name && misbehave(c, name)) || (w->mute && strcmp(method, "initialize") == 0)) return;
+    if ((name && misbehave(c, name, json_integer_value(json_object_get(message, "id")))) || (w->mute && strcmp(method, "initialize") == 0)) return;
     if (!w->legacy) {
         put_answer(w, c, message, headers);
         return;
@@ -365,6 +378,35 @@ static void a_cancelled_call_is_told_to_the_server(void **state) {
     expect_log(w, "notifications/cancelled\n");
 }
 
+typedef struct rival {
+    toolsvc_mcp *mcp;
+    int64_t other;
+    int done;
+} rival;
+
+static void cancel_other(void *user, const toolsvc_mcp_answer *answer) {
+    rival *r = user;
+    (void)answer;
+    r->done++;
+    toolsvc_mcp_cancel(r->mcp, r->other);
+}
+
+static void a_call_may_be_cancelled_by_what_its_own_stream_brings(void **state) {
+    world *w = *state;
+    toolsvc_mcp *mcp = begin_well(w);
+    rival r = {.mcp = mcp};
+    outcome o = {0};
+    json_t *arguments = json_object();
+    toolsvc_mcp_call(mcp, "silence", arguments, cancel_other, &r);
+    json_decref(arguments);
+    r.other = call(mcp, "meddle", &o);
+    for (int64_t late = rlf_now_ms() + 20000; !r.done && rlf_now_ms() < late;) uv_run(&w->loop, UV_RUN_NOWAIT);
+    assert_int_equal(r.done, 1);
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(o.done, 0);
+    end(w, mcp);
+}
+
 static void a_server_without_a_stream_of_its_own_will_do(void **state) {
     world *w = *state;
     w->no_get = true;
@@ -445,6 +487,7 @@ int main(void) {
         CASE(a_forgotten_session_fails_its_calls_and_another_begins),
         CASE(a_session_with_state_does_not_begin_again),
         CASE(a_cancelled_call_is_told_to_the_server),
+        CASE(a_call_may_be_cancelled_by_what_its_own_stream_brings),
         CASE(a_server_without_a_stream_of_its_own_will_do),
         CASE(a_server_that_does_not_begin_is_given_up),
         CASE(a_server_of_the_older_form_is_found_out),
