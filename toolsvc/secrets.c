@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config/config.h"
+
 enum { SHORTEST = 8 };
 
 rlf_status toolsvc_secrets_init(toolsvc_secrets *s, const char *names) {
-    *s = (toolsvc_secrets){.names = names && *names ? json_loads(names, JSON_DECODE_ANY, NULL) : NULL};
+    *s = (toolsvc_secrets){.names = rlf_config_json(names)};
     if (s->names && !json_is_array(s->names))
         return RLF_RAISE(INVALID, "key \"secrets\": a list of names of environment variables was expected");
     for (size_t i = 0; i < json_array_size(s->names); i++) {

@@ -8,6 +8,7 @@
 #ifndef RLF_COMMON_CONFIG_CONFIG_H
 #define RLF_COMMON_CONFIG_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -149,6 +150,8 @@ rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, cons
 void rlf_config_clean_up(rlf_config *config);
 /* The resolved configuration, every key, as YAML that rlf_config_parse reads back to the same values. */
 void rlf_config_dump(const rlf_config *config, rlf_str *out);
+/* A field that holds any value, as its text says it; a new reference. NULL: it is not set. */
+json_t *rlf_config_json(const char *text);
 /* The reference: every key, type, unit, default and meaning, as a Markdown table. */
 void rlf_config_reference(rlf_str *out);
 

@@ -1,4 +1,4 @@
-/* A JSON key: from a YAML node to JSON text (keys.h). Plain scalars become numbers, booleans and null as in JSON, all else text. */
+/* A JSON key: from a YAML node to JSON text (keys.h), and from that to a value. Plain scalars become numbers, booleans and null as in JSON, all else text. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,3 +71,5 @@ bool rlf_key_set_node(const rlf_key *key, void *base, yaml_document_t *document,
     json_decref(value);
     return good;
 }
+
+json_t *rlf_config_json(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }

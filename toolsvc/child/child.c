@@ -106,11 +106,9 @@ rlf_status toolsvc_command_set(toolsvc_command *c, const json_t *argv, json_t *e
     return set_arguments(c, argv);
 }
 
-static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
-
 rlf_status toolsvc_command_init(toolsvc_command *c, const rlf_tool_config *config) {
     rlf_status status = RLF_OK;
-    json_t *argv = json_of(config->command), *env = json_of(config->env);
+    json_t *argv = rlf_config_json(config->command), *env = rlf_config_json(config->env);
     *c = (toolsvc_command){0};
     if (!env) env = json_object();
     RLF_TRY(toolsvc_secrets_init(&c->secrets, config->secrets));

@@ -37,8 +37,6 @@ struct toolsvc_remote_exchange {
 
 /* ---- configuration ------------------------------------------------------------------------------------------------------------------ */
 
-static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
-
 static rlf_status add_headers(toolsvc_remote *r, json_t *headers) {
     const char *name;
     json_t *value;
@@ -99,7 +97,7 @@ static void free_remote(toolsvc_remote *r) {
 rlf_status toolsvc_remote_open(toolsvc_remote **out, const rlf_tool_config *config, uv_loop_t *loop, bool templates) {
     rlf_status status = RLF_OK;
     toolsvc_remote *r = rlf_calloc(1, sizeof *r);
-    json_t *headers = json_of(config->headers), *urls = json_of(config->url);
+    json_t *headers = rlf_config_json(config->headers), *urls = rlf_config_json(config->url);
     r->config = config;
     RLF_TRY(toolsvc_secrets_init(&r->secrets, config->secrets));
     RLF_TRY(add_headers(r, headers));

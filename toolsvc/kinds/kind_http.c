@@ -36,7 +36,7 @@ out:
 
 static rlf_status open_http(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
     http_tool *tool = rlf_calloc(1, sizeof *tool);
-    if (config->body && *config->body) tool->body = json_loads(config->body, JSON_DECODE_ANY, NULL);
+    tool->body = rlf_config_json(config->body);
     rlf_status status = toolsvc_remote_open(&tool->remote, config, loop, true);
     if (status == RLF_OK && config->answer && *config->answer && *config->answer != '/')
         status = RLF_RAISE(INVALID, "key \"answer\": a JSON pointer was expected, such as /result/0/text");

@@ -80,8 +80,7 @@ static rlf_status choose_functions(const json_t *list, const json_t *wanted, con
 }
 
 static rlf_status make_offers(mcp_tool *tool, const json_t *list) {
-    const char *key = tool->config->functions;
-    json_t *wanted = key && *key ? json_loads(key, JSON_DECODE_ANY, NULL) : NULL;
+    json_t *wanted = rlf_config_json(tool->config->functions);
     size_t n = 0, most = json_array_size(wanted ? wanted : list);
     const json_t **chosen = rlf_calloc(most + 1, sizeof *chosen);
     rlf_status status = choose_functions(list, wanted, chosen, &n);

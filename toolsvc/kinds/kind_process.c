@@ -423,7 +423,7 @@ static rlf_status configured_function(process_tool *t) {
     const rlf_tool_config *config = t->config;
     const char *description = config->description && *config->description ? config->description : "A tool.";
     t->functions = json_pack("[{s:s, s:s, s:o}]", "name", config->name, "description", description, "parameters",
-                             json_loads(config->schema, JSON_DECODE_ANY, NULL));
+                             rlf_config_json(config->schema));
     return t->functions ? RLF_OK : RLF_RAISE(INVALID, "key \"schema\": a JSON object was expected");
 }
 

@@ -120,11 +120,9 @@ static rlf_status set_url(toolsvc_mcp_server *s, const char *what, const json_t 
 
 /* ---- the job file ------------------------------------------------------------------------------------------------------------------ */
 
-static json_t *json_of(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
-
 static rlf_status read_keys(toolsvc_mcp_server *s, const rlf_tool_config *config) {
     rlf_status status = RLF_OK;
-    json_t *url = json_of(config->url), *headers = json_of(config->headers), *filled = NULL;
+    json_t *url = rlf_config_json(config->url), *headers = rlf_config_json(config->headers), *filled = NULL;
     if (config->command && *config->command) RLF_TRY(toolsvc_command_init(&s->command, config));
     else RLF_TRY(toolsvc_secrets_init(&s->command.secrets, config->secrets));
     RLF_TRY(fill_map(s, "key \"headers\"", headers, fill_key, &filled));

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "toolsvc/child/clone.h"
+#include "toolsvc/sandbox/kernel_file.h"
 
 #define RANKS "rlf-ranks"
 #define TOOLS "rlf-tools-"
@@ -32,43 +33,17 @@ struct toolsvc_cgroups {
 
 /* ---- files -------------------------------------------------------------------------------------------------------------------------- */
 
-static int open_in(const char *folder, const char *file, int flags) {
-    char path[PATH_BYTES];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, file) >= sizeof path) return -1;
-    return open(path, flags | O_CLOEXEC);
-}
-
-/* At most size - 1 bytes; false: it cannot be read. */
-static bool read_in(const char *folder, const char *file, char *text, size_t size) {
-    int fd = open_in(folder, file, O_RDONLY);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
-    text[n > 0 ? n : 0] = '\0';
-    if (fd >= 0) close(fd);
-    return n >= 0;
-}
-
-/* False: errno says why not. */
-static bool write_in(const char *folder, const char *file, const char *text) {
-    int fd = open_in(folder, file, O_WRONLY);
-    if (fd < 0) return false;
-    bool done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return done;
-}
-
 static bool write_number(const char *folder, const char *file, int64_t n) {
     char text[32];
     snprintf(text, sizeof text, "%lld", (long long)n);
-    return write_in(folder, file, text);
+    return toolsvc_kernel_write(folder, file, text);
 }
 
 /* Whether `word` is one of the words of the file. */
 static bool lists(const char *folder, const char *file, const char *word) {
     static const char between[] = " \n";
     char text[FILE_BYTES];
-    if (!read_in(folder, file, text, sizeof text)) return false;
+    if (!toolsvc_kernel_read(folder, file, text, sizeof text)) return false;
     for (size_t at = strspn(text, between), n; text[at]; at += n + strspn(text + at + n, between)) {
         n = strcspn(text + at, between);
         if (strlen(word) == n && memcmp(text + at, word, n) == 0) return true;
@@ -80,7 +55,7 @@ static bool lists(const char *folder, const char *file, const char *word) {
 static int64_t number_of(const char *folder, const char *file, const char *key) {
     char text[FILE_BYTES];
     size_t n = strlen(key);
-    if (!read_in(folder, file, text, sizeof text)) return -1;
+    if (!toolsvc_kernel_read(folder, file, text, sizeof text)) return -1;
     for (const char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
         if (strncmp(line, key, n) == 0 && line[n] == ' ') return strtoll(line + n + 1, NULL, 10);
@@ -130,7 +105,7 @@ static bool own_folder(char *folder, size_t size, size_t *mount) {
 static bool is_delegated(const char *folder, bool top) {
     char value[8];
     if (access(folder, W_OK) != 0) return false;
-    int fd = open_in(folder, "cgroup.procs", O_WRONLY);
+    int fd = toolsvc_kernel_open(folder, "cgroup.procs", O_WRONLY);
     if (fd < 0) return false;
     close(fd);
     return geteuid() != 0 || top || getxattr(folder, "trusted.delegate", value, sizeof value) > 0 ||
@@ -159,10 +134,10 @@ static void empty(const char *folder) {
     if ((size_t)snprintf(ranks, sizeof ranks, "%s/" RANKS, folder) >= sizeof ranks) return;
     mkdir(ranks, 0755);
     for (int round = 0; round < EMPTY_ROUNDS; round++) {
-        int fd = open_in(folder, "cgroup.procs", O_RDONLY);
+        int fd = toolsvc_kernel_open(folder, "cgroup.procs", O_RDONLY);
         FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
         bool any = false;
-        while (f && fgets(line, sizeof line, f)) any = write_in(ranks, "cgroup.procs", line) || any;
+        while (f && fgets(line, sizeof line, f)) any = toolsvc_kernel_write(ranks, "cgroup.procs", line) || any;
         if (f) fclose(f);
         if (!any) return;
     }
@@ -174,10 +149,10 @@ static bool enable(const char *folder, const char *controller) {
     if (lists(folder, "cgroup.subtree_control", controller)) return true;
     if (!lists(folder, "cgroup.controllers", controller)) return false;
     snprintf(order, sizeof order, "+%s", controller);
-    if (write_in(folder, "cgroup.subtree_control", order)) return true;
+    if (toolsvc_kernel_write(folder, "cgroup.subtree_control", order)) return true;
     if (errno != EBUSY) return false;
     empty(folder);
-    return write_in(folder, "cgroup.subtree_control", order);
+    return toolsvc_kernel_write(folder, "cgroup.subtree_control", order);
 }
 
 /* ---- groups left behind --------------------------------------------------------------------------------------------------------------- */
@@ -283,11 +258,11 @@ const char *toolsvc_cgroups_name(const toolsvc_cgroups *g) { return g->name.ptr;
 /* False: errno says why not. A machine without swap has no file for it. */
 static bool set_limits(const toolsvc_cgroups *g, const char *path, const toolsvc_cgroup_limits *limits) {
     if (g->has[0]) {
-        if (!write_number(path, "memory.max", limits->memory_bytes) || !write_in(path, "memory.oom.group", "1")) return false;
-        if (!write_in(path, "memory.swap.max", "0") && errno != ENOENT) return false;
+        if (!write_number(path, "memory.max", limits->memory_bytes) || !toolsvc_kernel_write(path, "memory.oom.group", "1")) return false;
+        if (!toolsvc_kernel_write(path, "memory.swap.max", "0") && errno != ENOENT) return false;
     }
     if (g->has[1] && !write_number(path, "pids.max", limits->processes)) return false;
-    return !g->has[2] || write_in(path, "cpu.weight", "10");
+    return !g->has[2] || toolsvc_kernel_write(path, "cpu.weight", "10");
 }
 
 rlf_status toolsvc_cgroup_make(toolsvc_cgroups *g, const toolsvc_cgroup_limits *limits, char **path, int *fd) {
@@ -310,7 +285,7 @@ out:
     return status;
 }
 
-void toolsvc_cgroup_kill(const char *path) { write_in(path, "cgroup.kill", "1"); }
+void toolsvc_cgroup_kill(const char *path) { toolsvc_kernel_write(path, "cgroup.kill", "1"); }
 
 int64_t toolsvc_cgroup_cpu_ms(const char *path) {
     int64_t us = number_of(path, "cpu.stat", "usage_usec");

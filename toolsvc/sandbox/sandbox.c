@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "toolsvc/sandbox/cgroup.h"
+#include "toolsvc/sandbox/kernel_file.h"
 #include "toolsvc/child/clone.h"
 #include "toolsvc/sandbox/sandbox_filter.h"
 
@@ -369,17 +370,10 @@ static rlf_status make_channels(int ours[2], int theirs[2]) {
     return RLF_OK;
 }
 
-/* False: errno says why not. */
 static bool write_proc(pid_t pid, const char *file, const char *text) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return done;
+    char folder[32];
+    snprintf(folder, sizeof folder, "/proc/%d", (int)pid);
+    return toolsvc_kernel_write(folder, file, text);
 }
 
 /* Root hands the child to user 65534; anybody else only to themselves. */
