@@ -2,7 +2,7 @@
  *
  *   text → runs of valid UTF-8 | single broken bytes
  *   run  → added tokens of the raw text | segments → NFC → added tokens of the normalised text | segments
- *        → regexes, one within the other → pieces → byte-pair merging → ids
+ *        → regexes, one within the other, which see stand-ins of the newest characters (newer_chars.h) → pieces → byte-pair merging → ids
  *
  * The order of these steps is that of the `tokenizers` library; each changes ids if swapped. Everything here only reads the
  * tokenizer: what a call needs to write is in its `encoder`. */
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text/newer_chars.h"
 #include "common/text/tokenizer_private.h"
 #include "common/text/utf8.h"
 
@@ -74,6 +75,7 @@ typedef struct encoder {
     pcre2_match_context *limit;
     rlf_bpe_scratch scratch;
     rlf_str normalized;
+    rlf_str seen, seen_char; /* copies with stand-ins, of what is being cut into pieces and of one character */
     rlf_ids *out;
 } encoder;
 
@@ -97,19 +99,20 @@ static bool next_match(encoder *e, int level, const char *text, size_t n, size_t
     return *begin >= at && *end > *begin; /* \K could put the begin anywhere */
 }
 
-static void encode_pieces(encoder *e, int level, const char *text, size_t n) {
+/* Cuts text into pieces by what the patterns see in its place, byte for byte. */
+static void encode_pieces(encoder *e, int level, const char *text, const char *seen, size_t n) {
     if (n == 0) return;
     if (level == e->tokenizer->n_patterns) {
         rlf_bpe_encode(&e->tokenizer->bpe, text, n, &e->scratch, e->out);
         return;
     }
     size_t at = 0, begin, end;
-    while (at < n && next_match(e, level, text, n, at, &begin, &end)) {
-        encode_pieces(e, level + 1, text + at, begin - at);
-        encode_pieces(e, level + 1, text + begin, end - begin);
+    while (at < n && next_match(e, level, seen, n, at, &begin, &end)) {
+        encode_pieces(e, level + 1, text + at, seen + at, begin - at);
+        encode_pieces(e, level + 1, text + begin, seen + begin, end - begin);
         at = end;
     }
-    encode_pieces(e, level + 1, text + at, n - at);
+    encode_pieces(e, level + 1, text + at, seen + at, n - at);
 }
 
 /* The longest token of the trie that text starts with: its index in added[] and its length in this text, or -1. */
@@ -132,8 +135,10 @@ typedef void segment_fn(encoder *e, const char *text, size_t n);
 
 /* Whether a character of a word begins at `at`. */
 static bool word_at(encoder *e, const char *text, size_t n, size_t at) {
-    if (at >= n) return false;
-    return pcre2_match(e->tokenizer->word, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, e->word, NULL) >= 0;
+    size_t length;
+    if (at >= n || rlf_utf8_next(text + at, n - at, &length) != RLF_UTF8_WHOLE) return false;
+    const char *seen = rlf_newer_chars_replace(text + at, length, &e->seen_char);
+    return pcre2_match(e->tokenizer->word, (PCRE2_SPTR)seen, length, 0, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, e->word, NULL) >= 0;
 }
 
 static bool stands_alone(encoder *e, const char *text, size_t n, size_t begin, size_t end) {
@@ -175,7 +180,9 @@ static void split_added(encoder *e, const rlf_trie *trie, const char *text, size
     rest(e, text + done, n - done);
 }
 
-static void encode_plain(encoder *e, const char *text, size_t n) { encode_pieces(e, 0, text, n); }
+static void encode_plain(encoder *e, const char *text, size_t n) {
+    encode_pieces(e, 0, text, rlf_newer_chars_replace(text, n, &e->seen), n);
+}
 
 static rlf_slice normalize(encoder *e, const char *text, size_t n) {
     return e->tokenizer->nfc ? rlf_utf8_nfc(text, n, &e->normalized) : (rlf_slice){text, n};
@@ -213,6 +220,8 @@ void rlf_tokenizer_encode(const rlf_tokenizer *tokenizer, const char *text, size
     pcre2_match_context_free(e.limit);
     rlf_bpe_scratch_clean_up(&e.scratch);
     rlf_str_clean_up(&e.normalized);
+    rlf_str_clean_up(&e.seen);
+    rlf_str_clean_up(&e.seen_char);
 }
 
 /* ---- decode and lookups ---- */

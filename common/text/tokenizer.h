@@ -3,9 +3,8 @@
  * them. Ids equal those of the `tokenizers` library. Tables in the style of SentencePiece are refused.
  * No post-processor is applied: the <|begin_of_text|> of Llama 3 is for the caller to write, as its chat template does. Ids are those of
  * the library with add_special_tokens=False.
- * One limit: what is a letter, a number or a mark is PCRE2's table. To PCRE2 10.42 (Unicode 14) the 9272 letters, 120 numerals and 93
- * marks that the library's Unicode 16 has beyond that are symbols: ids differ where a contraction ('s) follows one of them, and at 20 of
- * the numerals with the Qwen tables. A PCRE2 of Unicode 16 has no such limit (tests/golden/compare_tokenizer.py counts what differs).
+ * What is a letter, a number or a mark is as in Unicode 16, the library's, whatever PCRE2 knows of it (newer_chars.h; a PCRE2 older than
+ * 10.40 lacks what came with Unicode 14). Normalisation is utf8proc's: with 2.8 it is that of Unicode 15.
  *
  * May be shared by threads once loaded. Input that is not UTF-8 is encoded byte by byte where it is broken: each such byte becomes its own
  * token, the text before and after it is encoded as if it stood alone, and decoding gives the same bytes back. */

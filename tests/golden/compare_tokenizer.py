@@ -6,8 +6,7 @@ Written for tokenizers 0.23, Python 3.11 (Unicode 14).
   compare_tokenizer.py MODEL_DIR RLF [MB]   MODEL_DIR/tokenizer.json with the program RLF, on at least MB (20) megabytes; exit status 1 if any differs
 
 Counts the texts whose ids differ, and those where decoding does not give back the normalised text (texts with added tokens that swallow white space are not
-counted there). Then, apart, every letter, number and mark that the library's Unicode (16) has and Python's has not, in nine surroundings each: whether PCRE2's
-Unicode is as new decides about these.
+counted there). Then the same for every letter, number and mark that the library's Unicode (16) has and Python's has not, in nine surroundings each.
 """
 import json
 import os
@@ -175,7 +174,7 @@ def main():
     added = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
     differences = compare(tokenizer, model, rlf, make_texts(added, megabytes), "texts")
     newer = newer_characters()
-    compare(tokenizer, model, rlf, [a.replace("%s", c) for c in newer for a in AROUND], "%d newer characters" % len(newer))
+    differences += compare(tokenizer, model, rlf, [a.replace("%s", c) for c in newer for a in AROUND], "%d newer characters" % len(newer))
     return 1 if differences else 0
 
 

@@ -33,6 +33,8 @@ naïve café Ångström Straße ça jalapeño coöperate résumé Zürich Łód�
 CODE = ["def f(x):\n    return x ** 2\n", "for (int i = 0; i < n; i++) {\n\t a[i] += b[i];\n}\n", "{\"name\": \"search\", \"arguments\": {\"query\": \"Lima\"}}",
         "SELECT * FROM t WHERE a >= 10 AND b IS NOT NULL;", "<div class=\"x\">&nbsp;</div>\r\n", "https://example.org/a/b?c=d&e=%20#f", "x = 1_000_000.5e-7;", "//////****----====",
         "if (a && !b || c) { /* … */ }", "\\frac{\\alpha}{\\beta}^2 $$\\int$$"]
+# Of Unicode 15 and 16: a Han and a Garay letter, a Garay capital, a Latin capital, a Nag Mundari digit, a Kannada mark, a legacy computing symbol.
+NEWER = ["\U00031350", "\U00010d4a", "\U00010d50", "\ua7da", "\U0001e4f0", "\u0cf3", "\U0001cc00"]
 EMOJI = ["😀", "👍🏽", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇵🇪", "❤️", "1️⃣", "🧑🏿‍🚀", "☃", "©️"]
 
 
@@ -82,6 +84,11 @@ def text(r, added, length=400):
     return out
 
 
+def newer():
+    """What decides between letter, number, mark and symbol: a contraction behind it, words and digits beside it."""
+    return [around.replace("%", c) for c in NEWER for around in ("%'s", "a%b", " %%1", "1%2", "!%'ll\n", "alone%", "%alone")]
+
+
 def cases(tokenizer, texts):
     return [{"text": t, "ids": tokenizer.encode(t, add_special_tokens=False).ids} for t in texts]
 
@@ -114,7 +121,7 @@ def tiny(folder):
     t = Tokenizer.from_file(path)
     added = [a.content for a in t.get_added_tokens_decoder().values()] + ["Am\u00e9lie", " <left>", "<right>  ", "<right>era", "<right> \t\t\t\t ", "alonealone",
                                                                                                             "\u00e9alone", "alone\u0301", "alone_", "-alone-", "\u200dalone", " <both> "]
-    dump(os.path.join(folder, "text_tiny_cases.json"), cases(t, ["", " ", "\n", "a", "'s", "\0\0a\0"] + [text(r, added, 120) for _ in range(90)] + ["ab" * 400, "=" * 700]))
+    dump(os.path.join(folder, "text_tiny_cases.json"), cases(t, ["", " ", "\n", "a", "'s", "\0\0a\0"] + [text(r, added, 120) for _ in range(90)] + ["ab" * 400, "=" * 700] + newer()))
 
 
 LLAMA_SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>",
