@@ -36,9 +36,9 @@ typedef struct rollout_episode {
     size_t n_spans, cap_spans;
     rlf_turn *turns; /* one per call; status OUTSTANDING while the service works on it */
     size_t n_turns, cap_turns;
-    rlf_text *texts; /* what the model wrote, turn by turn */
+    rlf_text *texts; /* the texts of its turns */
     size_t n_texts, cap_texts;
-    rlf_str text;       /* of the turn under way */
+    rlf_str text;       /* of the turn under way, behind what its generation prompt wrote of it */
     rlf_turn_scan scan; /* of that text */
     size_t turn_begin;  /* its first token */
     int64_t turn;       /* number of the turn under way */
@@ -144,13 +144,19 @@ static void add_span(rollout_episode *ep, size_t begin, size_t end, rlf_span_kin
 
 static size_t length(const rollout_episode *ep) { return rollout_seq_tokens(ep->seq)->n; }
 
-/* Closes the span of the turn under way and keeps its text. */
+static rlf_chat_end turn_end(const rollout_episode *ep) {
+    const rlf_ids *ids = rollout_seq_tokens(ep->seq);
+    return (rlf_chat_end){.id = ids->v[ids->n - 1], .refused = ep->refused};
+}
+
+/* Closes the span of the turn under way and keeps its text; the next begins as its generation prompt does, where it has one. */
 static void keep_turn(rollout_episode *ep) {
     if (length(ep) == ep->turn_begin) return; /* nothing drawn yet */
     add_span(ep, ep->turn_begin, length(ep), RLF_SPAN_MODEL);
     ep->texts = rlf_grow(ep->texts, ep->n_texts, &ep->cap_texts, sizeof *ep->texts);
     ep->texts[ep->n_texts++] = (rlf_text){.text = dup_slice(&ep->arena, (rlf_slice){ep->text.ptr, ep->text.len})};
     rlf_str_reset(&ep->text);
+    if (!rlf_chat_goes_on(ep->set->chat, turn_end(ep).id)) rlf_str_puts(&ep->text, rlf_chat_opening(ep->set->chat));
     ep->scan = (rlf_turn_scan){0};
     ep->turn_begin = length(ep);
 }
@@ -204,11 +210,6 @@ static rlf_status finish(rollout_episode *ep, rlf_finish why) {
 static size_t round_calls(const rollout_episode *ep) { return ep->n_turns - ep->round_begin; }
 
 static const rlf_tool_syntax *syntax(const rollout_episode *ep) { return rlf_chat_tool_syntax(ep->set->chat); }
-
-static rlf_chat_end turn_end(const rollout_episode *ep) {
-    const rlf_ids *ids = rollout_seq_tokens(ep->seq);
-    return (rlf_chat_end){.id = ids->v[ids->n - 1], .refused = ep->refused};
-}
 
 /* Tokens that `n` answers of no tokens take: the template around them and the next generation prompt. */
 static size_t round_overhead(rollout_episode *ep, size_t n) {
@@ -416,6 +417,7 @@ static rlf_status start(rollout_episodes *set, episode_group *g, int64_t sample,
     ep->group = g;
     ep->sample = sample;
     ep->turn_begin = g->prompt_tokens;
+    rlf_str_puts(&ep->text, rlf_chat_opening(set->chat));
     ep->seq = rollout_seq_open(set->engine, g->prompt, draw, on_token, ep);
     add_span(ep, 0, g->prompt_tokens, RLF_SPAN_PROMPT);
     set->live = rlf_grow(set->live, set->n_live, &set->cap_live, sizeof(*set->live));

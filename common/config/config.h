@@ -106,7 +106,7 @@ typedef struct rlf_config {
     } algorithm;
     struct {
         char *system;             /* system prompt; "": the template's own default */
-        char *chat;               /* auto | chatml | llama3.1 | llama3.2 | qwen2.5 | qwen3 : auto recognises the checkpoint's template */
+        char *chat;               /* a template of common/text/chat.h; auto recognises the checkpoint's template */
         bool thinking;            /* Qwen3 thinking mode (false) */
         char *date;               /* "Today Date" of the Llama 3 templates (26 Jul 2024) */
         bool tools_in_prompt;     /* the template's tool block lists the tools (true) */

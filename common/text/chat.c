@@ -92,6 +92,8 @@ static bool is_among(const int32_t *ids, int n, int32_t id) {
 int32_t rlf_chat_end_of_turn(const rlf_chat *chat) { return chat->stops[0]; }
 bool rlf_chat_closes_turn(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_closes, id); }
 bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_stops, id); }
+const char *rlf_chat_opening(const rlf_chat *chat) { return chat->family->opening; }
+bool rlf_chat_goes_on(const rlf_chat *chat, int32_t id) { return chat->in_turn && !rlf_chat_is_stop(chat, id); }
 const rlf_tool_syntax *rlf_chat_tool_syntax(const rlf_chat *chat) { return &chat->syntax; }
 
 void rlf_chat_read(const rlf_chat *chat, int32_t id, rlf_str *out) {
@@ -200,7 +202,7 @@ void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t
                           bool *cut) {
     rlf_chat_text text = {0};
     rlf_chat_talk talk = talk_of(chat, NULL, 0, NULL);
-    bool open = chat->in_turn && !rlf_chat_is_stop(chat, end.id);
+    bool open = rlf_chat_goes_on(chat, end.id);
     if (!open && !rlf_chat_closes_turn(chat, end.id)) rlf_ids_push(out, rlf_chat_end_of_turn(chat));
     if (!open) rlf_str_puts(&text.text, chat->family->after_turn);
     if (!chat->in_turn) rlf_chat_put_answers(chat->family, answers, n, &text);

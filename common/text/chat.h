@@ -2,6 +2,7 @@
  * observation appended behind the ids the model sampled.
  *
  *   qwen3      ChatML with the Qwen3 tool block; thinking on or off
+ *   qwen3-instruct, qwen3-thinking   the same as Qwen3 of July 2025 has it: never with a thought; always, opened by the prompt
  *   qwen2.5    ChatML with the Qwen2.5 system prompt and tool block
  *   llama3.1   Llama 3.1 and 3.3: tools in the first user message, tool answers from "ipython"
  *   llama3.2   the same with the date as an option where the original asks the clock: rendered alike
@@ -12,7 +13,8 @@
  *   - all: a model turn stays as sampled (white space around it, spelling of its JSON, its <think> block); an answer is encoded
  *     apart, so that its ids do not depend on what stands around it, and control text in it stays text.
  *   - qwen3: a fresh rendering drops the thoughts before the last question, and gives the last turn an empty <think> block if it has
- *     none; here nothing is dropped or added, and with thinking off every turn opens with the empty block it was generated behind.
+ *     none; here nothing is dropped or added, and every turn opens with what it was generated behind: with thinking off the empty
+ *     block, in qwen3-thinking the opening tag.
  *   - chatml, qwen2.5, qwen3: the newline behind <|im_end|> belongs to what is appended, not to the model's turn.
  *   - formats of tags (toolcall.h): a tool's answer stands in the model's own turn, behind the tag that asked for it, and the turn goes on:
  *       search-r1  \n\n<information>answer</information>\n\n, and for a refused call \n, what is wrong, \n
@@ -60,6 +62,10 @@ bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id);
 
 /* How the model writes a tool call. Lives as long as the chat. */
 const rlf_tool_syntax *rlf_chat_tool_syntax(const rlf_chat *chat);
+/* What a generation prompt has written of the model's turn, as parsers and rewards read it: "<think>\n" in qwen3-thinking, else "". And whether
+ * the turn goes on behind a last id that ends no generation, with tools' answers in it (formats of tags). */
+const char *rlf_chat_opening(const rlf_chat *chat);
+bool rlf_chat_goes_on(const rlf_chat *chat, int32_t id);
 /* Appends the text of a sampled id as parsers and rewards read it: without control tokens, but for <|python_tag|>, which is one. */
 void rlf_chat_read(const rlf_chat *chat, int32_t id, rlf_str *out);
 
@@ -89,8 +95,8 @@ void rlf_chat_observation(const rlf_chat *chat, const rlf_slice *answers, size_t
 
 /* Supervised: renders the prompt (messages before the first assistant message), then alternately model turns and observations.
  * Calls `span` once per piece in order with its range in `out`; model pieces include the end of turn. A model turn is the message's
- * content as it stands, behind its reasoning in <think> (qwen3 with thinking on) and before its tool calls (llama3.*: in place of
- * the content), and has no end of turn where a tool's answer stands in it; a tool's answer is encoded as in an observation. What
+ * content as it stands, behind its reasoning in <think> (qwen3 with thinking on; qwen3-thinking, also one that stands in the content) and
+ * before its tool calls (llama3.*: in place of the content), and has no end of turn where a tool's answer stands in it; a tool's answer is encoded as in an observation. What
  * follows the last assistant message is left out: nothing answers it. */
 typedef void rlf_chat_span_fn(void *ctx, size_t begin, size_t end, bool model);
 rlf_status rlf_chat_supervised(const rlf_chat *chat, const rlf_chat_message *messages, size_t n, const char *tools_json,

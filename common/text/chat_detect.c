@@ -26,12 +26,15 @@ typedef struct recognised {
     "Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name and its value}.\n"               \
     "Do not use variables.\nGiven the following functions, please respond with a JSON for a function call "                       \
     "with its proper arguments that best answers the given prompt.\n{\"name\": \"\n\", \n\"parameters\": \n=\"\n"
+/* The last one: the condition under which changed copies of these templates leave out an empty thought. */
+#define QWEN3_MARKS "<|im_start|>", "<tool_response>", "reasoning_content", "last_query_index", "<tools>", "!ifreasoning_content%}"
 #define LLAMA_MARKS                                                                                                              \
     "<|start_header_id|>", "<|eot_id|>", "CuttingKnowledgeDate:December2023", "TodayDate:", "tools_in_user_message", "ipython"
 
 static const recognised known[] = {
-    {"qwen3", {"<|im_start|>", "<tool_response>", "enable_thinking", "reasoning_content", "last_query_index", "<tools>"},
-     HERMES_PHRASES},
+    {"qwen3", {QWEN3_MARKS, "enable_thinking"}, HERMES_PHRASES},
+    {"qwen3-thinking", {QWEN3_MARKS, "!enable_thinking", "<|im_start|>assistant<think>"}, HERMES_PHRASES},
+    {"qwen3-instruct", {QWEN3_MARKS, "!enable_thinking", "!<|im_start|>assistant<think>"}, HERMES_PHRASES},
     {"qwen2.5", {"<|im_start|>", "<tool_response>", "<tools>", "YouareQwen,createdbyAlibabaCloud.", "!think"},
      HERMES_PHRASES "<|im_start|>system You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>"},
     {"llama3.2", {LLAMA_MARKS, "strftime_now"}, LLAMA_PHRASES},

@@ -10,7 +10,7 @@
 
 #include "common/text/chat.h"
 
-#define RLF_CHAT_KNOWN "known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen3"
+#define RLF_CHAT_KNOWN "known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"
 
 /* Text with ranges that are not the template's: tools' answers, in which nothing is a control token. */
 typedef struct rlf_chat_text {
@@ -46,6 +46,7 @@ typedef struct rlf_chat_family {
     const char *answers_open, *answer_open, *answer_close, *answers_close; /* around a run of answers, and each of them */
     const char *after_turn;   /* what of turn_close is appended behind the id that the model samples */
     const char *no_thought;   /* opens a turn without thinking; "" if the family has no such mode */
+    const char *opening;      /* a thought that every generation prompt opens and the model closes; "" */
     const char *const *needed; /* tokens that a tokenizer must have; this and the next two end in NULL */
     const char *const *closes; /* tokens that close a turn; the first is the end of turn */
     const char *const *ends;   /* other tokens that end generation */

@@ -208,10 +208,14 @@ void rlf_chat_put_between(const rlf_chat_talk *talk, size_t begin, size_t end, r
 
 /* ---- thoughts --------------------------------------------------------------------------------------------------------------------- */
 
-static void put_thought_block(rlf_slice thought, rlf_chat_text *out) {
-    put(out, THINK "\n");
+static void put_thought(rlf_slice thought, rlf_chat_text *out) {
     put_slice(out, strip_newlines(thought, true, true));
     put(out, "\n" THINK_END "\n\n");
+}
+
+static void put_thought_block(rlf_slice thought, rlf_chat_text *out) {
+    put(out, THINK "\n");
+    put_thought(thought, out);
 }
 
 static rlf_slice no_thought(const rlf_chat_talk *talk, size_t i, rlf_chat_text *out, bool *some) {
@@ -238,16 +242,27 @@ static void split_thought(const char *content, rlf_slice *thought, rlf_slice *re
     *rest = strip_newlines(rlf_slice_of(close + strlen(THINK_END)), true, false);
 }
 
+static void thought_and_rest(const rlf_chat_message *message, rlf_slice *thought, rlf_slice *rest) {
+    if (message->reasoning) {
+        *thought = rlf_slice_of(message->reasoning);
+        *rest = rlf_slice_of(message->content);
+    } else {
+        split_thought(message->content, thought, rest);
+    }
+}
+
+/* Behind a generation prompt that opened the thought. Returns what is left to put of the content. */
+static rlf_slice put_rest_of_thought(const rlf_chat_message *message, rlf_chat_text *out) {
+    rlf_slice thought, rest;
+    thought_and_rest(message, &thought, &rest);
+    put_thought(thought, out);
+    return strip_newlines(rest, true, false);
+}
+
 /* Before the last question the thought is dropped; behind it kept, and put even if empty in the last message. */
 static rlf_slice qwen3_thought(const rlf_chat_talk *talk, size_t i, rlf_chat_text *out, bool *some) {
-    const rlf_chat_message *message = &talk->messages[i];
     rlf_slice thought, rest;
-    if (message->reasoning) {
-        thought = rlf_slice_of(message->reasoning);
-        rest = rlf_slice_of(message->content);
-    } else {
-        split_thought(message->content, &thought, &rest);
-    }
+    thought_and_rest(&talk->messages[i], &thought, &rest);
     *some = rest.len > 0;
     if (i > talk->query && (i + 1 == talk->n || thought.len)) {
         put_thought_block(thought, out);
@@ -338,19 +353,23 @@ static const char *const llama_ends[] = {"<|end_of_text|>", NULL};
     .answer_open = "\n" RESPONSE "\n", .answer_close = "\n" RESPONSE_END, .answers_close = "<|im_end|>\n", .after_turn = "\n",    \
     .needed = chatml_needed, .closes = chatml_closes, .ends = chatml_ends, .format = RLF_TOOLS_HERMES
 
-static const rlf_chat_family chatml = {CHATML, .no_thought = "", .put_head = no_head, .put_thought = no_thought};
-static const rlf_chat_family qwen25 = {CHATML, .no_thought = "", .put_head = qwen25_head, .put_thought = no_thought};
-static const rlf_chat_family qwen3 = {CHATML, .no_thought = THINK "\n\n" THINK_END "\n\n", .raw_arguments = true,
-                                      .put_head = qwen3_head, .put_thought = qwen3_thought};
+#define QWEN3 CHATML, .raw_arguments = true, .put_head = qwen3_head, .put_thought = qwen3_thought
+
+static const rlf_chat_family chatml = {CHATML, .no_thought = "", .opening = "", .put_head = no_head, .put_thought = no_thought};
+static const rlf_chat_family qwen25 = {CHATML, .no_thought = "", .opening = "", .put_head = qwen25_head, .put_thought = no_thought};
+static const rlf_chat_family qwen3 = {QWEN3, .no_thought = THINK "\n\n" THINK_END "\n\n", .opening = ""};
+static const rlf_chat_family qwen3_instruct = {QWEN3, .no_thought = "", .opening = ""};
+static const rlf_chat_family qwen3_thinking = {QWEN3, .no_thought = "", .opening = THINK "\n"};
 static const rlf_chat_family llama3 = {
     .turn_open = "<|start_header_id|>", .role_close = "<|end_header_id|>\n\n", .turn_close = "<|eot_id|>", .answers_open = "",
-    .answer_open = HEADER("ipython"), .answer_close = "<|eot_id|>", .answers_close = "", .after_turn = "", .no_thought = "",
+    .answer_open = HEADER("ipython"), .answer_close = "<|eot_id|>", .answers_close = "", .after_turn = "", .no_thought = "", .opening = "",
     .needed = llama_needed, .closes = llama_closes, .ends = llama_ends, .format = RLF_TOOLS_LLAMA, .trims = true,
     .json_answers = true, .calls_alone = true, .put_head = llama_head, .put_thought = no_thought};
 
 const rlf_chat_family *rlf_chat_family_of(const char *name) {
     static const struct { const char *name; const rlf_chat_family *family; } known[] = {
-        {"chatml", &chatml}, {"llama3.1", &llama3}, {"llama3.2", &llama3}, {"qwen2.5", &qwen25}, {"qwen3", &qwen3}};
+        {"chatml", &chatml}, {"llama3.1", &llama3}, {"llama3.2", &llama3}, {"qwen2.5", &qwen25}, {"qwen3", &qwen3},
+        {"qwen3-instruct", &qwen3_instruct}, {"qwen3-thinking", &qwen3_thinking}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (!strcmp(name, known[i].name)) return known[i].family;
     return NULL;
@@ -401,8 +420,8 @@ out:
 }
 
 void rlf_chat_put_generation(const rlf_chat_talk *talk, rlf_chat_text *out) {
-    rlf_str_printf(&out->text, "%sassistant%s%s", talk->family->turn_open, talk->family->role_close,
-                   talk->thinking ? "" : talk->family->no_thought);
+    rlf_str_printf(&out->text, "%sassistant%s%s%s", talk->family->turn_open, talk->family->role_close,
+                   talk->thinking ? "" : talk->family->no_thought, talk->family->opening);
 }
 
 rlf_status rlf_chat_put_model_turn(const rlf_chat_talk *talk, size_t i, rlf_chat_text *out) {
@@ -411,7 +430,8 @@ rlf_status rlf_chat_put_model_turn(const rlf_chat_talk *talk, size_t i, rlf_chat
     json_t *calls;
     rlf_status status = parse_calls(talk, i, &calls);
     if (status != RLF_OK) return status;
-    if (message->reasoning && talk->thinking && *talk->family->no_thought) put_thought_block(rlf_slice_of(message->reasoning), out);
+    if (*talk->family->opening) content = put_rest_of_thought(message, out);
+    else if (message->reasoning && talk->thinking && *talk->family->no_thought) put_thought_block(rlf_slice_of(message->reasoning), out);
     put_content_and_calls(talk->family, content, content.len > 0, calls, out);
     json_decref(calls);
     return RLF_OK;

@@ -5,6 +5,8 @@ Made with transformers 5.23, jinja2 3.1, tokenizers 0.23.
 
   make_chat.py FAMILY MODEL_DIR DIR     DIR/chat_FAMILY.json; FAMILY: qwen3, qwen2.5 or llama3.1
   make_chat.py llama3.2 MODEL_DIR DIR   the same bytes as llama3.1, since the date is given; so the file is not kept
+  make_chat.py qwen3-instruct|qwen3-thinking MODEL_DIR DIR   not kept either: the texts of qwen3 with thinking on, with qwen3-thinking's
+                                        <think> behind each generation prompt
 
 MODEL_DIR holds what the model's makers publish beside the weights: tokenizer_config.json with its chat_template, or chat_template.jinja.
 The template itself is not kept. A case is {"messages", "tools" (text or null), "thinking", "date", "generation", "text"}, or in place of
@@ -75,7 +77,7 @@ def cases(family):
         calls = any("tool_calls" in message or message["role"] == "tool" for message in talk)
         for kind, tools in TOOLS.items():
             if kind == "none" or (i < 2) or (kind == "one" and calls) or (kind == "several" and i % 7 == 3) or (kind == "deep" and i % 7 == 5):
-                for thinking in ((True, False) if family == "qwen3" else (False,)):
+                for thinking in ((True, False) if family == "qwen3" else (family.startswith("qwen3"),)):
                     yield talk, tools, thinking, None, True
         yield talk, None, False, None, False
     if family.startswith("llama"):

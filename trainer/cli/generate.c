@@ -14,7 +14,7 @@ static const char usage[] =
     "rlf generate MODEL [--prompt TEXT] [options] [< lines]\n\n"
     "Prints the model's answer to the prompt, or to each line of standard input, as it is drawn.\n"
     "  --chat         the prompt is a user's message in the model's chat template (default)\n"
-    "  --template     auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5 or qwen3\n"
+    "  --template     auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct or qwen3-thinking\n"
     "  --raw          the prompt is continued as it stands\n"
     "  --max-tokens   tokens drawn at most (256)\n"
     "  --temperature  0: always the most probable token (1)\n"

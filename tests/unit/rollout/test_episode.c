@@ -761,6 +761,37 @@ static void answer_that_does_not_end_the_episode_lets_the_turn_go_on(void **stat
     world_destroy(w);
 }
 
+/* ---- a thought that the prompt opened ---------------------------------------------------------------------------------------------- */
+
+#define OPENED(text) "<|im_start|>assistant\n<think>\n" text
+
+static void what_stands_in_an_opened_thought_is_no_call_and_no_answer(void **state) {
+    (void)state;
+    world *w = world_with(8, "qwen3-thinking");
+    const rlf_trajectory *t = play(w, "shall I " CALL("fail", "x") "?</think>" CALL("echo", "Peru")
+                                      "<|im_end|><answer>no</answer></think><answer>Lima</answer>");
+    assert_span(w, t, 0, RLF_SPAN_PROMPT, 0, "<|im_start|>user\nWhere?<|im_end|>\n" OPENED(""));
+    assert_span(w, t, 2, RLF_SPAN_OBSERVATION, 0,
+                "\n<|im_start|>user\n<tool_response>\n{\"q\":\"Peru\"}\n</tool_response><|im_end|>\n" OPENED(""));
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "<answer>no</answer></think><answer>Lima</answer>");
+    assert_int_equal(w->service.calls, 1);
+    assert_text(t->turns.v[0].tool, "echo");
+    assert_text(w->service.last_score.turns.v[1].text, "<think>\n<answer>no</answer></think><answer>Lima</answer>");
+    world_destroy(w);
+}
+
+static void an_opened_thought_is_over_where_a_turn_goes_on_behind_an_answer(void **state) {
+    (void)state;
+    world *w = world_as(8, (rlf_chat_options){.name = "qwen3-thinking", .tool_format = "search-r1", .search_call = "echo.q"}, true);
+    w->limits.observation_tokens = 300;
+    const rlf_trajectory *t = play(w, "<search>no</search></think><search>Peru</search><answer>Lima</answer>");
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<search>no</search></think><search>Peru</search>");
+    assert_span(w, t, 3, RLF_SPAN_MODEL, 1, "<answer>Lima</answer>");
+    assert_int_equal(w->service.calls, 1);
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(episode_ends_with_the_token_that_completes_the_answer),
@@ -804,6 +835,8 @@ int main(void) {
         cmocka_unit_test(block_of_code_is_a_call),
         cmocka_unit_test(answer_in_the_models_own_turn_is_cut_by_tokens_or_not_asked_for),
         cmocka_unit_test(answer_that_does_not_end_the_episode_lets_the_turn_go_on),
+        cmocka_unit_test(what_stands_in_an_opened_thought_is_no_call_and_no_answer),
+        cmocka_unit_test(an_opened_thought_is_over_where_a_turn_goes_on_behind_an_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

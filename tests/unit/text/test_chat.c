@@ -209,7 +209,7 @@ static void unknown_names_are_refused_with_the_list(void **state) {
     (void)state;
     rlf_chat *chat = NULL;
     assert_int_equal(rlf_chat_new(&chat, tokenizer, NULL, options_of("llama3", true)), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3"));
+    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
     assert_null(chat);
 }
 
@@ -232,7 +232,8 @@ static rlf_status detect(const char *file, const char *text, const char **name) 
 #define CHATML "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
 #define HERMES "{{- \"# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with function " \
     "signatures within <tools></tools> XML tags:\\n<tools>\" }} {{- '<|im_start|>\\n<tool_response>\\n' }}"
-#define QWEN3 "{%- if enable_thinking is false %} {%- set ns = namespace(last_query_index=1) %} {{ message.reasoning_content }} " HERMES
+#define QWEN3_2507 "{%- set ns = namespace(last_query_index=1) %} {{ message.reasoning_content }} " HERMES
+#define QWEN3 "{%- if enable_thinking is false %} " QWEN3_2507
 #define QWEN25 "{{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }} " HERMES
 #define LLAMA "{#- words of ours #}\n{%- set tools_in_user_message = true %}\n{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}" \
     "{{- \"Cutting Knowledge Date: December 2023\\n\" }}{{- \"Today Date: \" + date_string + \"\\n\\n\" }}{{- '<|eot_id|>ipython' }}" \
@@ -242,6 +243,8 @@ static void templates_are_recognised_by_what_they_write(void **state) {
     (void)state;
     static const struct { const char *text, *name; } cases[] = {
         {CHATML, "chatml"}, {QWEN3, "qwen3"}, {QWEN25, "qwen2.5"}, {LLAMA, "llama3.1"}, {LLAMA "{{ strftime_now('%d %b %Y') }}", "llama3.2"},
+        {QWEN3_2507 "{{- '<|im_start|>assistant\\n' }}", "qwen3-instruct"}, {QWEN3_2507 "{{- '<|im_start|>assistant\\n<think>\\n' }}", "qwen3-thinking"},
+        {QWEN3 "{%- if reasoning_content %}", NULL}, {QWEN3_2507 "{%- if reasoning_content %}", NULL},
         {"\n  " QWEN3 "{# a comment about You are a bot #}", "qwen3"},
         {CHATML "You are a helpful assistant", NULL}, {"[INST]", NULL}, {"", NULL}, {HERMES, NULL},
         {QWEN3 "{{ 'Think step by step.' }}", NULL}, {QWEN3 "Think step by step.", NULL}, {QWEN25 "{{ \"Reason step by step\" }}", NULL},
@@ -251,7 +254,7 @@ static void templates_are_recognised_by_what_they_write(void **state) {
         rlf_status status = rlf_chat_recognise("folder/chat_template.jinja", rlf_slice_of(cases[i].text), &name);
         if (status != (cases[i].name ? RLF_OK : RLF_UNSUPPORTED)) fail_msg("case %zu: %s", i, rlf_error_message());
         if (cases[i].name) assert_string_equal(name, cases[i].name);
-        else assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3"));
+        else assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
     }
 }
 
@@ -269,7 +272,7 @@ static void a_template_is_found_in_any_of_its_files(void **state) {
     assert_int_equal(detect("tokenizer_config.json", "{}", &name), RLF_NOT_FOUND);
     assert_int_equal(detect("tokenizer_config.json", "{", &name), RLF_INVALID);
     assert_int_equal(detect("tokenizer_config.json", NULL, &name), RLF_NOT_FOUND);
-    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3"));
+    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
 }
 
 int main(void) {

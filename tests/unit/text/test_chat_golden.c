@@ -28,7 +28,8 @@ static void expect_ids_of_text(const rlf_ids *ids, const rlf_str *text) {
 
 /* ---- as transformers renders ------------------------------------------------------------------------------------------------------ */
 
-static void check_case(const char *family, const json_t *c, size_t number) {
+/* behind: what the family writes after the case's text. */
+static void check_case(const char *family, const json_t *c, size_t number, const char *behind) {
     rlf_row row = talk_of(c, &arena);
     rlf_chat *chat = chat_of(tokenizer, family, json_is_true(json_object_get(c, "thinking")), text_of(c, "date"));
     rlf_str text = {0};
@@ -38,8 +39,9 @@ static void check_case(const char *family, const json_t *c, size_t number) {
     if (json_object_get(c, "refused")) {
         assert_int_equal(status, RLF_INVALID);
     } else {
+        const char *want = rlf_arena_printf(&arena, "%s%s", text_of(c, "text"), behind);
         assert_ok(status);
-        if (strcmp(text.ptr, text_of(c, "text"))) fail_msg("%s, case %zu:\n%s\nexpected:\n%s", family, number, text.ptr, text_of(c, "text"));
+        if (strcmp(text.ptr, want)) fail_msg("%s, case %zu:\n%s\nexpected:\n%s", family, number, text.ptr, want);
         expect_ids_of_text(&ids, &text);
     }
     rlf_ids_clean_up(&ids);
@@ -52,7 +54,7 @@ static void check_family(const char *name, const char *file, size_t at_least) {
     json_t *cases = golden(file);
     size_t rendered = 0;
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        check_case(name, json_array_get(cases, i), i);
+        check_case(name, json_array_get(cases, i), i, "");
         rendered += json_object_get(json_array_get(cases, i), "text") != NULL;
     }
     assert_true(rendered >= at_least);
@@ -62,6 +64,24 @@ static void check_family(const char *name, const char *file, size_t at_least) {
 static void qwen3_equals_transformers(void **state) {
     (void)state;
     check_family("qwen3", "chat_qwen3.json", 120);
+}
+
+/* With the templates of Qwen3-2507 make_chat.py gives the texts that Qwen3's has with thinking on, and one of them an opening behind the
+ * generation prompt. */
+static void qwen3_2507_equals_transformers(void **state) {
+    (void)state;
+    json_t *cases = golden("chat_qwen3.json");
+    size_t rendered = 0;
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *c = json_array_get(cases, i);
+        bool generation = json_is_true(json_object_get(c, "generation"));
+        if (generation && !json_is_true(json_object_get(c, "thinking"))) continue;
+        check_case("qwen3-instruct", c, i, "");
+        check_case("qwen3-thinking", c, i, generation ? "<think>\n" : "");
+        rendered++;
+    }
+    assert_true(rendered >= 60);
+    json_decref(cases);
 }
 
 static void qwen25_equals_transformers(void **state) {
@@ -140,10 +160,10 @@ out:
 
 static void ids_of_a_conversation_that_grows_are_never_changed(void **state) {
     (void)state;
-    static const char *const names[] = {"qwen3", "qwen2.5", "llama3.1", "chatml"};
+    static const char *const names[] = {"qwen3", "qwen2.5", "llama3.1", "chatml", "qwen3-instruct", "qwen3-thinking"};
     json_t *cases = golden("chat_qwen3.json");
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        for (size_t k = 0; k < 4; k++) {
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
             rlf_row row = talk_of(json_array_get(cases, i), &arena);
             rlf_chat *chat = chat_of(tokenizer, names[k], json_is_true(json_object_get(json_array_get(cases, i), "thinking")), NULL);
             check_prefixes(chat, &row);
@@ -158,6 +178,7 @@ static void ids_of_a_conversation_that_grows_are_never_changed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qwen3_equals_transformers),
+        cmocka_unit_test(qwen3_2507_equals_transformers),
         cmocka_unit_test(qwen25_equals_transformers),
         cmocka_unit_test(llama3_equals_transformers),
         cmocka_unit_test(ids_of_a_conversation_that_grows_are_never_changed),
