@@ -112,7 +112,8 @@ static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layo
 
 static void plan_learners(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
     int64_t rows = config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
-    kern_trainer_options options = {.max_tokens = (int)rows, .max_seqs = (int)rows, .gradients = true};
+    kern_trainer_options options = {.max_tokens = (int)rows, .max_seqs = (int)rows, .gradients = true,
+                                    .recompute = config->train.recompute};
     bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
     const rlf_dtype dtype = stored_dtype(config);
     double slab = (double)layout->total * sizeof(float), weights = (double)layout->total * (double)rlf_dtype_size(dtype);

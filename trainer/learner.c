@@ -433,7 +433,8 @@ static rlf_status set_up(learner *l, int threads) {
     if (!l->supervised && config->algorithm.kl > 0)
         RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->dtype, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,
-                             &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true}));
+                             &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true,
+                                                     .recompute = config->train.recompute}));
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
     for (int i = 0; i < (l->dtype == RLF_DTYPE_F32 ? MASTER : STATES); i++)
         RLF_TRY(kern_buf_new(&l->state[i], l->device, (l->end - l->begin) * sizeof(float)));

@@ -43,7 +43,9 @@ void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_te
                     kern_tensor pos, int rows);
 /* x += attn (M, heads*D) · oᵀ */
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows);
-/* normed = RMSNorm(mid); gate_up (M,2F) = normed · [gate up]ᵀ; act = SwiGLU(gate_up); x += act · downᵀ. x is mid, or holds a copy of it. */
+/* normed = RMSNorm(mid); gate_up (M,2F) = normed · [gate up]ᵀ */
+void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows);
+/* That; act = SwiGLU(gate_up); x += act · downᵀ. x is mid, or holds a copy of it. */
 void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
                     kern_tensor act, int rows);
 /* normed = final RMSNorm(x); logits (M,V) = normed · headᵀ */

@@ -156,15 +156,20 @@ void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern
                 model->attn.heads * model->attn.head_dim, true);
 }
 
+void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows) {
+    const layer_offsets *at = &model->layers[layer];
+    int hidden = model->layout->shape.hidden;
+    kern_rmsnorm(model->queue, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, rows, hidden);
+    kern_linear(model->queue, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), rows, 2 * model->layout->shape.ffn, hidden,
+                false);
+}
+
 void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
                     kern_tensor act, int rows) {
-    kern_queue *q = model->queue;
-    const layer_offsets *at = &model->layers[layer];
     int hidden = model->layout->shape.hidden, ffn = model->layout->shape.ffn;
-    kern_rmsnorm(q, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, rows, hidden);
-    kern_linear(q, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), rows, 2 * ffn, hidden, false);
-    kern_swiglu(q, act, gate_up, rows, ffn);
-    kern_linear(q, x, act, kern_at(model->params, at->down), kern_none(), rows, hidden, ffn, true);
+    kern_layer_gate_up(model, layer, mid, normed, gate_up, rows);
+    kern_swiglu(model->queue, act, gate_up, rows, ffn);
+    kern_linear(model->queue, x, act, kern_at(model->params, model->layers[layer].down), kern_none(), rows, hidden, ffn, true);
 }
 
 void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows) {

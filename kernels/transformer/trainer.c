@@ -6,6 +6,8 @@
  * so   activation bytes = 4 max_tokens (L (2H + W + A + heads + 2F) + H) + work space of 4 max_tokens (2H + max(3F, 2W + A)) + the head's.
  * Recomputed, because each costs one pass over memory and no matrix product: both RMSNorms, q/k norm and rotation, SwiGLU.
  * Without gradients one layer's worth is kept, and the residual stream is one buffer.
+ * With recompute the layers share all but the residual before attention, and every layer but the last goes forward once more before it goes
+ * backward, up to its gate and up: L H + (H + W + A + heads + 2F) + H floats a row, for all matrix products of a layer but one.
  *
  * The head is visited once: chunk by chunk, rows with a target go hidden -> logits -> log-prob -> loss -> d logits -> d hidden and d weight
  * while the chunk's logits are there. No more than head_rows rows of logits exist at a time; as every chunk reads the head's weights and
@@ -31,7 +33,7 @@ struct kern_trainer {
     kern_trainer_options options; /* head_rows chosen */
     kern_buf *buf;
     /* M = max_tokens */
-    layer_acts *acts; /* (L), owned; all the same tensors without gradients */
+    layer_acts *acts; /* (L), owned; all the same tensors without gradients, with recompute all the same but for x */
     kern_tensor last;   /* (M, H) the residual stream after the last layer */
     kern_tensor normed; /* (M, H) */
     kern_tensor qkv, dqkv, dattn; /* (M, W), (M, W), (M, heads*D): attention's work space, which is also ... */
@@ -63,13 +65,12 @@ static kern_trainer_options chosen(const rlf_model_shape *s, const kern_trainer_
 static void lay_out_layers(kern_trainer *t, kern_slab *slab, const rlf_model_shape *s) {
     size_t m = (size_t)t->options.max_tokens, hidden = m * (size_t)s->hidden, heads = m * (size_t)s->heads;
     size_t dim = (size_t)s->head_dim;
+    bool shared = !t->options.gradients || t->options.recompute;
     for (int i = 0; i < s->layers; i++) {
         layer_acts *a = &t->acts[i];
-        if (i && !t->options.gradients) {
-            *a = t->acts[0];
-            continue;
-        }
-        a->x = kern_slab_take(slab, KERN_F32, hidden);
+        if (i && shared) *a = t->acts[0];
+        if (!i || t->options.gradients) a->x = kern_slab_take(slab, KERN_F32, hidden);
+        if (i && shared) continue;
         a->mid = t->options.gradients ? kern_slab_take(slab, KERN_F32, hidden) : a->x;
         a->qkv_in = kern_slab_take(slab, KERN_F32, (heads + 2 * m * (size_t)s->kv_heads) * dim);
         a->attn = kern_slab_take(slab, KERN_F32, heads * dim);
@@ -218,13 +219,19 @@ static kern_tensor residual_after(const kern_trainer *t, int layer) {
     return layer + 1 < t->model->layout->shape.layers ? t->acts[layer + 1].x : t->last;
 }
 
-static void forward_layer(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer) {
+/* From the layer's input to the residual before its MLP. */
+static void forward_attention(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer) {
     const layer_acts *a = &t->acts[layer];
-    kern_tensor after = residual_after(t, layer);
     kern_layer_qkv(model, layer, t->qkv, a->qkv_in, t->normed, a->x, t->pos, batch->rows);
     kern_attention(t->model->queue, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, model->attn);
     carry(t, a->mid, a->x, batch->rows);
     kern_layer_attn_out(model, layer, a->mid, a->attn, batch->rows);
+}
+
+static void forward_layer(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer) {
+    const layer_acts *a = &t->acts[layer];
+    kern_tensor after = residual_after(t, layer);
+    forward_attention(t, model, batch, layer);
     carry(t, after, a->mid, batch->rows);
     kern_layer_mlp(model, layer, after, a->mid, t->normed, a->gate_up, t->act, batch->rows);
 }
@@ -234,6 +241,13 @@ static void forward(kern_trainer *t, const kern_model *model, const kern_batch *
     upload_batch(t, batch);
     kern_embed(t->model->queue, t->acts[0].x, kern_at(model->params, model->embed), t->tokens, batch->rows, s->hidden);
     for (int i = 0; i < s->layers; i++) forward_layer(t, model, batch, i);
+}
+
+/* What the backward pass of the layer needs, again: from its input up to its gate and up. */
+static void recompute_layer(kern_trainer *t, const kern_batch *batch, int layer) {
+    const layer_acts *a = &t->acts[layer];
+    forward_attention(t, t->model, batch, layer);
+    kern_layer_gate_up(t->model, layer, a->mid, t->normed, a->gate_up, batch->rows);
 }
 
 /* Rows first .. first+n-1 of the list of rows with a target, up to log-prob and entropy, which come to the host. */
@@ -354,6 +368,7 @@ rlf_status kern_trainer_gradients(kern_trainer *trainer, const kern_batch *batch
     kern_zero(m->queue, t->dx, (size_t)batch->rows * (size_t)hidden);
     head(t, filter, targets, loss, ctx, grads);
     for (int i = m->layout->shape.layers - 1; i >= 0; i--) {
+        if (t->options.recompute && i < m->layout->shape.layers - 1) recompute_layer(t, batch, i);
         mlp_backward(t, i, batch->rows, grads);
         attention_backward(t, i, batch, grads);
     }

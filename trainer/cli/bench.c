@@ -29,11 +29,12 @@
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
 static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
-                            "[--isa avx512|avx2|portable] [--seconds 4] [--cpu-time] [--json]\n"
+                            "[--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
                             "  --dtype    how weights are stored (float32)\n"
                             "  --threads  0 (default): one per core\n"
+                            "  --recompute  train keeps each layer's input alone (train.recompute)\n"
                             "  --seconds  how long each measurement is repeated\n"
                             "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
                             "busy with other work";
@@ -43,7 +44,7 @@ typedef struct bench {
     rlf_dtype dtype;
     int threads;
     double seconds;
-    bool json, cpu_time;
+    bool json, cpu_time, recompute;
     kern_device *device;
     kern_queue *queue;
     rlf_model_layout layout;
@@ -157,7 +158,8 @@ static rlf_status train(bench *b) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &b->layout.shape;
     training *t = rlf_calloc(1, sizeof *t);
-    kern_trainer_options options = {.max_tokens = TRAIN_SEQS * TRAIN_LENGTH, .max_seqs = TRAIN_SEQS, .gradients = true};
+    kern_trainer_options options = {.max_tokens = TRAIN_SEQS * TRAIN_LENGTH, .max_seqs = TRAIN_SEQS, .gradients = true,
+                                    .recompute = b->recompute};
     double best = INFINITY, end = rlf_now_s() + b->seconds, first_loss = 0;
     RLF_TRY(kern_trainer_new(&t->trainer, b->model, &options));
     RLF_TRY(kern_buf_new(&t->state, b->device, 4 * b->layout.total * sizeof(float))); /* float32 never touches the last quarter */
@@ -358,7 +360,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
                                             {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
                                             {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
                                             {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
-                                            {NULL, 0, NULL, 0}};
+                                            {"recompute", no_argument, NULL, 'r'},     {NULL, 0, NULL, 0}};
     double threads = 0;
     int c;
     opterr = 0;
@@ -368,6 +370,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         else if (c == 'i') b->isa = optarg;
         else if (c == 'd' && rlf_dtype_parse(optarg, &b->dtype)) continue;
         else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
+        else if (c == 'r') b->recompute = true;
         else if (c == 'j') b->json = true;
         else if (c == 'c') b->cpu_time = true;
         else if (c == 'h') *help = true;

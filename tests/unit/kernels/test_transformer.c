@@ -469,7 +469,10 @@ static void memory_plan_follows_the_documented_formula(void **state) {
     double expected = 4.0 * (2048 * (8 * (2 * 512 + 1024 + 512 + 8 + 3072) + 512 + 2 * 512 + 3 * 1536) + 16 * (32000 + 3 * 512));
     double bytes = (double)kern_trainer_bytes(&layout, &options);
     assert_true(fabs(bytes - expected) < 1e-3 * expected);
-    options.gradients = false;
+    options.recompute = true;
+    expected -= 4.0 * 2048 * 7 * (512 + 1024 + 512 + 8 + 3072);
+    assert_true(fabs((double)kern_trainer_bytes(&layout, &options) - expected) < 1e-3 * expected);
+    options.gradients = options.recompute = false;
     assert_true((double)kern_trainer_bytes(&layout, &options) < bytes / 4);
     rlf_model_layout_clean_up(&layout);
 }
