@@ -22,20 +22,21 @@
 #include "common/base/rng.h"
 #include "kernels/transformer/transformer.h"
 #include "trainer/cli/bench_rollout.h"
+#include "trainer/cli/bench_kernels.h"
 #include "trainer/cli/bench_tokenize.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/model.h"
 
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
-static const char USAGE[] = "rlf bench sgemm|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
+static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
                             "[--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
                             "  --dtype    how weights are stored (float32)\n"
                             "  --threads  0 (default): one per core\n"
                             "  --recompute  train keeps each layer's input alone (train.recompute)\n"
-                            "  --seconds  how long each measurement is repeated\n"
+                            "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
                             "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
                             "busy with other work";
 
@@ -107,6 +108,19 @@ static rlf_status sgemm(bench *b) {
 out:
     kern_buf_destroy(buf);
     free(host);
+    return status;
+}
+
+/* ---- kernels ---------------------------------------------------------------------------------------------------------------------- */
+
+static double now_of(const void *ctx) { return now(ctx); }
+
+static rlf_status kernels(bench *b) {
+    const rlf_bench_kernels options = {.queue = b->queue, .shape = &b->layout.shape, .dtype = b->dtype, .matrix_flops = b->sgemm_flops,
+                                       .seconds = b->seconds / 8, .now = now_of, .ctx = b, .print = !b->json};
+    json_t *results;
+    rlf_status status = rlf_bench_kernels_run(&options, &results);
+    json_object_set_new(b->report, "kernels", results);
     return status;
 }
 
@@ -344,6 +358,7 @@ static rlf_status run(bench *b) {
     rlf_status status = RLF_OK;
     RLF_TRY(open_model(b));
     RLF_TRY(sgemm(b));
+    if (!strcmp(b->what, "kernels")) RLF_TRY(kernels(b));
     if (asked(b, "train")) RLF_TRY(train(b));
     if (asked(b, "prefill")) RLF_TRY(prefill(b));
     if (asked(b, "decode")) RLF_TRY(decode_all(b));
@@ -377,7 +392,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         else return false;
     }
     b->what = optind < argc ? argv[optind] : "";
-    static const char *const names[] = {"sgemm", "train", "decode", "prefill", "all"};
+    static const char *const names[] = {"sgemm", "kernels", "train", "decode", "prefill", "all"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(b->what, names[i])) return optind + 1 == argc;
     return *help;
@@ -388,7 +403,7 @@ int rlf_cmd_bench(int argc, char **argv) {
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
-    if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, train, decode, prefill, all, then options");
+    if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, kernels, train, decode, prefill, all, then options");
     if (help) return rlf_cli_help(USAGE);
     if (b.cpu_time && !b.threads) return rlf_cli_misuse("bench", "--cpu-time needs --threads");
     b.report = json_object();
