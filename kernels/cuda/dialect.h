@@ -3,11 +3,14 @@
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
- *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first
+ *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
+ *   KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args), KERN_SHARED_BYTES(type, name)    the same with as many bytes a block as
+ *                                the launch says, up to what the card has (227 KiB on Hopper); type is what stands at the beginning
  *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*   all 32 threads of a warp
- *   kern_add_u64()               the only atomic: adding integers has no order */
+ *   kern_add_u64()               the only atomic: adding integers has no order
+ * and those of mma.h for tensor cores. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
 
@@ -20,11 +23,23 @@
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory
+#define KERN_SHARED_BYTES(type, name)                        \
+    extern __shared__ __align__(128) char kern_shared_bytes[]; \
+    type *const name = (type *)kern_shared_bytes
 #define KERN_LAUNCH(ctx, name, blocks, threads, args)                                                      \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
         cudaStream_t stream_ = (cudaStream_t)kern_card_stream((ctx)->card);                                \
         name<<<(unsigned)(blocks), (threads), 0, stream_>>>(args);                                         \
+        kern_card_launched((ctx)->card, #name);                                                            \
+    } while (0)
+/* More than 48 KiB must be asked for; a refusal comes back from the launch. */
+#define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args)                                        \
+    do {                                                                                                   \
+        if ((blocks) <= 0) break;                                                                          \
+        cudaStream_t stream_ = (cudaStream_t)kern_card_stream((ctx)->card);                                \
+        cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes));             \
+        name<<<(unsigned)(blocks), (threads), (bytes), stream_>>>(args);                                   \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
 

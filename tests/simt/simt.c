@@ -13,11 +13,13 @@
 #endif
 
 enum {
-    WARP = 32,
+    WARP = SIMT_WARP,
     MAX_THREADS = 1024,
     MAX_WARPS = MAX_THREADS / WARP,
     STACK_BYTES = 256 << 10,
-    SHARED_BYTES = 48 << 10, /* what every card has */
+    KERNEL_SHARED_BYTES = 48 << 10,  /* of a size the kernel says */
+    LAUNCH_SHARED_BYTES = 227 << 10, /* that the launch says: Hopper */
+    MAPPED_SHARED_BYTES = 228 << 10,
     PAGE_BYTES = 4096
 };
 
@@ -27,14 +29,14 @@ typedef struct fiber {
     void *stack_pointer;
     char *stack;
     fiber_state state;
-    unsigned exchanges;  /* so far; its parity chooses the slot */
     const char *file;    /* of the barrier it waits at */
     int line;
 } fiber;
 
 typedef struct warp {
     int arrived;
-    simt_words slots[2][WARP];
+    simt_warp_work *work; /* what those that have arrived wait for; NULL: each other */
+    void *mine[WARP];
 } warp;
 
 simt_place simt_at;
@@ -47,14 +49,14 @@ static struct {
     simt_kernel *kernel;
     const void *args;
     int arrived; /* at the block's barrier */
-    char *shared; /* SHARED_BYTES before a page that cannot be touched */
-    size_t shared_bytes;
+    char *shared; /* MAPPED_SHARED_BYTES before a page that cannot be touched */
+    size_t shared_bytes, launch_bytes; /* of this block, 0: not asked for yet; as the launch says */
     simt_order order;
     uint64_t random;
     int lanes[WARP], warp_order[MAX_WARPS];
 } simt;
 
-static _Noreturn void broken(const char *what) {
+_Noreturn void simt_broken(const char *what) {
     fprintf(stderr, "simt: kernel %s, block %d, thread %d: %s\n", simt.name, simt_at.block, simt_at.thread, what);
     abort();
 }
@@ -91,6 +93,7 @@ static void fiber_main(void) {
     ARRIVED(NULL, &scheduler_bottom, &scheduler_bytes);
     for (;;) {
         simt.kernel(simt.args);
+        simt_check_copies();
         fiber *f = &simt.fibers[simt_at.thread];
         f->state = DONE;
         to_scheduler(f);
@@ -99,7 +102,7 @@ static void fiber_main(void) {
 
 static void *map_or_die(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) broken("no memory for stacks");
+    if (p == MAP_FAILED) simt_broken("no memory for stacks");
     return p;
 }
 
@@ -139,31 +142,44 @@ void simt_barrier(const char *file, int line) {
     }
     simt.arrived = 0;
     for (int t = 0; t < simt_at.threads; t++) {
-        if (simt.fibers[t].file != file || simt.fibers[t].line != line) broken("the threads of a block wait at different barriers");
+        if (simt.fibers[t].file != file || simt.fibers[t].line != line) simt_broken("the threads of a block wait at different barriers");
         simt.fibers[t].state = READY;
     }
 }
 
-void simt_warp_barrier(void) {
+void simt_together(simt_warp_work *work, void *mine) {
     const int first = simt_at.thread / WARP * WARP;
     warp *w = &simt.warps[simt_at.thread / WARP];
+    if (w->arrived && w->work != work) simt_broken("the threads of a warp wait for different things");
+    w->work = work;
+    w->mine[simt_at.thread - first] = mine;
     if (++w->arrived < WARP) {
         wait_here(AT_WARP);
         return;
     }
     w->arrived = 0;
+    if (work) work(w->mine);
     for (int t = first; t < first + WARP; t++) simt.fibers[t].state = READY;
 }
 
-/* Two slots a lane: one may be overwritten only when all have come to the exchange after, and so have read it. */
+void simt_warp_barrier(void) { simt_together(NULL, NULL); }
+
+typedef struct exchange {
+    simt_words given, taken;
+    int from;
+} exchange;
+
+static void exchange_all(void *const mine[WARP]) {
+    for (int lane = 0; lane < WARP; lane++) {
+        exchange *e = mine[lane];
+        e->taken = ((const exchange *)mine[e->from])->given;
+    }
+}
+
 simt_words simt_exchange(simt_words mine, int from) {
-    warp *w = &simt.warps[simt_at.thread / WARP];
-    const unsigned slot = simt.fibers[simt_at.thread].exchanges++ & 1;
-    w->slots[slot][simt_at.thread % WARP] = mine;
-    simt_warp_barrier();
-    if (simt.fibers[simt_at.thread - simt_at.thread % WARP + from].exchanges < simt.fibers[simt_at.thread].exchanges)
-        broken("a warp's threads wait at a shuffle and at a warp barrier");
-    return w->slots[slot][from];
+    exchange e = {.given = mine, .from = from};
+    simt_together(exchange_all, &e);
+    return e.taken;
 }
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------------------------- */
@@ -174,9 +190,9 @@ static uint64_t next_random(void) {
     return simt.random ^= simt.random << 17;
 }
 
-static void poison(char *at, size_t bytes) {
+void simt_poison(void *at, size_t bytes) {
     static const int pattern[] = {0xff, 0x7e};
-    uint64_t *words = (uint64_t *)(void *)at;
+    uint64_t *words = at;
     if (simt.order != SIMT_SHUFFLED)
         memset(at, pattern[simt.order], bytes);
     else
@@ -184,14 +200,29 @@ static void poison(char *at, size_t bytes) {
 }
 
 /* So that the first byte after it is on the page that cannot be touched, but for alignment to 16. */
-void *simt_shared(size_t bytes) {
+static void *shared_of(size_t bytes) {
     const size_t rounded = (bytes + 15) / 16 * 16;
-    char *at = simt.shared + SHARED_BYTES - rounded;
-    if (rounded > SHARED_BYTES) broken("more shared memory than a block has");
-    if (simt.shared_bytes && simt.shared_bytes != bytes) broken("shared memory of two sizes");
-    if (!simt.shared_bytes) poison(at, rounded);
+    char *at = simt.shared + MAPPED_SHARED_BYTES - rounded;
+    if (simt.shared_bytes && simt.shared_bytes != bytes) simt_broken("shared memory of two sizes");
+    if (!simt.shared_bytes) simt_poison(at, rounded);
     simt.shared_bytes = bytes;
     return at;
+}
+
+void *simt_shared(size_t bytes) {
+    if (bytes > KERNEL_SHARED_BYTES) simt_broken("more shared memory than a kernel can say it needs: KERN_SHARED_BYTES takes more");
+    return shared_of(bytes);
+}
+
+void *simt_shared_bytes(size_t needed) {
+    if (simt.launch_bytes > LAUNCH_SHARED_BYTES) simt_broken("more shared memory than a block has");
+    if (needed > simt.launch_bytes) simt_broken("less shared memory from the launch than the kernel needs");
+    return shared_of(simt.launch_bytes);
+}
+
+bool simt_is_shared(const void *at, size_t bytes) {
+    const char *end = simt.shared + MAPPED_SHARED_BYTES;
+    return (const char *)at >= end - (simt.shared_bytes + 15) / 16 * 16 && (const char *)at <= end - bytes;
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------------------- */
@@ -224,8 +255,8 @@ static bool run_warp(int w) {
 static void check_all_done(int threads) {
     for (int t = 0; t < threads; t++) {
         simt_at.thread = t;
-        if (simt.fibers[t].state == AT_BLOCK) broken("waits at a barrier that others never reach");
-        if (simt.fibers[t].state == AT_WARP) broken("waits at a shuffle or warp barrier that others of its warp never reach");
+        if (simt.fibers[t].state == AT_BLOCK) simt_broken("waits at a barrier that others never reach");
+        if (simt.fibers[t].state == AT_WARP) simt_broken("waits at a shuffle or warp barrier that others of its warp never reach");
     }
 }
 
@@ -236,10 +267,7 @@ static void run_block(int block, int threads) {
     simt.arrived = 0;
     simt.shared_bytes = 0;
     for (int w = 0; w < warps; w++) simt.warps[w].arrived = 0;
-    for (int t = 0; t < threads; t++) {
-        simt.fibers[t].state = READY;
-        simt.fibers[t].exchanges = 0;
-    }
+    for (int t = 0; t < threads; t++) simt.fibers[t].state = READY;
     fill_order(simt.lanes, WARP);
     fill_order(simt.warp_order, warps);
     while (ran) {
@@ -251,20 +279,21 @@ static void run_block(int block, int threads) {
 
 static void set_up(void) {
     simt.random = 88172645463325252u;
-    simt.shared = map_or_die(SHARED_BYTES + PAGE_BYTES);
-    if (mprotect(simt.shared + SHARED_BYTES, PAGE_BYTES, PROT_NONE) != 0) broken("mprotect");
+    simt.shared = map_or_die(MAPPED_SHARED_BYTES + PAGE_BYTES);
+    if (mprotect(simt.shared + MAPPED_SHARED_BYTES, PAGE_BYTES, PROT_NONE) != 0) simt_broken("mprotect");
 }
 
-void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, const void *args) {
+void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args) {
     if (!simt.shared) set_up();
     simt.order = order;
     simt.name = name;
     simt.kernel = kernel;
     simt.args = args;
-    if (threads < WARP || threads > MAX_THREADS || threads % WARP) broken("a block of so many threads");
+    simt.launch_bytes = shared_bytes;
+    if (threads < WARP || threads > MAX_THREADS || threads % WARP) simt_broken("a block of so many threads");
     if (blocks <= 0) return;
     int *turn = malloc((size_t)blocks * sizeof *turn);
-    if (!turn) broken("no memory");
+    if (!turn) simt_broken("no memory");
     fill_order(turn, blocks);
     for (int i = 0; i < blocks; i++) run_block(turn[i], threads);
     free(turn);

@@ -7,6 +7,8 @@
  *   a barrier that not all threads reach, or at different places of the source; a shuffle that not all of a warp reach: a message, abort
  *   a missing barrier, a race, memory read before it was written    other bits: the three cards of this machine run threads and blocks in
  *                             ascending, descending and shuffled order, and fill shared memory with a pattern of their own
+ *   an asynchronous copy that is not waited for, or overtakes a reader    other bits: until the wait its destination holds that pattern
+ *   an address that is not aligned as ldmatrix and asynchronous copies want it; more shared memory than a block may have: a message, abort
  *
  * A block is as many threads as a card allows, a multiple of 32. x86-64 only. One host thread at a time. */
 #ifndef RLF_TESTS_SIMT_SIMT_H
@@ -22,8 +24,8 @@ typedef enum simt_order { SIMT_ASCENDING, SIMT_DESCENDING, SIMT_SHUFFLED, SIMT_O
 
 typedef void simt_kernel(const void *args);
 
-/* Runs all blocks before it returns. */
-void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, const void *args);
+/* Runs all blocks before it returns. shared_bytes: for KERN_SHARED_BYTES, 0 without it. */
+void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args);
 
 /* ---- inside a kernel -------------------------------------------------------------------------------------------------------------- */
 
@@ -33,14 +35,34 @@ typedef struct simt_place {
 } simt_place;
 extern simt_place simt_at;
 
+/* Memory of the block: a size the kernel says, and the size the launch says (of which it needs `needed`). */
 void *simt_shared(size_t bytes);
+void *simt_shared_bytes(size_t needed);
 void simt_barrier(const char *file, int line);
 void simt_warp_barrier(void);
+/* Every thread of the warp comes with the same work and something of its own; the last to come does it for all, given what each brought. */
+enum { SIMT_WARP = 32 };
+typedef void simt_warp_work(void *const mine[SIMT_WARP]);
+void simt_together(simt_warp_work *work, void *mine);
 /* Every thread of the warp gives four words; returns those of lane `from`. */
 typedef struct simt_words {
     uint32_t w[4];
 } simt_words;
 simt_words simt_exchange(simt_words mine, int from);
+
+/* The words of kernels/cuda/mma.h: tensor.c. */
+void simt_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
+void simt_ldmatrix_x4(uint32_t r[4], const void *row);
+void simt_ldmatrix_x4_trans(uint32_t r[4], const void *row);
+void simt_copy_async16(void *dst, const void *src, int bytes_valid);
+void simt_copy_commit(void);
+void simt_copy_wait(int groups);
+
+/* Between simt.c and tensor.c: */
+void simt_check_copies(void); /* a thread is at its end */
+_Noreturn void simt_broken(const char *what);
+bool simt_is_shared(const void *at, size_t bytes);
+void simt_poison(void *at, size_t bytes); /* with what this card fills memory with; multiples of 8 bytes */
 
 /* The order of the card that a context is on: tests/simt/card.c. */
 struct kern_card;
@@ -52,8 +74,11 @@ simt_order simt_order_of(const struct kern_card *card);
     static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
     static void name(const name##_args a)
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
+#define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
 #define KERN_LAUNCH(ctx, name, blocks, threads, args) \
-    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, &(args))
+    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, 0, &(args))
+#define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
+    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, bytes, &(args))
 
 static inline int kern_thread(void) { return simt_at.thread; }
 static inline int kern_block(void) { return simt_at.block; }

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernels/cuda/dialect.h"
+#include "kernels/cuda/mma.h"
 
 enum { THREADS = 64, BLOCKS = 3 };
 
@@ -21,7 +21,8 @@ typedef struct values {
     int n;
 } values;
 typedef values reversed_args, unguarded_args, diverging_args, two_places_args, half_warp_args, beyond_args, shared_beyond_args, summed_args;
-typedef values unwritten_args;
+typedef values unwritten_args, large_args, too_large_args, tensor_args, unaligned_rows_args;
+typedef values copied_args, early_args, overtaken_args, unwaited_args, unaligned_copy_args;
 
 typedef struct block_values {
     float x[THREADS];
@@ -87,6 +88,114 @@ KERN_KERNEL(shared_beyond) {
     memory->x[kern_thread() + a.n] = 1.0f;
 }
 
+/* As much shared memory as the launch gives. */
+KERN_KERNEL(large) {
+    KERN_SHARED_BYTES(block_values, memory);
+    char *last = (char *)memory + a.n - 1;
+    if (kern_thread() == 0) *last = (char)kern_block();
+    kern_barrier();
+    a.y[kern_block() * THREADS + kern_thread()] = (float)*last;
+}
+
+typedef struct much {
+    char x[(48 << 10) + 1];
+} much;
+KERN_KERNEL(too_large) {
+    KERN_SHARED(much, memory);
+    memory->x[a.n + kern_thread()] = 0;
+}
+
+/* ---- tensor cores: A (16,16) by B (16,8) */
+
+typedef struct matrices {
+    uint16_t a[16][16], b_columns[8][16], b_rows[16][8];
+} matrices;
+
+static float a_of(int n, int row, int d) { return (float)(n == 2 ? d < 3 : (row * 3 + d * 5) % 17 - 8); }
+static float b_of(int n, int d, int col) { return (float)(n == 2 ? 1 : (d * 7 + col * 11) % 13 - 6); }
+static float c_of(int n, int row, int col) { return n == 2 ? 0x1p24f : (float)(row - 2 * col); }
+
+KERN_KERNEL(tensor) {
+    KERN_SHARED(matrices, memory);
+    const int lane = kern_thread() % 32, g = lane / 4, t = lane % 4;
+    uint32_t fa[4], fb[4];
+    float c[4];
+    for (int i = kern_thread(); i < 16 * 16; i += THREADS) memory->a[i / 16][i % 16] = kern_bf16_of_float(a_of(a.n, i / 16, i % 16));
+    for (int i = kern_thread(); i < 16 * 8; i += THREADS)
+        memory->b_rows[i / 8][i % 8] = memory->b_columns[i % 8][i / 8] = kern_bf16_of_float(b_of(a.n, i / 8, i % 8));
+    kern_barrier();
+    kern_ldmatrix_x4(fa, &memory->a[lane % 16][lane / 16 * 8]);
+    if (a.n == 1)
+        kern_ldmatrix_x4_trans(fb, memory->b_rows[lane % 16]);
+    else
+        kern_ldmatrix_x4(fb, &memory->b_columns[lane % 8][lane / 8 % 2 * 8]);
+    for (int i = 0; i < 4; i++) c[i] = c_of(a.n, g + i / 2 * 8, 2 * t + i % 2);
+    kern_mma_bf16(c, fa, fb);
+    for (int i = 0; i < 4 && kern_thread() < 32 && kern_block() == 0; i++) a.y[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+}
+
+KERN_KERNEL(unaligned_rows) {
+    KERN_SHARED(matrices, memory);
+    uint32_t r[4];
+    kern_ldmatrix_x4(r, &memory->a[kern_thread() % 16][a.n]);
+}
+
+/* ---- asynchronous copies of the block's part of y, which is then reversed */
+
+KERN_DEVICE void copy_part(block_values *memory, const values *a, int bytes_valid) {
+    const int from = 4 * kern_thread();
+    if (kern_thread() < THREADS / 4) kern_copy_async16(&memory->x[from], &a->y[kern_block() * THREADS + from], bytes_valid);
+    kern_copy_commit();
+}
+
+KERN_DEVICE void give_reversed(const block_values *memory, const values *a) {
+    a->y[kern_block() * THREADS + kern_thread()] = memory->x[THREADS - 1 - kern_thread()];
+}
+
+KERN_KERNEL(copied) {
+    KERN_SHARED(block_values, memory);
+    copy_part(memory, &a, 16 - a.n);
+    kern_copy_wait(0);
+    kern_barrier();
+    give_reversed(memory, &a);
+}
+
+/* The wait lets the last group go on. */
+KERN_KERNEL(early) {
+    KERN_SHARED(block_values, memory);
+    copy_part(memory, &a, 16);
+    kern_copy_wait(1);
+    kern_barrier();
+    const float x = memory->x[THREADS - 1 - kern_thread()];
+    kern_copy_wait(0);
+    a.y[kern_block() * THREADS + kern_thread()] = x;
+}
+
+/* No barrier between reading and the copy. */
+KERN_KERNEL(overtaken) {
+    KERN_SHARED(block_values, memory);
+    memory->x[kern_thread()] = 1;
+    kern_barrier();
+    const float x = memory->x[THREADS - 1 - kern_thread()];
+    copy_part(memory, &a, 16);
+    kern_copy_wait(0);
+    kern_barrier();
+    a.y[kern_block() * THREADS + kern_thread()] = x;
+}
+
+KERN_KERNEL(unwaited) {
+    KERN_SHARED(block_values, memory);
+    copy_part(memory, &a, 16);
+    if (kern_thread() >= a.n) kern_copy_wait(0);
+}
+
+KERN_KERNEL(unaligned_copy) {
+    KERN_SHARED(block_values, memory);
+    kern_copy_async16(&memory->x[4], &a.y[a.n], 16);
+    kern_copy_commit();
+    kern_copy_wait(0);
+}
+
 typedef void launcher(kern_ctx *ctx, values args);
 #define LAUNCHER(name) \
     static void launch_##name(kern_ctx *ctx, values args) { KERN_LAUNCH(ctx, name, BLOCKS, THREADS, args); }
@@ -99,11 +208,22 @@ LAUNCHER(two_places)
 LAUNCHER(half_warp)
 LAUNCHER(beyond)
 LAUNCHER(shared_beyond)
+LAUNCHER(too_large)
+LAUNCHER(tensor)
+LAUNCHER(unaligned_rows)
+LAUNCHER(copied)
+LAUNCHER(early)
+LAUNCHER(overtaken)
+LAUNCHER(unwaited)
+LAUNCHER(unaligned_copy)
+static void launch_large(kern_ctx *ctx, values args) { KERN_LAUNCH_SHARED(ctx, large, BLOCKS, THREADS, (size_t)args.n, args); }
 
-/* What the kernel leaves in y on a card. */
+/* What the kernel leaves in y on a card; before, element i is i. */
 static void run(launcher *launch, int card, int n, float y[BLOCKS * THREADS]) {
     kern_ctx ctx = {.card = cards[card]};
     float *buf = kern_card_allocate(ctx.card, BLOCKS * THREADS * sizeof *buf);
+    for (int i = 0; i < BLOCKS * THREADS; i++) y[i] = (float)i;
+    kern_card_upload(ctx.card, buf, y, BLOCKS * THREADS * sizeof *y);
     launch(&ctx, (values){buf, n});
     kern_card_download(ctx.card, y, buf, BLOCKS * THREADS * sizeof *y);
     kern_card_release(ctx.card, buf);
@@ -182,6 +302,62 @@ static void an_access_outside_a_buffer_or_shared_memory_ends_the_program(void **
     assert_int_equal(signal_of(launch_shared_beyond, 1), SIGSEGV);
 }
 
+static void a_launch_gives_as_much_shared_memory_as_a_hopper_block_may_have(void **state) {
+    (void)state;
+    float y[BLOCKS * THREADS];
+    run(launch_large, 0, 227 << 10, y);
+    for (int i = 0; i < BLOCKS * THREADS; i++) assert_true(y[i] == (float)(i / THREADS));
+    assert_int_equal(signal_of(launch_large, sizeof(block_values)), 0);
+    assert_int_equal(signal_of(launch_large, sizeof(block_values) - 1), SIGABRT);
+    assert_int_equal(signal_of(launch_large, (227 << 10) + 1), SIGABRT);
+    assert_int_equal(signal_of(launch_too_large, 0), SIGABRT);
+}
+
+/* n = 2: a chain of floats would lose each 1 that is added to 2^24. */
+static void tensor_cores_multiply_matrices_from_fragments(void **state) {
+    (void)state;
+    float y[BLOCKS * THREADS];
+    for (int card = 0; card < SIMT_ORDERS; card++)
+        for (int n = 0; n < 3; n++) {
+            run(launch_tensor, card, n, y);
+            for (int row = 0; row < 16; row++)
+                for (int col = 0; col < 8; col++) {
+                    double sum = (double)c_of(n, row, col);
+                    for (int d = 0; d < 16; d++) sum += (double)a_of(n, row, d) * (double)b_of(n, d, col);
+                    assert_true(y[row * 8 + col] == (float)sum);
+                }
+        }
+    assert_int_equal(signal_of(launch_unaligned_rows, 8), 0);
+    assert_int_equal(signal_of(launch_unaligned_rows, 4), SIGABRT);
+}
+
+static void asynchronous_copies_are_there_after_wait_and_barrier(void **state) {
+    (void)state;
+    float y[BLOCKS * THREADS];
+    for (int card = 0; card < SIMT_ORDERS; card++)
+        for (int missing = 0; missing <= 16; missing += 4) {
+            run(launch_copied, card, missing, y);
+            for (int i = 0; i < BLOCKS * THREADS; i++) {
+                const int from = i / THREADS * THREADS + THREADS - 1 - i % THREADS;
+                assert_true(y[i] == (from % 4 < 4 - missing / 4 ? (float)from : 0.0f));
+            }
+        }
+}
+
+static void a_copy_used_early_or_into_memory_in_use_gives_other_bits_on_other_cards(void **state) {
+    (void)state;
+    assert_false(same_on_all_cards(launch_early));
+    assert_false(same_on_all_cards(launch_overtaken));
+}
+
+static void a_copy_that_is_not_waited_for_or_not_aligned_ends_the_program(void **state) {
+    (void)state;
+    assert_int_equal(signal_of(launch_unwaited, 0), 0);
+    assert_int_equal(signal_of(launch_unwaited, 1), SIGABRT);
+    assert_int_equal(signal_of(launch_unaligned_copy, 4), 0);
+    assert_int_equal(signal_of(launch_unaligned_copy, 2), SIGABRT);
+}
+
 static void a_write_into_what_alignment_leaves_over_is_found_when_the_buffer_is_freed(void **state) {
     (void)state;
     pid_t pid = fork();
@@ -205,6 +381,11 @@ int main(void) {
         cmocka_unit_test(a_missing_barrier_and_unwritten_memory_give_other_bits_on_other_cards),
         cmocka_unit_test(a_barrier_or_shuffle_that_not_all_reach_ends_the_program),
         cmocka_unit_test(an_access_outside_a_buffer_or_shared_memory_ends_the_program),
+        cmocka_unit_test(a_launch_gives_as_much_shared_memory_as_a_hopper_block_may_have),
+        cmocka_unit_test(tensor_cores_multiply_matrices_from_fragments),
+        cmocka_unit_test(asynchronous_copies_are_there_after_wait_and_barrier),
+        cmocka_unit_test(a_copy_used_early_or_into_memory_in_use_gives_other_bits_on_other_cards),
+        cmocka_unit_test(a_copy_that_is_not_waited_for_or_not_aligned_ends_the_program),
         cmocka_unit_test(a_write_into_what_alignment_leaves_over_is_found_when_the_buffer_is_freed),
     };
     return cmocka_run_group_tests(tests, open_cards, close_cards);
