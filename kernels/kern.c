@@ -185,8 +185,8 @@ void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, k
                                      accumulate);
 }
 
-void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, int m, int n, int k) {
-    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), m, n, k);
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype w_dtype, int m, int n, int k) {
+    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), w_dtype, m, n, k);
 }
 
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n) {

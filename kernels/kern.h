@@ -10,7 +10,9 @@
  *               combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
  *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
  * The CPU paths (AVX-512, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each other. Another
- * backend may fix another order, but then keeps to it everywhere.
+ * backend may fix another order, but then keeps to it everywhere. CUDA has these orders, but for products with bfloat16 weights, which
+ * tensor cores do: both factors are rounded to bfloat16, nearest even, and the chain takes 16 of depth at a time, ascending from 0 on
+ * (weight gradient: 16 rows, from the call's first), in float32; how the card adds within 16 is its own.
  *
  * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. On the CPU backend
  * kern_host_ptr gives the address; elsewhere it gives NULL and callers copy through the queue.
@@ -102,8 +104,9 @@ void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n)
 void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate);
 /* dx (M,K) = dy (M,N) · w (N,K);  accumulate: dx = dx + that. Chain over n ascending. */
 void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate);
-/* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. */
-void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, int m, int n, int k);
+/* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. w_dtype: how the weights are stored
+ * whose gradient this is; the CPU computes the same for both. */
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype w_dtype, int m, int n, int k);
 /* dbias (N) += column sums of dy (M,N), rows ascending. */
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n);
 

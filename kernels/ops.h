@@ -23,7 +23,7 @@ typedef struct kern_ctx kern_ctx;
                      int k, bool accumulate))                                                                                              \
     X(void, linear_grad_input, (kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,         \
                                 bool accumulate))                                                                                          \
-    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k))                          \
+    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k))      \
     /* simple.c */                                                                                                                         \
     X(void, bias_grad, (kern_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                       \
     X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \

@@ -7,7 +7,10 @@
 
 #include "common/base/mem.h"
 
-enum { COMPUTE_MAJOR = 8 }; /* bfloat16 on tensor cores */
+enum {
+    COMPUTE_MAJOR = 8,        /* bfloat16 on tensor cores */
+    SHARED_BYTES = 160 << 10 /* what a block of the hungriest kernel takes: linear_few.cu */
+};
 
 struct kern_card {
     int number;
@@ -24,9 +27,13 @@ static void note(kern_card *card, cudaError_t result, const char *what) {
 }
 
 static rlf_status check_card(const struct cudaDeviceProp *p, int number) {
-    if (p->major >= COMPUTE_MAJOR) return RLF_OK;
-    return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has compute capability %d.%d; expected %d.0 or newer", number, p->name, p->major,
-                     p->minor, COMPUTE_MAJOR);
+    if (p->major < COMPUTE_MAJOR)
+        return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has compute capability %d.%d; expected %d.0 or newer", number, p->name, p->major,
+                         p->minor, COMPUTE_MAJOR);
+    if (p->sharedMemPerBlockOptin < SHARED_BYTES)
+        return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has %zu KiB of shared memory for a block; expected at least %d", number, p->name,
+                         p->sharedMemPerBlockOptin >> 10, SHARED_BYTES >> 10);
+    return RLF_OK;
 }
 
 rlf_status kern_card_open(kern_card **out, int number) {

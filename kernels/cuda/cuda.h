@@ -12,7 +12,7 @@ extern "C" {
 #endif
 
 enum {
-    KERN_CUDA_SCRATCH_FLOATS = 16 << 20, /* work space of one operation, on the card */
+    KERN_CUDA_SCRATCH_FLOATS = 64 << 20, /* work space of one operation, on the card */
     KERN_CUDA_STAGING_BYTES = 32 << 20,  /* host arrays that operations take with them, on the card */
     KERN_CUDA_PARTS = 1 << 16            /* parts of a sum that come to the host at a time */
 };

@@ -9,6 +9,7 @@
  *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*   all 32 threads of a warp
+ *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   kern_add_u64()               the only atomic: adding integers has no order
  * and those of mma.h for tensor cores. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
@@ -42,6 +43,8 @@
         name<<<(unsigned)(blocks), (threads), (bytes), stream_>>>(args);                                   \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
+
+#define KERN_UNROLL _Pragma("unroll")
 
 KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
 KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }

@@ -1,30 +1,22 @@
-/* Matrix products, plain: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two gradients, with the
- * bits of the CPU: every element is one chain of fused multiply-adds over depth ascending, so a row's result cannot depend on the others.
+/* Matrix products with float32 weights: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two
+ * gradients, with the bits of the CPU: every element is one chain of fused multiply-adds over depth ascending, so a row's result cannot
+ * depend on the others. Those with bfloat16 weights go on to tensor cores (linear_tiles.cu).
  *
  *   block    SIDE x SIDE elements of C, 256 threads; a thread has EACH x EACH of them in registers, for the whole depth
- *   step     STEP of depth: a SIDE x STEP piece of A and of B come to shared memory, B widened from bfloat16 where need be
+ *   step     DEPTH of depth: a SIDE x DEPTH piece of A and of B come to shared memory
  *
- * Operations: 2 rows cols depth, on the ordinary float units. Bytes: A is read cols/SIDE times, B rows/SIDE times, C once. This is the
- * reference of the tensor-core products to come (README.md), which will have another order, and as fixed a one. */
-#include "kernels/cuda/dialect.h"
+ * Operations: 2 rows cols depth, on the ordinary float units. Bytes: A is read cols/SIDE times, B rows/SIDE times, C once. */
+#include "kernels/cuda/linear.h"
 
-enum { THREADS = 256, SIDE = 64, EACH = 4, STEP = 32, PAD = 1 };
+enum { THREADS = 256, SIDE = 64, EACH = 4, DEPTH = 32, PAD = 1 };
 
-/* One of A and B. A line is a row of C for A, a column of C for B. Element (line, d) is ptr[line*ld + d] if along_depth, else
- * ptr[d*ld + line]. */
+/* One of A and B. Element (line, d) is ptr[line*ld + d] if along_depth, else ptr[d*ld + line]. */
 typedef struct operand {
-    const void *ptr;
+    const float *ptr;
     size_t ld;
-    kern_dtype dtype;
     int lines;
     bool along_depth;
 } operand;
-
-typedef enum chain_start {
-    FROM_ZERO, /* C = chain + bias */
-    ADDED,     /* C = C + (chain + bias) */
-    FROM_C     /* the chain begins with C */
-} chain_start;
 
 typedef struct product_args {
     operand a, b;
@@ -35,18 +27,17 @@ typedef struct product_args {
 } product_args;
 
 typedef struct product_tiles {
-    float a[STEP][SIDE + PAD], b[STEP][SIDE + PAD];
+    float a[DEPTH][SIDE + PAD], b[DEPTH][SIDE + PAD];
 } product_tiles;
 
 KERN_DEVICE float operand_at(const operand *x, int line, int d) {
-    const size_t i = x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line;
-    return x->dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x->ptr)[i]) : ((const float *)x->ptr)[i];
+    return x->ptr[x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line];
 }
 
 /* Lines line0.. and depths d0.. of x; neighbouring threads take neighbours in memory. Beyond the matrix: 0, which is not used. */
-KERN_DEVICE void load_tile(float tile[STEP][SIDE + PAD], const operand *x, int line0, int d0, int depth) {
-    for (int i = kern_thread(); i < SIDE * STEP; i += THREADS) {
-        const int line = x->along_depth ? i / STEP : i % SIDE, d = x->along_depth ? i % STEP : i / SIDE;
+KERN_DEVICE void load_tile(float tile[DEPTH][SIDE + PAD], const operand *x, int line0, int d0, int depth) {
+    for (int i = kern_thread(); i < SIDE * DEPTH; i += THREADS) {
+        const int line = x->along_depth ? i / DEPTH : i % SIDE, d = x->along_depth ? i % DEPTH : i / SIDE;
         const bool inside = line0 + line < x->lines && d0 + d < depth;
         tile[d][line] = inside ? operand_at(x, line0 + line, d0 + d) : 0.0f;
     }
@@ -64,8 +55,8 @@ KERN_KERNEL(product) {
             const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
             sum[i][j] = a.start == FROM_C && row < a.a.lines && col < a.b.lines ? a.c[(size_t)row * a.b.lines + col] : 0.0f;
         }
-    for (int d0 = 0; d0 < a.depth; d0 += STEP) {
-        const int n = a.depth - d0 < STEP ? a.depth - d0 : STEP;
+    for (int d0 = 0; d0 < a.depth; d0 += DEPTH) {
+        const int n = a.depth - d0 < DEPTH ? a.depth - d0 : DEPTH;
         load_tile(tiles->a, &a.a, row0, d0, a.depth);
         load_tile(tiles->b, &a.b, col0, d0, a.depth);
         kern_barrier();
@@ -82,9 +73,7 @@ KERN_KERNEL(product) {
         for (int j = 0; j < EACH; j++) {
             const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
             if (row >= a.a.lines || col >= a.b.lines) continue;
-            float *to = &a.c[(size_t)row * a.b.lines + col];
-            const float value = a.bias ? sum[i][j] + a.bias[col] : sum[i][j];
-            *to = a.start == ADDED ? *to + value : value;
+            store_element(&a.c[(size_t)row * a.b.lines + col], sum[i][j], a.bias, col, a.start);
         }
 }
 
@@ -96,19 +85,30 @@ static void run_product(kern_ctx *ctx, const product_args *p) {
 
 void kern_cuda_linear(kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n, int k,
                       bool accumulate) {
-    const product_args args = {{x, (size_t)k, KERN_F32, m, true}, {w, (size_t)k, w_dtype, n, true}, y, bias, k,
-                               accumulate ? ADDED : FROM_ZERO};
+    if (w_dtype == KERN_BF16) {
+        kern_cuda_tensor_linear(ctx, y, x, (const uint16_t *)w, bias, m, n, k, accumulate);
+        return;
+    }
+    const product_args args = {{x, (size_t)k, m, true}, {(const float *)w, (size_t)k, n, true}, y, bias, k, accumulate ? ADDED : FROM_ZERO};
     run_product(ctx, &args);
 }
 
 void kern_cuda_linear_grad_input(kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,
                                  bool accumulate) {
-    const product_args args = {{dy, (size_t)n, KERN_F32, m, true}, {w, (size_t)k, w_dtype, k, false}, dx, NULL, n,
+    if (w_dtype == KERN_BF16) {
+        kern_cuda_tensor_grad_input(ctx, dx, dy, (const uint16_t *)w, m, n, k, accumulate);
+        return;
+    }
+    const product_args args = {{dy, (size_t)n, m, true}, {(const float *)w, (size_t)k, k, false}, dx, NULL, n,
                                accumulate ? ADDED : FROM_ZERO};
     run_product(ctx, &args);
 }
 
-void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
-    const product_args args = {{dy, (size_t)n, KERN_F32, n, false}, {x, (size_t)k, KERN_F32, k, false}, dw, NULL, m, FROM_C};
+void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k) {
+    if (w_dtype == KERN_BF16) {
+        kern_cuda_tensor_grad_weight(ctx, dw, dy, x, m, n, k);
+        return;
+    }
+    const product_args args = {{dy, (size_t)n, n, false}, {x, (size_t)k, k, false}, dw, NULL, m, FROM_C};
     run_product(ctx, &args);
 }

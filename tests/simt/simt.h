@@ -54,6 +54,8 @@ simt_words simt_exchange(simt_words mine, int from);
 void simt_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
 void simt_ldmatrix_x4(uint32_t r[4], const void *row);
 void simt_ldmatrix_x4_trans(uint32_t r[4], const void *row);
+/* So far: ldmatrix loads of 8 rows that are not in 8 different sixteenths of 128 bytes, so that a card would take longer. */
+extern int64_t simt_bank_conflicts;
 void simt_copy_async16(void *dst, const void *src, int bytes_valid);
 void simt_copy_commit(void);
 void simt_copy_wait(int groups);
@@ -79,6 +81,8 @@ simt_order simt_order_of(const struct kern_card *card);
     simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, 0, &(args))
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
     simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, bytes, &(args))
+
+#define KERN_UNROLL
 
 static inline int kern_thread(void) { return simt_at.thread; }
 static inline int kern_block(void) { return simt_at.block; }

@@ -59,7 +59,18 @@ typedef struct ldmatrix {
     const uint16_t *row;
 } ldmatrix;
 
+int64_t simt_bank_conflicts;
+
+static void count_conflicts(void *const mine[WARP]) {
+    for (int matrix = 0; matrix < 4; matrix++) {
+        unsigned taken = 0;
+        for (int i = 0; i < 8; i++) taken |= 1u << (uintptr_t)((const ldmatrix *)mine[8 * matrix + i])->row / 16 % 8;
+        simt_bank_conflicts += taken != 0xff;
+    }
+}
+
 static void ldmatrix_all(void *const mine[WARP]) {
+    count_conflicts(mine);
     for (int lane = 0; lane < WARP; lane++)
         for (int i = 0; i < 4; i++) {
             const ldmatrix *from = mine[8 * i + lane / 4];
@@ -68,6 +79,7 @@ static void ldmatrix_all(void *const mine[WARP]) {
 }
 
 static void ldmatrix_trans_all(void *const mine[WARP]) {
+    count_conflicts(mine);
     for (int lane = 0; lane < WARP; lane++)
         for (int i = 0; i < 4; i++) {
             const ldmatrix *first = mine[8 * i + lane % 4 * 2], *second = mine[8 * i + lane % 4 * 2 + 1];

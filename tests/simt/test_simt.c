@@ -331,6 +331,33 @@ static void tensor_cores_multiply_matrices_from_fragments(void **state) {
     assert_int_equal(signal_of(launch_unaligned_rows, 4), SIGABRT);
 }
 
+/* The kernel's A has rows of 32 bytes, so that the fifth is on the banks of the first. */
+static void loads_of_fragments_that_a_card_would_split_are_counted(void **state) {
+    (void)state;
+    float y[BLOCKS * THREADS];
+    simt_bank_conflicts = 0;
+    run(launch_tensor, 0, 0, y);
+    assert_true(simt_bank_conflicts > 0);
+}
+
+static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
+    enum { ROWS = 150, COLS = 200, DEPTH = 170 };
+    kern_ctx ctx = {.card = cards[0]};
+    float *x = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *x), *y = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *y);
+    uint16_t *w = kern_card_allocate(ctx.card, COLS * DEPTH * sizeof *w);
+    (void)state;
+    ctx.scratch = kern_card_allocate(ctx.card, KERN_CUDA_SCRATCH_FLOATS * sizeof *ctx.scratch);
+    simt_bank_conflicts = 0;
+    for (int rows = 16; rows <= ROWS; rows *= 2) kern_cuda_linear(&ctx, y, x, w, KERN_BF16, NULL, rows, COLS, DEPTH, false);
+    kern_cuda_linear_grad_input(&ctx, y, x, w, KERN_BF16, ROWS, COLS, DEPTH, false);
+    kern_cuda_linear_grad_weight(&ctx, y, x, x, KERN_BF16, DEPTH, ROWS, ROWS);
+    assert_true(simt_bank_conflicts == 0);
+    kern_card_release(ctx.card, ctx.scratch);
+    kern_card_release(ctx.card, w);
+    kern_card_release(ctx.card, y);
+    kern_card_release(ctx.card, x);
+}
+
 static void asynchronous_copies_are_there_after_wait_and_barrier(void **state) {
     (void)state;
     float y[BLOCKS * THREADS];
@@ -383,6 +410,8 @@ int main(void) {
         cmocka_unit_test(an_access_outside_a_buffer_or_shared_memory_ends_the_program),
         cmocka_unit_test(a_launch_gives_as_much_shared_memory_as_a_hopper_block_may_have),
         cmocka_unit_test(tensor_cores_multiply_matrices_from_fragments),
+        cmocka_unit_test(loads_of_fragments_that_a_card_would_split_are_counted),
+        cmocka_unit_test(products_on_tensor_cores_have_no_bank_conflicts),
         cmocka_unit_test(asynchronous_copies_are_there_after_wait_and_barrier),
         cmocka_unit_test(a_copy_used_early_or_into_memory_in_use_gives_other_bits_on_other_cards),
         cmocka_unit_test(a_copy_that_is_not_waited_for_or_not_aligned_ends_the_program),

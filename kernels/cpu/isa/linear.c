@@ -728,7 +728,8 @@ void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, c
                      });
 }
 
-void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
+void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k) {
+    (void)w_dtype; /* gradients of either are float32 chains */
     run_product(ctx, (product){
                          .a = {dy, (size_t)n, false, false},
                          .b = {x, (size_t)k, false, false},

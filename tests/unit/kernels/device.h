@@ -18,6 +18,8 @@ static inline bool on_cards(void) {
     return device && strcmp(device, "cuda") == 0;
 }
 
+static inline bool is_card(const kern_device *device) { return !strncmp(kern_device_name(device), "cuda", 4); }
+
 static inline rlf_status card_open(kern_device **out, int card) {
     return kern_device_open(out, &(kern_device_options){.name = "cuda", .card = card});
 }

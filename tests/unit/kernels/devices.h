@@ -78,6 +78,11 @@ static inline kern_tensor weights_of(kern_queue *queue, kern_dtype dtype, const 
     return t;
 }
 
+/* Products with such weights have an order of their own there (kern.h). */
+static inline bool on_tensor_cores(kern_queue *queue, kern_dtype weights) {
+    return weights == KERN_BF16 && is_card(kern_queue_device(queue));
+}
+
 /* n floats in [-1, 1); free() them. Different streams differ. */
 static inline float *random_floats(size_t n, uint32_t stream) {
     float *x = malloc((n ? n : 1) * sizeof *x);

@@ -1,5 +1,5 @@
 /* Matrix products against their definition: one fmaf chain per element. Every comparison is of bits, for every instruction set and 1 to 4
- * threads; weights are stored as float32 and as bfloat16. */
+ * threads; weights are stored as float32 and as bfloat16 (but for cards: test_tensor.c). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -60,6 +60,7 @@ static void check_linear(shape s, bool with_bias, bool accumulate) {
     reference_linear(expected, x, w, with_bias ? bias : NULL, s, accumulate);
     for (int d = 0; d < 2 * device_count; d++) {
         kern_queue *q = queues[d / 2];
+        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
         kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
         kern_tensor tb = weights_of(q, WEIGHT_DTYPES[d % 2], bias, (size_t)s.n), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
         kern_linear(q, ty, tx, tw, with_bias ? tb : kern_none(), s.m, s.n, s.k, accumulate);
@@ -76,6 +77,7 @@ static void check_grad_input(shape s, bool accumulate) {
     reference_grad_input(expected, dy, w, s, accumulate);
     for (int d = 0; d < 2 * device_count; d++) {
         kern_queue *q = queues[d / 2];
+        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
         kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
         kern_tensor tdx = tensor_of(q, KERN_F32, old, area(s.m, s.k));
         kern_linear_grad_input(q, tdx, tdy, tw, s.m, s.n, s.k, accumulate);
@@ -93,7 +95,7 @@ static void check_grad_weight(shape s) {
         kern_queue *q = queues[d];
         kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tx = tensor_of(q, KERN_F32, x, area(s.m, s.k));
         kern_tensor tdw = tensor_of(q, KERN_F32, old, area(s.n, s.k));
-        kern_linear_grad_weight(q, tdw, tdy, tx, s.m, s.n, s.k);
+        kern_linear_grad_weight(q, tdw, tdy, tx, KERN_F32, s.m, s.n, s.k);
         assert_holds(q, tdw, expected, area(s.n, s.k));
         drop(tdy), drop(tx), drop(tdw);
     }
@@ -175,7 +177,8 @@ static void grad_weight_of_row_blocks_equals_that_of_all_rows(void **state) {
         kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tx = tensor_of(q, KERN_F32, x, area(s.m, s.k));
         kern_tensor tdw = tensor_of(q, KERN_F32, NULL, area(s.n, s.k));
         for (int begin = 0, rows = 1; begin < s.m; begin += rows, rows = rows * 2 < s.m - begin ? rows * 2 : s.m - begin)
-            kern_linear_grad_weight(q, tdw, kern_at(tdy, area(begin, s.n)), kern_at(tx, area(begin, s.k)), rows, s.n, s.k);
+            kern_linear_grad_weight(q, tdw, kern_at(tdy, area(begin, s.n)), kern_at(tx, area(begin, s.k)), KERN_F32, rows, s.n,
+                                    s.k);
         assert_holds(q, tdw, expected, area(s.n, s.k));
         drop(tdy), drop(tx), drop(tdw);
     }
@@ -188,6 +191,7 @@ static void check_batches(shape s) {
     reference_linear(expected, x, w, NULL, s, false);
     for (int d = 0; d < 2 * device_count; d++) {
         kern_queue *q = queues[d / 2];
+        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
         kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, area(s.m, s.n));
         for (size_t b = 0; b < sizeof batch / sizeof *batch; b++) {
@@ -234,7 +238,7 @@ static void empty_sides_are_allowed(void **state) {
         kern_queue *q = queues[d];
         kern_tensor y = tensor_of(q, KERN_F32, ones, 4), empty = tensor_of(q, KERN_F32, NULL, 0), b = tensor_of(q, KERN_F32, bias, 2);
         kern_linear(q, y, empty, y, kern_none(), 0, 2, 2, false);
-        kern_linear_grad_weight(q, y, empty, empty, 0, 2, 2);
+        kern_linear_grad_weight(q, y, empty, empty, KERN_F32, 0, 2, 2);
         assert_holds(q, y, ones, 4);
         kern_linear(q, y, empty, empty, b, 2, 2, 0, true);
         assert_holds(q, y, with_bias, 4);

@@ -1,0 +1,105 @@
+/* The forward product with bfloat16 weights for few rows, as in decoding: weights stream through the card once, in the order of linear.h.
+ *
+ *   warp     MMA_COLS columns for the whole depth and up to 64 rows: there are as many warps as columns/8, however few the rows
+ *   block    1 to 8 warps, which share the rows of x in shared memory: as many as leave each multiprocessor two blocks
+ *   step     STEP of depth of x and of the block's columns, by asynchronous copies STAGES - 1 steps ahead: a warp has 9 KiB of weights under
+ *            way, and memory's latency times its bandwidth (some 3 MiB for a Hopper card) needs 350 such warps
+ *   rows     fragments of 16 are a constant, 1, 2 or 4; more than 64 rows are several blocks for the same columns, next to each other, so
+ *            that the second finds the weights in the cache
+ *
+ * Bytes: 2 a weight, once; x, 2 bytes an element, once a block, from the second-level cache. Operations: 2 a weight and row, of which the
+ * tensor cores do 32, 64 or 128. Up to about 32 rows memory should be what limits it, where there are enough warps. With 64 rows
+ * a warp reads 2 KiB of x from shared memory for each 256 bytes of weights, which is then the limit. And each warp's chain is one after
+ * the other: depth/16 dependent multiplications, so that a deep product with few columns waits for the tensor core's latency. Both are the
+ * price of one chain an element; splitting depth at fixed places would be another order.
+ *
+ * Tried: nothing on a card yet. */
+#include "kernels/cuda/linear.h"
+
+enum {
+    MOST_WARPS = 8,
+    STAGES = 10,
+    MOST_FRAGMENTS = FEW_ROWS / MMA_ROWS,
+    BLOCKS_WANTED = 264, /* two for each multiprocessor of a Hopper card. Only speed depends on it */
+    PAIR_DEPTH = 2 * MMA_DEPTH
+};
+
+/* 8 columns by 32 of depth: two fragments b, r[0], r[1] and r[2], r[3]. */
+KERN_DEVICE void load_columns(uint32_t r[4], const uint16_t *piece, int line, int d) {
+    const int lane = kern_thread() % 32;
+    kern_ldmatrix_x4(r, piece + piece_chunk(line + lane % 8, d / CHUNK + lane / 8, ROW_CHUNKS) * CHUNK);
+}
+
+/* The chains of one step; `left` is the depth from its beginning on. */
+KERN_DEVICE void multiply_few(float c[MOST_FRAGMENTS][4], const uint16_t *rows, const uint16_t *columns, const int fragments, int left) {
+    const int col = kern_thread() / 32 * MMA_COLS;
+    KERN_UNROLL
+    for (int d = 0; d < STEP; d += PAIR_DEPTH) {
+        uint32_t b[4], x[2][MOST_FRAGMENTS][4];
+        load_columns(b, columns, col, d);
+        KERN_UNROLL
+        for (int half = 0; half < 2; half++)
+            KERN_UNROLL
+            for (int i = 0; i < fragments; i++)
+                load_fragment(x[half][i], rows, true, fragments * MMA_ROWS, i * MMA_ROWS, d + half * MMA_DEPTH);
+        KERN_UNROLL
+        for (int half = 0; half < 2; half++)
+            KERN_UNROLL
+            for (int i = 0; i < fragments; i++)
+                if (d + half * MMA_DEPTH < left) kern_mma_bf16(c[i], x[half][i], b + 2 * half);
+    }
+}
+
+KERN_DEVICE void few(uint16_t *memory, const tensor_product *p, const int fragments) {
+    const int rows = fragments * MMA_ROWS, cols = kern_threads() / 32 * MMA_COLS, stage = (rows + cols) * STEP;
+    const int groups = (p->a.lines + rows - 1) / rows, row0 = kern_block() % groups * rows, col0 = kern_block() / groups * cols;
+    const int steps = (p->depth + STEP - 1) / STEP, col = col0 + kern_thread() / 32 * MMA_COLS;
+    float c[MOST_FRAGMENTS][4] = {{0.0f}};
+    for (int s = 1 - STAGES; s < steps; s++) {
+        const int ahead = s + STAGES - 1;
+        uint16_t *next = memory + ahead % STAGES * stage;
+        if (s >= 0) {
+            kern_copy_wait(STAGES - 2);
+            kern_barrier();
+        }
+        if (ahead < steps) {
+            copy_piece(next, &p->a, true, rows, row0, ahead * STEP, p->depth);
+            copy_piece(next + rows * STEP, &p->b, true, cols, col0, ahead * STEP, p->depth);
+        }
+        kern_copy_commit();
+        if (s < 0 || col >= p->b.lines) continue;
+        const uint16_t *here = memory + s % STAGES * stage;
+        multiply_few(c, here, here + rows * STEP, fragments, p->depth - s * STEP);
+    }
+    KERN_UNROLL
+    for (int i = 0; i < fragments; i++) store_fragment(p, c[i], row0 + i * MMA_ROWS, col);
+}
+
+#define FEW_KERNEL(name, fragments)                       \
+    typedef tensor_product name##_args;                   \
+    KERN_KERNEL(name) {                                   \
+        KERN_SHARED_BYTES(uint16_t, memory);              \
+        few(memory, &a, fragments);                       \
+    }
+FEW_KERNEL(few_16, 1)
+FEW_KERNEL(few_32, 2)
+FEW_KERNEL(few_64, 4)
+
+static int warps_for(int cols) {
+    int warps = MOST_WARPS;
+    while (warps > 1 && cols / (warps * MMA_COLS) < BLOCKS_WANTED) warps /= 2;
+    return warps;
+}
+
+void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *p) {
+    const tensor_product product = *p;
+    const int rows = p->a.lines <= 16 ? 16 : p->a.lines <= 32 ? 32 : 64, warps = warps_for(p->b.lines), cols = warps * MMA_COLS;
+    const int blocks = kern_blocks_for((size_t)p->a.lines, (size_t)rows) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
+    const size_t bytes = (size_t)(STAGES * (rows + cols) * STEP) * sizeof(uint16_t);
+    if (rows == 16)
+        KERN_LAUNCH_SHARED(ctx, few_16, blocks, warps * 32, bytes, product);
+    else if (rows == 32)
+        KERN_LAUNCH_SHARED(ctx, few_32, blocks, warps * 32, bytes, product);
+    else
+        KERN_LAUNCH_SHARED(ctx, few_64, blocks, warps * 32, bytes, product);
+}

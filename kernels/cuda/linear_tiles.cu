@@ -1,0 +1,254 @@
+/* Matrix products with bfloat16 weights on tensor cores, for many rows: the forward product and both gradients, in the order of linear.h.
+ *
+ * Activations and their gradients come as float32. They are rounded to bfloat16, nearest even, into scratch by a pass of their own, rows
+ * padded to 16 bytes, as many rows at a time as scratch has room for: rows are independent, and the weight gradient's chains, which begin
+ * with the old value of dw, go on from one part of the rows to the next (parts are multiples of 16 rows: the split is not seen). The pass
+ * costs 6 bytes an element. Rounding while tiles are loaded would instead read each float32 once for every tile across, through registers:
+ * twice the traffic of the second-level cache, which tiles of this size are close to already, and registers that the sums need. The pass
+ * goes when activations are stored as bfloat16.
+ *
+ *   block    ROWS x cols elements of C, 8 warps as 2 x 4; a warp has 64 x cols/4 of them in registers for the whole depth. Wide blocks have
+ *            256 columns (a warp's 64 x 64 need 32 bytes of shared memory for 512 multiply-adds), narrow ones 64: for products that would
+ *            leave much of the card without a wide block
+ *   step     STEP of depth: a piece of A and one of B come to shared memory by asynchronous copies, STAGES - 1 steps ahead; one barrier a
+ *            step, which says both that the step's pieces are there and that the pieces read before it may be overwritten
+ *   within   fragments of the next 16 of depth are loaded while those of this 16 are multiplied
+ *   blocks   go down GROUP blocks of rows before the next columns, so that blocks at work together share their pieces in the cache
+ *
+ * Operations: 2 rows cols depth. Bytes from the second-level cache: A cols/256 times, B rows/128 times, 2 bytes each; C once, 4 bytes, twice
+ * where it is added to. A wide block needs 24 KiB for 2^20 multiply-adds (16 of depth: 4 KiB a warp from shared memory), so a card with
+ * 1024 of them a cycle and multiprocessor is limited by its tensor cores, not by memory. Hopper's cores give their full rate to wgmma alone;
+ * that needs another fragment layout, and a card to show the gain.
+ *
+ * Tried: nothing on a card yet. */
+#include "kernels/cuda/linear.h"
+
+#include <assert.h>
+
+enum {
+    THREADS = 256,
+    WARPS_DOWN = 2,
+    WARPS_ACROSS = 4,
+    ROWS = 128,
+    WIDE = 256,
+    NARROW = 64,
+    STAGES = 3,
+    GROUP = 8,
+    DOWN = ROWS / WARPS_DOWN / MMA_ROWS,           /* fragments of a warp */
+    MOST_ACROSS = WIDE / WARPS_ACROSS / MMA_COLS,
+    MULTIPROCESSORS = 132 /* of a Hopper card: fewer wide blocks leave some without work. Only speed depends on it */
+};
+
+/* ---- one tile --------------------------------------------------------------------------------------------------------------------- */
+
+/* 16 of depth, for a warp. b[i] is sixteen columns. */
+typedef struct fragments {
+    uint32_t a[DOWN][4], b[MOST_ACROSS / 2][4];
+} fragments;
+
+/* The warp's rows and columns of the block begin here. */
+KERN_DEVICE int warp_row(void) { return kern_thread() / 32 / WARPS_ACROSS * (ROWS / WARPS_DOWN); }
+KERN_DEVICE int warp_col(const int cols) { return kern_thread() / 32 % WARPS_ACROSS * (cols / WARPS_ACROSS); }
+
+KERN_DEVICE void load_fragments(fragments *f, const uint16_t *piece_a, const uint16_t *piece_b, const bool a_along, const bool b_along,
+                                const int cols, int d) {
+    KERN_UNROLL
+    for (int i = 0; i < DOWN; i++) load_fragment(f->a[i], piece_a, a_along, ROWS, warp_row() + i * MMA_ROWS, d);
+    KERN_UNROLL
+    for (int j = 0; j < cols / WARPS_ACROSS / 16; j++) load_fragment(f->b[j], piece_b, b_along, cols, warp_col(cols) + 16 * j, d);
+}
+
+KERN_DEVICE void multiply_fragments(float c[DOWN][MOST_ACROSS][4], const fragments *f, const int cols) {
+    KERN_UNROLL
+    for (int i = 0; i < DOWN; i++)
+        KERN_UNROLL
+        for (int j = 0; j < cols / WARPS_ACROSS / MMA_COLS; j++) {
+            const uint32_t b[2] = {f->b[j / 2][j % 2], f->b[j / 2][j % 2 + 2]};
+            kern_mma_bf16(c[i][j], f->a[i], b);
+        }
+}
+
+/* The chains of one step; `left` is the depth from its beginning on. What a step has beyond the depth is zeros, and is not multiplied. */
+KERN_DEVICE void multiply_step(float c[DOWN][MOST_ACROSS][4], const uint16_t *piece_a, const uint16_t *piece_b, const bool a_along,
+                               const bool b_along, const int cols, int left) {
+    fragments f[2];
+    load_fragments(&f[0], piece_a, piece_b, a_along, b_along, cols, 0);
+    KERN_UNROLL
+    for (int i = 0; i < STEP / MMA_DEPTH; i++) {
+        if (i + 1 < STEP / MMA_DEPTH) load_fragments(&f[(i + 1) % 2], piece_a, piece_b, a_along, b_along, cols, (i + 1) * MMA_DEPTH);
+        if (i * MMA_DEPTH < left) multiply_fragments(c, &f[i % 2], cols);
+    }
+}
+
+KERN_DEVICE void begin_chains(float c[DOWN][MOST_ACROSS][4], const tensor_product *p, const int cols, int row, int col) {
+    const int lane = kern_thread() % 32;
+    KERN_UNROLL
+    for (int i = 0; i < DOWN; i++)
+        KERN_UNROLL
+        for (int j = 0; j < cols / WARPS_ACROSS / MMA_COLS; j++)
+            KERN_UNROLL
+            for (int e = 0; e < 4; e++) {
+                const int at_row = row + i * MMA_ROWS + lane / 4 + e / 2 * 8, at_col = col + j * MMA_COLS + lane % 4 * 2 + e % 2;
+                const bool old = p->start == FROM_C && at_row < p->a.lines && at_col < p->b.lines;
+                c[i][j][e] = old ? p->c[(size_t)at_row * (size_t)p->b.lines + (size_t)at_col] : 0.0f;
+            }
+}
+
+/* Blocks in groups of GROUP down, each group all the way across; the last group may be lower. */
+KERN_DEVICE void place_of_block(const tensor_product *p, const int cols, int *row0, int *col0) {
+    const int down = (p->a.lines + ROWS - 1) / ROWS, across = (p->b.lines + cols - 1) / cols;
+    const int group = kern_block() / (GROUP * across), in_group = kern_block() % (GROUP * across);
+    const int height = down - group * GROUP < GROUP ? down - group * GROUP : GROUP;
+    *row0 = (group * GROUP + in_group % height) * ROWS;
+    *col0 = in_group / height * cols;
+}
+
+KERN_DEVICE void tile(uint16_t *memory, const tensor_product *p, const bool a_along, const bool b_along, const int cols) {
+    const int steps = (p->depth + STEP - 1) / STEP, stage = (ROWS + cols) * STEP;
+    int row0, col0;
+    float c[DOWN][MOST_ACROSS][4];
+    place_of_block(p, cols, &row0, &col0);
+    const int row = row0 + warp_row(), col = col0 + warp_col(cols);
+    begin_chains(c, p, cols, row, col);
+    for (int s = 1 - STAGES; s < steps; s++) {
+        const int ahead = s + STAGES - 1;
+        uint16_t *next = memory + ahead % STAGES * stage;
+        if (s >= 0) {
+            kern_copy_wait(STAGES - 2);
+            kern_barrier();
+        }
+        if (ahead < steps) {
+            copy_piece(next, &p->a, a_along, ROWS, row0, ahead * STEP, p->depth);
+            copy_piece(next + ROWS * STEP, &p->b, b_along, cols, col0, ahead * STEP, p->depth);
+        }
+        kern_copy_commit();
+        if (s < 0 || row >= p->a.lines || col >= p->b.lines) continue;
+        const uint16_t *here = memory + s % STAGES * stage;
+        multiply_step(c, here, here + ROWS * STEP, a_along, b_along, cols, p->depth - s * STEP);
+    }
+    KERN_UNROLL
+    for (int i = 0; i < DOWN; i++)
+        KERN_UNROLL
+        for (int j = 0; j < cols / WARPS_ACROSS / MMA_COLS; j++) store_fragment(p, c[i][j], row + i * MMA_ROWS, col + j * MMA_COLS);
+}
+
+#define TILE_KERNEL(name, a_along, b_along, cols)         \
+    typedef tensor_product name##_args;                   \
+    KERN_KERNEL(name) {                                   \
+        KERN_SHARED_BYTES(uint16_t, memory);              \
+        tile(memory, &a, a_along, b_along, cols);         \
+    }
+TILE_KERNEL(forward_wide, true, true, WIDE)
+TILE_KERNEL(forward_narrow, true, true, NARROW)
+TILE_KERNEL(grad_input_wide, true, false, WIDE)
+TILE_KERNEL(grad_input_narrow, true, false, NARROW)
+TILE_KERNEL(grad_weight_wide, false, false, WIDE)
+TILE_KERNEL(grad_weight_narrow, false, false, NARROW)
+
+static int blocks_of(const tensor_product *p, int cols) {
+    return kern_blocks_for((size_t)p->a.lines, ROWS) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
+}
+
+#define LAUNCH_TILES(ctx, kernel, product, cols) \
+    KERN_LAUNCH_SHARED(ctx, kernel, blocks_of(&product, cols), THREADS, STAGES *(ROWS + cols) * STEP * sizeof(uint16_t), product)
+
+static void run_tiles(kern_ctx *ctx, const tensor_product *p) {
+    const tensor_product product = *p;
+    const bool wide = blocks_of(p, WIDE) >= MULTIPROCESSORS;
+    if (p->b.along_depth && wide)
+        LAUNCH_TILES(ctx, forward_wide, product, WIDE);
+    else if (p->b.along_depth)
+        LAUNCH_TILES(ctx, forward_narrow, product, NARROW);
+    else if (p->a.along_depth && wide)
+        LAUNCH_TILES(ctx, grad_input_wide, product, WIDE);
+    else if (p->a.along_depth)
+        LAUNCH_TILES(ctx, grad_input_narrow, product, NARROW);
+    else if (wide)
+        LAUNCH_TILES(ctx, grad_weight_wide, product, WIDE);
+    else
+        LAUNCH_TILES(ctx, grad_weight_narrow, product, NARROW);
+}
+
+/* ---- rounding to bfloat16 --------------------------------------------------------------------------------------------------------- */
+
+enum { PAIRS = 4, ROUND_COLS = 2 * PAIRS * THREADS };
+
+/* y (rows, ld) from x (rows, cols), the columns beyond are zeros. */
+typedef struct round_rows_args {
+    uint32_t *y; /* pairs */
+    const float *x;
+    int cols, ld;
+} round_rows_args;
+
+/* A block has ROUND_COLS columns of a row. */
+KERN_KERNEL(round_rows) {
+    const int across = (a.ld + ROUND_COLS - 1) / ROUND_COLS, row = kern_block() / across;
+    const float *x = a.x + (size_t)row * (size_t)a.cols;
+    uint32_t *y = a.y + (size_t)row * (size_t)(a.ld / 2);
+    int col = kern_block() % across * ROUND_COLS + 2 * kern_thread();
+    for (int i = 0; i < PAIRS && col < a.ld; i++, col += 2 * THREADS)
+        y[col / 2] = kern_bf16_pair(col < a.cols ? x[col] : 0.0f, col + 1 < a.cols ? x[col + 1] : 0.0f);
+}
+
+/* Elements of a row of `cols` in scratch: a multiple of 16 bytes. */
+static int padded(int cols) { return (cols + CHUNK - 1) / CHUNK * CHUNK; }
+
+/* x (rows, cols) in scratch from element `at` on, a multiple of 16 bytes. */
+static const uint16_t *rounded(kern_ctx *ctx, const float *x, int rows, int cols, size_t at) {
+    uint16_t *y = (uint16_t *)ctx->scratch + at;
+    const round_rows_args args = {(uint32_t *)y, x, cols, padded(cols)};
+    KERN_LAUNCH(ctx, round_rows, rows * kern_blocks_for((size_t)padded(cols), ROUND_COLS), THREADS, args);
+    return y;
+}
+
+/* How many rows of that many elements scratch holds, in whole blocks of rows. */
+static int rows_at_a_time(int elements) {
+    const int fitting = (int)(KERN_CUDA_SCRATCH_FLOATS * (sizeof(float) / sizeof(uint16_t)) / (size_t)(elements ? elements : 1));
+    assert(fitting >= MMA_DEPTH);
+    return fitting > ROWS ? fitting / ROWS * ROWS : fitting / MMA_DEPTH * MMA_DEPTH;
+}
+
+/* ---- the operations --------------------------------------------------------------------------------------------------------------- */
+
+/* Few rows, or so few narrow blocks that tiles would leave multiprocessors without work: by the other kernel, to the same bits. */
+static void run_forward(kern_ctx *ctx, const tensor_product *p) {
+    if (p->a.lines <= FEW_ROWS || blocks_of(p, NARROW) < MULTIPROCESSORS)
+        kern_cuda_product_of_few(ctx, p);
+    else
+        run_tiles(ctx, p);
+}
+
+void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
+                             bool accumulate) {
+    const int part = rows_at_a_time(padded(k));
+    for (int begin = 0; begin < m; begin += part) {
+        const int rows = m - begin < part ? m - begin : part;
+        const uint16_t *x16 = rounded(ctx, x + (size_t)begin * (size_t)k, rows, k, 0);
+        const tensor_product p = {tensor_operand_of(x16, padded(k), rows, true), tensor_operand_of(w, k, n, true),
+                                  y + (size_t)begin * (size_t)n, bias, k, accumulate ? ADDED : FROM_ZERO};
+        run_forward(ctx, &p);
+    }
+}
+
+void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, const uint16_t *w, int m, int n, int k, bool accumulate) {
+    const int part = rows_at_a_time(padded(n));
+    for (int begin = 0; begin < m; begin += part) {
+        const int rows = m - begin < part ? m - begin : part;
+        const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);
+        const tensor_product p = {tensor_operand_of(dy16, padded(n), rows, true), tensor_operand_of(w, k, k, false),
+                                  dx + (size_t)begin * (size_t)k, NULL, n, accumulate ? ADDED : FROM_ZERO};
+        run_tiles(ctx, &p);
+    }
+}
+
+void kern_cuda_tensor_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
+    const int part = rows_at_a_time(padded(n) + padded(k));
+    for (int begin = 0; begin < m; begin += part) {
+        const int rows = m - begin < part ? m - begin : part;
+        const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);
+        const uint16_t *x16 = rounded(ctx, x + (size_t)begin * (size_t)k, rows, k, (size_t)rows * (size_t)padded(n));
+        const tensor_product p = {tensor_operand_of(dy16, padded(n), n, false), tensor_operand_of(x16, padded(k), k, false), dw, NULL,
+                                  rows, FROM_C};
+        run_tiles(ctx, &p);
+    }
+}

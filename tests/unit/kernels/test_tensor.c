@@ -1,0 +1,309 @@
+/* Products with bfloat16 weights: close to the sums in double on every device, and on tensor cores in one order whatever the kernel, the
+ * number of rows and the card. What is compared with a sum has factors that bfloat16 holds; what is compared with bits need not. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/kernels/devices.h"
+
+typedef struct shape {
+    int m, n, k;
+} shape;
+
+typedef enum product { FORWARD, GRAD_INPUT, GRAD_WEIGHT, PRODUCTS } product;
+
+static size_t area(int a, int b) { return (size_t)a * (size_t)b; }
+
+/* What a product is made of, on the host: left is x or dy, right is w or x. */
+typedef struct factors {
+    float *left, *right, *bias, *old;
+} factors;
+
+/* Rows, columns and depth of the result. */
+static shape result_of(product way, shape s) {
+    return way == FORWARD ? s : way == GRAD_INPUT ? (shape){s.m, s.k, s.n} : (shape){s.n, s.k, s.m};
+}
+static size_t left_size(product way, shape s) { return area(s.m, way == FORWARD ? s.k : s.n); }
+static size_t right_size(product way, shape s) { return area(way == GRAD_WEIGHT ? s.m : s.n, s.k); }
+
+static factors factors_of(product way, shape s) {
+    const shape r = result_of(way, s);
+    return (factors){random_weights(left_size(way, s), 1), random_weights(right_size(way, s), 2), random_weights((size_t)s.n, 3),
+                     random_floats(area(r.m, r.n), 4)};
+}
+
+static void free_factors(factors *f) { free(f->left), free(f->right), free(f->bias), free(f->old); }
+
+/* The result, into `to`. The weights lie `offset` elements from their buffer's beginning. */
+static void compute(kern_queue *q, product way, shape s, const factors *f, bool with_bias, bool accumulate, size_t offset, float *to) {
+    const shape r = result_of(way, s);
+    const size_t left = left_size(way, s), right = right_size(way, s);
+    float *moved = calloc(right + offset + 1, sizeof *moved);
+    memcpy(moved + offset, f->right, right * sizeof *moved);
+    kern_tensor a = tensor_of(q, KERN_F32, f->left, left), y = tensor_of(q, KERN_F32, f->old, area(r.m, r.n));
+    kern_tensor b = way == GRAD_WEIGHT ? tensor_of(q, KERN_F32, f->right, right) : weights_of(q, KERN_BF16, moved, right + offset);
+    kern_tensor bias = weights_of(q, KERN_BF16, f->bias, (size_t)s.n);
+    if (way == FORWARD)
+        kern_linear(q, y, a, kern_at(b, offset), with_bias ? bias : kern_none(), s.m, s.n, s.k, accumulate);
+    else if (way == GRAD_INPUT)
+        kern_linear_grad_input(q, y, a, kern_at(b, offset), s.m, s.n, s.k, accumulate);
+    else
+        kern_linear_grad_weight(q, y, a, b, KERN_BF16, s.m, s.n, s.k);
+    kern_download(q, to, y, area(r.m, r.n));
+    assert_int_equal(kern_sync(q), RLF_OK);
+    drop(a), drop(b), drop(bias), drop(y);
+    free(moved);
+}
+
+static void same_bits(kern_queue *q, const char *what, const float *got, const float *expected, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &expected[i], sizeof *got))
+            fail_msg("%s, %s: element %zu of %zu is %a, expected %a", kern_device_name(kern_queue_device(q)), what, i, n, (double)got[i],
+                     (double)expected[i]);
+}
+
+/* ---- against sums in double -------------------------------------------------------------------------------------------------------- */
+
+/* Factors of the result's element (i, j) at depth d. */
+static double left_of(product way, shape s, const factors *f, int i, int d) {
+    return (double)f->left[way == FORWARD ? area(i, s.k) + (size_t)d : way == GRAD_INPUT ? area(i, s.n) + (size_t)d : area(d, s.n) + (size_t)i];
+}
+static double right_of(product way, shape s, const factors *f, int j, int d) {
+    return (double)f->right[way == FORWARD ? area(j, s.k) + (size_t)d : area(d, s.k) + (size_t)j];
+}
+
+/* Every term is rounded once or less, each time to 2^-23 of what has been added so far or better (a card's tensor cores cut off where they
+ * might round, 16 terms at a time). */
+static void close_to_sums(kern_queue *q, product way, shape s, const factors *f, bool with_bias, bool accumulate, const float *got) {
+    const shape r = result_of(way, s);
+    for (int i = 0; i < r.m; i++)
+        for (int j = 0; j < r.n; j++) {
+            const size_t at = area(i, r.n) + (size_t)j;
+            double sum = accumulate ? (double)f->old[at] : 0, size = fabs(sum);
+            for (int d = 0; d < r.k; d++) {
+                const double term = left_of(way, s, f, i, d) * right_of(way, s, f, j, d);
+                sum += term;
+                size += fabs(term);
+            }
+            if (with_bias && way == FORWARD) {
+                sum += (double)f->bias[j];
+                size += fabs((double)f->bias[j]);
+            }
+            if (!(fabs((double)got[at] - sum) <= (r.k + 2) * 0x1p-23 * size))
+                fail_msg("%s: %d x %d x %d, way %d, element %d, %d is %a, expected %a", kern_device_name(kern_queue_device(q)), s.m, s.n,
+                         s.k, way, i, j, (double)got[at], sum);
+        }
+}
+
+/* All devices; and cards with each other's bits. */
+static void check(product way, shape s, bool with_bias, bool accumulate, size_t offset) {
+    const shape r = result_of(way, s);
+    const size_t n = area(r.m, r.n);
+    factors f = factors_of(way, s);
+    float *got = malloc(n * sizeof *got), *card = malloc(n * sizeof *card);
+    bool have_card = false;
+    for (int d = 0; d < device_count; d++) {
+        compute(queues[d], way, s, &f, with_bias, accumulate, offset, got);
+        if (!on_tensor_cores(queues[d], KERN_BF16) || !have_card)
+            close_to_sums(queues[d], way, s, &f, with_bias, accumulate || way == GRAD_WEIGHT, got);
+        if (!on_tensor_cores(queues[d], KERN_BF16)) continue;
+        if (have_card) same_bits(queues[d], "another card", got, card, n);
+        memcpy(card, got, n * sizeof *got);
+        have_card = true;
+    }
+    free(got), free(card);
+    free_factors(&f);
+}
+
+/* Each side 1..max, the i-th of a fixed random set. */
+static shape random_shape(uint64_t i, int max) {
+    uint64_t side[3];
+    for (uint32_t j = 0; j < 3; j++) side[j] = 1 + rlf_rng_below(2, RLF_RNG_TEST, i, j, 7, (uint32_t)max);
+    return (shape){(int)side[0], (int)side[1], (int)side[2]};
+}
+
+static void products_are_close_to_sums_in_double(void **state) {
+    (void)state;
+    for (int way = 0; way < PRODUCTS; way++)
+        for (uint64_t i = 0; i < 12; i++) check((product)way, random_shape(100 * (uint64_t)way + i, i < 8 ? 40 : 200), i % 2, i % 3 == 0, 0);
+}
+
+/* Sides that are multiples of 8, so that all copies are asynchronous, and depths about the ends of steps. */
+static void aligned_products_are_close_to_sums_in_double(void **state) {
+    static const int depths[] = {8, 16, 64, 72, 128, 136, 640, 720};
+    (void)state;
+    for (int way = 0; way < PRODUCTS; way++)
+        for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
+            const int d = depths[i];
+            const shape s = way == FORWARD ? (shape){3 + 9 * (int)i, 72, d} : way == GRAD_INPUT ? (shape){65, d, 72} : (shape){d, 136, 72};
+            check((product)way, s, true, i % 2, 8 * i);
+        }
+}
+
+static void weights_may_begin_anywhere(void **state) {
+    (void)state;
+    for (size_t offset = 1; offset < 8; offset += 2) {
+        check(FORWARD, (shape){5, 24, 80}, false, false, offset);
+        check(GRAD_INPUT, (shape){5, 24, 80}, false, false, offset);
+    }
+}
+
+/* ---- one order --------------------------------------------------------------------------------------------------------------------- */
+
+/* Rows of the forward product `batch` at a time against all at once. */
+static void check_batch(kern_queue *q, shape s, const factors *f, int batch, const float *expected) {
+    float *got = malloc(area(batch, s.n) * sizeof *got);
+    for (int begin = 0; begin < s.m; begin += batch) {
+        const int rows = batch < s.m - begin ? batch : s.m - begin;
+        const factors part = {f->left + area(begin, s.k), f->right, f->bias, f->old + area(begin, s.n)};
+        char what[64];
+        snprintf(what, sizeof what, "%d rows from %d on", rows, begin);
+        compute(q, FORWARD, (shape){rows, s.n, s.k}, &part, true, false, 0, got);
+        same_bits(q, what, got, expected + area(begin, s.n), area(rows, s.n));
+    }
+    free(got);
+}
+
+static void a_row_is_the_same_in_every_number_of_rows(void **state) {
+    const shape s = {130, 19, 100};
+    (void)state;
+    factors f = factors_of(FORWARD, s);
+    float *expected = malloc(area(s.m, s.n) * sizeof *expected);
+    for (int d = 0; d < device_count; d++) {
+        compute(queues[d], FORWARD, s, &f, true, false, 0, expected);
+        for (int batch = 1; batch < s.m; batch++) check_batch(queues[d], (shape){batch > 40 ? batch : 40, s.n, s.k}, &f, batch, expected);
+    }
+    free(expected);
+    free_factors(&f);
+}
+
+/* As many columns as it takes for tiles to be chosen, narrow and wide ones. */
+static void tiles_and_few_rows_give_the_same_bits(void **state) {
+    static const shape shapes[] = {{66, 8456, 40}, {130, 4300, 33}, {130, 16904, 24}};
+    static const int batches[] = {64, 33, 9};
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const shape s = shapes[i];
+        factors f = factors_of(FORWARD, s);
+        float *expected = malloc(area(s.m, s.n) * sizeof *expected);
+        for (int d = 0; d < device_count; d++) {
+            if (!on_tensor_cores(queues[d], KERN_BF16)) continue;
+            compute(queues[d], FORWARD, s, &f, true, false, 0, expected);
+            check_batch(queues[d], s, &f, batches[i], expected);
+        }
+        free(expected);
+        free_factors(&f);
+    }
+}
+
+/* The three products are one: of x and w, of dy = x and the weights' transpose, of both transposes. */
+static void gradients_have_the_order_of_the_forward_product(void **state) {
+    const shape s = {77, 90, 150};
+    (void)state;
+    factors f = factors_of(FORWARD, s), by_input = f, by_weight = f;
+    const size_t n = area(s.m, s.n);
+    float *expected = malloc(n * sizeof *expected), *got = malloc(n * sizeof *got), *left = random_floats(area(s.m, s.k), 5);
+    float *left_t = malloc(area(s.m, s.k) * sizeof *left_t), *right_t = malloc(area(s.n, s.k) * sizeof *right_t), *zeros = calloc(n, sizeof *zeros);
+    for (int d = 0; d < s.k; d++) {
+        for (int i = 0; i < s.m; i++) left_t[area(d, s.m) + (size_t)i] = left[area(i, s.k) + (size_t)d];
+        for (int j = 0; j < s.n; j++) right_t[area(d, s.n) + (size_t)j] = f.right[area(j, s.k) + (size_t)d];
+    }
+    memcpy(f.left, left, area(s.m, s.k) * sizeof *left);
+    by_input.right = right_t;
+    by_weight = (factors){left_t, right_t, f.bias, zeros};
+    for (int d = 0; d < device_count; d++) {
+        if (!on_tensor_cores(queues[d], KERN_BF16)) continue;
+        compute(queues[d], FORWARD, s, &f, false, false, 0, expected);
+        compute(queues[d], GRAD_INPUT, (shape){s.m, s.k, s.n}, &by_input, false, false, 0, got);
+        same_bits(queues[d], "gradient of the input", got, expected, n);
+        compute(queues[d], GRAD_WEIGHT, (shape){s.k, s.m, s.n}, &by_weight, false, false, 0, got);
+        same_bits(queues[d], "gradient of the weights", got, expected, n);
+    }
+    free(expected), free(got), free(left), free(left_t), free(right_t), free(zeros);
+    free_factors(&f);
+}
+
+static void activations_count_as_the_nearest_bfloat16(void **state) {
+    const shape s = {70, 40, 60};
+    (void)state;
+    factors f = factors_of(FORWARD, s);
+    float *got = malloc(area(s.m, s.n) * sizeof *got), *expected = malloc(area(s.m, s.n) * sizeof *expected);
+    float *exact = random_floats(area(s.m, s.k), 6), *nearest = malloc(area(s.m, s.k) * sizeof *nearest);
+    factors of_exact = f, of_nearest = f;
+    of_exact.left = exact;
+    of_nearest.left = nearest;
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        if (!on_tensor_cores(q, KERN_BF16)) continue;
+        kern_tensor wide = tensor_of(q, KERN_F32, exact, area(s.m, s.k)), half = tensor_of(q, KERN_BF16, NULL, area(s.m, s.k));
+        kern_convert(q, half, wide, area(s.m, s.k));
+        kern_convert(q, wide, half, area(s.m, s.k));
+        kern_download(q, nearest, wide, area(s.m, s.k));
+        compute(q, FORWARD, s, &of_nearest, false, false, 0, expected);
+        compute(q, FORWARD, s, &of_exact, false, false, 0, got);
+        same_bits(q, "rounded before", got, expected, area(s.m, s.n));
+        drop(wide), drop(half);
+    }
+    free(got), free(expected), free(exact), free(nearest);
+    free_factors(&f);
+}
+
+/* The chain begins with what is there, and takes 16 rows at a time. */
+static void a_weight_gradient_in_parts_of_16_rows_is_that_of_all_rows(void **state) {
+    const shape s = {150, 30, 70};
+    (void)state;
+    factors f = factors_of(GRAD_WEIGHT, s);
+    const size_t n = area(s.n, s.k);
+    float *expected = malloc(n * sizeof *expected), *got = malloc(n * sizeof *got);
+    for (int d = 0; d < device_count; d++) {
+        compute(queues[d], GRAD_WEIGHT, s, &f, false, false, 0, expected);
+        memcpy(got, f.old, n * sizeof *got);
+        for (int begin = 0, rows = 16; begin < s.m; begin += rows, rows = rows * 2 < s.m - begin ? rows * 2 : s.m - begin) {
+            const factors part = {f.left + area(begin, s.n), f.right + area(begin, s.k), f.bias, got};
+            compute(queues[d], GRAD_WEIGHT, (shape){rows, s.n, s.k}, &part, false, false, 0, got);
+        }
+        same_bits(queues[d], "in parts", got, expected, n);
+    }
+    free(expected), free(got);
+    free_factors(&f);
+}
+
+static void empty_sides_are_allowed(void **state) {
+    const float ones[4] = {1, 1, 1, 1}, bias[2] = {3, 4}, with_bias[4] = {4, 5, 4, 5};
+    (void)state;
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        kern_tensor y = tensor_of(q, KERN_F32, ones, 4), empty = tensor_of(q, KERN_F32, NULL, 0), b = tensor_of(q, KERN_F32, bias, 2);
+        kern_tensor w = tensor_of(q, KERN_BF16, NULL, 4);
+        kern_linear(q, y, empty, w, kern_none(), 0, 2, 2, false);
+        kern_linear_grad_weight(q, y, empty, empty, KERN_BF16, 0, 2, 2);
+        assert_holds(q, y, ones, 4);
+        kern_linear(q, y, empty, w, b, 2, 2, 0, true);
+        assert_holds(q, y, with_bias, 4);
+        kern_linear_grad_input(q, y, empty, w, 2, 0, 2, true);
+        assert_holds(q, y, with_bias, 4);
+        drop(y), drop(empty), drop(b), drop(w);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_close_to_sums_in_double),
+        cmocka_unit_test(aligned_products_are_close_to_sums_in_double),
+        cmocka_unit_test(weights_may_begin_anywhere),
+        cmocka_unit_test(a_row_is_the_same_in_every_number_of_rows),
+        cmocka_unit_test(tiles_and_few_rows_give_the_same_bits),
+        cmocka_unit_test(gradients_have_the_order_of_the_forward_product),
+        cmocka_unit_test(activations_count_as_the_nearest_bfloat16),
+        cmocka_unit_test(a_weight_gradient_in_parts_of_16_rows_is_that_of_all_rows),
+        cmocka_unit_test(empty_sides_are_allowed),
+    };
+    return cmocka_run_group_tests_name("tensor", tests, open_devices, close_devices);
+}
