@@ -22,7 +22,7 @@
  *
  * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
  * arrays are int32, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm below) may also be bfloat16: a choice of
- * storage, not of arithmetic. A bfloat16 is widened to the float of the same value where it is used; products, sums and gradients are
+ * storage, not of arithmetic (but for CUDA's products, see above). A bfloat16 is widened to the float of the same value where it is used; products, sums and gradients are
  * float32 all the same, and THE RULE holds.
  *
  * C17 and C++17 may include this header. */
