@@ -64,7 +64,7 @@ static void head(bench *b, int m) { kern_linear(b->q, b->logits, b->x, b->w, ker
 static void grad_input(bench *b, int m) {
     kern_linear_grad_input(b->q, b->y, b->x, b->w, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false);
 }
-static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
+static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, b->w.dtype, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
 static void embed(bench *b, int m) { kern_embed(b->q, b->x, b->w, b->ids, m, (int)b->n.hidden); }
 static void embed_grad(bench *b, int m) { kern_embed_grad(b->q, b->dw, b->x, b->ids, m, (int)b->n.hidden); }
 static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->x, b->norm, EPS, m, (int)b->n.hidden); }
