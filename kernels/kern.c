@@ -260,24 +260,25 @@ void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, 
 
 size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape) { return device->ops->kv_bytes(shape); }
 
-static float *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape) {
-    return f32(kv, kern_kv_bytes(queue->device, shape) / sizeof(float));
+static void *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape, kern_attn_shape used_with) {
+    assert(shape.kv_heads == used_with.kv_heads && shape.head_dim == used_with.head_dim && shape.factors == used_with.factors);
+    return must(kv, KERN_U8, kern_kv_bytes(queue->device, shape));
 }
 
 void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
                    kern_attn_shape shape) {
-    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)),
+    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)),
                             i32(slots, (size_t)m), m, shape);
 }
 
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
-    ops_of(queue)->kv_copy_page(ctx_of(queue), kv_cache(queue, kv, kv_shape), kv_shape, dst_page, src_page);
+    ops_of(queue)->kv_copy_page(ctx_of(queue), must(kv, KERN_U8, kern_kv_bytes(queue->device, kv_shape)), kv_shape, dst_page, src_page);
 }
 
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
                           const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape) {
     ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)),
-                                   kv_cache(queue, kv, kv_shape), kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+                                   kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
 }
 
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,

@@ -21,8 +21,9 @@
  * Threads. One thread at a time uses a queue.
  *
  * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
- * arrays are int32, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm below) may also be bfloat16: a choice of
- * storage, not of arithmetic (but for CUDA's products, see above). A bfloat16 is widened to the float of the same value where it is used; products, sums and gradients are
+ * arrays are int32, the cache of keys and values is bytes, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm
+ * below) may also be bfloat16: a choice of storage, not of arithmetic (but for CUDA's products, see above). A bfloat16 is widened to the
+ * float of the same value where it is used; products, sums and gradients are
  * float32 all the same, and THE RULE holds.
  *
  * C17 and C++17 may include this header. */
@@ -133,8 +134,12 @@ void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, k
 
 /* ---- attention -------------------------------------------------------------------------------------------------------------------- */
 
+/* factors: what q, k, v, the probabilities and the gradient of out are when they are multiplied. KERN_F32: what they are, as THE RULE says.
+ * KERN_BF16, for a model whose weights are: the nearest bfloat16, products being summed in float32, where the backend has tensor cores for
+ * that D (CUDA: 64 and 128), in an order of its own; elsewhere, and always on the CPU, the same as KERN_F32. */
 typedef struct kern_attn_shape {
     int heads, kv_heads, head_dim; /* H, G, D; D even, at most 256 */
+    kern_dtype factors;
 } kern_attn_shape;
 /* A qkv row holds [q: H*D | k: G*D | v: G*D]. */
 KERN_BOTH int kern_qkv_width(kern_attn_shape s) { return (s.heads + 2 * s.kv_heads) * s.head_dim; }
@@ -157,11 +162,13 @@ void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_te
 void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
                          const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 
-/* Paged key/value cache. The layout inside a page is the backend's own. */
+/* Paged key/value cache: kern_kv_bytes of KERN_U8. The layout inside a page is the backend's own, which keeps factors that it rounds
+ * anyway as bfloat16. */
 typedef struct kern_kv_shape {
     int layers, kv_heads, head_dim;
     int page_size; /* tokens; a multiple of 16 */
     int pages;
+    kern_dtype factors; /* these and the head's sizes: as in the kern_attn_shape that the cache is used with */
 } kern_kv_shape;
 size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape);
 /* Stores k and v of the M rows at slots (M) int32: page * page_size + place in page. */

@@ -51,10 +51,10 @@ typedef struct kern_ctx kern_ctx;
     X(void, attention_grad, (kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,          \
                              const int32_t *seq_begin, int seqs, kern_attn_shape shape))                                                   \
     X(size_t, kv_bytes, (kern_kv_shape shape))                                                                                             \
-    X(void, kv_write, (kern_ctx *ctx, float *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,         \
+    X(void, kv_write, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,         \
                        kern_attn_shape shape))                                                                                             \
-    X(void, kv_copy_page, (kern_ctx *ctx, float *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                  \
-    X(void, attention_paged, (kern_ctx *ctx, float *out, const float *qkv, const float *kv, kern_kv_shape kv_shape, int layer,             \
+    X(void, kv_copy_page, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                   \
+    X(void, attention_paged, (kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,              \
                               const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,                     \
                               kern_attn_shape shape))                                                                                      \
     /* head.c */                                                                                                                           \

@@ -265,7 +265,7 @@ static rlf_status set_up(rollout_rank *r, int threads) {
     r->version = -1;
     if (rlf_slice_eq(rlf_slice_of(c->mode), "eval")) RLF_TRY(read_weights(r));
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
-                        (int)(c->rollout.cache_tokens / c->rollout.page_size)};
+                        (int)(c->rollout.cache_tokens / c->rollout.page_size), r->dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
     RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)), ""));
 out:

@@ -6,9 +6,9 @@
  *
  * A block of threads is one query row and head. It goes through the keys twice: for the maximum, and, with the scores computed again rather
  * than kept, for sum and values, KEYS at a time. Operations: 6 D a key, row and head (4 D would do if scores were kept); bytes: every row
- * and head reads its keys twice and its values once, mostly from the cache. This is the reference of the tensor-core kernels to come. */
+ * and head reads its keys twice and its values once, mostly from the cache. It serves float32 factors, and those D that attention_tiles.cu
+ * does not. */
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/kv.h"
 
 enum { KEYS = 128, THREADS = KEYS, WARPS = THREADS / 32 };
 
@@ -118,6 +118,10 @@ static attend_args packed_or_paged(float *out, float *lse, const float *qkv, ker
 
 void kern_cuda_attention(kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
                          kern_attn_shape shape) {
+    if (attention_by_tiles(shape.factors, shape.head_dim)) {
+        kern_cuda_attention_tiles(ctx, out, lse, qkv, seq_begin, seqs, shape);
+        return;
+    }
     attend_args args = packed_or_paged(out, lse, qkv, shape);
     args.seq_begin = (const int32_t *)kern_cuda_stage(ctx, seq_begin, (size_t)(seqs + 1) * sizeof *seq_begin);
     args.seqs = seqs;
@@ -125,14 +129,18 @@ void kern_cuda_attention(kern_ctx *ctx, float *out, float *lse, const float *qkv
 }
 
 /* Pages of as many sequences go to the card as the rows name. */
-void kern_cuda_attention_paged(kern_ctx *ctx, float *out, const float *qkv, const float *kv, kern_kv_shape kv_shape, int layer,
+void kern_cuda_attention_paged(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                                const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                kern_attn_shape shape) {
+    if (attention_by_tiles(shape.factors, shape.head_dim)) {
+        kern_cuda_attention_paged_tiles(ctx, out, qkv, kv, kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+        return;
+    }
     const size_t rows = (size_t)m * sizeof *seq;
     int seqs = 0;
     for (int i = 0; i < m; i++) seqs = seq[i] >= seqs ? seq[i] + 1 : seqs;
     attend_args args = packed_or_paged(out, NULL, qkv, shape);
-    args.layer = kv + (size_t)layer * kv_layer(kv_shape);
+    args.layer = (const float *)kv + (size_t)layer * kv_layer(kv_shape);
     args.kv = kv_shape;
     args.seq = (const int32_t *)kern_cuda_stage(ctx, seq, rows);
     args.pos = (const int32_t *)kern_cuda_stage(ctx, pos, rows);

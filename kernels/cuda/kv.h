@@ -1,4 +1,4 @@
-/* kv: how keys and values lie in a page of the cache on a card.
+/* kv: how keys and values lie in a page of the cache on a card: as bfloat16 where attention is on tensor cores, else as float32.
  *
  *   cache   (layers, pages, page)
  *   page    (kv heads, block)
@@ -8,6 +8,11 @@
 
 #include "kernels/cuda/dialect.h"
 
+/* Whether attention with such factors goes by tiles (attention_tiles.h). The same for packed rows, pages and gradients, or decoding and
+ * training would differ. */
+KERN_BOTH bool attention_by_tiles(kern_dtype factors, int head_dim) { return factors == KERN_BF16 && (head_dim == 64 || head_dim == 128); }
+
+/* Elements. */
 KERN_BOTH size_t kv_half(kern_kv_shape s) { return (size_t)s.page_size * (size_t)s.head_dim; }
 KERN_BOTH size_t kv_page(kern_kv_shape s) { return 2 * kv_half(s) * (size_t)s.kv_heads; }
 KERN_BOTH size_t kv_layer(kern_kv_shape s) { return (size_t)s.pages * kv_page(s); }

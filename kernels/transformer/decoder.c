@@ -72,12 +72,12 @@ rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_de
     d->model = model;
     d->options = *options;
     d->kv_shape = (kern_kv_shape){.layers = model->layout->shape.layers, .kv_heads = model->attn.kv_heads, .head_dim = model->attn.head_dim,
-                                  .page_size = options->page_size, .pages = options->pages};
+                                  .page_size = options->page_size, .pages = options->pages, .factors = model->attn.factors};
     RLF_TRY(kern_buf_new(&d->buf, device, kern_decoder_bytes(model->layout, options)));
     slab.buf = d->buf;
     lay_out(d, &slab, &model->layout->shape);
     RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
-    d->kv = kern_view(d->kv_buf, KERN_F32);
+    d->kv = kern_view(d->kv_buf, KERN_U8);
     *out = d;
     d = NULL;
 out:

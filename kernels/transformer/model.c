@@ -96,7 +96,7 @@ rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_l
     RLF_TRY(check_shape(s, dtype, max_positions));
     model->layout = layout;
     model->queue = queue;
-    model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim};
+    model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim, stored};
     model->max_positions = max_positions;
     model->eps = (float)s->rms_eps;
     model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);

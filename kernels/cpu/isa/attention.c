@@ -224,14 +224,13 @@ static void paged_task(void *arg, int task, int thread) {
     if (block.rows) attend(&block, &keys);
 }
 
-void KERN_OP(attention_paged)(kern_cpu_ctx *ctx, float *out, const float *qkv, const float *kv, kern_kv_shape kv_shape, int layer,
+void KERN_OP(attention_paged)(kern_cpu_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                               const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                               kern_attn_shape shape) {
-    assert(kv_shape.kv_heads == shape.kv_heads && kv_shape.head_dim == shape.head_dim);
     /* Full blocks share key loads, but a few rows are spread over the threads. */
     const int group = shape.heads / shape.kv_heads, full = group < BLOCK_ROWS ? BLOCK_ROWS / group : 1;
     const int spread = m * shape.kv_heads / (4 * ctx->threads) + 1;
-    paged_job job = {.cpu = ctx, .out = out, .qkv = qkv, .layer = kv + (size_t)layer * kv_shape.pages * kv_page(&kv_shape), .seq = seq,
+    paged_job job = {.cpu = ctx, .out = out, .qkv = qkv, .layer = (const float *)kv + (size_t)layer * kv_shape.pages * kv_page(&kv_shape), .seq = seq,
                      .pos = pos, .page_table = page_table, .m = m, .max_pages = max_pages, .per_task = kern_min(full, spread),
                      .kv = kv_shape, .shape = shape};
     kern_pool_run(ctx->pool, (m + job.per_task - 1) / job.per_task * shape.kv_heads, paged_task, &job);

@@ -1,4 +1,4 @@
-/* The paged key/value cache: size, writing rows, copying a page. Its layout is in kv.h. */
+/* The paged key/value cache: size, writing rows, copying a page. Its layout is in kv.h; it is float32 whatever the shape's factors. */
 #include <assert.h>
 
 #include "kernels/cpu/isa/kv.h"
@@ -30,19 +30,18 @@ static void write_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(kv_write)(kern_cpu_ctx *ctx, float *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,
+void KERN_OP(kv_write)(kern_cpu_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,
                        kern_attn_shape shape) {
-    assert(kv_shape.kv_heads == shape.kv_heads && kv_shape.head_dim == shape.head_dim);
-    write_job job = {.layer = kv + (size_t)layer * kv_shape.pages * kv_page(&kv_shape), .qkv = qkv, .slots = slots, .kv = kv_shape,
+    write_job job = {.layer = (float *)kv + (size_t)layer * kv_shape.pages * kv_page(&kv_shape), .qkv = qkv, .slots = slots, .kv = kv_shape,
                      .shape = shape, .m = m, .per_task = 16};
     kern_pool_run(ctx->pool, (m + job.per_task - 1) / job.per_task, write_rows, &job);
 }
 
-void KERN_OP(kv_copy_page)(kern_cpu_ctx *ctx, float *kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
+void KERN_OP(kv_copy_page)(kern_cpu_ctx *ctx, void *kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
     (void)ctx;
     const size_t page = kv_page(&kv_shape);
     for (int layer = 0; layer < kv_shape.layers; layer++) {
-        float *pages = kv + (size_t)layer * kv_shape.pages * page;
+        float *pages = (float *)kv + (size_t)layer * kv_shape.pages * page;
         memcpy(pages + dst_page * page, pages + src_page * page, page * sizeof(float));
     }
 }

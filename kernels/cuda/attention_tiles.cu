@@ -1,0 +1,630 @@
+/* Causal attention, forward, on tensor cores (FlashAttention-2, Dao 2023): packed sequences and the paged cache, decode and prefill, with
+ * the same bits.
+ *
+ * Definition. q, k, v are rounded to bfloat16; sums are float32. For a row, keys come in blocks of 64 at absolute positions, ascending:
+ *
+ *   score    s[j] = chain of kern_mma_bf16 over d, 16 at a time, from 0
+ *   top      the largest of the s so far; when a block raises it, sum and values are multiplied by 2^((old - new) c), c = log2(e)/sqrt(D)
+ *   p[j]     bfloat16 of 2^(s[j] c - top c); 0 beyond the row's position
+ *   values   chain of kern_mma_bf16 over j, 16 at a time: values += p v; sum: the same with a v of ones, so it adds what the values get
+ *
+ * At multiples of SPLIT keys all this starts afresh, and the results of the splits are merged in ascending order (join). In the end
+ * out = values / sum, lse = top/sqrt(D) + log(sum). So the bits of a row depend on q, its keys and its position. That rows of other positions
+ * share its tile does not show: in a block that is all beyond the row, top stays, 2^0 is 1 and p is 0, and what was -0 is made 0 at the end.
+ * (Values that are no numbers would show: 0 times infinity. Keys and values beyond all rows of a tile are not read.)
+ *
+ * Tiles. The rows of a tile are rows and heads: all rows of one sequence that come together, times the heads of a kv head, in this order
+ * (`first` and `count` of an item). A block of threads has one tile of one kv head and loops over its keys; while it works on a block of
+ * keys, the next one comes by asynchronous copies. Two kernels:
+ *
+ *   wide     128 rows and heads: packed sequences, and prefill. A warp has 32 of them, with scores and values in registers; q in shared memory
+ *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; maxima
+ *            and p go through shared memory
+ *
+ * Packed keys and values are rounded by a pass of their own, as many kv heads at a time as the work space holds; those of the cache are
+ * bfloat16 already. Packed items go through all splits of their keys, and keep what came before in `out` at each boundary. Paged items have
+ * one split each, as long as the work space holds their results, and a third kernel merges: so one long context keeps many processors busy.
+ *
+ * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others a row, head and key. Bytes, wide: keys and values once a
+ * tile, 4 D a key for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the
+ * limit of `wide`: 12 loads of 512 bytes for 32 products of fragments. */
+#include "kernels/cuda/attention_tiles.h"
+
+#include <assert.h>
+
+enum {
+    SPLIT = 1024,                        /* keys; a multiple of KEYS */
+    EACH = 2,                            /* tiles of 16 rows of a warp, wide */
+    WIDE_ROWS = WARPS * EACH * 16, NARROW_ROWS = 16,
+    OWN_KEYS = KEYS / WARPS,             /* of a warp, narrow */
+    P_STRIDE = KEYS + 8,
+    MERGE_THREADS = 256, MERGE_TEAMS = MERGE_THREADS / KERN_LANES,
+    ITEMS = 128                          /* that are queued together */
+};
+
+/* A tile and the keys it is to see. */
+typedef struct attend_item {
+    int32_t row, first, count; /* rows and heads first .. first+count-1 of the rows from `row` on */
+    int32_t source;            /* packed: the row of position 0; paged: the sequence */
+    int32_t begin, end;        /* keys; begin is a multiple of SPLIT */
+    int32_t slot;              /* where in the work space the result goes; -1: into out. For attend_merge: that of the first split */
+    int32_t splits;            /* for attend_merge */
+} attend_item;
+
+typedef struct attend_tiles_args {
+    float *out, *lse;             /* lse NULL: not wanted */
+    const float *qkv;
+    kern_attn_shape shape;
+    const attend_item *items;
+    int first_kv, kv_heads;       /* the kv heads at work: a block of threads an item and kv head */
+    const uint16_t *keys;         /* packed: (kv_heads at work, m, D), then as many values; paged: the layer of the cache */
+    size_t value;                 /* elements from a key to its value */
+    int m;
+    kern_kv_shape kv;             /* paged */
+    const int32_t *pos;           /* paged: (m); packed: NULL */
+    const int32_t *page_table;    /* (sequences, max_pages) */
+    int max_pages;
+    float *values;                /* (slots, D): results of splits, before division */
+    float_pair *tops;             /* (slots): top, sum */
+} attend_tiles_args;
+typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args, attend_merge_args;
+typedef attend_tiles_args round_keys_args;
+
+/* ---- rows of a tile --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct place {
+    int row, head, pos;
+} place;
+
+/* Row and head i of the tile; pos -1: there is none. */
+KERN_DEVICE place place_of(const attend_tiles_args *a, const attend_item *item, int kv_head, int i) {
+    const int group = a->shape.heads / a->shape.kv_heads, n = item->first + i;
+    place p;
+    p.row = item->row + n / group;
+    p.head = kv_head * group + n % group;
+    p.pos = i >= item->count ? -1 : a->pos ? a->pos[p.row] : p.row - item->source;
+    return p;
+}
+
+/* Rounds the queries of the tile; rows that are not there: zeros. */
+KERN_DEVICE void load_queries(uint16_t *tile, const attend_tiles_args *a, const attend_item *item, int kv_head, int rows, int d) {
+    for (int i = kern_thread(); i < rows * d / 2; i += THREADS) {
+        const int row = i / (d / 2), c = i % (d / 2) * 2;
+        const place p = place_of(a, item, kv_head, row);
+        const float *q = a->qkv + (size_t)p.row * kern_qkv_width(a->shape) + p.head * d + c;
+        const float_pair x = p.pos < 0 ? (float_pair){0, 0} : *(const float_pair *)q;
+        *(uint32_t *)(tile + row * tile_stride(d) + c) = kern_bf16_pair(x.x, x.y);
+    }
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Begins to copy the block of keys at key0, and its values, to a stage: two tiles. Keys from the item's end on: zeros. */
+KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_tiles_args *a, const attend_item *item, int kv_head, int key0, int d) {
+    const int valid = item->end - key0 < KEYS ? item->end - key0 : KEYS;
+    const int32_t *pages = a->pos ? a->page_table + (size_t)item->source * a->max_pages : NULL;
+    const size_t packed = ((size_t)(kv_head - a->first_kv) * a->m + item->source + key0) * d;
+    KERN_UNROLL for (int i = kern_thread(); i < KEYS * d / COPY; i += THREADS) {
+        const int j = i / (d / COPY), part = i % (d / COPY) * COPY, from = j < valid ? j : 0, bytes = j < valid ? 16 : 0, p = a->kv.page_size;
+        const size_t at = pages ? kv_place(a->kv, pages[(key0 + from) / p] * p + (key0 + from) % p, kv_head) : packed + (size_t)from * d;
+        uint16_t *to = stage + j * tile_stride(d) + part;
+        kern_copy_async16(to, a->keys + at + part, bytes);
+        kern_copy_async16(to + tile_size(KEYS, d), a->keys + at + a->value + part, bytes);
+    }
+}
+
+/* ---- the running softmax of rows g and g+8 ---------------------------------------------------------------------------------------- */
+
+typedef struct running {
+    float values[TILE_DIM / 8][4]; /* C, of which `tiles` are in use */
+    float sum[4];                  /* C, all columns the same */
+    float top[2];                  /* of rows g, g+8 */
+} running;
+
+KERN_DEVICE void start(running *r, int tiles) {
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) r->values[n][i] = 0;
+    KERN_UNROLL for (int i = 0; i < 4; i++) r->sum[i] = 0;
+    r->top[0] = r->top[1] = -INFINITY;
+}
+
+/* Scores of keys from key0 on that are beyond their row become x. */
+KERN_DEVICE void beyond(float s[][4], int tiles, int key0, const int pos[2], float x) {
+    if (key0 + 8 * tiles - 1 <= pos[0] && key0 + 8 * tiles - 1 <= pos[1]) return;
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++)
+            if (key0 + 8 * n + lane_column() + i % 2 > pos[i / 2]) s[n][i] = x;
+}
+
+/* The largest of each row, to the four lanes that have it. */
+KERN_DEVICE void row_tops(float top[2], float s[][4], int tiles) {
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        float x = s[0][2 * half];
+        KERN_UNROLL for (int n = 0; n < tiles; n++)
+            x = kern_larger(kern_larger(s[n][2 * half], s[n][2 * half + 1]), x);
+        x = kern_larger(kern_shuffle_xor(x, 1), x);
+        top[half] = kern_larger(kern_shuffle_xor(x, 2), x);
+    }
+}
+
+/* Raises the tops; what was added under the old ones shrinks. */
+KERN_DEVICE void raise_tops(running *r, const float top[2], float scale, int tiles) {
+    float shrink[2];
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const float raised = kern_larger(top[half], r->top[half]);
+        shrink[half] = kern_exp2((r->top[half] - raised) * scale);
+        r->top[half] = raised;
+    }
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) r->values[n][i] *= shrink[i / 2];
+    KERN_UNROLL for (int i = 0; i < 4; i++) r->sum[i] *= shrink[i / 2];
+}
+
+/* Scores to probabilities under the tops. */
+KERN_DEVICE void powers(float s[][4], int tiles, const float top[2], float scale, int key0, const int pos[2]) {
+    const float low[2] = {top[0] * scale, top[1] * scale};
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) s[n][i] = kern_exp2(fmaf(s[n][i], scale, -low[i / 2]));
+    beyond(s, tiles, key0, pos, 0.0f);
+}
+
+/* ---- results of splits ------------------------------------------------------------------------------------------------------------ */
+
+/* How a result under one top and one under another add up: x = before shrink_before + after shrink_after, for sums and values alike. */
+typedef struct joint {
+    float top, before, after;
+} joint;
+
+KERN_DEVICE joint join(float top_before, float top_after, float scale) {
+    joint j;
+    j.top = kern_larger(top_after, top_before);
+    j.before = kern_exp2((top_before - j.top) * scale);
+    j.after = kern_exp2((top_after - j.top) * scale);
+    return j;
+}
+KERN_DEVICE float joined(joint j, float before, float after) { return fmaf(before, j.before, after * j.after); }
+
+KERN_DEVICE float lse_of(float top, float sum, int d) { return top * (1.0f / sqrtf((float)d)) + vf_log1(sum); }
+
+/* Where a result waits: out, for the next split of the same item; or a slot. */
+typedef struct waiting {
+    float sum[2], top[2];
+} waiting;
+
+KERN_DEVICE float *out_of(const attend_tiles_args *a, place p, int d) { return a->out + ((size_t)p.row * a->shape.heads + p.head) * d; }
+KERN_DEVICE size_t slot_of(const attend_tiles_args *a, const attend_item *item, int split, int kv_head, int i) {
+    return (size_t)item->slot + ((size_t)split * a->kv_heads + (kv_head - a->first_kv)) * item->count + i;
+}
+
+/* Adds to a split's result that of the splits before, whose values lie in out. The lane's rows are row0+g, row0+g+8 of the tile, its channels
+ * begin at c0. */
+KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
+                             int tiles, int d) {
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const int i = row0 + lane_row() + 8 * half;
+        const place p = place_of(a, item, kv_head, i);
+        const float *from = out_of(a, p, d) + c0 + lane_column();
+        const joint j = join(w->top[half], r->top[half], log2_scale(d));
+        if (p.pos < 0) continue;
+        KERN_UNROLL for (int n = 0; n < tiles; n++) {
+            const float_pair before = *(const float_pair *)(from + 8 * n);
+            r->values[n][2 * half] = joined(j, before.x, r->values[n][2 * half]);
+            r->values[n][2 * half + 1] = joined(j, before.y, r->values[n][2 * half + 1]);
+        }
+        r->sum[2 * half] = joined(j, w->sum[half], r->sum[2 * half]);
+        r->top[half] = j.top;
+    }
+}
+
+/* Values of the lane's rows, times a factor for each, to out or to the item's slot. */
+KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_tiles_args *a, const attend_item *item, int kv_head,
+                              int row0, int c0, int tiles, int d) {
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const int i = row0 + lane_row() + 8 * half;
+        const place p = place_of(a, item, kv_head, i);
+        float *to = (item->slot < 0 ? out_of(a, p, d) : a->values + slot_of(a, item, 0, kv_head, i) * d) + c0 + lane_column();
+        if (p.pos < 0) continue;
+        KERN_UNROLL for (int n = 0; n < tiles; n++)
+            *(float_pair *)(to + 8 * n) = (float_pair){r->values[n][2 * half] * factor[half] + 0.0f,
+                                                       r->values[n][2 * half + 1] * factor[half] + 0.0f};
+    }
+}
+
+/* The end of a split that has others after it in this item. */
+KERN_DEVICE void put_aside(running *r, waiting *w, bool first, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
+                           int tiles, int d) {
+    const float one[2] = {1, 1};
+    if (!first) add_waiting(r, w, a, item, kv_head, row0, c0, tiles, d);
+    store_values(r, one, a, item, kv_head, row0, c0, tiles, d);
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        w->sum[half] = r->sum[2 * half];
+        w->top[half] = r->top[half];
+    }
+    start(r, tiles);
+}
+
+/* The end of the item. */
+KERN_DEVICE void finish(running *r, const waiting *w, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
+                        int tiles, int d) {
+    if (item->begin / SPLIT < (item->end - 1) / SPLIT) add_waiting(r, w, a, item, kv_head, row0, c0, tiles, d);
+    const float whole[2] = {1.0f / r->sum[0], 1.0f / r->sum[2]}, one[2] = {1, 1};
+    store_values(r, item->slot < 0 ? whole : one, a, item, kv_head, row0, c0, tiles, d);
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const int i = row0 + lane_row() + 8 * half;
+        const place p = place_of(a, item, kv_head, i);
+        if (p.pos < 0 || c0 + lane_column() != 0) continue;
+        if (item->slot >= 0)
+            a->tops[slot_of(a, item, 0, kv_head, i)] = (float_pair){r->top[half], r->sum[2 * half]};
+        else if (a->lse)
+            a->lse[(size_t)p.row * a->shape.heads + p.head] = lse_of(r->top[half], r->sum[2 * half], d);
+    }
+}
+
+/* ---- wide ------------------------------------------------------------------------------------------------------------------------- */
+
+KERN_BOTH size_t wide_bytes(int d) { return sizeof(uint16_t) * (size_t)(tile_size(WIDE_ROWS, d) + 2 * 2 * tile_size(KEYS, d)); }
+
+/* A block of keys for the warp's rows, from row0 of the tile on. */
+KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const uint16_t *keys, const uint16_t *values, int row0, int key0,
+                              int pos[EACH][2], int d) {
+    const int stride = tile_stride(d);
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    float s[EACH][KEYS / 8][4];
+    KERN_UNROLL for (int e = 0; e < EACH; e++)
+        KERN_UNROLL for (int n = 0; n < KEYS / 8; n++)
+            KERN_UNROLL for (int i = 0; i < 4; i++) s[e][n][i] = 0;
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) {
+        uint32_t q[EACH][4];
+        KERN_UNROLL for (int e = 0; e < EACH; e++) load_a(q[e], queries, stride, row0 + 16 * e, 16 * k);
+        KERN_UNROLL for (int n = 0; n < KEYS / 16; n++) {
+            uint32_t b[4];
+            load_b(b, keys, stride, 16 * n, 16 * k);
+            KERN_UNROLL for (int e = 0; e < EACH; e++) {
+                kern_mma_bf16(s[e][2 * n], q[e], b);
+                kern_mma_bf16(s[e][2 * n + 1], q[e], b + 2);
+            }
+        }
+    }
+    KERN_UNROLL for (int e = 0; e < EACH; e++) {
+        float top[2];
+        beyond(s[e], KEYS / 8, key0, pos[e], -INFINITY);
+        row_tops(top, s[e], KEYS / 8);
+        raise_tops(&r[e], top, log2_scale(d), d / 8);
+        powers(s[e], KEYS / 8, r[e].top, log2_scale(d), key0, pos[e]);
+    }
+    KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+        uint32_t p[EACH][4];
+        KERN_UNROLL for (int e = 0; e < EACH; e++) {
+            a_of_c(p[e], s[e][2 * k], s[e][2 * k + 1]);
+            kern_mma_bf16(r[e].sum, p[e], ones);
+        }
+        KERN_UNROLL for (int n = 0; n < d / 16; n++) {
+            uint32_t b[4];
+            load_b_trans(b, values, stride, 16 * k, 16 * n);
+            KERN_UNROLL for (int e = 0; e < EACH; e++) {
+                kern_mma_bf16(r[e].values[2 * n], p[e], b);
+                kern_mma_bf16(r[e].values[2 * n + 1], p[e], b + 2);
+            }
+        }
+    }
+}
+
+KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int d) {
+    const attend_item item = a->items[kern_block() / a->kv_heads];
+    const int kv_head = a->first_kv + kern_block() % a->kv_heads, row0 = kern_thread() / 32 * EACH * 16;
+    uint16_t *const stages = queries + tile_size(WIDE_ROWS, d);
+    running r[EACH];
+    waiting w[EACH];
+    int pos[EACH][2];
+    float last = -1; /* the last key that the warp sees */
+    load_queries(queries, a, &item, kv_head, WIDE_ROWS, d);
+    fetch_keys(stages, a, &item, kv_head, item.begin, d);
+    kern_copy_commit();
+    KERN_UNROLL for (int e = 0; e < EACH; e++) {
+        start(&r[e], d / 8);
+        KERN_UNROLL for (int half = 0; half < 2; half++) {
+            pos[e][half] = place_of(a, &item, kv_head, row0 + 16 * e + lane_row() + 8 * half).pos;
+            last = kern_larger((float)pos[e][half], last);
+        }
+    }
+    last = kern_max32(last);
+    for (int key0 = item.begin; key0 < item.end; key0 += KEYS) {
+        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage;
+        kern_copy_wait(0);
+        kern_barrier();
+        if (key0 + KEYS < item.end) fetch_keys(stages + other, a, &item, kv_head, key0 + KEYS, d);
+        kern_copy_commit();
+        if ((float)key0 <= last) attend_block(r, queries, stages + stage, stages + stage + tile_size(KEYS, d), row0, key0, pos, d);
+        if ((key0 + KEYS) % SPLIT == 0 && key0 + KEYS < item.end)
+            KERN_UNROLL for (int e = 0; e < EACH; e++)
+                put_aside(&r[e], &w[e], key0 < item.begin + SPLIT, a, &item, kv_head, row0 + 16 * e, 0, d / 8, d);
+    }
+    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], a, &item, kv_head, row0 + 16 * e, 0, d / 8, d);
+}
+
+KERN_KERNEL(attend_wide_64) {
+    KERN_SHARED_BYTES(uint16_t, memory);
+    attend_wide(&a, memory, 64);
+}
+KERN_KERNEL(attend_wide_128) {
+    KERN_SHARED_BYTES(uint16_t, memory);
+    attend_wide(&a, memory, 128);
+}
+
+/* ---- narrow ----------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct narrow_memory {
+    uint16_t p[NARROW_ROWS * P_STRIDE];
+    float tops[WARPS][NARROW_ROWS];
+} __attribute__((aligned(16))) narrow_memory;
+
+KERN_BOTH size_t narrow_bytes(int d) {
+    return sizeof(narrow_memory) + sizeof(uint16_t) * (size_t)(tile_size(NARROW_ROWS, d) + 2 * 2 * tile_size(KEYS, d));
+}
+
+/* The block's probabilities, to shared memory; the warp computes those of its own keys. */
+KERN_DEVICE void narrow_powers(running *r, narrow_memory *memory, uint32_t q[][4], const uint16_t *keys, int key0, const int pos[2], int d) {
+    const int warp = kern_thread() / 32, own = OWN_KEYS * warp;
+    float s[OWN_KEYS / 8][4] = {{0}}, top[2];
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) {
+        uint32_t b[4];
+        load_b(b, keys, tile_stride(d), own, 16 * k);
+        kern_mma_bf16(s[0], q[k], b);
+        kern_mma_bf16(s[1], q[k], b + 2);
+    }
+    beyond(s, OWN_KEYS / 8, key0 + own, pos, -INFINITY);
+    row_tops(top, s, OWN_KEYS / 8);
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        if (lane_column() == 0) memory->tops[warp][lane_row() + 8 * half] = top[half];
+    kern_barrier();
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        KERN_UNROLL for (int i = 0; i < WARPS; i++) top[half] = kern_larger(memory->tops[i][lane_row() + 8 * half], top[half]);
+    raise_tops(r, top, log2_scale(d), d / 8 / WARPS);
+    powers(s, OWN_KEYS / 8, r->top, log2_scale(d), key0 + own, pos);
+    KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++)
+        KERN_UNROLL for (int half = 0; half < 2; half++)
+            *(uint32_t *)(memory->p + (lane_row() + 8 * half) * P_STRIDE + own + 8 * n + lane_column()) =
+                kern_bf16_pair(s[n][2 * half], s[n][2 * half + 1]);
+    kern_barrier();
+}
+
+/* Their products with the warp's channels, from c0 on. */
+KERN_DEVICE void narrow_values(running *r, const narrow_memory *memory, const uint16_t *values, int c0, int d) {
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+        uint32_t p[4];
+        load_a(p, memory->p, P_STRIDE, 0, 16 * k);
+        kern_mma_bf16(r->sum, p, ones);
+        KERN_UNROLL for (int n = 0; n < d / 16 / WARPS; n++) {
+            uint32_t b[4];
+            load_b_trans(b, values, tile_stride(d), 16 * k, c0 + 16 * n);
+            kern_mma_bf16(r->values[2 * n], p, b);
+            kern_mma_bf16(r->values[2 * n + 1], p, b + 2);
+        }
+    }
+}
+
+KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
+    const attend_item item = a->items[kern_block() / a->kv_heads];
+    const int kv_head = a->first_kv + kern_block() % a->kv_heads, c0 = kern_thread() / 32 * (d / WARPS), tiles = d / 8 / WARPS;
+    uint16_t *const queries = (uint16_t *)(memory + 1), *const stages = queries + tile_size(NARROW_ROWS, d);
+    running r;
+    waiting w;
+    uint32_t q[TILE_DIM / 16][4];
+    int pos[2];
+    load_queries(queries, a, &item, kv_head, NARROW_ROWS, d);
+    fetch_keys(stages, a, &item, kv_head, item.begin, d);
+    kern_copy_commit();
+    start(&r, tiles);
+    KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(a, &item, kv_head, lane_row() + 8 * half).pos;
+    kern_barrier();
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(q[k], queries, tile_stride(d), 0, 16 * k);
+    for (int key0 = item.begin; key0 < item.end; key0 += KEYS) {
+        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage;
+        kern_copy_wait(0);
+        kern_barrier();
+        if (key0 + KEYS < item.end) fetch_keys(stages + other, a, &item, kv_head, key0 + KEYS, d);
+        kern_copy_commit();
+        narrow_powers(&r, memory, q, stages + stage, key0, pos, d);
+        narrow_values(&r, memory, stages + stage + tile_size(KEYS, d), c0, d);
+        if ((key0 + KEYS) % SPLIT == 0 && key0 + KEYS < item.end)
+            put_aside(&r, &w, key0 < item.begin + SPLIT, a, &item, kv_head, 0, c0, tiles, d);
+    }
+    finish(&r, &w, a, &item, kv_head, 0, c0, tiles, d);
+}
+
+KERN_KERNEL(attend_narrow_64) {
+    KERN_SHARED_BYTES(narrow_memory, memory);
+    attend_narrow(&a, memory, 64);
+}
+KERN_KERNEL(attend_narrow_128) {
+    KERN_SHARED_BYTES(narrow_memory, memory);
+    attend_narrow(&a, memory, 128);
+}
+
+/* ---- merging the splits of an item: half a warp a row and head -------------------------------------------------------------------- */
+
+KERN_KERNEL(attend_merge) {
+    const attend_item item = a.items[kern_block() / a.kv_heads];
+    const int kv_head = a.first_kv + kern_block() % a.kv_heads, d = a.shape.head_dim;
+    for (int i = kern_team(); i < item.count; i += MERGE_TEAMS) {
+        const place p = place_of(&a, &item, kv_head, i);
+        const size_t first = slot_of(&a, &item, 0, kv_head, i);
+        float values[TILE_DIM / KERN_LANES], top = a.tops[first].x, sum = a.tops[first].y;
+        KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
+            if (n * KERN_LANES < d) values[n] = a.values[first * d + n * KERN_LANES + kern_lane()];
+        for (int split = 1; split < item.splits; split++) {
+            const size_t next = slot_of(&a, &item, split, kv_head, i);
+            const joint j = join(top, a.tops[next].x, log2_scale(d));
+            top = j.top;
+            sum = joined(j, sum, a.tops[next].y);
+            KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
+                if (n * KERN_LANES < d) values[n] = joined(j, values[n], a.values[next * d + n * KERN_LANES + kern_lane()]);
+        }
+        const float whole = 1.0f / sum;
+        KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
+            if (n * KERN_LANES < d) out_of(&a, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
+        if (a.lse && kern_lane() == 0) a.lse[(size_t)p.row * a.shape.heads + p.head] = lse_of(top, sum, d);
+    }
+}
+
+/* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
+
+/* Items that wait to be queued, and the work space their results take. */
+typedef struct agenda {
+    kern_ctx *ctx;
+    attend_tiles_args args;
+    attend_item wide[ITEMS], narrow[ITEMS], merges[ITEMS];
+    int n_wide, n_narrow, n_merges;
+    size_t slots, max_slots;
+} agenda;
+
+static attend_tiles_args args_for(const agenda *g, const attend_item *items, int n) {
+    attend_tiles_args args = g->args;
+    args.items = (const attend_item *)kern_cuda_stage(g->ctx, items, (size_t)n * sizeof *items);
+    return args;
+}
+
+static void run_agenda(agenda *g) {
+    const int d = g->args.shape.head_dim, heads = g->args.kv_heads;
+    const attend_tiles_args wide = args_for(g, g->wide, g->n_wide), narrow = args_for(g, g->narrow, g->n_narrow);
+    const attend_tiles_args merges = args_for(g, g->merges, g->n_merges);
+    if (d == 64) {
+        KERN_LAUNCH_SHARED(g->ctx, attend_wide_64, g->n_wide * heads, THREADS, wide_bytes(d), wide);
+        KERN_LAUNCH_SHARED(g->ctx, attend_narrow_64, g->n_narrow * heads, THREADS, narrow_bytes(d), narrow);
+    } else {
+        KERN_LAUNCH_SHARED(g->ctx, attend_wide_128, g->n_wide * heads, THREADS, wide_bytes(d), wide);
+        KERN_LAUNCH_SHARED(g->ctx, attend_narrow_128, g->n_narrow * heads, THREADS, narrow_bytes(d), narrow);
+    }
+    KERN_LAUNCH(g->ctx, attend_merge, g->n_merges * heads, MERGE_THREADS, merges);
+    g->n_wide = g->n_narrow = g->n_merges = 0;
+    g->slots = 0;
+}
+
+static void add_item(agenda *g, attend_item item) {
+    if (item.count > NARROW_ROWS)
+        g->wide[g->n_wide++] = item;
+    else
+        g->narrow[g->n_narrow++] = item;
+}
+
+static void add_whole(agenda *g, attend_item item) {
+    if (g->n_wide == ITEMS || g->n_narrow == ITEMS) run_agenda(g);
+    add_item(g, item);
+}
+
+/* An item for each split of the keys, where the work space allows. */
+static void add_by_splits(agenda *g, attend_item item) {
+    const int splits = (item.end + SPLIT - 1) / SPLIT;
+    const size_t each = (size_t)g->args.kv_heads * (size_t)item.count, slots = each * (size_t)splits;
+    if (splits == 1 || splits > ITEMS || slots > g->max_slots) {
+        add_whole(g, item);
+        return;
+    }
+    if (g->n_wide + splits > ITEMS || g->n_narrow + splits > ITEMS || g->n_merges == ITEMS || g->slots + slots > g->max_slots) run_agenda(g);
+    attend_item split = item;
+    for (int i = 0; i < splits; i++) {
+        split.begin = i * SPLIT;
+        split.end = item.end - split.begin < SPLIT ? item.end : split.begin + SPLIT;
+        split.slot = (int32_t)(g->slots + (size_t)i * each);
+        add_item(g, split);
+    }
+    item.slot = (int32_t)g->slots;
+    item.splits = splits;
+    g->merges[g->n_merges++] = item;
+    g->slots += slots;
+}
+
+static attend_tiles_args args_of(float *out, float *lse, const float *qkv, kern_attn_shape shape, int m) {
+    attend_tiles_args args;
+    memset(&args, 0, sizeof args);
+    args.out = out;
+    args.lse = lse;
+    args.qkv = qkv;
+    args.shape = shape;
+    args.kv_heads = shape.kv_heads;
+    args.m = m;
+    return args;
+}
+
+/* ---- packed ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A block a row, a thread two elements. */
+KERN_KERNEL(round_keys) {
+    const int row = kern_block(), d = a.shape.head_dim;
+    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * d, *values = keys + a.shape.kv_heads * d;
+    for (int i = 2 * kern_thread(); i < a.kv_heads * d; i += 2 * THREADS) {
+        uint32_t *to = (uint32_t *)a.keys + (((size_t)(i / d) * a.m + row) * d + i % d) / 2;
+        to[0] = kern_bf16_pair(keys[i], keys[i + 1]);
+        to[a.value / 2] = kern_bf16_pair(values[i], values[i + 1]);
+    }
+}
+
+/* Tiles of one sequence, those with most keys first. */
+static void add_sequence(agenda *g, int begin, int rows) {
+    const int group = g->args.shape.heads / g->args.shape.kv_heads, n = rows * group;
+    for (int first = (n - 1) / WIDE_ROWS * WIDE_ROWS; first >= 0; first -= WIDE_ROWS) {
+        const int count = n - first < WIDE_ROWS ? n - first : WIDE_ROWS;
+        const attend_item item = {begin, first, count, begin, 0, (first + count - 1) / group + 1, -1, 1};
+        add_whole(g, item);
+    }
+}
+
+void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
+                               kern_attn_shape shape) {
+    const int m = seq_begin[seqs];
+    const size_t head = (size_t)m * (size_t)shape.head_dim; /* floats of the work space that keys and values of a kv head take */
+    const int at_once = head ? (int)(KERN_CUDA_SCRATCH_FLOATS / head) : 1;
+    agenda g = {0};
+    assert(at_once > 0);
+    g.ctx = ctx;
+    for (int first = 0; first < shape.kv_heads; first += at_once) {
+        g.args = args_of(out, lse, qkv, shape, m);
+        g.args.first_kv = first;
+        g.args.kv_heads = shape.kv_heads - first < at_once ? shape.kv_heads - first : at_once;
+        g.args.keys = (const uint16_t *)ctx->scratch;
+        g.args.value = (size_t)g.args.kv_heads * head;
+        KERN_LAUNCH(ctx, round_keys, m, THREADS, g.args);
+        for (int s = 0; s < seqs; s++) add_sequence(&g, seq_begin[s], seq_begin[s + 1] - seq_begin[s]);
+        run_agenda(&g);
+    }
+}
+
+/* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Rows row .. row+rows-1, of one sequence. */
+static void add_rows(agenda *g, int32_t sequence, const int32_t *pos, int row, int rows) {
+    const int group = g->args.shape.heads / g->args.shape.kv_heads, n = rows * group;
+    for (int first = 0; first < n; first += WIDE_ROWS) {
+        const int count = n - first < WIDE_ROWS ? n - first : WIDE_ROWS;
+        int last = 0;
+        for (int i = first / group; i <= (first + count - 1) / group; i++) last = pos[row + i] > last ? pos[row + i] : last;
+        const attend_item item = {row, first, count, sequence, 0, last + 1, -1, 1};
+        add_by_splits(g, item);
+    }
+}
+
+/* Pages of as many sequences go to the card as the rows name. */
+void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
+                                     const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
+                                     kern_attn_shape shape) {
+    int seqs = 0;
+    agenda g = {0};
+    for (int i = 0; i < m; i++) seqs = seq[i] >= seqs ? seq[i] + 1 : seqs;
+    g.ctx = ctx;
+    g.args = args_of(out, NULL, qkv, shape, m);
+    g.args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
+    g.args.value = kv_half(kv_shape);
+    g.args.kv = kv_shape;
+    g.args.pos = (const int32_t *)kern_cuda_stage(ctx, pos, (size_t)m * sizeof *pos);
+    g.args.page_table = (const int32_t *)kern_cuda_stage(ctx, page_table, (size_t)seqs * (size_t)max_pages * sizeof *page_table);
+    g.args.max_pages = max_pages;
+    g.max_slots = KERN_CUDA_SCRATCH_FLOATS / (size_t)(shape.head_dim + 2);
+    g.args.values = ctx->scratch;
+    g.args.tops = (float_pair *)(ctx->scratch + g.max_slots * (size_t)shape.head_dim);
+    for (int row = 0, end; row < m; row = end) {
+        for (end = row + 1; end < m && seq[end] == seq[row];) end++;
+        add_rows(&g, seq[row], pos, row, end - row);
+    }
+    run_agenda(&g);
+}

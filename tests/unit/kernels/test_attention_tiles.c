@@ -1,0 +1,231 @@
+/* Attention with factors of bfloat16: against references in double, within what rounding factors may change, and bit for bit against itself:
+ * packed, alone, paged, decoded row by row, across the boundaries of blocks (64 keys) and splits (1024). The CPU takes these factors for
+ * float32, so it passes with room to spare; on cards these are the kernels on tensor cores. */
+#include "tests/unit/kernels/attention_fixture.h"
+
+#include "kernels/scalar.h"
+
+/* Groups of 1, 2, 4, 8 heads, of an odd number, of more than a tile of 16 rows; the last D has no tiles. */
+static const kern_attn_shape SHAPES[] = {{2, 2, 64, KERN_BF16}, {2, 1, 64, KERN_BF16},  {4, 1, 128, KERN_BF16}, {16, 2, 64, KERN_BF16},
+                                         {7, 1, 64, KERN_BF16}, {3, 1, 128, KERN_BF16}, {18, 1, 64, KERN_BF16}, {4, 2, 40, KERN_BF16}};
+enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
+
+static const double ROUNDING = 0x1p-9; /* of a bfloat16 */
+
+static void round_all(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = kern_float_of_bf16(kern_bf16_of_float(x[i]));
+}
+
+/* A problem whose factors bfloat16 holds. */
+static problem rounded_problem(kern_attn_shape shape, const int *lengths, int seqs) {
+    problem p = problem_new(shape, lengths, seqs);
+    round_all(p.qkv, qkv_size(&p));
+    round_all(p.dout, out_size(&p));
+    return p;
+}
+
+static void within(const char *what, double got, double expected, double bound) {
+    if (!(fabs(got - expected) <= bound)) fail_msg("%s: %.9g, expected %.9g within %.3g", what, got, expected, bound);
+}
+
+/* ---- cases ------------------------------------------------------------------------------------------------------------------------- */
+
+/* The probabilities are rounded, and divided by the sum of what they were rounded to; values are at most 2. */
+static void attention_matches_a_double_reference_but_for_rounded_probabilities(void **state) {
+    (void)state;
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 1));
+    for (int i = 0; i < N_SHAPES; i++) {
+        problem p = rounded_problem(SHAPES[i], (const int[]){1, 17, 64, 65, 2}, 5);
+        result r = run_packed(&fx, &p);
+        double *qkv = widened(p.qkv, qkv_size(&p)), *out = rlf_calloc(out_size(&p), sizeof *out),
+            *lse = rlf_calloc(lse_size(&p), sizeof *lse);
+        reference_forward(&p, qkv, out, lse);
+        for (size_t k = 0; k < out_size(&p); k++) within("out", r.out[k], out[k], 2 * 2 * ROUNDING + 1e-5);
+        for (size_t k = 0; k < lse_size(&p); k++) within("lse", r.lse[k], lse[k], ROUNDING + 1e-5);
+        free(qkv);
+        free(out);
+        free(lse);
+        result_free(&r);
+        problem_free(&p);
+    }
+    fx_close(&fx);
+}
+
+static void factors_are_rounded_to_the_nearest_bfloat16(void **state) {
+    (void)state;
+    if (!on_cards()) skip();
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 1));
+    problem p = problem_new(SHAPES[3], (const int[]){70, 3}, 2);
+    result given = run_packed(&fx, &p);
+    round_all(p.qkv, qkv_size(&p));
+    result rounded = run_packed(&fx, &p);
+    same_bits("out", given.out, rounded.out, out_size(&p));
+    same_bits("lse", given.lse, rounded.lse, lse_size(&p));
+    result_free(&given);
+    result_free(&rounded);
+    problem_free(&p);
+    fx_close(&fx);
+}
+
+static void attention_is_the_same_in_every_order_of_threads(void **state) {
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i += 2) {
+        problem p = problem_new(SHAPES[i], (const int[]){1, 40, 129}, 3);
+        result first = {0};
+        float *out = zero_floats(out_size(&p));
+        for (int v = 0, n = 0; v < N_VARIANTS; v++) {
+            fixture fx;
+            if (on_cards() && v == 0) continue; /* the CPU */
+            if (!fx_open(&fx, VARIANTS[v].isa, VARIANTS[v].threads)) continue;
+            result r = run_packed(&fx, &p);
+            if (n++ == 0) {
+                first = r;
+            } else {
+                same_results(&p, &r, &first);
+                result_free(&r);
+            }
+            run_paged(&fx, &p, 16, 50, out);
+            same_bits("paged", out, first.out, out_size(&p));
+            fx_close(&fx);
+        }
+        free(out);
+        result_free(&first);
+        problem_free(&p);
+    }
+}
+
+static void a_packed_sequence_gives_the_bits_it_gives_alone(void **state) {
+    (void)state;
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 3));
+    for (int i = 0; i < N_SHAPES; i += 3) {
+        problem p = problem_new(SHAPES[i], (const int[]){5, 150, 1, 64, 33}, 5);
+        result all = run_packed(&fx, &p);
+        for (int s = 0; s < p.seqs; s++) {
+            const size_t row = (size_t)p.begin[s], width = (size_t)kern_qkv_width(p.shape), o = (size_t)(p.shape.heads * p.shape.head_dim);
+            problem alone = {.shape = p.shape, .seqs = 1, .rows = p.begin[s + 1] - p.begin[s], .qkv = p.qkv + row * width,
+                             .dout = p.dout + row * o};
+            alone.begin[1] = alone.rows;
+            result r = run_packed(&fx, &alone);
+            same_results(&alone, &r, &(result){all.out + row * o, all.lse + row * (size_t)p.shape.heads, all.dqkv + row * width});
+            result_free(&r);
+        }
+        result_free(&all);
+        problem_free(&p);
+    }
+    fx_close(&fx);
+}
+
+static void paged_attention_gives_the_bits_of_packed_attention(void **state) {
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++) {
+        problem p = problem_new(SHAPES[i], (const int[]){1, 17, 66, 130, 2}, 5);
+        float *out = zero_floats(out_size(&p));
+        fixture fx;
+        assert_true(fx_open(&fx, NULL, 1 + i % 3));
+        result packed = run_packed(&fx, &p);
+        const int page_sizes[] = {16, 48, 64}, chunks[] = {1, 7, 130};
+        for (int k = 0; k < 3; k++) {
+            run_paged(&fx, &p, page_sizes[(k + i) % 3], chunks[k], out);
+            same_bits("paged", out, packed.out, out_size(&p));
+        }
+        fx_close(&fx);
+        free(out);
+        result_free(&packed);
+        problem_free(&p);
+    }
+}
+
+static void rows_of_a_step_may_come_in_any_order(void **state) {
+    (void)state;
+    problem p = problem_new(SHAPES[2], (const int[]){20, 77}, 2);
+    float *out = zero_floats(out_size(&p));
+    int order[97];
+    for (int i = 0; i < p.rows; i++) order[i] = (i * 10 + 7) % p.rows;
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    result packed = run_packed(&fx, &p);
+    cache c = cache_new(&fx, &p, 16);
+    paged_step(&fx, &p, &c, order, p.rows, out);
+    same_bits("paged", out, packed.out, out_size(&p));
+    free(c.table);
+    free(out);
+    result_free(&packed);
+    fx_close(&fx);
+    problem_free(&p);
+}
+
+static void a_copied_page_serves_like_the_original(void **state) {
+    (void)state;
+    problem p = problem_new(SHAPES[1], (const int[]){21}, 1);
+    const size_t o = (size_t)(p.shape.heads * p.shape.head_dim);
+    float *out = zero_floats(out_size(&p));
+    int order[21];
+    for (int i = 0; i < 21; i++) order[i] = i;
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    result packed = run_packed(&fx, &p);
+    cache c = cache_new(&fx, &p, 16);
+    paged_step(&fx, &p, &c, order, 20, out);
+    const int copy = c.table[1] == 0 ? 1 : 0;
+    assert_int_not_equal(copy, c.table[0]);
+    kern_kv_copy_page(fx.queue, c.kv, c.shape, copy, c.table[1]);
+    c.table[1] = copy;
+    paged_step(&fx, &p, &c, order + 20, 1, out);
+    same_bits("row after the copy", out + 20 * o, packed.out + 20 * o, o);
+    free(c.table);
+    free(out);
+    result_free(&packed);
+    fx_close(&fx);
+    problem_free(&p);
+}
+
+/* Rows come in chunks, but around the boundaries and at the end one by one, so that they are decoded. */
+static void check_long(fixture *fx, const problem *p, const result *packed, int page_size) {
+    float *out = zero_floats(out_size(p));
+    int *order = rlf_calloc((size_t)p->rows, sizeof *order);
+    cache c = cache_new(fx, p, page_size);
+    for (int i = 0; i < p->rows; i++) order[i] = i;
+    for (int at = 0, m; at < p->rows; at += m) {
+        const bool decoded = (at + 3) % 1024 < 5 || at + 2 >= p->rows;
+        for (m = 1; !decoded && m < 150 && at + m + 2 < p->rows && (at + m + 3) % 1024 != 0;) m++;
+        paged_step(fx, p, &c, order + at, m, out);
+    }
+    same_bits("paged", out, packed->out, out_size(p));
+    free(c.table);
+    free(order);
+    free(out);
+}
+
+static void long_contexts_give_the_same_bits_split_or_not(void **state) {
+    (void)state;
+    problem p = problem_new((kern_attn_shape){2, 1, 64, KERN_BF16}, (const int[]){2100}, 1);
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 3));
+    problem prefix = p;
+    prefix.rows = prefix.begin[1] = 1100;
+    result all = run_packed(&fx, &p), r = run_packed(&fx, &prefix);
+    same_bits("out", r.out, all.out, out_size(&prefix));
+    same_bits("lse", r.lse, all.lse, lse_size(&prefix));
+    check_long(&fx, &p, &all, 64);
+    result_free(&r);
+    result_free(&all);
+    problem_free(&p);
+    fx_close(&fx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_matches_a_double_reference_but_for_rounded_probabilities),
+        cmocka_unit_test(factors_are_rounded_to_the_nearest_bfloat16),
+        cmocka_unit_test(attention_is_the_same_in_every_order_of_threads),
+        cmocka_unit_test(a_packed_sequence_gives_the_bits_it_gives_alone),
+        cmocka_unit_test(paged_attention_gives_the_bits_of_packed_attention),
+        cmocka_unit_test(rows_of_a_step_may_come_in_any_order),
+        cmocka_unit_test(a_copied_page_serves_like_the_original),
+        cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
