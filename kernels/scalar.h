@@ -27,6 +27,25 @@ KERN_BOTH uint16_t kern_bf16_of_float(float x) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
 }
 
+/* x, a denormal being the zero of its sign. */
+KERN_BOTH float kern_flushed(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits &= bits & 0x7f800000u ? 0xffffffffu : 0x80000000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* a*b + c as a processor gives it that takes denormals for zeros, of a, b, c that are none. What is a denormal is judged after rounding
+ * to 24 bits: so a result that rounds up to the least normal float only because denormals have fewer bits is zero too. That is seen by
+ * the same sum 2^32 times as large, which cannot overflow: a and b are small, or the sum would not be that exact. */
+KERN_BOTH float kern_fma_flushed(float a, float b, float c) {
+    const float least = 0x1p-126f, y = fmaf(a, b, c), size = fabsf(y);
+    if (!(size <= least)) return y;
+    if (size < least) return kern_flushed(y);
+    return fabsf(fmaf(a * 0x1p32f, b, c * 0x1p32f)) < least * 0x1p32f ? copysignf(0.0f, y) : y;
+}
+
 /* ln x of one positive normal float, error below 2 ulp (infinity and NaN pass through). Our own, so that its bits do not depend on the C
  * library: x = m 2^e with m in [sqrt(1/2), sqrt(2)), polynomial in m-1 (coefficients as in Cephes logf), e ln 2 added in two parts. */
 KERN_BOTH float vf_log1(float x) {

@@ -61,15 +61,17 @@ static rlf_status cpu_sync(kern_ctx *ctx) {
 typedef struct isa_entry {
     const char *name;
     const kern_ops *ops;
+    kern_cpu_linear_bf16_fn *linear_bf16;
 } isa_entry;
 
 static bool machine_has(const char *isa) {
 #ifdef KERN_HAVE_X86
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (!strcmp(isa, "avx2")) return avx2;
-    if (!strcmp(isa, "avx512"))
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512bw");
+    if (!strcmp(isa, "avx512")) return avx512;
+    if (!strcmp(isa, "avx512bf16")) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
     return !strcmp(isa, "portable");
 }
@@ -78,10 +80,11 @@ static bool machine_has(const char *isa) {
 static rlf_status choose_isa(isa_entry *out, const char *wanted) {
     static const isa_entry best_first[] = {
 #ifdef KERN_HAVE_X86
-        {"avx512", &kern_cpu_ops_avx512},
-        {"avx2", &kern_cpu_ops_avx2},
+        {"avx512bf16", &kern_cpu_ops_avx512, kern_cpu_linear_bf16_avx512bf16},
+        {"avx512", &kern_cpu_ops_avx512, kern_cpu_linear_bf16_avx512},
+        {"avx2", &kern_cpu_ops_avx2, kern_cpu_linear_bf16_avx2},
 #endif
-        {"portable", &kern_cpu_ops_portable},
+        {"portable", &kern_cpu_ops_portable, kern_cpu_linear_bf16_portable},
     };
     for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++) {
         if (wanted && strcmp(wanted, best_first[i].name) != 0) continue;
@@ -89,7 +92,8 @@ static rlf_status choose_isa(isa_entry *out, const char *wanted) {
         *out = best_first[i];
         return RLF_OK;
     }
-    return RLF_RAISE(UNSUPPORTED, "instruction set \"%s\" is not one this build and this machine have (avx512, avx2, portable)", wanted);
+    return RLF_RAISE(UNSUPPORTED, "instruction set \"%s\" is not one this build and this machine have (avx512bf16, avx512, avx2, "
+                     "portable)", wanted);
 }
 
 static int affinity_cores(void) {
@@ -109,7 +113,7 @@ static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close
 
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
-    isa_entry isa = {NULL, NULL};
+    isa_entry isa = {0};
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
     int threads = options->threads ? options->threads : affinity_cores();
     if (threads < 1 || threads > KERN_MAX_THREADS) RLF_FAIL(INVALID, "%d threads; expected 1 to %d", threads, KERN_MAX_THREADS);
@@ -121,6 +125,7 @@ rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options
     snprintf(device->name, sizeof device->name, "cpu %s, %d thread%s", isa.name, threads, threads == 1 ? "" : "s");
     device->backend = &cpu_backend;
     device->ops = isa.ops;
+    ctx->linear_bf16 = isa.linear_bf16;
     device->ctx = ctx;
     ctx = NULL;
 out:

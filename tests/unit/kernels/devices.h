@@ -7,16 +7,16 @@
 #include "common/base/rng.h"
 #include "tests/unit/kernels/device.h"
 
-enum { MAX_DEVICES = 12, MAX_THREADS = 4 };
+enum { MAX_DEVICES = 16, MAX_THREADS = 4 };
 
 static kern_queue *queues[MAX_DEVICES];
 static int device_count;
 
 /* Group setup and teardown. */
 static int open_devices(void **state) {
-    static const char *const isas[] = {"portable", "avx2", "avx512"};
+    static const char *const isas[] = {"portable", "avx2", "avx512", "avx512bf16"};
     (void)state;
-    for (int isa = 0; isa < 3; isa++)
+    for (int isa = 0; isa < 4; isa++)
         for (int threads = 1; threads <= MAX_THREADS; threads++) {
             kern_device *device;
             rlf_status status = device_open(&device, isas[isa], threads);

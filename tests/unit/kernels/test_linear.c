@@ -1,4 +1,4 @@
-/* Matrix products against their definition: one fmaf chain per element. Every comparison is of bits, for every instruction set and 1 to 4
+/* Matrix products against their definition: one chain per element. Every comparison is of bits, for every instruction set and 1 to 4
  * threads; weights are stored as float32 and as bfloat16 (but for cards: test_tensor.c). */
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +23,65 @@ static float *copy_of(const float *x, size_t n) { return memcpy(malloc((n ? n : 
 
 /* ---- the definition --------------------------------------------------------------------------------------------------------------- */
 
-static void reference_linear(float *y, const float *x, const float *w, const float *bias, shape s, bool accumulate) {
+static float same(float x) { return x; }
+
+static float chain_of(const float *x, const float *w, int k) {
+    float chain = 0;
+    for (int l = 0; l < k; l++) chain = fmaf(x[l], w[l], chain);
+    return chain;
+}
+
+/* x rounded to `bits` bits as if exponents had no bounds, then a float, or zero where it is below the normal ones. */
+static float float_of(double x, int bits) {
+    int exponent;
+    const double fraction = frexp(x, &exponent), y = ldexp(rint(ldexp(fraction, bits)), exponent - bits);
+    return fabs(y) < FLT_MIN ? copysignf(0.0f, (float)x) : (float)y;
+}
+
+static float flushed(float x) { return isfinite(x) ? float_of(x, 24) : x; }
+static float rounded(float x) { return isfinite(x) ? float_of(flushed(x), 8) : x; }
+
+/* a*b + c in one rounding, of floats that are not denormal, a*b exact in double. The sum in double, and what it lost; where it lost something its
+ * last bit is made 1 (rounding to odd), so that rounding it again to 24 bits is right. */
+static float flushed_fma(float a, float b, float c) {
+    const double product = (double)a * (double)b, sum = product + (double)c;
+    if (!isfinite(sum)) return (float)sum;
+    const double back = sum - product, lost = (product - (sum - back)) + ((double)c - back);
+    uint64_t word;
+    memcpy(&word, &sum, sizeof word);
+    if (lost != 0 && word % 2 == 0) word += (lost > 0) == (sum > 0) ? 1u : (uint64_t)-1;
+    double odd;
+    memcpy(&odd, &word, sizeof odd);
+    return fabs(odd) > 0x1p-120 ? (float)odd : float_of(odd, 24);
+}
+
+static float chain_of_pairs(const float *x, const float *w, int k) {
+    float chain = 0;
+    for (int l = 0; l < k; l += 2) {
+        chain = l + 1 < k ? flushed_fma(x[l + 1], w[l + 1], chain) : flushed_fma(0, 0, chain);
+        chain = flushed_fma(x[l], w[l], chain);
+    }
+    return chain;
+}
+
+static float *each(float of(float), const float *x, size_t n) {
+    float *y = malloc((n ? n : 1) * sizeof *y);
+    for (size_t i = 0; i < n; i++) y[i] = of(x[i]);
+    return y;
+}
+
+/* w_dtype: how w is stored, bfloat16 holding its values exactly. */
+static void reference_linear(kern_dtype w_dtype, float *y, const float *x, const float *w, const float *bias, shape s, bool accumulate) {
+    const bool pairs = w_dtype == KERN_BF16;
+    float (*const kept)(float) = pairs ? flushed : same;
+    float *a = each(pairs ? rounded : same, x, area(s.m, s.k)), *b = each(kept, w, area(s.n, s.k));
     for (int i = 0; i < s.m; i++)
         for (int j = 0; j < s.n; j++) {
-            float chain = 0;
-            for (int l = 0; l < s.k; l++) chain = fmaf(x[area(i, s.k) + (size_t)l], w[area(j, s.k) + (size_t)l], chain);
-            if (bias) chain += bias[j];
-            float *to = &y[area(i, s.n) + (size_t)j];
-            *to = accumulate ? *to + chain : chain;
+            float chain = (pairs ? chain_of_pairs : chain_of)(a + area(i, s.k), b + area(j, s.k), s.k), *to = &y[area(i, s.n) + (size_t)j];
+            if (bias) chain = kept(chain + kept(bias[j]));
+            *to = accumulate ? kept(kept(*to) + chain) : chain;
         }
+    free(a), free(b);
 }
 
 static void reference_grad_input(float *dx, const float *dy, const float *w, shape s, bool accumulate) {
@@ -54,21 +105,31 @@ static void reference_grad_weight(float *dw, const float *dy, const float *x, sh
 
 /* ---- comparisons ------------------------------------------------------------------------------------------------------------------ */
 
+/* Both ways of storing weights, everywhere. */
+static void compare_linear(const float *x, const float *w, const float *bias, const float *old, shape s, bool accumulate) {
+    for (size_t t = 0; t < sizeof WEIGHT_DTYPES / sizeof *WEIGHT_DTYPES; t++) {
+        const kern_dtype dtype = WEIGHT_DTYPES[t];
+        float *expected = copy_of(old, area(s.m, s.n));
+        reference_linear(dtype, expected, x, w, bias, s, accumulate);
+        for (int d = 0; d < device_count; d++) {
+            kern_queue *q = queues[d];
+            if (on_tensor_cores(q, dtype)) continue;
+            kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, dtype, w, area(s.n, s.k));
+            kern_tensor tb = bias ? weights_of(q, dtype, bias, (size_t)s.n) : kern_none(), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
+            kern_linear(q, ty, tx, tw, tb, s.m, s.n, s.k, accumulate);
+            assert_int_equal(kern_sync(q), RLF_OK);
+            assert_holds(q, ty, expected, area(s.m, s.n));
+            drop(tx), drop(tw), drop(tb), drop(ty);
+        }
+        free(expected);
+    }
+}
+
 static void check_linear(shape s, bool with_bias, bool accumulate) {
     float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *bias = random_weights((size_t)s.n, 3);
-    float *old = random_floats(area(s.m, s.n), 4), *expected = copy_of(old, area(s.m, s.n));
-    reference_linear(expected, x, w, with_bias ? bias : NULL, s, accumulate);
-    for (int d = 0; d < 2 * device_count; d++) {
-        kern_queue *q = queues[d / 2];
-        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
-        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
-        kern_tensor tb = weights_of(q, WEIGHT_DTYPES[d % 2], bias, (size_t)s.n), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
-        kern_linear(q, ty, tx, tw, with_bias ? tb : kern_none(), s.m, s.n, s.k, accumulate);
-        assert_int_equal(kern_sync(q), RLF_OK);
-        assert_holds(q, ty, expected, area(s.m, s.n));
-        drop(tx), drop(tw), drop(tb), drop(ty);
-    }
-    free(x), free(w), free(bias), free(old), free(expected);
+    float *old = random_floats(area(s.m, s.n), 4);
+    compare_linear(x, w, with_bias ? bias : NULL, old, s, accumulate);
+    free(x), free(w), free(bias), free(old);
 }
 
 static void check_grad_input(shape s, bool accumulate) {
@@ -185,16 +246,16 @@ static void grad_weight_of_row_blocks_equals_that_of_all_rows(void **state) {
     free(dy), free(x), free(expected);
 }
 
-static void check_batches(shape s) {
-    static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
+/* All rows at once, and in batches of every kind: each row's bits are those of the definition. */
+static void check_batches(kern_dtype dtype, shape s, const int *batch, size_t batches) {
     float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
-    reference_linear(expected, x, w, NULL, s, false);
-    for (int d = 0; d < 2 * device_count; d++) {
-        kern_queue *q = queues[d / 2];
-        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
-        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
+    reference_linear(dtype, expected, x, w, NULL, s, false);
+    for (int d = 0; d < device_count; d++) {
+        kern_queue *q = queues[d];
+        if (on_tensor_cores(q, dtype)) continue;
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, dtype, w, area(s.n, s.k));
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, area(s.m, s.n));
-        for (size_t b = 0; b < sizeof batch / sizeof *batch; b++) {
+        for (size_t b = 0; b < batches; b++) {
             kern_zero(q, ty, area(s.m, s.n));
             for (int row = 0; row < s.m; row += batch[b]) {
                 int rows = batch[b] < s.m - row ? batch[b] : s.m - row;
@@ -208,9 +269,59 @@ static void check_batches(shape s) {
 }
 
 static void a_row_is_the_same_alone_and_among_others(void **state) {
+    static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
     (void)state;
-    check_batches((shape){64, 97, 530});
-    check_batches((shape){64, 96, 512});
+    for (int i = 0; i < 2; i++) {
+        check_batches(WEIGHT_DTYPES[i], (shape){64, 97, 530}, batch, sizeof batch / sizeof *batch);
+        check_batches(WEIGHT_DTYPES[i], (shape){64, 96, 512}, batch, sizeof batch / sizeof *batch);
+    }
+}
+
+static void a_row_is_the_same_in_every_number_of_rows_up_to_200(void **state) {
+    int batch[200];
+    (void)state;
+    for (int i = 0; i < 200; i++) batch[i] = i + 1;
+    for (int i = 0; i < 2; i++) check_batches(WEIGHT_DTYPES[i], (shape){200, 32, 128}, batch, on_cards() ? 5 : 200);
+}
+
+/* Floats of every kind, `spread` exponents up from `lowest`: 0 is that of denormals and zero, 255 that of infinities. NaNs are none of them: a NaN comes
+ * out where one went in, but not with the same bits everywhere. */
+static float *floats_between(size_t n, uint32_t stream, int lowest, int spread) {
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t word[4];
+        rlf_rng_block(9, RLF_RNG_TEST, i, stream, 1, word);
+        uint32_t bits = (word[0] & 0x807fffffu) | ((uint32_t)lowest + word[1] % (uint32_t)spread) << 23;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+    return x;
+}
+
+static void cut_to_bfloat16(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0xffff0000u;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+}
+
+static void bfloat16_weights_take_denormals_for_zeros(void **state) {
+    static const shape shapes[] = {{3, 64, 65}, {20, 48, 128}, {40, 33, 7}}; /* by streams, by lanes, by panels */
+    static const struct { int x, w, spread; } exponents[] = {{0, 127, 3}, {127, 0, 3}, {60, 60, 12}, {63, 63, 2}, {1, 120, 16}, {180, 190, 3}};
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t e = 0; e < sizeof exponents / sizeof *exponents; e++) {
+            const shape s = shapes[i];
+            const int spread = exponents[e].spread;
+            float *x = floats_between(area(s.m, s.k), 1, exponents[e].x, spread), *w = floats_between(area(s.n, s.k), 2, exponents[e].w, spread);
+            float *bias = floats_between((size_t)s.n, 3, 0, 3), *old = floats_between(area(s.m, s.n), 4, 0, 4);
+            cut_to_bfloat16(w, area(s.n, s.k));
+            cut_to_bfloat16(bias, (size_t)s.n);
+            compare_linear(x, w, bias, old, s, true);
+            compare_linear(x, w, NULL, old, s, false);
+            free(x), free(w), free(bias), free(old);
+        }
 }
 
 static void rows_outside_the_product_are_untouched(void **state) {
@@ -219,7 +330,7 @@ static void rows_outside_the_product_are_untouched(void **state) {
     float *x = random_floats(area(s.m, s.k), 1), *w = random_floats(area(s.n, s.k), 2);
     size_t n = area(s.m + 2, s.n);
     float *expected = random_floats(n, 3), *old = copy_of(expected, n);
-    reference_linear(expected + s.n, x, w, NULL, s, false);
+    reference_linear(KERN_F32, expected + s.n, x, w, NULL, s, false);
     for (int d = 0; d < device_count; d++) {
         kern_queue *q = queues[d];
         kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
@@ -256,6 +367,8 @@ int main(void) {
         cmocka_unit_test(grad_weight_continues_the_chain_of_the_old_value),
         cmocka_unit_test(grad_weight_of_row_blocks_equals_that_of_all_rows),
         cmocka_unit_test(a_row_is_the_same_alone_and_among_others),
+        cmocka_unit_test(a_row_is_the_same_in_every_number_of_rows_up_to_200),
+        cmocka_unit_test(bfloat16_weights_take_denormals_for_zeros),
         cmocka_unit_test(rows_outside_the_product_are_untouched),
         cmocka_unit_test(empty_sides_are_allowed),
     };
