@@ -328,7 +328,7 @@ static rlf_status write_state(const learner *l, const char *folder, float *const
         out[i].shape[0] = t->vector ? t->cols : t->rows;
         out[i].shape[1] = t->vector ? 0 : t->cols;
     }
-    rlf_status status = rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder), out, count);
+    rlf_status status = rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder), out, count, NULL, NULL);
     rlf_arena_clean_up(&arena);
     return status;
 }

@@ -26,7 +26,7 @@ static void four_normals(uint64_t seed, size_t tensor, uint64_t block, double ou
 
 static bool is_bias(rlf_tensor_role role) { return role == RLF_T_Q_BIAS || role == RLF_T_K_BIAS || role == RLF_T_V_BIAS; }
 
-/* Elements begin .. begin+n-1 of a tensor; begin is a multiple of 4. */
+/* Elements begin .. begin+n-1 of a tensor. */
 static void fill_run(const random_source *from, const rlf_tensor_info *t, size_t tensor, size_t begin, size_t n, float *out) {
     double z[4];
     for (size_t i = 0; i < n; i++) {
@@ -34,26 +34,31 @@ static void fill_run(const random_source *from, const rlf_tensor_info *t, size_t
             out[i] = is_bias(t->role) ? 0.0f : 1.0f;
             continue;
         }
-        if (i % 4 == 0) four_normals(from->seed, tensor, (begin + i) / 4, z);
-        out[i] = (float)(from->std * z[i % 4]);
+        if (i == 0 || (begin + i) % 4 == 0) four_normals(from->seed, tensor, (begin + i) / 4, z);
+        out[i] = (float)(from->std * z[(begin + i) % 4]);
+    }
+}
+
+void rlf_checkpoint_random_range(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, size_t begin, size_t n, void *to) {
+    enum { AT_ONCE = 1024 };
+    const random_source from = {seed, std};
+    float values[AT_ONCE];
+    size_t size = rlf_dtype_size(dtype), bad;
+    rlf_model_run run;
+    for (size_t at = begin, end = begin + n; at < end; at += run.n) {
+        char *place = (char *)to + (at - begin) * size;
+        run = rlf_model_run_at(layout, at, end - at < AT_ONCE ? end : at + AT_ONCE);
+        if (!run.tensor) {
+            memset(place, 0, run.n * size);
+            continue;
+        }
+        fill_run(&from, run.tensor, (size_t)(run.tensor - layout->tensors), run.begin, run.n, values);
+        bool finite = rlf_values_convert(place, dtype, values, RLF_DTYPE_F32, run.n, &bad);
+        assert(finite);
+        (void)finite;
     }
 }
 
 void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, void *weights) {
-    enum { RUN = 1024 };
-    const random_source from = {seed, std};
-    float run[RUN];
-    size_t size = rlf_dtype_size(dtype), bad;
-    memset(weights, 0, layout->total * size);
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        const rlf_tensor_info *t = &layout->tensors[i];
-        size_t n = (size_t)t->rows * (size_t)t->cols;
-        for (size_t begin = 0; begin < n; begin += RUN) {
-            size_t count = n - begin < RUN ? n - begin : RUN;
-            fill_run(&from, t, i, begin, count, run);
-            bool finite = rlf_values_convert((char *)weights + (t->offset + begin) * size, dtype, run, RLF_DTYPE_F32, count, &bad);
-            assert(finite);
-            (void)finite;
-        }
-    }
+    rlf_checkpoint_random_range(layout, seed, std, dtype, 0, layout->total, weights);
 }

@@ -215,54 +215,83 @@ static rlf_status check_tensor(const shard *where, const rlf_st_tensor *t, const
     return status;
 }
 
-/* Zeroes what lies between the tensors of a slab; the tensors themselves are touched once only, by their data. */
-static void zero_padding(const rlf_model_layout *layout, size_t size, char *weights) {
-    size_t end = 0;
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        const rlf_tensor_info *t = &layout->tensors[i];
-        memset(weights + end * size, 0, (t->offset - end) * size);
-        end = t->offset + (size_t)t->rows * (size_t)t->cols;
-    }
-    memset(weights + end * size, 0, (layout->total - end) * size);
-}
+struct rlf_checkpoint {
+    shards set;
+    const rlf_model_layout *layout;
+    rlf_dtype dtype;
+    rlf_stored *tensors; /* (layout->n_tensors), owned */
+    rlf_stored head;     /* of a tied model that has it all the same */
+};
 
-/* Every tensor checked and listed for loading. */
-static rlf_status plan_loads(const shards *set, const rlf_model_layout *layout, rlf_dtype dtype, char *weights, rlf_load *loads) {
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        const rlf_tensor_info *want = &layout->tensors[i];
-        const shard *where = NULL;
-        const rlf_st_tensor *t = find_in(set, want->name, &where);
-        rlf_status status = check_tensor(where, t, want);
-        if (status != RLF_OK) return status;
-        loads[i] = (rlf_load){.file = where->file, .tensor = t, .dtype = dtype, .to = weights + want->offset * rlf_dtype_size(dtype)};
-    }
-    return RLF_OK;
-}
-
-/* A stored head of a tied model must be the embedding, which was loaded before; another would be lost without a word. */
-static rlf_status check_tied_head(const shards *set, const rlf_model_layout *layout, const rlf_load *embed) {
+static rlf_status find_tensors(rlf_checkpoint *c) {
+    rlf_status status = RLF_OK;
+    const rlf_model_layout *layout = c->layout;
     const shard *where = NULL;
-    const rlf_st_tensor *head = find_in(set, "lm_head.weight", &where);
-    if (!layout->shape.tied || !head) return RLF_OK;
-    rlf_status status = check_tensor(where, head, &layout->tensors[0]);
-    rlf_load again = {.file = where->file, .tensor = head, .dtype = embed->dtype, .to = embed->to, .compare = true};
-    return status == RLF_OK ? rlf_load_run(&again, 1) : status;
+    for (size_t i = 0; i < layout->n_tensors; i++) {
+        const rlf_st_tensor *t = find_in(&c->set, layout->tensors[i].name, &where);
+        RLF_TRY(check_tensor(where, t, &layout->tensors[i]));
+        c->tensors[i] = (rlf_stored){where->file, t};
+    }
+    const rlf_st_tensor *head = layout->shape.tied ? find_in(&c->set, "lm_head.weight", &where) : NULL;
+    if (!head) goto out;
+    RLF_TRY(check_tensor(where, head, &layout->tensors[0]));
+    c->head = (rlf_stored){where->file, head};
+out:
+    return status;
+}
+
+rlf_status rlf_checkpoint_open(rlf_checkpoint **out, const char *dir, const rlf_model_layout *layout, rlf_dtype dtype) {
+    rlf_status status = RLF_OK;
+    rlf_checkpoint *c = rlf_calloc(1, sizeof *c);
+    *c = (rlf_checkpoint){.set = {.dir = dir}, .layout = layout, .dtype = dtype};
+    c->tensors = rlf_calloc(layout->n_tensors, sizeof *c->tensors);
+    RLF_TRY(open_shards(&c->set));
+    RLF_TRY(check_unique(&c->set));
+    RLF_TRY(check_names(&c->set, layout));
+    RLF_TRY(find_tensors(c));
+    *out = c;
+    c = NULL;
+out:
+    rlf_checkpoint_close(c);
+    return status;
+}
+
+void rlf_checkpoint_close(rlf_checkpoint *c) {
+    if (!c) return;
+    shards_clean_up(&c->set);
+    free(c->tensors);
+    free(c);
+}
+
+/* A stored head of a tied model must be the embedding; another would be lost without a word. */
+static rlf_load load_of_run(const rlf_checkpoint *c, rlf_model_run run, void *to) {
+    size_t i = (size_t)(run.tensor - c->layout->tensors);
+    return (rlf_load){.from = c->tensors[i], .twin = i == 0 ? c->head : (rlf_stored){0}, .begin = run.begin, .n = run.n,
+                      .dtype = c->dtype, .to = to};
+}
+
+rlf_status rlf_checkpoint_range(const rlf_checkpoint *c, size_t begin, size_t n, void *to) {
+    size_t size = rlf_dtype_size(c->dtype), loads = 0;
+    rlf_load *load = rlf_calloc(c->layout->n_tensors, sizeof *load);
+    rlf_model_run run;
+    for (size_t at = 0; at < n; at += run.n) {
+        char *place = (char *)to + at * size;
+        run = rlf_model_run_at(c->layout, begin + at, begin + n);
+        if (run.tensor) load[loads++] = load_of_run(c, run, place);
+        else memset(place, 0, run.n * size);
+    }
+    rlf_status status = rlf_load_run(load, loads);
+    free(load);
+    return status;
 }
 
 rlf_status rlf_checkpoint_read(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, void *weights) {
     rlf_status status = RLF_OK;
-    shards set = {.dir = dir};
-    rlf_load *loads = rlf_calloc(layout->n_tensors, sizeof *loads);
-    RLF_TRY(open_shards(&set));
-    RLF_TRY(check_unique(&set));
-    RLF_TRY(check_names(&set, layout));
-    RLF_TRY(plan_loads(&set, layout, dtype, weights, loads));
-    zero_padding(layout, rlf_dtype_size(dtype), weights);
-    RLF_TRY(rlf_load_run(loads, layout->n_tensors));
-    RLF_TRY(check_tied_head(&set, layout, &loads[0]));
+    rlf_checkpoint *c = NULL;
+    RLF_TRY(rlf_checkpoint_open(&c, dir, layout, dtype));
+    RLF_TRY(rlf_checkpoint_range(c, 0, layout->total, weights));
 out:
-    free(loads);
-    shards_clean_up(&set);
+    rlf_checkpoint_close(c);
     return status;
 }
 

@@ -138,6 +138,7 @@ out:
 
 /* The layout's tensors as a file holds them, cut into files: file f holds tensors begin[f] .. begin[f+1]-1. */
 typedef struct plan {
+    const rlf_model_layout *layout;
     rlf_st_tensor *tensors; /* (n) */
     size_t n, files;
     size_t *begin; /* (files + 1) */
@@ -149,9 +150,9 @@ static void plan_clean_up(plan *p) {
     free(p->begin);
 }
 
-static void plan_init(plan *p, const rlf_model_layout *layout, rlf_dtype dtype, const void *weights, size_t shard_bytes) {
+static void plan_init(plan *p, const rlf_model_layout *layout, rlf_dtype dtype, size_t shard_bytes) {
     size_t size = rlf_dtype_size(dtype), held = 0;
-    *p = (plan){.n = layout->n_tensors, .files = 1};
+    *p = (plan){.layout = layout, .n = layout->n_tensors, .files = 1};
     p->tensors = rlf_calloc(p->n, sizeof *p->tensors);
     p->begin = rlf_calloc(p->n + 1, sizeof *p->begin);
     for (size_t i = 0; i < p->n; i++) {
@@ -159,7 +160,7 @@ static void plan_init(plan *p, const rlf_model_layout *layout, rlf_dtype dtype, 
         size_t elements = (size_t)t->rows * (size_t)t->cols;
         p->tensors[i] = (rlf_st_tensor){.name = t->name, .dtype = dtype, .dims = t->vector ? 1 : 2,
                                         .shape = {t->vector ? t->cols : t->rows, t->cols},
-                                        .data = (const char *)weights + t->offset * size, .bytes = elements * size};
+                                        .bytes = elements * size};
         if (held > 0 && held + p->tensors[i].bytes > shard_bytes) {
             p->begin[p->files++] = i;
             held = 0;
@@ -205,13 +206,31 @@ static rlf_status remove_older(const char *dir, const char *name) {
     return status;
 }
 
-static rlf_status write_weights(const char *dir, const plan *p) {
+/* Where the data of one file come from. */
+typedef struct file_source {
+    const plan *plan;
+    size_t first; /* tensor of the file */
+    rlf_slab_fn *slab;
+    void *ctx;
+} file_source;
+
+static rlf_status tensor_data(void *ctx, size_t i, size_t begin, size_t *bytes, const void **data) {
+    const file_source *from = ctx;
+    const rlf_st_tensor *t = &from->plan->tensors[from->first + i];
+    size_t size = rlf_dtype_size(t->dtype), n = *bytes / size;
+    rlf_status status = from->slab(from->ctx, from->plan->layout->tensors[from->first + i].offset + begin / size, &n, data);
+    *bytes = n * size;
+    return status;
+}
+
+static rlf_status write_weights(const char *dir, const plan *p, rlf_slab_fn *slab, void *ctx) {
     rlf_status status = RLF_OK;
     char name[64];
     for (size_t file = 0; file < p->files; file++) {
+        file_source from = {p, p->begin[file], slab, ctx};
         file_name(p, file, name);
         char *path = rlf_folder_path(dir, name);
-        status = rlf_safetensors_write(path, p->tensors + p->begin[file], p->begin[file + 1] - p->begin[file]);
+        status = rlf_safetensors_write(path, p->tensors + p->begin[file], p->begin[file + 1] - p->begin[file], tensor_data, &from);
         free(path);
         RLF_TRY(status);
     }
@@ -221,19 +240,37 @@ out:
     return status;
 }
 
-rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, const void *weights,
-                                const char *source_dir, size_t shard_bytes) {
+rlf_status rlf_checkpoint_write_from(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, rlf_slab_fn *slab, void *ctx,
+                                     const char *source_dir, size_t shard_bytes) {
     rlf_status status = RLF_OK;
     json_t *config = NULL;
     plan p;
-    plan_init(&p, layout, dtype, weights, shard_bytes);
+    plan_init(&p, layout, dtype, shard_bytes);
     RLF_TRY(write_config(dir, &layout->shape, dtype, source_dir, &config));
     if (source_dir && rlf_folder_has(source_dir, "generation_config.json")) RLF_TRY(copy_file(source_dir, dir, "generation_config.json"));
     else RLF_TRY(write_generation_config(dir, config));
     if (source_dir) RLF_TRY(rlf_checkpoint_copy_tokenizer(dir, source_dir));
-    RLF_TRY(write_weights(dir, &p));
+    RLF_TRY(write_weights(dir, &p, slab, ctx));
 out:
     plan_clean_up(&p);
     json_decref(config);
     return status;
+}
+
+typedef struct memory_slab {
+    const char *weights;
+    size_t size; /* bytes of an element */
+} memory_slab;
+
+static rlf_status memory_data(void *ctx, size_t begin, size_t *n, const void **data) {
+    (void)n;
+    const memory_slab *from = ctx;
+    *data = from->weights + begin * from->size;
+    return RLF_OK;
+}
+
+rlf_status rlf_checkpoint_write(const char *dir, const rlf_model_layout *layout, rlf_dtype dtype, const void *weights,
+                                const char *source_dir, size_t shard_bytes) {
+    memory_slab from = {weights, rlf_dtype_size(dtype)};
+    return rlf_checkpoint_write_from(dir, layout, dtype, memory_data, &from, source_dir, shard_bytes);
 }

@@ -30,13 +30,11 @@ typedef struct job {
 /* A thread and the earliest piece that failed in its hands. */
 typedef struct reader {
     job *job;
-    void *buffer; /* of one piece, file dtype and target dtype; owned */
+    void *buffer; /* of one piece as it is stored, and of a twin's as it is wanted; owned */
     rlf_status status;
     size_t piece;
     char message[1024];
 } reader;
-
-static size_t elements_of(const rlf_st_tensor *t) { return t->bytes / rlf_dtype_size(t->dtype); }
 
 static const rlf_load *load_of(const job *j, size_t piece) {
     size_t low = 0, high = j->n;
@@ -48,20 +46,31 @@ static const rlf_load *load_of(const job *j, size_t piece) {
     return &j->loads[low];
 }
 
-/* Elements begin .. begin+n-1 of a tensor. */
-static rlf_status read_piece(const rlf_load *load, size_t begin, size_t n, char *buffer) {
+/* Elements begin .. begin+n-1 of a tensor as `dtype`, at `to`; `raw` has room for a piece. */
+static rlf_status read_values(rlf_stored from, size_t begin, size_t n, rlf_dtype dtype, char *raw, char *to) {
     rlf_status status = RLF_OK;
-    const rlf_st_tensor *t = load->tensor;
-    const char *label = rlf_safetensors_label(load->file);
-    size_t from_size = rlf_dtype_size(t->dtype), to_size = rlf_dtype_size(load->dtype), bad;
-    char *place = (char *)load->to + begin * to_size;
-    char *raw = load->compare || t->dtype != load->dtype ? buffer : place, *to = load->compare ? buffer + PIECE * sizeof(float) : place;
-    RLF_TRY(rlf_safetensors_read(load->file, t, begin * from_size, n * from_size, raw));
-    if (!rlf_values_convert(to, load->dtype, raw, t->dtype, n, &bad))
-        RLF_FAIL(INVALID, "%s: tensor '%s': element %zu is not a finite number%s", label, t->name, begin + bad,
-                 t->dtype == RLF_DTYPE_F32 && load->dtype == RLF_DTYPE_BF16 ? " in BF16" : "");
-    if (load->compare && memcmp(to, place, n * to_size) != 0)
-        RLF_FAIL(INVALID, "%s: '%s' differs from the embedding, but config.json says tie_word_embeddings", label, t->name);
+    const rlf_st_tensor *t = from.tensor;
+    size_t size = rlf_dtype_size(t->dtype), bad;
+    if (t->dtype == dtype) raw = to;
+    RLF_TRY(rlf_safetensors_read(from.file, t, begin * size, n * size, raw));
+    if (!rlf_values_convert(to, dtype, raw, t->dtype, n, &bad))
+        RLF_FAIL(INVALID, "%s: tensor '%s': element %zu is not a finite number%s", rlf_safetensors_label(from.file), t->name, begin + bad,
+                 t->dtype == RLF_DTYPE_F32 && dtype == RLF_DTYPE_BF16 ? " in BF16" : "");
+out:
+    return status;
+}
+
+/* n elements of a load from its `at`-th on. */
+static rlf_status read_piece(const rlf_load *load, size_t at, size_t n, char *buffer) {
+    rlf_status status = RLF_OK;
+    size_t size = rlf_dtype_size(load->dtype);
+    char *place = (char *)load->to + at * size, *again = buffer + PIECE * sizeof(float);
+    RLF_TRY(read_values(load->from, load->begin + at, n, load->dtype, buffer, place));
+    if (!load->twin.tensor) goto out;
+    RLF_TRY(read_values(load->twin, load->begin + at, n, load->dtype, buffer, again));
+    if (memcmp(again, place, n * size) != 0)
+        RLF_FAIL(INVALID, "%s: '%s' differs from the embedding, but config.json says tie_word_embeddings",
+                 rlf_safetensors_label(load->twin.file), load->twin.tensor->name);
 out:
     return status;
 }
@@ -72,8 +81,8 @@ static void *run_reader(void *arg) {
     size_t piece;
     while (!atomic_load(&j->failed) && (piece = atomic_fetch_add(&j->next, 1)) < j->first[j->n]) {
         const rlf_load *load = load_of(j, piece);
-        size_t begin = (piece - j->first[load - j->loads]) * PIECE, left = elements_of(load->tensor) - begin;
-        r->status = read_piece(load, begin, left < PIECE ? left : PIECE, r->buffer);
+        size_t at = (piece - j->first[load - j->loads]) * PIECE, left = load->n - at;
+        r->status = read_piece(load, at, left < PIECE ? left : PIECE, r->buffer);
         if (r->status == RLF_OK) continue;
         r->piece = piece;
         snprintf(r->message, sizeof r->message, "%s", rlf_error_message());
@@ -96,7 +105,7 @@ rlf_status rlf_load_run(const rlf_load *loads, size_t n) {
     reader readers[THREADS_MAX] = {0};
     pthread_t threads[THREADS_MAX];
     int started = 1;
-    for (size_t i = 0; i < n; i++) first[i + 1] = first[i] + (elements_of(loads[i].tensor) + PIECE - 1) / PIECE;
+    for (size_t i = 0; i < n; i++) first[i + 1] = first[i] + (loads[i].n + PIECE - 1) / PIECE;
     job j = {.loads = loads, .first = first, .n = n};
     for (int i = 0; i < THREADS_MAX; i++) readers[i].job = &j;
     readers[0].buffer = rlf_calloc(2 * (size_t)PIECE, sizeof(float));

@@ -6,17 +6,20 @@
 #ifndef RLF_COMMON_MODEL_LOAD_H
 #define RLF_COMMON_MODEL_LOAD_H
 
-#include <stdbool.h>
-
 #include "common/model/safetensors.h"
 
-/* One tensor of file `file`, converted to `dtype` (F32 or BF16) at `to`; with `compare`, `to` is not written: the values there must be equal. */
-typedef struct rlf_load {
+/* A tensor (F32, BF16 or F16) where it is stored. */
+typedef struct rlf_stored {
     const rlf_safetensors *file;
-    const rlf_st_tensor *tensor; /* F32, BF16 or F16 */
+    const rlf_st_tensor *tensor; /* NULL: none */
+} rlf_stored;
+
+/* Elements begin .. begin+n-1 of a tensor, converted to `dtype` (F32 or BF16), at `to`. Those of `twin`, where there is one, must be equal. */
+typedef struct rlf_load {
+    rlf_stored from, twin;
+    size_t begin, n;
     rlf_dtype dtype;
     void *to;
-    bool compare;
 } rlf_load;
 
 /* All of them. An element that is not finite, a value that differs, or a read that fails is an error, the first in the order given; the

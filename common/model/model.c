@@ -142,3 +142,25 @@ const rlf_tensor_info *rlf_model_tensor(const rlf_model_layout *layout, rlf_tens
         if (layout->tensors[i].role == role && layout->tensors[i].layer == layer) return &layout->tensors[i];
     return NULL;
 }
+
+/* The last tensor that begins at or before `at`, as an index; n_tensors if none does. */
+static size_t last_before(const rlf_model_layout *layout, size_t at) {
+    size_t low = 0, high = layout->n_tensors;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (layout->tensors[middle].offset <= at) low = middle + 1;
+        else high = middle;
+    }
+    return low ? low - 1 : layout->n_tensors;
+}
+
+rlf_model_run rlf_model_run_at(const rlf_model_layout *layout, size_t at, size_t end) {
+    size_t i = last_before(layout, at), next = i < layout->n_tensors ? i + 1 : 0;
+    if (i < layout->n_tensors) {
+        const rlf_tensor_info *t = &layout->tensors[i];
+        size_t tensor_end = t->offset + (size_t)t->rows * (size_t)t->cols;
+        if (at < tensor_end) return (rlf_model_run){t, at - t->offset, (tensor_end < end ? tensor_end : end) - at};
+    }
+    size_t stop = next < layout->n_tensors && layout->tensors[next].offset < end ? layout->tensors[next].offset : end;
+    return (rlf_model_run){NULL, 0, stop - at};
+}

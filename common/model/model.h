@@ -85,6 +85,16 @@ void rlf_model_layout_clean_up(rlf_model_layout *layout);
 /* The tensor of that role (layer -1 outside layers), or NULL where the shape has none. */
 const rlf_tensor_info *rlf_model_tensor(const rlf_model_layout *layout, rlf_tensor_role role, int layer);
 
+/* Elements of a slab that lie in one tensor, or between tensors (padding). A slab is walked from run to run:
+ * for (at = begin; at < end; at += run.n) run = rlf_model_run_at(layout, at, end) */
+typedef struct rlf_model_run {
+    const rlf_tensor_info *tensor; /* NULL: padding */
+    size_t begin;                  /* first element, counted from the tensor's */
+    size_t n;                      /* at least 1 */
+} rlf_model_run;
+/* The longest run that begins at element `at` and ends at `end` (at most layout->total) or before. */
+rlf_model_run rlf_model_run_at(const rlf_model_layout *layout, size_t at, size_t end);
+
 #ifdef __cplusplus
 }
 #endif

@@ -354,7 +354,20 @@ static rlf_status header_text(const rlf_st_tensor *tensors, size_t n, const char
     return RLF_OK;
 }
 
-rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n) {
+static rlf_status write_data(rlf_outfile *file, const rlf_st_tensor *tensor, size_t i, rlf_st_source_fn *give, void *ctx) {
+    rlf_status status = RLF_OK;
+    size_t bytes = tensor->bytes;
+    const void *data = tensor->data;
+    for (size_t at = 0; at < tensor->bytes; at += bytes) {
+        bytes = tensor->bytes - at;
+        if (!tensor->data) RLF_TRY(give(ctx, i, at, &bytes, &data));
+        RLF_TRY(rlf_outfile_write(file, data, bytes));
+    }
+out:
+    return status;
+}
+
+rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n, rlf_st_source_fn *give, void *ctx) {
     rlf_status status = RLF_OK;
     rlf_outfile file = {.fd = -1};
     rlf_str header = {0};
@@ -364,7 +377,7 @@ rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors,
     RLF_TRY(rlf_outfile_open(&file, path));
     RLF_TRY(rlf_outfile_write(&file, length, sizeof length));
     RLF_TRY(rlf_outfile_write(&file, header.ptr, header.len));
-    for (size_t i = 0; i < n; i++) RLF_TRY(rlf_outfile_write(&file, tensors[i].data, tensors[i].bytes));
+    for (size_t i = 0; i < n; i++) RLF_TRY(write_data(&file, &tensors[i], i, give, ctx));
     RLF_TRY(rlf_outfile_commit(&file));
 out:
     rlf_str_clean_up(&header);

@@ -362,7 +362,7 @@ static void write_changed(const char *name, const rlf_model_layout *layout, cons
     }
     if (c.extra) tensors[n++] = (rlf_st_tensor){.name = "model.extra", .dims = 1, .shape = {1}, .data = weights, .bytes = 4};
     snprintf(path, sizeof path, "%s/%s", dir, name);
-    assert_int_equal(rlf_safetensors_write(path, tensors, n), RLF_OK);
+    assert_int_equal(rlf_safetensors_write(path, tensors, n, NULL, NULL), RLF_OK);
 }
 
 /* Reads DIR with the layout and expects this message behind the folder's name. */
@@ -487,7 +487,7 @@ static void values_of_every_half_number_are_widened_exactly(void **state) {
     }
     char path[128];
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    assert_int_equal(rlf_safetensors_write(path, tensors, layout.n_tensors), RLF_OK);
+    assert_int_equal(rlf_safetensors_write(path, tensors, layout.n_tensors, NULL, NULL), RLF_OK);
     assert_int_equal(rlf_checkpoint_read(dir, &layout, RLF_DTYPE_F32, weights), RLF_OK);
     for (size_t i = 0; i < 63488; i++) {
         int exponent = half[i] >> 10 & 31, fraction = half[i] & 1023;
@@ -574,6 +574,60 @@ static void a_truncated_file_is_refused(void **state) {
     rlf_model_layout_clean_up(&layout);
 }
 
+/* ---- slabs in pieces -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct piecewise {
+    const float *weights;
+    size_t most, asked; /* elements given at a time; how often */
+    float piece[100];
+} piecewise;
+
+static rlf_status give_piece(void *ctx, size_t begin, size_t *n, const void **data) {
+    piecewise *from = ctx;
+    if (*n > from->most) *n = from->most;
+    memcpy(from->piece, from->weights + begin, *n * sizeof(float));
+    *data = from->piece;
+    from->asked++;
+    return RLF_OK;
+}
+
+static void a_slab_goes_through_pieces_of_any_size(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 7, 16, 100};
+    rlf_model_layout layout = small_layout(true);
+    float *weights = rlf_calloc(layout.total, sizeof *weights), *again = rlf_calloc(layout.total, sizeof *again);
+    rlf_checkpoint *file;
+    rlf_checkpoint_random(&layout, 3, 0.02, RLF_DTYPE_F32, weights);
+    assert_int_equal(rlf_checkpoint_write(other, &layout, RLF_DTYPE_F32, weights, NULL, 500), RLF_OK);
+    rlf_str index = get(other, "model.safetensors.index.json");
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        piecewise from = {.weights = weights, .most = sizes[s]};
+        memset(again, 0xFF, layout.total * sizeof *again);
+        assert_int_equal(rlf_checkpoint_write_from(dir, &layout, RLF_DTYPE_F32, give_piece, &from, NULL, 500), RLF_OK);
+        assert_true(from.asked >= layout.n_tensors);
+        rlf_str index_again = get(dir, "model.safetensors.index.json");
+        assert_string_equal(index.ptr, index_again.ptr);
+        rlf_str_clean_up(&index_again);
+        assert_int_equal(rlf_checkpoint_open(&file, dir, &layout, RLF_DTYPE_F32), RLF_OK);
+        for (size_t at = 0; at < layout.total; at += sizes[s]) {
+            size_t n = layout.total - at < sizes[s] ? layout.total - at : sizes[s];
+            assert_int_equal(rlf_checkpoint_range(file, at, n, again + at), RLF_OK);
+        }
+        rlf_checkpoint_close(file);
+        assert_memory_equal(weights, again, layout.total * sizeof *weights);
+        memset(again, 0xFF, layout.total * sizeof *again);
+        for (size_t at = 0; at < layout.total; at += sizes[s]) {
+            size_t n = layout.total - at < sizes[s] ? layout.total - at : sizes[s];
+            rlf_checkpoint_random_range(&layout, 3, 0.02, RLF_DTYPE_F32, at, n, again + at);
+        }
+        assert_memory_equal(weights, again, layout.total * sizeof *weights);
+    }
+    rlf_str_clean_up(&index);
+    free(weights);
+    free(again);
+    rlf_model_layout_clean_up(&layout);
+}
+
 /* ---- random weights --------------------------------------------------------------------------------------------------------------- */
 
 static void random_weights_are_normal_and_a_function_of_the_seed(void **state) {
@@ -641,6 +695,7 @@ int main(void) {
         CASE(an_empty_folder_says_what_is_missing),
         CASE(broken_indices_are_refused),
         CASE(a_truncated_file_is_refused),
+        CASE(a_slab_goes_through_pieces_of_any_size),
         CASE(random_weights_are_normal_and_a_function_of_the_seed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

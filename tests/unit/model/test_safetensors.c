@@ -170,7 +170,7 @@ static void what_is_written_is_read_back(void **state) {
                                      {.name = "a", .dims = 1, .shape = {2}, .data = b, .bytes = sizeof b}};
     rlf_str bytes = {0};
     rlf_safetensors *file;
-    assert_int_equal(rlf_safetensors_write(temporary(), tensors, 2), RLF_OK);
+    assert_int_equal(rlf_safetensors_write(temporary(), tensors, 2, NULL, NULL), RLF_OK);
     assert_int_equal(rlf_str_read_file(&bytes, temporary(), 1000), RLF_OK);
     assert_memory_equal(bytes.ptr + 8, expected, sizeof expected - 1);
     assert_int_equal((unsigned char)bytes.ptr[0] % 8, 0);
@@ -190,7 +190,7 @@ static void files_that_cannot_be_opened_or_written_are_named(void **state) {
     assert_string_equal(rlf_error_message(), "/no/such: cannot open: No such file or directory");
     assert_int_equal(rlf_safetensors_open(&file, "/tmp"), RLF_INVALID);
     assert_string_equal(rlf_error_message(), "/tmp: not a regular file");
-    assert_int_equal(rlf_safetensors_write("/no/such", NULL, 0), RLF_IO);
+    assert_int_equal(rlf_safetensors_write("/no/such", NULL, 0, NULL, NULL), RLF_IO);
     assert_string_equal(rlf_error_message(), "/no/such: cannot write: No such file or directory");
     close(open(temporary(), O_CREAT | O_WRONLY | O_TRUNC, 0600));
     assert_int_equal(rlf_safetensors_open(&file, temporary()), RLF_INVALID);
@@ -201,7 +201,7 @@ static void files_that_cannot_be_opened_or_written_are_named(void **state) {
 static void two_tensors_of_one_name_are_not_written(void **state) {
     (void)state;
     const rlf_st_tensor twice[] = {{.name = "a", .dims = 1}, {.name = "a", .dims = 1}};
-    assert_int_equal(rlf_safetensors_write(temporary(), twice, 2), RLF_INVALID);
+    assert_int_equal(rlf_safetensors_write(temporary(), twice, 2, NULL, NULL), RLF_INVALID);
     assert_int_equal(access(temporary(), F_OK), -1);
 }
 
