@@ -56,6 +56,16 @@ static void *address_of(kern_tensor t) { return (char *)t.buf->ptr + t.offset * 
 
 void *kern_host_ptr(kern_tensor t) { return t.buf->device->backend->host_memory ? address_of(t) : NULL; }
 
+rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) {
+    *stage = (kern_stage){device, device->backend->host_allocate(device->ctx, bytes), bytes};
+    return stage->memory ? RLF_OK : RLF_RAISE(NO_MEMORY, "cannot allocate %zu bytes of host memory for %s", bytes, device->name);
+}
+
+void kern_stage_clean_up(kern_stage *stage) {
+    if (stage->memory) stage->device->backend->host_release(stage->device->ctx, stage->memory, stage->bytes);
+    *stage = (kern_stage){0};
+}
+
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
 
 #ifdef KERN_HAVE_CUDA

@@ -14,8 +14,8 @@
  * tensor cores do: both factors are rounded to bfloat16, nearest even, and the chain takes 16 of depth at a time, ascending from 0 on
  * (weight gradient: 16 rows, from the call's first), in float32; how the card adds within 16 is its own.
  *
- * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. On the CPU backend
- * kern_host_ptr gives the address; elsewhere it gives NULL and callers copy through the queue.
+ * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. The host copies
+ * through the queue, or looks through a kern_window, which on the CPU copies nothing.
  * Order and errors. Operations run in the order queued; they return nothing. A device failure is kept and comes back from the next
  * kern_sync. Shape mismatches are bugs and assert. No operation allocates.
  * Threads. One thread at a time uses a queue.
@@ -81,8 +81,6 @@ rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) RLF_M
 void kern_buf_destroy(kern_buf *buf);
 static inline kern_tensor kern_view(kern_buf *buf, kern_dtype dtype) { kern_tensor t = {buf, 0, dtype}; return t; }
 size_t kern_dtype_size(kern_dtype dtype);
-/* Address of the tensor's first element on a host-memory backend, else NULL. */
-void *kern_host_ptr(kern_tensor t);
 
 rlf_status kern_queue_new(kern_queue **out, kern_device *device) RLF_MUST_USE;
 void kern_queue_destroy(kern_queue *queue);
@@ -98,6 +96,18 @@ void kern_copy(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
 void kern_zero(kern_queue *queue, kern_tensor dst, size_t n);
 /* dst = src, one of them float32 and the other bfloat16, or both the same. To bfloat16: the nearest, the even one of two. */
 void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
+
+/* The host's view of a tensor, a piece at a time. Where device memory is the host's, the piece is the tensor's own memory, however long.
+ * Elsewhere it is a copy, in page-locked memory of `bytes`, so that a slab is never held twice. */
+typedef struct kern_window kern_window;
+enum { KERN_WINDOW_BYTES = 64 << 20 }; /* what copies a large tensor at full speed */
+rlf_status kern_window_new(kern_window **out, kern_queue *queue, size_t bytes) RLF_MUST_USE;
+void kern_window_destroy(kern_window *window);
+/* The first *n elements of t, to be read until the next call; *n is cut to what the window holds. Syncs. */
+rlf_status kern_window_read(kern_window *window, kern_tensor t, size_t *n, const void **host) RLF_MUST_USE;
+/* Room for the first *n elements of t (cut likewise), contents undefined; they are t's once kern_window_write was called for as many. */
+void *kern_window_room(kern_window *window, kern_tensor t, size_t *n);
+rlf_status kern_window_write(kern_window *window, kern_tensor t, size_t n) RLF_MUST_USE;
 
 /* ---- matrix products -------------------------------------------------------------------------------------------------------------- */
 

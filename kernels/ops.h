@@ -77,6 +77,8 @@ typedef struct kern_backend {
     void (*close)(kern_ctx *ctx);
     void *(*allocate)(kern_ctx *ctx, size_t bytes);                 /* zeroed; NULL where there is not as much */
     void (*release)(kern_ctx *ctx, void *ptr, size_t bytes);
+    void *(*host_allocate)(kern_ctx *ctx, size_t bytes);            /* of the host, such as the device copies fastest from; or NULL */
+    void (*host_release)(kern_ctx *ctx, void *ptr, size_t bytes);
     void (*upload)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*download)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
@@ -91,6 +93,18 @@ struct kern_device {
     float *vectors; /* on the device: float32 copies of the weight vectors of the operation at work */
     char name[160];
 };
+
+/* Address of the tensor's first element where device memory is the host's, else NULL. */
+void *kern_host_ptr(kern_tensor t);
+
+/* Host memory for copies from and to a device: page-locked where that is faster. An upload from it is over only after a sync. */
+typedef struct kern_stage {
+    kern_device *device;
+    char *memory; /* NULL: none yet */
+    size_t bytes;
+} kern_stage;
+rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) RLF_MUST_USE;
+void kern_stage_clean_up(kern_stage *stage);
 
 /* Each fills backend, ops, ctx and name. */
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;

@@ -6,11 +6,10 @@
 #include "rollout/rollout.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/model/checkpoint.h"
+#include "kernels/comm/comm.h"
 #include "rollout/episode.h"
 
 enum { IDLE_WAIT_MS = 50, HEARTBEAT_MS = 1000, COORDINATOR = 0 };
@@ -27,6 +26,7 @@ typedef struct rollout_rank {
     rlf_chat *chat;
     kern_device *device;
     kern_queue *queue;
+    kern_comm *comm;
     kern_model *model;
     kern_decoder *decoder;
     rollout_engine *engine;
@@ -89,18 +89,9 @@ static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
 
 static size_t weights_bytes(const rollout_rank *r) { return r->layout.total * rlf_dtype_size(r->dtype); }
 
-/* Where weights are put before kern_upload: the model's own memory if the host can reach it, else `*owned`, which the caller frees. */
-static void *weights_buffer(rollout_rank *r, void **owned) {
-    void *weights = kern_host_ptr(kern_model_params(r->model));
-    if (!weights) weights = *owned = rlf_calloc(1, weights_bytes(r));
-    return weights;
-}
-
-static rlf_status settle_weights(rollout_rank *r, const void *owned, int64_t version, uint64_t *checksum) {
+static rlf_status settle_weights(rollout_rank *r, int64_t version, uint64_t *checksum) {
     rlf_status status = RLF_OK;
-    kern_tensor params = kern_model_params(r->model);
-    if (owned) kern_upload(r->queue, params, owned, r->layout.total);
-    *checksum = kern_checksum(r->queue, params, r->layout.total);
+    *checksum = kern_checksum(r->queue, kern_model_params(r->model), r->layout.total);
     RLF_TRY(kern_sync(r->queue));
     r->version = version;
     RLF_DEBUG("weights version %lld, checksum %016llx", (long long)version, (unsigned long long)*checksum);
@@ -111,32 +102,28 @@ out:
 static rlf_status receive_weights(rollout_rank *r, int64_t version) {
     rlf_status status = RLF_OK;
     double begin = rlf_now_s();
-    void *owned = NULL;
     uint64_t checksum = 0;
     char what[64], text[32];
     if (rollout_episodes_alive(r->episodes))
         RLF_FAIL(PROTOCOL, "weights version %lld came while %zu episodes run on version %lld", (long long)version,
                  rollout_episodes_alive(r->episodes), (long long)r->version);
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
-    RLF_TRY(rlf_bulk_receive(r->transport, (int)(1 + r->config->ranks.tool + r->config->ranks.rollout), weights_buffer(r, &owned),
-                             weights_bytes(r), (int)r->config->deadline.collective_s * 1000, what));
-    RLF_TRY(settle_weights(r, owned, version, &checksum));
+    RLF_TRY(kern_comm_receive(r->comm, (int)(1 + r->config->ranks.tool + r->config->ranks.rollout), kern_model_params(r->model),
+                              r->layout.total, what));
+    RLF_TRY(settle_weights(r, version, &checksum));
     snprintf(text, sizeof text, "%016llx", (unsigned long long)checksum);
     RLF_TRY(send_control(r, RLF_CONTROL_PUBLISHED, version, text));
     r->seconds[HANDOVER] += rlf_now_s() - begin;
 out:
-    free(owned);
     return status;
 }
 
 static rlf_status read_weights(rollout_rank *r) {
     rlf_status status = RLF_OK;
-    void *owned = NULL;
     uint64_t checksum;
-    RLF_TRY(rlf_checkpoint_read(r->config->model.path, &r->layout, r->dtype, weights_buffer(r, &owned)));
-    RLF_TRY(settle_weights(r, owned, 0, &checksum));
+    RLF_TRY(kern_model_read(r->model, r->config->model.path));
+    RLF_TRY(settle_weights(r, 0, &checksum));
 out:
-    free(owned);
     return status;
 }
 
@@ -247,6 +234,7 @@ static rlf_status set_up_engine(rollout_rank *r, int threads) {
     if (!rlf_dtype_parse(c->model.dtype, &r->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", c->model.dtype);
     RLF_TRY(kern_device_open(&r->device, &device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
+    RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
     RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->dtype, options.max_tokens));
     RLF_TRY(rollout_decoder_new(&r->decoder, r->model, &options));
     RLF_TRY(rollout_engine_new(&r->engine, rollout_model_of(r->decoder), &options));
@@ -277,6 +265,7 @@ static void clean_up(rollout_rank *r) {
     rollout_engine_destroy(r->engine);
     kern_decoder_destroy(r->decoder);
     kern_model_destroy(r->model);
+    kern_comm_destroy(r->comm);
     kern_queue_destroy(r->queue);
     kern_device_close(r->device);
     rlf_chat_destroy(r->chat);

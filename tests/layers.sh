@@ -8,7 +8,7 @@ may_include() { # file -> folders it may include from
     case $1 in
         common/base/*) echo common/base ;;
         common/*) echo common ;;
-        kernels/transformer/*) echo common kernels ;;
+        kernels/transformer/* | kernels/comm/*) echo common kernels ;;
         kernels/*) echo common/base kernels ;;
         rollout/*) echo common kernels rollout ;;
         toolsvc/*) echo common toolsvc ;;

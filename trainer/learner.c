@@ -1,12 +1,9 @@
 /* The learner role: BATCH in, one optimizer update, STEP out; weights out on PUBLISH; checkpoint files on SAVE.
  *
- * Every learner holds all weights and gradients, and the AdamW moments of its shard of the slab (rlf_shard). One update:
+ * Every learner holds all weights and gradients, and the optimizer's state of its shard (optimizer.h). One update:
  *   pack each micro-batch -> forward, loss, backward (gradients add up in the slab) -> reduce-scatter -> global norm
  *   -> AdamW on the shard -> all-gather.
- * Where weights are stored as bfloat16 (model.dtype), AdamW works on float32 master weights, which belong to the optimizer's state and are
- * sharded like it; after each update they are rounded into the slab. They begin as the stored weights.
  * A learner without sequences still takes part in the collectives. An update whose global batch has no loss token changes nothing. */
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,11 +11,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/model/checkpoint.h"
-#include "common/model/safetensors.h"
-#include "kernels/transformer/transformer.h"
 #include "trainer/algorithm.h"
-#include "trainer/files.h"
+#include "trainer/optimizer.h"
 #include "trainer/trainer.h"
 
 /* Host arrays of one packed micro-batch, by row; row i predicts the token after it. */
@@ -34,10 +28,6 @@ typedef struct tally {
     double loss, kl, entropy, clipped, tokens, diff_max, diff_sum, mismatches;
 } tally;
 
-/* The optimizer's state, and what its tensors are called in optimizer.safetensors. */
-enum { MOMENT1, MOMENT2, MASTER, STATES };
-static const char *const state_names[STATES] = {"exp_avg", "exp_avg_sq", "master"};
-
 typedef struct learner {
     rlf_transport *transport;
     const rlf_config *config;
@@ -46,11 +36,12 @@ typedef struct learner {
     rlf_dtype dtype; /* of the weights */
     kern_device *device;
     kern_queue *queue;
+    kern_comm *comm;
     kern_model *model, *reference; /* reference: NULL without KL */
     kern_trainer *trainer;
-    kern_buf *grads, *state[STATES]; /* gradients: all; state: of the shard; MASTER is NULL where weights are float32 */
-    size_t begin, end; /* this learner's shard */
-    int64_t updates_done, version;
+    trainer_optimizer *optimizer;
+    kern_buf *grads;
+    int64_t version;
     int max_tokens;
     bool supervised;
     packed pack;
@@ -61,8 +52,7 @@ typedef struct learner {
 
 static int learner_index(const learner *l) { return rlf_transport_rank(l->transport) - l->topology.learner_first; }
 static int collective_ms(const learner *l) { return (int)(l->config->deadline.collective_s * 1000); }
-static kern_tensor slab(kern_buf *buf) { return kern_view(buf, KERN_F32); }
-static int states(const learner *l) { return l->state[MASTER] ? STATES : MASTER; }
+static kern_tensor gradients(const learner *l) { return kern_view(l->grads, KERN_F32); }
 
 static rlf_status reply(learner *l, rlf_control_kind kind, int64_t value, const char *text) {
     rlf_control c = {.kind = kind, .value = value, .text = rlf_slice_of(text)};
@@ -197,7 +187,7 @@ static rlf_status train_micro(learner *l, const rlf_batch *batch, int64_t micro)
     if (!p->rows) goto out;
     kern_batch rows = {p->rows, p->seqs, p->tokens, p->seq_begin, p->targets};
     if (l->reference) RLF_TRY(kern_trainer_logprobs(l->trainer, l->reference, &rows, training_filter(l), p->ref_logprob, NULL));
-    RLF_TRY(kern_trainer_gradients(l->trainer, &rows, training_filter(l), loss_of_rows, l, slab(l->grads)));
+    RLF_TRY(kern_trainer_gradients(l->trainer, &rows, training_filter(l), loss_of_rows, l, gradients(l)));
     l->tokens_done += p->rows;
     RLF_TRY(heartbeat(l, "training"));
 out:
@@ -205,39 +195,6 @@ out:
 }
 
 /* ---- one update ------------------------------------------------------------------------------------------------------------------- */
-
-/* AdamW on this shard of the weights. */
-static void update_shard(learner *l, kern_adamw_args args) {
-    size_t n = l->end - l->begin;
-    kern_tensor weights = kern_at(kern_model_params(l->model), l->begin), grads = kern_at(slab(l->grads), l->begin);
-    kern_tensor master = l->state[MASTER] ? slab(l->state[MASTER]) : weights;
-    kern_adamw(l->queue, master, grads, slab(l->state[MOMENT1]), slab(l->state[MOMENT2]), n, args);
-    if (l->state[MASTER]) kern_convert(l->queue, weights, master, n);
-}
-
-/* Sums gradients over learners, clips by the global norm, updates this shard, and gathers the weights. */
-static rlf_status optimizer_step(learner *l, double lr, double *grad_norm) {
-    rlf_status status = RLF_OK;
-    int first = l->topology.learner_first, count = l->topology.learners, ms = collective_ms(l);
-    size_t total = l->layout.total, n = l->end - l->begin;
-    float *grads = kern_host_ptr(slab(l->grads));
-    RLF_TRY(rlf_reduce_scatter(l->transport, first, count, grads, total, ms));
-    double square = kern_sumsq(l->queue, kern_at(slab(l->grads), l->begin), n);
-    RLF_TRY(rlf_all_reduce(l->transport, first, count, &square, 1, ms));
-    *grad_norm = sqrt(square);
-    if (!isfinite(*grad_norm)) RLF_FAIL(INVALID, "gradient norm is not finite in update %lld", (long long)l->updates_done + 1);
-
-    double clip = l->config->optimizer.grad_clip;
-    double scale = clip > 0 && *grad_norm > clip ? clip / (*grad_norm + 1e-6) : 1.0;
-    kern_adamw_args args = {.lr = (float)lr, .beta1 = (float)l->config->optimizer.beta1, .beta2 = (float)l->config->optimizer.beta2,
-                            .eps = (float)l->config->optimizer.eps, .weight_decay = (float)l->config->optimizer.weight_decay,
-                            .step = ++l->updates_done, .grad_scale = (float)scale};
-    update_shard(l, args);
-    RLF_TRY(kern_sync(l->queue));
-    RLF_TRY(rlf_all_gather(l->transport, first, count, kern_host_ptr(kern_model_params(l->model)), rlf_dtype_size(l->dtype), total, ms));
-out:
-    return status;
-}
 
 static rlf_status send_step(learner *l, const rlf_batch *batch, double grad_norm, double seconds) {
     const tally *t = &l->tally;
@@ -256,11 +213,14 @@ static rlf_status send_step(learner *l, const rlf_batch *batch, double grad_norm
 static rlf_status train(learner *l, const rlf_batch *batch) {
     rlf_status status = RLF_OK;
     double start = rlf_now_s(), grad_norm = 0;
+    trainer_adamw args = {.lr = batch->lr, .beta1 = l->config->optimizer.beta1, .beta2 = l->config->optimizer.beta2,
+                          .eps = l->config->optimizer.eps, .weight_decay = l->config->optimizer.weight_decay,
+                          .clip = l->config->optimizer.grad_clip};
     l->tally = (tally){0};
     if (batch->total_tokens > 0) {
-        kern_zero(l->queue, slab(l->grads), l->layout.total);
+        kern_zero(l->queue, gradients(l), l->layout.total);
         for (int64_t micro = 0; micro < batch->micros; micro++) RLF_TRY(train_micro(l, batch, micro));
-        RLF_TRY(optimizer_step(l, batch->lr, &grad_norm));
+        RLF_TRY(trainer_optimizer_update(l->optimizer, gradients(l), &args, &grad_norm));
     }
     double seconds = rlf_now_s() - start;
     l->train_s += seconds;
@@ -276,9 +236,7 @@ static rlf_status send_weights(learner *l, const char *what) {
     int n = l->topology.rollouts;
     int *to = rlf_calloc((size_t)n, sizeof *to);
     for (int i = 0; i < n; i++) to[i] = l->topology.rollout_first + i;
-    const void *weights = kern_host_ptr(kern_model_params(l->model));
-    size_t bytes = l->layout.total * rlf_dtype_size(l->dtype);
-    rlf_status status = rlf_bulk_send_many(l->transport, to, (size_t)n, weights, bytes, collective_ms(l), what);
+    rlf_status status = kern_comm_send(l->comm, to, (size_t)n, kern_model_params(l->model), l->layout.total, what);
     free(to);
     return status;
 }
@@ -296,101 +254,13 @@ out:
     return status;
 }
 
-/* Brings one state of all shards together in full[total] on learner 0; the others send theirs. */
-static rlf_status gather_state(learner *l, kern_buf *state, float *full) {
-    static const char what[] = "optimizer state for a checkpoint";
-    rlf_status status = RLF_OK;
-    float *mine = kern_host_ptr(slab(state));
-    int first = l->topology.learner_first;
-    if (learner_index(l) > 0) return rlf_bulk_send(l->transport, first, mine, (l->end - l->begin) * sizeof *mine, collective_ms(l), what);
-    memcpy(full + l->begin, mine, (l->end - l->begin) * sizeof *mine);
-    for (int i = 1; i < l->topology.learners; i++) {
-        size_t b, e;
-        rlf_shard(l->layout.total, l->topology.learners, i, &b, &e);
-        RLF_TRY(rlf_bulk_receive(l->transport, first + i, full + b, (e - b) * sizeof *full, collective_ms(l), what));
-    }
-out:
-    return status;
-}
-
-/* optimizer.safetensors: "exp_avg.NAME", "exp_avg_sq.NAME" and, where weights are bfloat16, "master.NAME" per parameter, so that it does not
- * depend on the number of learners. full: (states) arrays in the layout. */
-static rlf_status write_state(const learner *l, const char *folder, float *const *full) {
-    size_t n = l->layout.n_tensors, count = (size_t)states(l) * n;
-    rlf_arena arena = {0};
-    rlf_st_tensor *out = rlf_arena_alloc(&arena, count, sizeof *out);
-    for (size_t i = 0; i < count; i++) {
-        const rlf_tensor_info *t = &l->layout.tensors[i % n];
-        out[i] = (rlf_st_tensor){.name = rlf_arena_printf(&arena, "%s.%s", state_names[i / n], t->name),
-                                 .dtype = RLF_DTYPE_F32,
-                                 .dims = t->vector ? 1 : 2, .data = full[i / n] + t->offset,
-                                 .bytes = (size_t)t->rows * (size_t)t->cols * sizeof(float)};
-        out[i].shape[0] = t->vector ? t->cols : t->rows;
-        out[i].shape[1] = t->vector ? 0 : t->cols;
-    }
-    rlf_status status = rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder), out, count, NULL, NULL);
-    rlf_arena_clean_up(&arena);
-    return status;
-}
-
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
-    bool writer = learner_index(l) == 0;
-    float *full[STATES] = {NULL};
-    for (int i = 0; i < states(l); i++) {
-        if (writer) full[i] = rlf_calloc(l->layout.total, sizeof *full[i]);
-        RLF_TRY(gather_state(l, l->state[i], full[i]));
-    }
-    if (writer) {
-        RLF_TRY(rlf_checkpoint_write(folder, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->model)), l->config->model.path,
-                                     (size_t)l->config->train.shard_mb * 1000000));
-        RLF_TRY(write_state(l, folder, full));
-        RLF_TRY(trainer_json_write(folder, "optimizer.json", json_pack("{s:I}", "updates", (json_int_t)l->updates_done), 9));
-    }
+    if (learner_index(l) == 0)
+        RLF_TRY(kern_model_write(l->model, folder, l->config->model.path, (size_t)l->config->train.shard_mb * 1000000));
+    RLF_TRY(trainer_optimizer_write(l->optimizer, folder));
     RLF_TRY(reply(l, RLF_CONTROL_SAVED, step, ""));
 out:
-    for (int i = 0; i < STATES; i++) free(full[i]);
-    return status;
-}
-
-/* This shard of one state, from the per-parameter tensors of the file. */
-static rlf_status read_state(learner *l, const rlf_safetensors *file, const char *prefix, float *shard) {
-    for (size_t i = 0; i < l->layout.n_tensors; i++) {
-        const rlf_tensor_info *t = &l->layout.tensors[i];
-        char name[128];
-        snprintf(name, sizeof name, "%s.%s", prefix, t->name);
-        const rlf_st_tensor *from = rlf_safetensors_find(file, name);
-        size_t n = (size_t)t->rows * (size_t)t->cols;
-        if (!from || from->dtype != RLF_DTYPE_F32 || from->bytes != n * sizeof *shard)
-            return RLF_RAISE(INVALID, "optimizer.safetensors: tensor %s is missing or not F32 of %zu elements", name, n);
-        size_t b = t->offset > l->begin ? t->offset : l->begin, e = t->offset + n < l->end ? t->offset + n : l->end;
-        if (b < e) memcpy(shard + (b - l->begin), (const float *)from->data + (b - t->offset), (e - b) * sizeof *shard);
-    }
-    return RLF_OK;
-}
-
-static rlf_status read_optimizer(learner *l, const char *folder) {
-    rlf_status status = RLF_OK;
-    rlf_str path = {0};
-    rlf_safetensors *file = NULL;
-    json_t *state = NULL;
-    json_error_t error;
-    rlf_str_printf(&path, "%s/optimizer.json", folder);
-    state = json_load_file(path.ptr, 0, &error);
-    if (!state || !json_is_integer(json_object_get(state, "updates")))
-        RLF_FAIL(INVALID, "%s: expected {\"updates\": N}: %s", path.ptr, error.text);
-    l->updates_done = json_integer_value(json_object_get(state, "updates"));
-    rlf_str_reset(&path);
-    rlf_str_printf(&path, "%s/optimizer.safetensors", folder);
-    RLF_TRY(rlf_safetensors_open(&file, path.ptr));
-    if (rlf_safetensors_count(file) != (size_t)states(l) * l->layout.n_tensors)
-        RLF_FAIL(INVALID, "%s: %zu tensors, expected %d for each parameter with model.dtype %s: the run began with another one", path.ptr,
-                 rlf_safetensors_count(file), states(l), l->config->model.dtype);
-    for (int i = 0; i < states(l); i++) RLF_TRY(read_state(l, file, state_names[i], kern_host_ptr(slab(l->state[i]))));
-out:
-    json_decref(state);
-    if (file) rlf_safetensors_destroy(file);
-    rlf_str_clean_up(&path);
     return status;
 }
 
@@ -401,12 +271,10 @@ static rlf_status load_weights(learner *l) {
     rlf_str resume = {0};
     RLF_TRY(trainer_resume_find(l->config, &l->version, &resume));
     const char *from = l->version > 0 ? resume.ptr : l->config->model.path;
-    RLF_TRY(rlf_checkpoint_read(from, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->model))));
-    if (l->version > 0) RLF_TRY(read_optimizer(l, from));
-    else if (l->state[MASTER])
-        kern_convert(l->queue, slab(l->state[MASTER]), kern_at(kern_model_params(l->model), l->begin), l->end - l->begin);
-    if (l->reference)
-        RLF_TRY(rlf_checkpoint_read(l->config->model.path, &l->layout, l->dtype, kern_host_ptr(kern_model_params(l->reference))));
+    RLF_TRY(kern_model_read(l->model, from));
+    if (l->version > 0) RLF_TRY(trainer_optimizer_read(l->optimizer, from));
+    else trainer_optimizer_begin(l->optimizer);
+    if (l->reference) RLF_TRY(kern_model_read(l->reference, l->config->model.path));
     RLF_INFO("weights of %s", from);
 out:
     rlf_str_clean_up(&resume);
@@ -424,11 +292,11 @@ static rlf_status set_up(learner *l, int threads) {
     l->supervised = strcmp(config->mode, "sft") == 0;
     int64_t longest = config->episode.max_tokens > config->train.micro_tokens ? config->episode.max_tokens : config->train.micro_tokens;
     l->max_tokens = (int)longest;
-    rlf_shard(l->layout.total, l->topology.learners, learner_index(l), &l->begin, &l->end);
     pack_new(&l->pack, l->max_tokens);
 
     RLF_TRY(kern_device_open(&l->device, &(kern_device_options){.name = "cpu", .threads = threads}));
     RLF_TRY(kern_queue_new(&l->queue, l->device));
+    RLF_TRY(kern_comm_new(&l->comm, l->queue, l->transport, KERN_WINDOW_BYTES, collective_ms(l)));
     RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->dtype, l->max_tokens));
     if (!l->supervised && config->algorithm.kl > 0)
         RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->dtype, l->max_tokens));
@@ -436,21 +304,25 @@ static rlf_status set_up(learner *l, int threads) {
                              &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true,
                                                      .recompute = config->train.recompute}));
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
-    for (int i = 0; i < (l->dtype == RLF_DTYPE_F32 ? MASTER : STATES); i++)
-        RLF_TRY(kern_buf_new(&l->state[i], l->device, (l->end - l->begin) * sizeof(float)));
+    RLF_TRY(trainer_optimizer_new(&l->optimizer, l->queue, l->model,
+                                  &(trainer_learners){.transport = l->transport, .comm = l->comm, .first = l->topology.learner_first,
+                                                      .count = l->topology.learners, .index = learner_index(l),
+                                                      .timeout_ms = collective_ms(l)}));
     RLF_TRY(load_weights(l));
-    size_t held = l->layout.total * (rlf_dtype_size(l->dtype) + sizeof(float)) + (size_t)states(l) * (l->end - l->begin) * sizeof(float);
+    size_t held = l->layout.total * (rlf_dtype_size(l->dtype) + sizeof(float)) +
+                  trainer_optimizer_bytes(&l->layout, l->dtype, l->topology.learners);
     RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, ""));
 out:
     return status;
 }
 
 static void tear_down(learner *l) {
+    trainer_optimizer_destroy(l->optimizer);
     if (l->trainer) kern_trainer_destroy(l->trainer);
     if (l->reference) kern_model_destroy(l->reference);
     if (l->model) kern_model_destroy(l->model);
     kern_buf_destroy(l->grads);
-    for (int i = 0; i < STATES; i++) kern_buf_destroy(l->state[i]);
+    kern_comm_destroy(l->comm);
     if (l->queue) kern_queue_destroy(l->queue);
     if (l->device) kern_device_close(l->device);
     pack_clean_up(&l->pack);

@@ -41,8 +41,6 @@ struct rlf_transport {
     outgoing *out;
     size_t n_out, cap_out;
     rlf_str spare; /* the memory of the last completed send */
-    float *scratch;
-    size_t scratch_n;
 };
 
 static rlf_status mpi_failed(int code, const char *operation) {
@@ -170,7 +168,6 @@ rlf_status rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
     MPI_Comm_free(&t->bulk);
     rlf_str_clean_up(&t->spare);
     free(t->out);
-    free(t->scratch);
     free(t->near);
     free(t);
     MPI_Finalize();
@@ -354,79 +351,23 @@ void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end) {
     *end = i == count - 1 ? n : blocks * (size_t)(i + 1) / (size_t)count * 16;
 }
 
-static float *scratch_of(rlf_transport *t, size_t n) {
-    if (t->scratch_n < n) {
-        t->scratch = rlf_realloc(t->scratch, n, sizeof *t->scratch);
-        t->scratch_n = n;
-    }
-    return t->scratch;
-}
-
-/* What this rank exchanges with one peer. */
-typedef struct exchange {
-    void *send, *receive;
-    size_t send_n, receive_n; /* elements */
-} exchange;
-
-static rlf_status exchange_all(rlf_transport *t, int first, int count, const exchange *with, MPI_Datatype type, int timeout_ms,
-                               const char *what) {
+rlf_status rlf_exchange_all(rlf_transport *t, int first, int count, const rlf_exchange *with, int timeout_ms, const char *what) {
     rlf_status status = RLF_OK;
     int64_t deadline = rlf_now_ms() + timeout_ms;
     MPI_Request *requests = rlf_calloc((size_t)count * 2, sizeof *requests);
     for (int i = 0; i < 2 * count; i++) requests[i] = MPI_REQUEST_NULL;
     for (int i = 0; i < count; i++) {
+        const rlf_exchange *e = &with[i];
         if (first + i == t->rank) continue;
-        if (with[i].send_n > INT32_MAX || with[i].receive_n > INT32_MAX) RLF_FAIL(LIMIT, "%s: a shard of over 2^31 elements", what);
-        MPI_TRY(MPI_Irecv(with[i].receive, (int)with[i].receive_n, type, first + i, BULK_TAG, t->bulk, &requests[i]));
-        MPI_TRY(MPI_Isend(with[i].send, (int)with[i].send_n, type, first + i, BULK_TAG, t->bulk, &requests[count + i]));
+        assert(e->send_bytes <= INT32_MAX && e->receive_bytes <= INT32_MAX);
+        MPI_TRY(MPI_Irecv(e->receive, (int)e->receive_bytes, MPI_BYTE, first + i, BULK_TAG, t->bulk, &requests[i]));
+        MPI_TRY(MPI_Isend(e->send, (int)e->send_bytes, MPI_BYTE, first + i, BULK_TAG, t->bulk, &requests[count + i]));
     }
     for (int i = 0; i < 2 * count; i++)
-        RLF_TRY(wait_bulk(t, &requests[i], deadline, i < count ? "receiving from" : "sending to", first + i % count, 0, 0, what));
+        RLF_TRY(wait_bulk(t, &requests[i], deadline, i < count ? "receiving from" : "sending to", first + i % count, 0,
+                          i < count ? with[i].receive_bytes : with[i - count].send_bytes, what));
 out:
     free(requests);
-    return status;
-}
-
-rlf_status rlf_reduce_scatter(rlf_transport *t, int first, int count, float *x, size_t n, int timeout_ms) {
-    if (count == 1) return RLF_OK;
-    rlf_status status = RLF_OK;
-    int me = t->rank - first;
-    size_t begin, end;
-    rlf_shard(n, count, me, &begin, &end);
-    size_t mine = end - begin;
-    float *parts = scratch_of(t, mine * (size_t)count);
-    exchange *with = rlf_calloc((size_t)count, sizeof *with);
-    for (int i = 0; i < count; i++) {
-        size_t b, e;
-        rlf_shard(n, count, i, &b, &e);
-        with[i] = (exchange){x + b, parts + mine * (size_t)i, e - b, mine};
-    }
-    RLF_TRY(exchange_all(t, first, count, with, MPI_FLOAT, timeout_ms, "gradient reduce-scatter"));
-    if (mine > 0) memcpy(parts + mine * (size_t)me, x + begin, mine * sizeof *x);
-    for (size_t j = 0; j < mine; j++) {
-        float sum = parts[j];
-        for (int i = 1; i < count; i++) sum += parts[mine * (size_t)i + j];
-        x[begin + j] = sum;
-    }
-out:
-    free(with);
-    return status;
-}
-
-rlf_status rlf_all_gather(rlf_transport *t, int first, int count, void *x, size_t size, size_t n, int timeout_ms) {
-    if (count == 1) return RLF_OK;
-    assert(size == 2 || size == 4);
-    char *bytes = x;
-    size_t begin, end;
-    rlf_shard(n, count, t->rank - first, &begin, &end);
-    exchange *with = rlf_calloc((size_t)count, sizeof *with);
-    for (int i = 0; i < count; i++) {
-        size_t b, e;
-        rlf_shard(n, count, i, &b, &e);
-        with[i] = (exchange){bytes + begin * size, bytes + b * size, end - begin, e - b};
-    }
-    rlf_status status = exchange_all(t, first, count, with, size == 2 ? MPI_UINT16_T : MPI_FLOAT, timeout_ms, "weight all-gather");
-    free(with);
     return status;
 }
 
@@ -434,9 +375,9 @@ rlf_status rlf_all_reduce(rlf_transport *t, int first, int count, double *x, siz
     if (count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
     double *all = rlf_calloc(n * (size_t)count, sizeof *all);
-    exchange *with = rlf_calloc((size_t)count, sizeof *with);
-    for (int i = 0; i < count; i++) with[i] = (exchange){x, all + n * (size_t)i, n, n};
-    RLF_TRY(exchange_all(t, first, count, with, MPI_DOUBLE, timeout_ms, "all-reduce of sums"));
+    rlf_exchange *with = rlf_calloc((size_t)count, sizeof *with);
+    for (int i = 0; i < count; i++) with[i] = (rlf_exchange){x, all + n * (size_t)i, n * sizeof *x, n * sizeof *x};
+    RLF_TRY(rlf_exchange_all(t, first, count, with, timeout_ms, "all-reduce of sums"));
     memcpy(all + n * (size_t)(t->rank - first), x, n * sizeof *x);
     for (size_t j = 0; j < n; j++) {
         x[j] = all[j];

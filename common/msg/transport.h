@@ -10,7 +10,8 @@
  * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of at most 64 MiB, each checked against the deadline.
- * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline.
+ * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline; those on tensors are
+ * in kernels/comm.
  *
  * One thread per process uses the transport. Not a singleton only in name: one per process, made by rlf_transport_new from
  * MPI_COMM_WORLD. */
@@ -69,14 +70,20 @@ rlf_status rlf_bulk_receive(rlf_transport *transport, int from, void *data, size
 rlf_status rlf_bulk_send_many(rlf_transport *transport, const int *to, size_t n, const void *data, size_t bytes, int timeout_ms,
                               const char *what) RLF_MUST_USE;
 
-/* Among ranks first..first+count-1, all of which call with the same arguments (collective over them).
- * Reduce-scatter: x[n] of every rank; rank first+i ends with the sum over ranks, added in rank order, of x[begin_i .. end_i) in
- * place, the parts being
- * rlf_shard(n, count, i). All-gather: the inverse, for elements of `size` bytes (2 or 4); part i is taken from rank first+i. */
-void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end); /* multiples of 16 but for the last end */
-rlf_status rlf_reduce_scatter(rlf_transport *transport, int first, int count, float *x, size_t n, int timeout_ms) RLF_MUST_USE;
-rlf_status rlf_all_gather(rlf_transport *transport, int first, int count, void *x, size_t size, size_t n, int timeout_ms) RLF_MUST_USE;
-/* Sum in rank order of n doubles on every rank. */
+/* Part i of n elements shared by `count` ranks: from a multiple of 16 to a multiple of 16, but for the last end. */
+void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end);
+
+/* What this rank exchanges with one other; at most 2 GiB each way. */
+typedef struct rlf_exchange {
+    const void *send;
+    void *receive;
+    size_t send_bytes, receive_bytes;
+} rlf_exchange;
+/* Among ranks first..first+count-1, all of which call (collective over them): exchanges with[i] with rank first+i; its own entry is left
+ * alone. */
+rlf_status rlf_exchange_all(rlf_transport *transport, int first, int count, const rlf_exchange *with, int timeout_ms,
+                            const char *what) RLF_MUST_USE;
+/* Sum in rank order of n doubles on every rank, likewise. */
 rlf_status rlf_all_reduce(rlf_transport *transport, int first, int count, double *x, size_t n, int timeout_ms) RLF_MUST_USE;
 
 #endif

@@ -109,6 +109,7 @@ static void cpu_close(kern_ctx *ctx) {
 }
 
 static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release,
+                                         .host_allocate = cpu_allocate, .host_release = cpu_release,
                                          .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync};
 
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) {

@@ -84,6 +84,19 @@ void kern_card_release(kern_card *card, void *ptr) {
     note(card, cudaFree(ptr), "free");
 }
 
+void *kern_card_host_allocate(kern_card *card, size_t bytes) {
+    void *ptr = NULL;
+    cudaSetDevice(card->number);
+    if (cudaHostAlloc(&ptr, bytes ? bytes : 1, cudaHostAllocDefault) == cudaSuccess) return ptr;
+    cudaGetLastError(); /* the caller reports it */
+    return NULL;
+}
+
+void kern_card_host_release(kern_card *card, void *ptr) {
+    cudaSetDevice(card->number);
+    note(card, cudaFreeHost(ptr), "free of host memory");
+}
+
 /* From ordinary memory the runtime has taken its copy by the time the call returns. */
 void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) {
     cudaSetDevice(card->number);

@@ -25,8 +25,11 @@ const char *kern_card_name(const kern_card *card);
 /* Memory of the card, zeroed, aligned to 16 bytes at least; NULL where there is not as much. */
 void *kern_card_allocate(kern_card *card, size_t bytes);
 void kern_card_release(kern_card *card, void *ptr);
+/* Page-locked memory of the host; NULL where there is not as much. */
+void *kern_card_host_allocate(kern_card *card, size_t bytes);
+void kern_card_host_release(kern_card *card, void *ptr);
 
-/* As in kern.h. */
+/* As in kern.h, but for uploads from page-locked memory, which are over only after a sync. */
 void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes);

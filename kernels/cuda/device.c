@@ -22,6 +22,11 @@ static void release(kern_ctx *ctx, void *ptr, size_t bytes) {
     (void)bytes;
     kern_card_release(ctx->card, ptr);
 }
+static void *host_allocate(kern_ctx *ctx, size_t bytes) { return kern_card_host_allocate(ctx->card, bytes); }
+static void host_release(kern_ctx *ctx, void *ptr, size_t bytes) {
+    (void)bytes;
+    kern_card_host_release(ctx->card, ptr);
+}
 static void upload(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_upload(ctx->card, dst, src, bytes); }
 static void download(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_download(ctx->card, dst, src, bytes); }
 static void copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_copy(ctx->card, dst, src, bytes); }
@@ -36,7 +41,8 @@ static void close_card(kern_ctx *ctx) {
     free(ctx);
 }
 
-static const kern_backend cuda_backend = {.close = close_card, .allocate = allocate, .release = release, .upload = upload,
+static const kern_backend cuda_backend = {.close = close_card, .allocate = allocate, .release = release,
+                                          .host_allocate = host_allocate, .host_release = host_release, .upload = upload,
                                           .download = download, .copy = copy, .zero = zero, .sync = sync_card};
 
 #define ENTRY_(type, name, parameters) .name = kern_cuda_##name,

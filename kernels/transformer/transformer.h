@@ -22,6 +22,11 @@ rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_l
 void kern_model_destroy(kern_model *model);
 kern_tensor kern_model_params(const kern_model *model); /* (layout->total), of the dtype given */
 const rlf_model_layout *kern_model_layout(const kern_model *model);
+/* Weights from a checkpoint folder (rlf_checkpoint_read), or random ones (rlf_checkpoint_random). */
+rlf_status kern_model_read(kern_model *model, const char *dir) RLF_MUST_USE;
+rlf_status kern_model_random(kern_model *model, uint64_t seed, double std) RLF_MUST_USE;
+/* Writes a checkpoint folder: rlf_checkpoint_write_from. */
+rlf_status kern_model_write(const kern_model *model, const char *dir, const char *source_dir, size_t shard_bytes) RLF_MUST_USE;
 
 /* ---- decoding --------------------------------------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "kernels/kern.h"
 
@@ -25,16 +26,18 @@ static void die(const char *what) {
     exit(1);
 }
 
-static kern_tensor random_tensor(kern_device *device, size_t n) {
+static kern_tensor random_tensor(kern_queue *queue, size_t n) {
     kern_buf *buf;
-    if (kern_buf_new(&buf, device, n * sizeof(float)) != RLF_OK) die("buffer");
+    if (kern_buf_new(&buf, kern_queue_device(queue), n * sizeof(float)) != RLF_OK) die("buffer");
     kern_tensor t = kern_view(buf, KERN_F32);
-    float *p = kern_host_ptr(t);
+    float *p = rlf_calloc(n, sizeof *p);
     for (size_t i = 0; i < n; i += 4) {
         uint32_t words[4];
         rlf_rng_block(1, RLF_RNG_TEST, i, 0, 0, words);
         for (size_t j = 0; j < 4 && i + j < n; j++) p[i + j] = (float)(words[j] >> 8) * 0x1p-24f - 0.5f;
     }
+    kern_upload(queue, t, p, n);
+    free(p);
     return t;
 }
 
@@ -84,9 +87,9 @@ int main(int argc, char **argv) {
         kern_device_options options = {.name = "cpu", .threads = threads, .isa = argc > 1 ? argv[1] : NULL};
         if (kern_device_open(&device, &options) != RLF_OK) die("device");
         if (kern_queue_new(&o.queue, device) != RLF_OK) die("queue");
-        o.x = random_tensor(device, 2048 * 2048);
-        o.y = random_tensor(device, 256 * 32000);
-        o.w = random_tensor(device, WEIGHT_FLOATS);
+        o.x = random_tensor(o.queue, 2048 * 2048);
+        o.y = random_tensor(o.queue, 256 * 32000);
+        o.w = random_tensor(o.queue, WEIGHT_FLOATS);
         printf("%s\n", kern_device_name(device));
         measure_all(&o);
         kern_buf_destroy(o.x.buf);

@@ -67,6 +67,16 @@ void kern_card_release(kern_card *card, void *ptr) {
     munmap(base, head.mapped);
 }
 
+void *kern_card_host_allocate(kern_card *card, size_t bytes) {
+    (void)card;
+    return rlf_calloc(1, bytes ? bytes : 1);
+}
+
+void kern_card_host_release(kern_card *card, void *ptr) {
+    (void)card;
+    free(ptr);
+}
+
 void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
 void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
 

@@ -20,41 +20,22 @@ out:
     return status;
 }
 
-/* Where weights are put on their way to the device: its own memory if the host can reach it, else `*owned`, to be given to settle(). */
-static void *weights_buffer(const kern_model *model, void **owned) {
-    kern_tensor params = kern_model_params(model);
-    void *weights = kern_host_ptr(params);
-    if (!weights) weights = *owned = rlf_calloc(kern_model_layout(model)->total, kern_dtype_size(params.dtype));
-    return weights;
-}
-
-static rlf_status settle(kern_queue *queue, const kern_model *model, const void *owned) {
-    if (owned) kern_upload(queue, kern_model_params(model), owned, kern_model_layout(model)->total);
-    return kern_sync(queue);
-}
-
 rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype dtype, size_t positions) {
     rlf_status status = RLF_OK;
-    void *owned = NULL;
     if (positions > (size_t)model->layout.shape.max_positions)
         RLF_FAIL(LIMIT, "text of %zu tokens: the model in %s has %d positions", positions, dir, model->layout.shape.max_positions);
     if (dtype == RLF_DTYPE_OTHER) RLF_TRY(rlf_checkpoint_dtype(dir, &dtype));
     RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, dtype, positions ? (int)positions : 1));
-    RLF_TRY(rlf_checkpoint_read(dir, &model->layout, dtype, weights_buffer(model->model, &owned)));
-    RLF_TRY(settle(model->queue, model->model, owned));
+    RLF_TRY(kern_model_read(model->model, dir));
 out:
-    free(owned);
     return status;
 }
 
 rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype, int positions) {
     rlf_status status = RLF_OK;
-    void *owned = NULL;
     RLF_TRY(kern_model_new(out, queue, layout, dtype, positions));
-    rlf_checkpoint_random(layout, 1, 0.02, dtype, weights_buffer(*out, &owned));
-    RLF_TRY(settle(queue, *out, owned));
+    RLF_TRY(kern_model_random(*out, 1, 0.02));
 out:
-    free(owned);
     return status;
 }
 

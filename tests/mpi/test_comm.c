@@ -1,0 +1,167 @@
+/* Tensors between ranks (kernels/comm), on the CPU or on cards (tests/unit/kernels/device.h), in pieces of several sizes. Each case ends in a
+ * vote over all ranks before the verdict is acted on, so that no rank is left waiting in a collective. */
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/mem.h"
+#include "kernels/comm/comm.h"
+#include "tests/unit/kernels/device.h"
+
+enum { WAIT_MS = 20000 };
+
+static rlf_transport *g_t;
+static kern_device *g_device;
+static kern_queue *g_queue;
+
+/* A comm, and a tensor of n elements, for one round of a case. */
+typedef struct rig {
+    kern_comm *comm;
+    kern_buf *buf;
+    kern_tensor x;
+    int size, rank;
+} rig;
+
+static bool rig_open(rig *r, size_t n, kern_dtype dtype, size_t piece_bytes, const void *values) {
+    *r = (rig){.size = rlf_transport_size(g_t), .rank = rlf_transport_rank(g_t)};
+    if (kern_comm_new(&r->comm, g_queue, g_t, piece_bytes, WAIT_MS) != RLF_OK) return false;
+    if (kern_buf_new(&r->buf, g_device, n * kern_dtype_size(dtype)) != RLF_OK) return false;
+    r->x = kern_view(r->buf, dtype);
+    kern_upload(g_queue, r->x, values, n);
+    return kern_sync(g_queue) == RLF_OK;
+}
+
+/* What the tensor holds now goes to `values`. */
+static bool rig_close(rig *r, size_t n, void *values) {
+    kern_download(g_queue, values, r->x, n);
+    bool ok = kern_sync(g_queue) == RLF_OK;
+    kern_buf_destroy(r->buf);
+    kern_comm_destroy(r->comm);
+    return ok;
+}
+
+/* Room for 16 elements of each rank, or all in one piece. */
+static size_t piece_bytes(int round) { return (size_t)(round ? 1 << 20 : 16 * 2 * 4 * rlf_transport_size(g_t)); }
+
+static float element(int rank, size_t i) { return (float)((i * 2654435761u + (unsigned)rank * 97u) % 1000u) * 0.001f; }
+
+static bool reduces(size_t n, size_t piece) {
+    rig r;
+    float *x = rlf_calloc(n, sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = element(rlf_transport_rank(g_t), i);
+    bool ok = rig_open(&r, n, KERN_F32, piece, x);
+    ok = ok && kern_comm_reduce_scatter(r.comm, 0, r.size, r.x, n) == RLF_OK;
+    ok = ok && kern_comm_all_gather(r.comm, 0, r.size, r.x, n) == RLF_OK;
+    ok = rig_close(&r, n, x) && ok;
+    for (size_t i = 0; i < n && ok; i++) {
+        float sum = element(0, i);
+        for (int from = 1; from < r.size; from++) sum += element(from, i);
+        ok = memcmp(&sum, &x[i], sizeof sum) == 0;
+    }
+    free(x);
+    return ok;
+}
+
+static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) {
+    bool ok = true;
+    for (size_t n = 1; n < 5000 && ok; n = n * 3 + 5)
+        for (int round = 0; round < 2 && ok; round++) ok = reduces(n, piece_bytes(round));
+    return ok;
+}
+
+static bool gathers_halves(size_t n, size_t piece) {
+    rig r;
+    size_t begin, end;
+    uint16_t *x = rlf_calloc(n, sizeof *x);
+    rlf_shard(n, rlf_transport_size(g_t), rlf_transport_rank(g_t), &begin, &end);
+    for (size_t i = begin; i < end; i++) x[i] = (uint16_t)(i * 40503u + 1);
+    bool ok = rig_open(&r, n, KERN_BF16, piece, x);
+    ok = ok && kern_comm_all_gather(r.comm, 0, r.size, r.x, n) == RLF_OK;
+    ok = rig_close(&r, n, x) && ok;
+    for (size_t i = 0; i < n && ok; i++) ok = x[i] == (uint16_t)(i * 40503u + 1);
+    free(x);
+    return ok;
+}
+
+static bool all_gather_moves_elements_of_two_bytes(void) {
+    bool ok = true;
+    for (size_t n = 1; n < 5000 && ok; n = n * 3 + 5)
+        for (int round = 0; round < 2 && ok; round++) ok = gathers_halves(n, piece_bytes(round));
+    return ok;
+}
+
+static bool hands_over(size_t n, size_t piece) {
+    rig r;
+    float *x = rlf_calloc(n, sizeof *x);
+    int size = rlf_transport_size(g_t), to[64];
+    for (int i = 0; i < size; i++) to[i] = i;
+    for (size_t i = 0; i < n && rlf_transport_rank(g_t) == 0; i++) x[i] = element(7, i);
+    bool ok = rig_open(&r, n, KERN_F32, piece, x);
+    if (ok && r.rank == 0) ok = kern_comm_send(r.comm, to, (size_t)size, r.x, n, "weights") == RLF_OK;
+    else if (ok) ok = kern_comm_receive(r.comm, 0, r.x, n, "weights") == RLF_OK;
+    ok = rig_close(&r, n, x) && ok;
+    for (size_t i = 0; i < n && ok; i++) ok = x[i] == element(7, i);
+    free(x);
+    return ok;
+}
+
+static bool a_tensor_goes_from_one_rank_to_all_others(void) {
+    bool ok = true;
+    for (int round = 0; round < 2 && ok; round++) ok = hands_over(3001, piece_bytes(round));
+    return ok;
+}
+
+/* A window over a tensor: what is written piece by piece is read piece by piece. */
+static bool a_window_shows_every_piece(void) {
+    enum { N = 1000, PIECE = 192 };
+    float x[N];
+    kern_window *window = NULL;
+    kern_buf *buf = NULL;
+    bool ok = kern_window_new(&window, g_queue, PIECE) == RLF_OK && kern_buf_new(&buf, g_device, N * sizeof(float)) == RLF_OK;
+    size_t n = 0, pieces = 0;
+    for (size_t at = 0; at < N && ok; at += n) {
+        n = N - at;
+        float *room = kern_window_room(window, kern_at(kern_view(buf, KERN_F32), at), &n);
+        for (size_t i = 0; i < n; i++) room[i] = element(3, at + i);
+        ok = kern_window_write(window, kern_at(kern_view(buf, KERN_F32), at), n) == RLF_OK;
+        pieces++;
+    }
+    ok = ok && pieces == (on_cards() ? (N * sizeof(float) + PIECE - 1) / PIECE : 1);
+    for (size_t at = 0; at < N && ok; at += n) {
+        const void *host;
+        n = N - at;
+        ok = kern_window_read(window, kern_at(kern_view(buf, KERN_F32), at), &n, &host) == RLF_OK;
+        if (ok) memcpy(x + at, host, n * sizeof *x);
+    }
+    for (size_t i = 0; i < N && ok; i++) ok = x[i] == element(3, i);
+    kern_buf_destroy(buf);
+    kern_window_destroy(window);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    static const struct { const char *name; bool (*run)(void); } cases[] = {
+        {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
+        {"all_gather_moves_elements_of_two_bytes", all_gather_moves_elements_of_two_bytes},
+        {"a_tensor_goes_from_one_rank_to_all_others", a_tensor_goes_from_one_rank_to_all_others},
+        {"a_window_shows_every_piece", a_window_shows_every_piece},
+    };
+    if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK || device_open(&g_device, NULL, 1) != RLF_OK ||
+        kern_queue_new(&g_queue, g_device) != RLF_OK) {
+        fprintf(stderr, "%s\n", rlf_error_message());
+        return 1;
+    }
+    int failed = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int mine = cases[i].run(), all = 0;
+        MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+        if (!mine) fprintf(stderr, "rank %d: %s: %s\n", rlf_transport_rank(g_t), cases[i].name, rlf_error_message());
+        if (rlf_transport_rank(g_t) == 0) printf("%s %s\n", all ? "ok  " : "FAIL", cases[i].name);
+        failed += !all;
+    }
+    kern_queue_destroy(g_queue);
+    kern_device_close(g_device);
+    if (rlf_transport_destroy(g_t, 10000) != RLF_OK) rlf_transport_abort(g_t, 1);
+    return failed != 0;
+}
