@@ -5,8 +5,8 @@
  *
  * Three kernels, no atomics: D, half a warp a row and head; dq, a block a row and query head, over keys ascending; dk and dv, a block a
  * key and kv head, over rows ascending and within a row over the heads of its group. Both big ones compute p and ds, PAIRS at a time, a
- * thread a pair, and then add, a thread a channel. Operations: 2 * 4 D for the scores, 6 D for the sums, a pair of row and key; the
- * reference of the tensor-core kernels to come. */
+ * thread a pair, and then add, a thread a channel. Operations: 2 * 4 D for the scores, 6 D for the sums, a pair of row and key. It serves
+ * where attention.cu does. */
 #include <assert.h>
 
 #include "kernels/cuda/attention.h"
@@ -101,6 +101,10 @@ KERN_KERNEL(grad_kv) {
 
 void kern_cuda_attention_grad(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
                               const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
+    if (attention_by_tiles(shape.factors, shape.head_dim)) {
+        kern_cuda_attention_grad_tiles(ctx, dqkv, dout, out, lse, qkv, seq_begin, seqs, shape);
+        return;
+    }
     const int m = seq_begin[seqs];
     const int32_t *begin = (const int32_t *)kern_cuda_stage(ctx, seq_begin, (size_t)(seqs + 1) * sizeof *seq_begin);
     const attn_grad_args args = {dqkv, ctx->scratch, dout, out, lse, qkv, begin, seqs, m, shape};

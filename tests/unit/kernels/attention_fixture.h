@@ -99,19 +99,23 @@ static inline void result_free(result *r) {
     free(r->dqkv);
 }
 
-static inline result run_packed(fixture *fx, const problem *p) {
+/* `gradient` false: out and lse only. */
+static inline result run_operations(fixture *fx, const problem *p, bool gradient) {
     result r = result_new(p);
     const int mark = fx->n;
     kern_tensor qkv = fx_f32(fx, p->qkv, qkv_size(p)), dout = fx_f32(fx, p->dout, out_size(p));
     kern_tensor out = fx_f32(fx, p->dout, out_size(p)), lse = fx_f32(fx, r.lse, lse_size(p)), dqkv = fx_f32(fx, p->qkv, qkv_size(p));
     kern_attention(fx->queue, out, lse, qkv, p->begin, p->seqs, p->shape);
-    kern_attention_grad(fx->queue, dqkv, dout, out, lse, qkv, p->begin, p->seqs, p->shape);
+    if (gradient) kern_attention_grad(fx->queue, dqkv, dout, out, lse, qkv, p->begin, p->seqs, p->shape);
     fx_get(fx, r.out, out, out_size(p));
     fx_get(fx, r.lse, lse, lse_size(p));
-    fx_get(fx, r.dqkv, dqkv, qkv_size(p));
+    if (gradient) fx_get(fx, r.dqkv, dqkv, qkv_size(p));
     fx_release(fx, mark);
     return r;
 }
+
+static inline result run_packed(fixture *fx, const problem *p) { return run_operations(fx, p, true); }
+static inline result run_forward(fixture *fx, const problem *p) { return run_operations(fx, p, false); }
 
 static inline void same_results(const problem *p, const result *got, const result *expected) {
     same_bits("out", got->out, expected->out, out_size(p));
