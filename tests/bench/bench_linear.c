@@ -1,7 +1,7 @@
 /* Rates of the matrix products: bench_linear [isa].
  *
  * Prints GFLOP/s (2 per multiply-add, best of the rounds that fit into a fixed time) for a large square product, the shapes of training and
- * the shapes of decoding, with one and two threads. Decoding goes round a set of weights larger than the caches, as a model does; its last
+ * the shapes of decoding, with one and two threads, weights stored as float32 and as bfloat16 (forward only: gradients widen them). Decoding goes round a set of weights larger than the caches, as a model does; its last
  * column is the rate at which weights are read. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,19 +62,21 @@ static void measure(const operands *o, const char *label, direction dir, int m, 
     double flops = 2.0 * m * n * k, mean = calls > 1 ? total / (calls - 1) : best;
     printf("  %-12s %-12s m %5d n %5d k %5d  best %7.1f  mean %7.1f GFLOP/s", label, direction_names[dir], m, n, k, flops / best * 1e-9,
            flops / mean * 1e-9);
-    if (cold) printf("  weights %5.1f GB/s", (double)size * 4 / mean * 1e-9);
+    if (cold) printf("  weights %5.1f GB/s", (double)(size * kern_dtype_size(o->w.dtype)) / mean * 1e-9);
     printf("\n");
     fflush(stdout);
 }
 
+/* Forward products, and gradients where the weights are float32. */
 static void measure_all(const operands *o) {
+    const int directions = o->w.dtype == KERN_F32 ? GRAD_WEIGHT : FORWARD;
     static const struct shape { const char *label; int n, k; } shapes[] = {
         {"qkv", 1024, 512}, {"attn out", 512, 512}, {"gate up", 3072, 512}, {"down", 512, 1536}, {"head", 32000, 512}};
     const size_t count = sizeof shapes / sizeof *shapes;
     static const int decode_rows[] = {1, 4, 16, 32};
     measure(o, "square", FORWARD, 2048, 2048, 2048, false);
     for (size_t i = 0; i < count; i++)
-        for (int dir = FORWARD; dir <= GRAD_WEIGHT; dir++)
+        for (int dir = FORWARD; dir <= directions; dir++)
             measure(o, shapes[i].label, (direction)dir, i + 1 < count ? 2048 : 256, shapes[i].n, shapes[i].k, false);
     for (size_t r = 0; r < sizeof decode_rows / sizeof *decode_rows; r++)
         for (size_t i = 0; i < count; i++) measure(o, shapes[i].label, FORWARD, decode_rows[r], shapes[i].n, shapes[i].k, true);
@@ -92,6 +94,12 @@ int main(int argc, char **argv) {
         o.w = random_tensor(o.queue, WEIGHT_FLOATS);
         printf("%s\n", kern_device_name(device));
         measure_all(&o);
+        kern_buf *half;
+        if (kern_buf_new(&half, device, WEIGHT_FLOATS * kern_dtype_size(KERN_BF16)) != RLF_OK) die("buffer");
+        kern_convert(o.queue, kern_view(half, KERN_BF16), o.w, WEIGHT_FLOATS);
+        printf("%s, weights of bfloat16\n", kern_device_name(device));
+        measure_all(&(operands){.queue = o.queue, .x = o.x, .w = kern_view(half, KERN_BF16), .y = o.y});
+        kern_buf_destroy(half);
         kern_buf_destroy(o.x.buf);
         kern_buf_destroy(o.y.buf);
         kern_buf_destroy(o.w.buf);
