@@ -28,7 +28,9 @@ struct kern_buf {
 
 rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) {
     void *ptr = device->backend->allocate(device->ctx, bytes);
-    if (!ptr) return RLF_RAISE(NO_MEMORY, "cannot allocate a device buffer of %zu bytes", bytes);
+    if (!ptr)
+        return RLF_RAISE(NO_MEMORY, "%s: cannot allocate a buffer of %zu bytes; %zu are free", device->name, bytes,
+                         device->backend->free_bytes(device->ctx));
     kern_buf *buf = rlf_calloc(1, sizeof *buf);
     *buf = (kern_buf){device, ptr, bytes};
     *out = buf;
@@ -68,18 +70,27 @@ void kern_stage_clean_up(kern_stage *stage) {
 
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
 
-#ifdef KERN_HAVE_CUDA
-#define KERN_DEVICES "cpu, cuda"
-#else
-#define KERN_DEVICES "cpu"
+#ifndef KERN_HAVE_CUDA
+int kern_cards(void) { return 0; }
+
+static rlf_status no_cuda(void) { return RLF_RAISE(UNSUPPORTED, "this program was built without CUDA"); }
+
+rlf_status kern_card_find(kern_card_facts *out, int card) {
+    (void)out, (void)card;
+    return no_cuda();
+}
+
+rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
+    (void)device, (void)options;
+    return no_cuda();
+}
 #endif
 
 static rlf_status open_backend(kern_device *device, const kern_device_options *options) {
-    if (!strcmp(options->name, "cpu")) return kern_cpu_open(device, options);
-#ifdef KERN_HAVE_CUDA
-    if (!strcmp(options->name, "cuda")) return kern_cuda_open(device, options);
-#endif
-    return RLF_RAISE(UNSUPPORTED, "no device named \"%s\"; this build has: %s", options->name, KERN_DEVICES);
+    bool any = !strcmp(options->name, "auto"), cards = any && kern_cards() > 0;
+    if (!strcmp(options->name, "cpu") || (any && !cards)) return kern_cpu_open(device, options);
+    if (!strcmp(options->name, "cuda") || cards) return kern_cuda_open(device, options);
+    return RLF_RAISE(UNSUPPORTED, "no device named \"%s\"; expected auto, cpu or cuda", options->name);
 }
 
 rlf_status kern_device_open(kern_device **out, const kern_device_options *options) {
@@ -103,6 +114,7 @@ void kern_device_close(kern_device *device) {
 }
 
 const char *kern_device_name(const kern_device *device) { return device->name; }
+bool kern_device_is_card(const kern_device *device) { return !device->backend->host_memory; }
 
 rlf_status kern_queue_new(kern_queue **out, kern_device *device) {
     *out = rlf_calloc(1, sizeof **out);

@@ -64,8 +64,17 @@ static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += 
 
 /* ---- device, memory, queue -------------------------------------------------------------------------------------------------------- */
 
+/* CUDA cards that can be used, numbered from 0 on; 0 where there is no driver, or the build has no CUDA backend. */
+int kern_cards(void);
+/* What a card is called, "NVIDIA H200, 139 GiB", and its memory. Errors as those of kern_device_open; makes nothing on the card. */
+typedef struct kern_card_facts {
+    char name[128];
+    size_t bytes;
+} kern_card_facts;
+rlf_status kern_card_find(kern_card_facts *out, int card) RLF_MUST_USE;
+
 typedef struct kern_device_options {
-    const char *name;  /* "cpu", or "cuda" where the build has it */
+    const char *name;  /* "cpu"; "cuda" where the build has it; "auto": cuda where there is a card, else cpu */
     int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
     const char *isa;   /* CPU: NULL chooses the best; "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine lacks it) */
     int card;          /* CUDA: which of the cards this process sees, from 0 on (RLF_UNSUPPORTED if there is none) */
@@ -75,6 +84,7 @@ rlf_status kern_device_open(kern_device **out, const kern_device_options *option
 void kern_device_close(kern_device *device);
 /* e.g. "cpu avx512, 2 threads". Valid while the device is open. */
 const char *kern_device_name(const kern_device *device);
+bool kern_device_is_card(const kern_device *device);
 
 /* Zeroed. Free with kern_buf_destroy before the device closes. */
 rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) RLF_MUST_USE;

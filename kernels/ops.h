@@ -75,6 +75,7 @@ typedef struct kern_ops {
 typedef struct kern_backend {
     bool host_memory;                                               /* addresses are the host's own */
     void (*close)(kern_ctx *ctx);
+    size_t (*free_bytes)(kern_ctx *ctx);                            /* that may still be allocated, as far as is known */
     void *(*allocate)(kern_ctx *ctx, size_t bytes);                 /* zeroed; NULL where there is not as much */
     void (*release)(kern_ctx *ctx, void *ptr, size_t bytes);
     void *(*host_allocate)(kern_ctx *ctx, size_t bytes);            /* of the host, such as the device copies fastest from; or NULL */

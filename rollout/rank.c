@@ -226,13 +226,12 @@ size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layo
     return rollout_decoder_bytes(layout, &options);
 }
 
-static rlf_status set_up_engine(rollout_rank *r, int threads) {
+static rlf_status set_up_engine(rollout_rank *r, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
     rollout_engine_options options = engine_options(c);
-    kern_device_options device = {.name = "cpu", .threads = threads};
     if (!rlf_dtype_parse(c->model.dtype, &r->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", c->model.dtype);
-    RLF_TRY(kern_device_open(&r->device, &device));
+    RLF_TRY(kern_device_open(&r->device, device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
     RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
     RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->dtype, options.max_tokens));
@@ -242,20 +241,21 @@ out:
     return status;
 }
 
-static rlf_status set_up(rollout_rank *r, int threads) {
+static rlf_status set_up(rollout_rank *r, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
     rollout_episode_options options = {.max_prompt_tokens = c->episode.max_prompt_tokens, .max_tokens = c->episode.max_tokens,
                                        .max_calls = c->episode.max_calls, .stop_at_answer = c->episode.stop_at_answer};
     RLF_TRY(set_up_text(r));
-    RLF_TRY(set_up_engine(r, threads));
+    RLF_TRY(set_up_engine(r, device));
     r->episodes = rollout_episodes_new(r->engine, r->chat, &options, (rollout_port){r, port_send});
     r->version = -1;
     if (rlf_slice_eq(rlf_slice_of(c->mode), "eval")) RLF_TRY(read_weights(r));
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
                         (int)(c->rollout.cache_tokens / c->rollout.page_size), r->dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
-    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)), ""));
+    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)),
+                         kern_device_name(r->device)));
 out:
     return status;
 }
@@ -275,10 +275,10 @@ static void clean_up(rollout_rank *r) {
     rlf_arena_clean_up(&r->arena);
 }
 
-rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, int threads) {
+rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     rollout_rank rank = {.transport = transport, .config = config};
-    RLF_TRY(set_up(&rank, threads));
+    RLF_TRY(set_up(&rank, device));
     RLF_TRY(serve(&rank));
 out:
     clean_up(&rank);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "common/model/checkpoint.h"
-#include "kernels/transformer/transformer.h"
+#include "trainer/cards.h"
 #include "trainer/job.h"
 
 #define MB(bytes) ((double)(bytes) / 1e6)
@@ -76,17 +76,12 @@ out:
     return status;
 }
 
-static rlf_dtype stored_dtype(const rlf_config *config) {
-    rlf_dtype dtype = RLF_DTYPE_F32;
-    rlf_dtype_parse(config->model.dtype, &dtype); /* the config has been checked */
-    return dtype;
-}
-
 /* Every tensor is read: a missing, misshapen or cut one is found here and not after the job has waited for its nodes. */
 static rlf_status check_model(const rlf_config *config, const rlf_model_layout *layout, rlf_str *out) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &layout->shape;
-    const rlf_dtype dtype = stored_dtype(config);
+    rlf_dtype dtype = RLF_DTYPE_F32;
+    rlf_dtype_parse(config->model.dtype, &dtype); /* the config has been checked */
     void *weights = rlf_calloc(layout->total, rlf_dtype_size(dtype));
     RLF_TRY(rlf_checkpoint_read(config->model.path, layout, dtype, weights));
     rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n",
@@ -100,51 +95,59 @@ out:
     return status;
 }
 
-static void plan_rollouts(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top,
-                          trainer_work_fn *rollout_work, rlf_str *out) {
-    const rlf_model_shape *s = &layout->shape;
-    double weights = (double)layout->total * (double)rlf_dtype_size(stored_dtype(config)), work = (double)rollout_work(config, layout);
-    double cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float);
+static void print_rollouts(const rlf_config *config, const trainer_topology *top, const trainer_memory *m, rlf_str *out) {
     rlf_str_printf(out, "rank %d-%d  rollout      %.1f MB each: weights %.1f, KV cache %.1f (%lld tokens), activations %.1f\n",
-                   top->rollout_first, top->rollout_first + top->rollouts - 1, MB(weights + cache + work), MB(weights), MB(cache),
-                   (long long)config->rollout.cache_tokens, MB(work));
+                   top->rollout_first, top->rollout_first + top->rollouts - 1, MB(trainer_memory_sum(m)), MB(m->weights), MB(m->cache),
+                   (long long)config->rollout.cache_tokens, MB(m->activations));
 }
 
-static void plan_learners(const rlf_config *config, const rlf_model_layout *layout, const trainer_topology *top, rlf_str *out) {
-    int64_t rows = config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
-    kern_trainer_options options = {.max_tokens = (int)rows, .max_seqs = (int)rows, .gradients = true,
-                                    .recompute = config->train.recompute};
-    bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
-    const rlf_dtype dtype = stored_dtype(config);
-    double slab = (double)layout->total * sizeof(float), weights = (double)layout->total * (double)rlf_dtype_size(dtype);
-    double state = (dtype == RLF_DTYPE_F32 ? 2 : 3) * slab / top->learners;
-    double activations = (double)kern_trainer_bytes(layout, &options);
+static void print_learners(const rlf_config *config, const trainer_topology *top, const trainer_memory *m, rlf_str *out) {
     rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference "
                         "%.1f, activations %.1f (%lld tokens)\n",
-                   top->learner_first, top->learner_first + top->learners - 1,
-                   MB(weights * (1 + reference) + slab + state + activations), MB(weights), MB(slab),
-                   MB(state), top->learners, reference ? MB(weights) : 0.0, MB(activations), (long long)rows);
+                   top->learner_first, top->learner_first + top->learners - 1, MB(trainer_memory_sum(m)), MB(m->weights),
+                   MB(m->gradients), MB(m->optimizer), top->learners, MB(m->reference), MB(m->activations),
+                   (long long)trainer_micro_rows(config));
 }
 
-static rlf_status check_plan(const rlf_config *config, const rlf_model_layout *layout, int size, trainer_work_fn *rollout_work,
-                             rlf_str *out) {
+/* The cards of this node. A job that is checked alone is planned as if all its ranks were here. */
+static rlf_status check_cards(const trainer_check_options *o, const trainer_topology *top, double rollout_bytes, double learner_bytes,
+                              rlf_str *out) {
+    rlf_status status = RLF_OK;
+    int cards;
+    rlf_neighbour *all = rlf_calloc((size_t)top->size, sizeof *all);
+    for (int rank = 0; rank < top->size; rank++) all[rank].rank = rank;
+    bool alone = o->size == 1;
+    RLF_TRY(trainer_cards(o->config, &cards));
+    if (cards == 0) rlf_str_printf(out, "device      cpu\n");
+    RLF_TRY(trainer_cards_plan(top, alone ? all : o->near, alone ? (size_t)top->size : o->n_near, cards, rollout_bytes, learner_bytes, out));
+out:
+    free(all);
+    return status;
+}
+
+static rlf_status check_plan(const trainer_check_options *o, const rlf_model_layout *layout, rlf_str *out) {
     rlf_status status = RLF_OK;
     trainer_topology top;
-    int ranks = size > 1 ? size : trainer_topology_least(config);
-    RLF_TRY(trainer_topology_init(&top, config, ranks));
-    rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks, size > 1 ? "" : " (the least this job can be started with)");
+    int ranks = o->size > 1 ? o->size : trainer_topology_least(o->config);
+    RLF_TRY(trainer_topology_init(&top, o->config, ranks));
+    trainer_memory rollout = trainer_memory_of_rollout(o->config, layout, o->rollout_work);
+    trainer_memory learner = trainer_memory_of_learner(o->config, layout, top.learners ? top.learners : 1);
+    rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks,
+                   o->size > 1 ? "" : " (the least this job can be started with)");
     if (top.tools)
         rlf_str_printf(out, "rank %d-%d  tool         %zu tools and the reward\n", top.tool_first,
-                       top.tool_first + top.tools - 1, config->n_tools);
-    if (top.rollouts) plan_rollouts(config, layout, &top, rollout_work, out);
-    if (top.learners) plan_learners(config, layout, &top, out);
+                       top.tool_first + top.tools - 1, o->config->n_tools);
+    if (top.rollouts) print_rollouts(o->config, &top, &rollout, out);
+    if (top.learners) print_learners(o->config, &top, &learner, out);
+    RLF_TRY(check_cards(o, &top, trainer_memory_sum(&rollout), trainer_memory_sum(&learner), out));
 out:
     return status;
 }
 
-rlf_status trainer_check(const rlf_config *config, int size, const char *tool_schemas, trainer_work_fn *rollout_work, rlf_str *out) {
+rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     rlf_status status = RLF_OK;
-    trainer_job job = {.config = config, .tool_schemas = tool_schemas};
+    const rlf_config *config = o->config;
+    trainer_job job = {.config = config, .tool_schemas = o->tool_schemas};
     rlf_model_layout layout = {0};
     RLF_TRY(rlf_model_shape_read(&job.shape, config->model.path));
     rlf_model_layout_init(&layout, &job.shape);
@@ -153,7 +156,7 @@ rlf_status trainer_check(const rlf_config *config, int size, const char *tool_sc
     RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
     RLF_TRY(trainer_tags_check(&job));
     RLF_TRY(check_data(&job, out));
-    RLF_TRY(check_plan(config, &layout, size, rollout_work, out));
+    RLF_TRY(check_plan(o, &layout, out));
 out:
     if (job.chat) rlf_chat_destroy(job.chat);
     if (job.tokenizer) rlf_tokenizer_destroy(job.tokenizer);

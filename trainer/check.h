@@ -3,15 +3,19 @@
 #define RLF_TRAINER_CHECK_H
 
 #include "common/model/model.h"
-#include "trainer/topology.h"
+#include "trainer/memory.h"
 
-/* Bytes of work space of a rank, beside weights and cache. */
-typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout *layout);
+typedef struct trainer_check_options {
+    const rlf_config *config;
+    int size;                     /* ranks started; 1 stands for "as many as the job needs at least" */
+    const rlf_neighbour *near;    /* (n_near) ranks of this node */
+    size_t n_near;
+    const char *tool_schemas;     /* JSON array */
+    trainer_work_fn *rollout_work; /* rollout_work_bytes */
+} trainer_check_options;
 
 /* Checks data rows (every prompt or supervised row is tokenised against its limits), the model folder (every tensor) and the plan of
- * ranks, and appends the report to `out`. size: ranks started; 1 stands for "as many as the job needs at least". Tools are checked by
- * the caller (toolsvc_check); rollout_work is rollout_work_bytes. */
-rlf_status trainer_check(const rlf_config *config, int size, const char *tool_schemas, trainer_work_fn *rollout_work,
-                         rlf_str *out) RLF_MUST_USE;
+ * ranks, with this node's cards, and appends the report to `out`. Tools are checked by the caller (toolsvc_check). */
+rlf_status trainer_check(const trainer_check_options *options, rlf_str *out) RLF_MUST_USE;
 
 #endif

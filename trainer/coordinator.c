@@ -88,6 +88,22 @@ out:
     return status;
 }
 
+/* Ranks on cards and ranks on the CPU do not give the same bits where weights are bfloat16: a job is on one kind of device. */
+static rlf_status note_device(void *ctx, int rank, const rlf_control *ready) {
+    trainer_job *job = ctx;
+    bool first = !job->device_rank, card = strncmp(ready->text.ptr, "cuda", 4) == 0;
+    if (rank < job->watch.topology.rollout_first) return RLF_OK;
+    if (first) {
+        job->device_rank = rank;
+        job->on_cards = card;
+    }
+    if (first && card)
+        RLF_WARN("computing on CUDA cards: this project has run these kernels on a CPU only, no card has run them yet (kernels/cuda/README.md)");
+    if (card == job->on_cards) return RLF_OK;
+    return RLF_RAISE(INVALID, "rank %d computes on %s, but rank %d on %s: set device to cpu, or start the job where every node has cards", rank,
+                     ready->text.ptr, job->device_rank, card ? "the CPU" : "a card");
+}
+
 static void draw_progress(void *ctx) { trainer_progress_draw(&((trainer_job *)ctx)->progress, false); }
 
 static rlf_status open_job(trainer_job *job) {
@@ -102,7 +118,7 @@ static rlf_status open_job(trainer_job *job) {
     RLF_TRY(open_text(job));
     RLF_TRY(open_data(job));
     RLF_TRY(open_state(job));
-    RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_READY, NULL, NULL));
+    RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_READY, note_device, job));
     RLF_TRY(open_folder(job));
     RLF_INFO("%s: %d ranks are ready: %d tool, %d rollout, %d learner", job->config->mode, topology.size, topology.tools,
              topology.rollouts, topology.learners);

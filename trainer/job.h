@@ -37,6 +37,8 @@ typedef struct trainer_job {
     trainer_metrics metrics;
     trainer_progress progress;
     rlf_arena arena;              /* of one step or evaluation */
+    int device_rank;              /* the first rank that said what it computes on; 0: none yet */
+    bool on_cards;                /* whether that is a card */
     int64_t steps;                /* to be done in all; 0 in mode eval */
     int64_t start_step;           /* where this process began */
     int64_t saved_step;           /* of the newest checkpoint; 0: none */

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "trainer/algorithm.h"
+#include "trainer/memory.h"
 #include "trainer/optimizer.h"
 #include "trainer/trainer.h"
 
@@ -275,13 +276,13 @@ static rlf_status load_weights(learner *l) {
     if (l->version > 0) RLF_TRY(trainer_optimizer_read(l->optimizer, from));
     else trainer_optimizer_begin(l->optimizer);
     if (l->reference) RLF_TRY(kern_model_read(l->reference, l->config->model.path));
-    RLF_INFO("weights of %s", from);
+    RLF_INFO("%s, weights of %s", kern_device_name(l->device), from);
 out:
     rlf_str_clean_up(&resume);
     return status;
 }
 
-static rlf_status set_up(learner *l, int threads) {
+static rlf_status set_up(learner *l, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *config = l->config;
     rlf_model_shape shape;
@@ -290,11 +291,10 @@ static rlf_status set_up(learner *l, int threads) {
     rlf_model_layout_init(&l->layout, &shape);
     if (!rlf_dtype_parse(config->model.dtype, &l->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", config->model.dtype);
     l->supervised = strcmp(config->mode, "sft") == 0;
-    int64_t longest = config->episode.max_tokens > config->train.micro_tokens ? config->episode.max_tokens : config->train.micro_tokens;
-    l->max_tokens = (int)longest;
+    l->max_tokens = (int)trainer_micro_rows(config);
     pack_new(&l->pack, l->max_tokens);
 
-    RLF_TRY(kern_device_open(&l->device, &(kern_device_options){.name = "cpu", .threads = threads}));
+    RLF_TRY(kern_device_open(&l->device, device));
     RLF_TRY(kern_queue_new(&l->queue, l->device));
     RLF_TRY(kern_comm_new(&l->comm, l->queue, l->transport, KERN_WINDOW_BYTES, collective_ms(l)));
     RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->dtype, l->max_tokens));
@@ -311,7 +311,7 @@ static rlf_status set_up(learner *l, int threads) {
     RLF_TRY(load_weights(l));
     size_t held = l->layout.total * (rlf_dtype_size(l->dtype) + sizeof(float)) +
                   trainer_optimizer_bytes(&l->layout, l->dtype, l->topology.learners);
-    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, ""));
+    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, kern_device_name(l->device)));
 out:
     return status;
 }
@@ -349,13 +349,13 @@ out:
     return status;
 }
 
-rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *config, int threads) {
+rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *config, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     learner l = {.transport = transport, .config = config};
     rlf_received message = {0};
     rlf_arena arena = {0};
     bool stop = false;
-    RLF_TRY(set_up(&l, threads));
+    RLF_TRY(set_up(&l, device));
     while (!stop) {
         bool got = false;
         RLF_TRY(rlf_receive(transport, &message, 1000, &got));

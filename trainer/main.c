@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "rollout/rollout.h"
 #include "toolsvc/toolsvc.h"
+#include "trainer/cards.h"
 #include "trainer/check.h"
 #include "trainer/cores.h"
 #include "trainer/signals.h"
@@ -72,7 +73,10 @@ static rlf_status run_check(rlf_transport *transport, const rlf_config *config) 
     rlf_str schemas = {0}, report = {0};
     rlf_control stop = {.kind = RLF_CONTROL_STOP, .text = rlf_slice_of("checked")};
     RLF_TRY(toolsvc_describe(config, &schemas));
-    RLF_TRY(trainer_check(config, rlf_transport_size(transport), schemas.ptr, rollout_work_bytes, &report));
+    trainer_check_options options = {.config = config, .size = rlf_transport_size(transport), .tool_schemas = schemas.ptr,
+                                     .rollout_work = rollout_work_bytes};
+    options.near = rlf_transport_neighbours(transport, &options.n_near);
+    RLF_TRY(trainer_check(&options, &report));
     rlf_str_printf(&report, "tools       %zu, all open\nok\n", config->n_tools);
     fputs(report.ptr, stdout);
     for (int rank = 1; rank < rlf_transport_size(transport); rank++) RLF_TRY(rlf_send(transport, rank, RLF_MSG_CONTROL, &stop));
@@ -118,9 +122,33 @@ static void warn_of_binding(const rlf_config *config, const trainer_topology *to
     rlf_str_clean_up(&line);
 }
 
+/* Chooses the device of this rank, and sees whether this node's cards hold what its ranks will take. */
+static rlf_status choose_device(const rlf_config *config, const trainer_topology *topology, const rlf_neighbour *near, size_t n, int rank,
+                                kern_device_options *out) {
+    rlf_status status = RLF_OK;
+    rlf_str plan = {0};
+    rlf_model_shape shape;
+    rlf_model_layout layout = {0};
+    int cards;
+    RLF_TRY(trainer_cards(config, &cards));
+    *out = (kern_device_options){.name = cards ? "cuda" : "cpu", .threads = trainer_threads(config, topology, near, n, rank),
+                                 .card = trainer_card_of(topology, near, n, cards, rank)};
+    if (cards == 0) goto out;
+    RLF_TRY(rlf_model_shape_read(&shape, config->model.path));
+    rlf_model_layout_init(&layout, &shape);
+    trainer_memory rollout = trainer_memory_of_rollout(config, &layout, rollout_work_bytes);
+    trainer_memory learner = trainer_memory_of_learner(config, &layout, topology->learners ? topology->learners : 1);
+    RLF_TRY(trainer_cards_plan(topology, near, n, cards, trainer_memory_sum(&rollout), trainer_memory_sum(&learner), &plan));
+out:
+    rlf_model_layout_clean_up(&layout);
+    rlf_str_clean_up(&plan);
+    return status;
+}
+
 static rlf_status run_role(rlf_transport *transport, const rlf_config *config, trainer_role *role) {
     rlf_status status = RLF_OK;
     trainer_topology topology;
+    kern_device_options device;
     int rank = rlf_transport_rank(transport);
     size_t n_near;
     const rlf_neighbour *near = rlf_transport_neighbours(transport, &n_near);
@@ -130,12 +158,12 @@ static rlf_status run_role(rlf_transport *transport, const rlf_config *config, t
     RLF_TRY(trainer_signals_start(transport, &topology));
     rlf_transport_set_deadline(transport, config->deadline.startup_s * 1000, config->deadline.message_s * 1000);
     if (rank == 0) warn_of_binding(config, &topology, near, n_near);
-    int threads = trainer_threads(config, &topology, near, n_near, rank);
+    if (*role == TRAINER_ROLLOUT || *role == TRAINER_LEARNER) RLF_TRY(choose_device(config, &topology, near, n_near, rank, &device));
     switch (*role) {
     case TRAINER_COORDINATOR: return run_coordinator(transport, config);
     case TRAINER_TOOL: return toolsvc_run(transport, config);
-    case TRAINER_ROLLOUT: return rollout_run(transport, config, threads);
-    case TRAINER_LEARNER: return trainer_learner_run(transport, config, threads);
+    case TRAINER_ROLLOUT: return rollout_run(transport, config, &device);
+    case TRAINER_LEARNER: return trainer_learner_run(transport, config, &device);
     }
 out:
     return status;

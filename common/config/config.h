@@ -64,7 +64,7 @@ typedef struct rlf_config {
     int64_t seed;
     char *output;  /* run folder */
     char *mode;    /* rl | sft | eval */
-    char *device;  /* auto | cpu */
+    char *device;  /* auto | cpu | cuda */
     int64_t threads; /* per rank; 0: cores of the node / its ranks of the same role, at least 1 */
     struct {
         char *path;  /* Hugging Face folder to start from */

@@ -17,7 +17,7 @@ const rlf_key rlf_config_keys[] = {
     INT(seed, "", "1", 0, EXACT_INT, "Seed of everything drawn: data order, sampling, injected latency"),
     TEXT(output, "", NULL, "Run folder (required)"),
     TEXT(mode, "", "rl|sft|eval", "What to do: reinforcement learning, supervised training, or evaluation only (required)"),
-    TEXT(device, "auto", "auto|cpu", "Where the arithmetic runs"),
+    TEXT(device, "auto", "auto|cpu|cuda", "Where the arithmetic runs; auto: on CUDA cards where there are some, else on the CPU"),
     INT(threads, "", "0", 0, 1024, "Threads of a rank; 0: cores of the node divided by its ranks of the same role"),
     TEXT(model.path, "", NULL, "Hugging Face checkpoint folder to start from (required)"),
     TEXT(model.dtype, "float32", "float32|bfloat16", "How weights are stored by the ranks and in checkpoints; arithmetic is float32 either way"),

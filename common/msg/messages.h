@@ -118,7 +118,7 @@ const char *rlf_finish_text(int64_t finish);
     STR(R, doing, "d") I64(R, done, "n") /* tokens generated or trained so far */ LIST(R, metric, phases, "p")
 /* coordinator -> any, and any -> coordinator. */
 #define RLF_CONTROL_TABLE(X)                                                                                                   \
-    X(READY)      /* rank -> coordinator: set up; value = bytes of memory taken */                                             \
+    X(READY)      /* rank -> coordinator: set up; value = bytes of memory taken, text = device, "" of a tool rank */             \
     X(PUBLISH)    /* coordinator -> learners and rollouts: hand weights over as version `value`; learner 0 sends them (bulk) */ \
     X(PUBLISHED)  /* rank -> coordinator: done; value = version, text = checksum in hex */                                     \
     X(SAVE)       /* coordinator -> learners: write weights and optimizer state of step `value` into folder `text` */          \

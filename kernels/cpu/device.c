@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/base/mem.h"
 #include "kernels/cpu/cpu.h"
@@ -39,6 +40,11 @@ static void cpu_release(kern_ctx *ctx, void *ptr, size_t bytes) {
         munmap(ptr, bytes);
     else
         free(ptr);
+}
+
+static size_t cpu_free_bytes(kern_ctx *ctx) {
+    (void)ctx;
+    return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static void cpu_copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) {
@@ -108,7 +114,8 @@ static void cpu_close(kern_ctx *ctx) {
     free(ctx);
 }
 
-static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release,
+static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close, .free_bytes = cpu_free_bytes,
+                                         .allocate = cpu_allocate, .release = cpu_release,
                                          .host_allocate = cpu_allocate, .host_release = cpu_release,
                                          .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync};
 

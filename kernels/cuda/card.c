@@ -2,6 +2,7 @@
 #include "kernels/cuda/card.h"
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,32 +27,53 @@ static void note(kern_card *card, cudaError_t result, const char *what) {
     card->failed = what;
 }
 
+static bool usable(const struct cudaDeviceProp *p) { return p->major >= COMPUTE_MAJOR && p->sharedMemPerBlockOptin >= SHARED_BYTES; }
+
 static rlf_status check_card(const struct cudaDeviceProp *p, int number) {
+    if (usable(p)) return RLF_OK;
     if (p->major < COMPUTE_MAJOR)
         return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has compute capability %d.%d; expected %d.0 or newer", number, p->name, p->major,
                          p->minor, COMPUTE_MAJOR);
-    if (p->sharedMemPerBlockOptin < SHARED_BYTES)
-        return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has %zu KiB of shared memory for a block; expected at least %d", number, p->name,
-                         p->sharedMemPerBlockOptin >> 10, SHARED_BYTES >> 10);
+    return RLF_RAISE(UNSUPPORTED, "CUDA card %d, %s, has %zu KiB of shared memory for a block; expected at least %d", number, p->name,
+                     p->sharedMemPerBlockOptin >> 10, SHARED_BYTES >> 10);
+}
+
+static rlf_status find_card(struct cudaDeviceProp *p, int number) {
+    int count = 0;
+    cudaError_t result = cudaGetDeviceCount(&count);
+    if (result != cudaSuccess) return RLF_RAISE(UNSUPPORTED, "no CUDA card can be used: %s", cudaGetErrorString(result));
+    if (number < 0 || number >= count) return RLF_RAISE(UNSUPPORTED, "no CUDA card %d: this machine has %d", number, count);
+    result = cudaGetDeviceProperties(p, number);
+    if (result != cudaSuccess) return RLF_RAISE(DEVICE, "CUDA card %d: %s", number, cudaGetErrorString(result));
+    return check_card(p, number);
+}
+
+int kern_card_count(void) {
+    struct cudaDeviceProp p;
+    int count = 0, n = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
+    while (n < count && cudaGetDeviceProperties(&p, n) == cudaSuccess && usable(&p)) n++;
+    return n;
+}
+
+rlf_status kern_card_describe(int number, char *name, size_t name_bytes, size_t *bytes) {
+    struct cudaDeviceProp p;
+    rlf_status status = find_card(&p, number);
+    if (status != RLF_OK) return status;
+    snprintf(name, name_bytes, "%.80s, %zu GiB", p.name, p.totalGlobalMem >> 30);
+    *bytes = p.totalGlobalMem;
     return RLF_OK;
 }
 
 rlf_status kern_card_open(kern_card **out, int number) {
     rlf_status status = RLF_OK;
     kern_card *card = rlf_calloc(1, sizeof *card);
-    int count = 0;
-    struct cudaDeviceProp p;
-    cudaError_t result = cudaGetDeviceCount(&count);
+    size_t bytes;
     card->number = number;
-    if (result != cudaSuccess) RLF_FAIL(UNSUPPORTED, "no CUDA card can be used: %s", cudaGetErrorString(result));
-    if (number < 0 || number >= count) RLF_FAIL(UNSUPPORTED, "no CUDA card %d: this machine has %d", number, count);
-    result = cudaGetDeviceProperties(&p, number);
-    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d: %s", number, cudaGetErrorString(result));
-    RLF_TRY(check_card(&p, number));
-    result = cudaSetDevice(number);
+    RLF_TRY(kern_card_describe(number, card->name, sizeof card->name, &bytes));
+    cudaError_t result = cudaSetDevice(number);
     if (result == cudaSuccess) result = cudaStreamCreateWithFlags(&card->stream, cudaStreamNonBlocking);
-    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, p.name, cudaGetErrorString(result));
-    snprintf(card->name, sizeof card->name, "%.80s, %zu GiB", p.name, p.totalGlobalMem >> 30);
+    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
     *out = card;
     card = NULL;
 out:
@@ -66,6 +88,12 @@ void kern_card_close(kern_card *card) {
 }
 
 const char *kern_card_name(const kern_card *card) { return card->name; }
+
+size_t kern_card_free_bytes(kern_card *card) {
+    size_t available = 0, all;
+    cudaSetDevice(card->number);
+    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
+}
 
 void *kern_card_allocate(kern_card *card, size_t bytes) {
     void *ptr = NULL;

@@ -16,11 +16,17 @@ extern "C" {
 
 typedef struct kern_card kern_card;
 
+/* Cards 0 .. n-1 can be used. */
+int kern_card_count(void);
+/* E.g. "NVIDIA H200, 139 GiB", and its memory. Errors as those of kern_card_open; makes nothing on the card. */
+rlf_status kern_card_describe(int number, char *name, size_t name_bytes, size_t *bytes) RLF_MUST_USE;
+
 /* RLF_UNSUPPORTED where there is no card of that number (0, 1, ...), or it is too old. */
 rlf_status kern_card_open(kern_card **out, int number) RLF_MUST_USE;
 void kern_card_close(kern_card *card);
-/* E.g. "NVIDIA H200, 139 GiB". */
 const char *kern_card_name(const kern_card *card);
+/* Memory that nobody has taken. */
+size_t kern_card_free_bytes(kern_card *card);
 
 /* Memory of the card, zeroed, aligned to 16 bytes at least; NULL where there is not as much. */
 void *kern_card_allocate(kern_card *card, size_t bytes);

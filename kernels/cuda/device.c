@@ -17,6 +17,7 @@ const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes) {
     return at;
 }
 
+static size_t free_bytes(kern_ctx *ctx) { return kern_card_free_bytes(ctx->card); }
 static void *allocate(kern_ctx *ctx, size_t bytes) { return kern_card_allocate(ctx->card, bytes); }
 static void release(kern_ctx *ctx, void *ptr, size_t bytes) {
     (void)bytes;
@@ -41,13 +42,16 @@ static void close_card(kern_ctx *ctx) {
     free(ctx);
 }
 
-static const kern_backend cuda_backend = {.close = close_card, .allocate = allocate, .release = release,
+static const kern_backend cuda_backend = {.close = close_card, .free_bytes = free_bytes, .allocate = allocate, .release = release,
                                           .host_allocate = host_allocate, .host_release = host_release, .upload = upload,
                                           .download = download, .copy = copy, .zero = zero, .sync = sync_card};
 
 #define ENTRY_(type, name, parameters) .name = kern_cuda_##name,
 static const kern_ops cuda_ops = {KERN_OP_TABLE(ENTRY_)};
 #undef ENTRY_
+
+int kern_cards(void) { return kern_card_count(); }
+rlf_status kern_card_find(kern_card_facts *out, int card) { return kern_card_describe(card, out->name, sizeof out->name, &out->bytes); }
 
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;

@@ -231,7 +231,7 @@ static bool run_rollout(int rank) {
                     .rollout = {.batch = 16 * rank, .prefill_chunk = 8 * rank, .page_size = 16, .cache_tokens = 1024 * rank,
                                 .seats = 4 * rank},
                     .deadline = {.message_s = 30, .collective_s = 30}};
-    rlf_status status = rollout_run(g_t, &c, 1);
+    rlf_status status = rollout_run(g_t, &c, &(kern_device_options){.name = "cpu", .threads = 1});
     if (rank > g_ranks.rollout_first) return CHECK(status == RLF_OK);
     return CHECK(status == RLF_PROTOCOL) && CHECK(strstr(rlf_error_message(), "weights version 4") != NULL);
 }

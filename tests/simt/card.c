@@ -11,6 +11,7 @@
 #include "simt.h"
 
 enum { PAGE = 4096, ALIGN = 16, CANARY = 0xa5 };
+#define CARD_BYTES ((size_t)8 << 30) /* what a card is said to have */
 
 struct kern_card {
     simt_order order;
@@ -22,15 +23,33 @@ typedef struct block_head {
     size_t bytes, mapped;
 } block_head;
 
-rlf_status kern_card_open(kern_card **out, int number) {
+int kern_card_count(void) { return SIMT_ORDERS; }
+
+rlf_status kern_card_describe(int number, char *name, size_t name_bytes, size_t *bytes) {
     static const char *const orders[SIMT_ORDERS] = {"ascending", "descending", "shuffled"};
     if (number < 0 || number >= SIMT_ORDERS) return RLF_RAISE(UNSUPPORTED, "no CUDA card %d: the SIMT shim has %d", number, SIMT_ORDERS);
     if (!__builtin_cpu_supports("fma")) return RLF_RAISE(UNSUPPORTED, "the SIMT shim is compiled for a CPU with fused multiply-add");
+    snprintf(name, name_bytes, "SIMT shim, %s order", orders[number]);
+    *bytes = CARD_BYTES;
+    return RLF_OK;
+}
+
+rlf_status kern_card_open(kern_card **out, int number) {
+    rlf_status status = RLF_OK;
+    size_t bytes;
     kern_card *card = rlf_calloc(1, sizeof *card);
     card->order = (simt_order)number;
-    snprintf(card->name, sizeof card->name, "SIMT shim, %s order", orders[number]);
+    RLF_TRY(kern_card_describe(number, card->name, sizeof card->name, &bytes));
     *out = card;
-    return RLF_OK;
+    card = NULL;
+out:
+    free(card);
+    return status;
+}
+
+size_t kern_card_free_bytes(kern_card *card) {
+    (void)card;
+    return CARD_BYTES;
 }
 
 void kern_card_close(kern_card *card) { free(card); }

@@ -30,10 +30,11 @@
 enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
 
 static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
-                            "[--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
+                            "[--device auto|cpu|cuda] [--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
                             "  --dtype    how weights are stored (float32)\n"
+                            "  --device   what computes: auto (a CUDA card where there is one, unless an option is the CPU's), cpu or cuda\n"
                             "  --threads  0 (default): one per core\n"
                             "  --recompute  train keeps each layer's input alone (train.recompute)\n"
                             "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
@@ -41,7 +42,7 @@ static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [-
                             "busy with other work";
 
 typedef struct bench {
-    const char *what, *shape_name, *isa;
+    const char *what, *shape_name, *device_name, *isa;
     rlf_dtype dtype;
     int threads;
     double seconds;
@@ -328,10 +329,10 @@ out:
 
 static rlf_status open_model(bench *b) {
     rlf_status status = RLF_OK;
-    kern_device_options options = {.name = "cpu", .threads = b->threads, .isa = b->isa};
+    kern_device_options options = {.name = b->device_name, .threads = b->threads, .isa = b->isa};
     rlf_model_shape shape;
     RLF_TRY(rlf_model_shape_named(&shape, b->shape_name));
-    RLF_TRY(kern_device_open(&b->device, &options));
+    RLF_TRY(rlf_cli_device_open(&b->device, &options));
     RLF_TRY(kern_queue_new(&b->queue, b->device));
     rlf_model_layout_init(&b->layout, &shape);
     RLF_TRY(rlf_cli_model_random(&b->model, b->queue, &b->layout, b->dtype, PREFILL));
@@ -375,7 +376,8 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
                                             {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
                                             {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
                                             {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
-                                            {"recompute", no_argument, NULL, 'r'},     {NULL, 0, NULL, 0}};
+                                            {"recompute", no_argument, NULL, 'r'},     {"device", required_argument, NULL, 'D'},
+                                            {NULL, 0, NULL, 0}};
     double threads = 0;
     int c;
     opterr = 0;
@@ -384,6 +386,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         else if (c == 't' && rlf_cli_number(optarg, 0, 256, &threads)) b->threads = (int)threads;
         else if (c == 'i') b->isa = optarg;
         else if (c == 'd' && rlf_dtype_parse(optarg, &b->dtype)) continue;
+        else if (c == 'D' && rlf_cli_device_parse(optarg, &b->device_name)) continue;
         else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
         else if (c == 'r') b->recompute = true;
         else if (c == 'j') b->json = true;
@@ -399,12 +402,16 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 }
 
 int rlf_cmd_bench(int argc, char **argv) {
-    bench b = {.shape_name = "bench-42m", .seconds = 4};
+    bench b = {.shape_name = "bench-42m", .device_name = "auto", .seconds = 4};
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
     if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, kernels, train, decode, prefill, all, then options");
     if (help) return rlf_cli_help(USAGE);
+    if (b.isa || b.cpu_time) {
+        if (!strcmp(b.device_name, "cuda")) return rlf_cli_misuse("bench", "--isa and --cpu-time are for --device cpu");
+        b.device_name = "cpu";
+    }
     if (b.cpu_time && !b.threads) return rlf_cli_misuse("bench", "--cpu-time needs --threads");
     b.report = json_object();
     rlf_status status = run(&b);

@@ -36,7 +36,7 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf bench rollout [--shape bench-42m] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64] [--answer 128]\n"
+    "rlf bench rollout [--shape bench-42m] [--device auto|cpu|cuda] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64] [--answer 128]\n"
     "                  [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time] [--json]\n"
     "  --episodes   of a batch\n"
     "  --batches    in all; the asynchronous way has the episodes of all batches at once, the batch-synchronous one batch after batch\n"
@@ -44,7 +44,7 @@ static const char usage[] =
     "  --tokens     drawn before the call of a turn, on average (the call takes 30 more)\n"
     "  --answer     tokens of a tool's answer\n"
     "  --median-ms, --p99-ms  the tool's latency, log-normal; --seed draws it\n"
-    "  --cpu-time  generation takes the processor time of its one thread, whatever else the machine does";
+    "  --cpu-time  generation takes the processor time of its one thread, on the CPU, whatever else the machine does";
 
 enum { PROMPT_LETTERS = 100, LONGEST = 4096, PAGE = 16, CHUNK = 128, BATCH = 64, VOCAB = 256 + 3, END_OF_TURN = 258, MOST_EPISODES = 4096,
        MOST_BATCHES = 64 };
@@ -88,7 +88,7 @@ typedef struct answer {
 } answer;
 
 typedef struct bench {
-    const char *shape;
+    const char *shape, *device;
     bool json, cpu_time;
     double threads, episodes, batches, rounds, tokens, answer_tokens, median_ms, p99_ms, seed;
     way way;
@@ -276,12 +276,12 @@ out:
 
 static rlf_status open_model(bench *b) {
     rlf_status status = RLF_OK;
-    kern_device_options device = {.name = "cpu", .threads = (int)b->threads};
+    kern_device_options device = {.name = b->cpu_time ? "cpu" : b->device, .threads = (int)b->threads};
     rlf_model_shape shape;
     RLF_TRY(rlf_model_shape_named(&shape, b->shape));
     if (shape.vocab < VOCAB) RLF_FAIL(INVALID, "shape %s has a vocabulary of %d: expected at least %d", b->shape, shape.vocab, VOCAB);
     rlf_model_layout_init(&b->model.layout, &shape);
-    RLF_TRY(kern_device_open(&b->model.device, &device));
+    RLF_TRY(rlf_cli_device_open(&b->model.device, &device));
     RLF_TRY(kern_queue_new(&b->model.queue, b->model.device));
     RLF_TRY(rlf_cli_model_random(&b->model.model, b->model.queue, &b->model.layout, RLF_DTYPE_F32, LONGEST));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));
@@ -377,7 +377,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
                                             {"tokens", required_argument, NULL, 'n'},    {"answer", required_argument, NULL, 'a'},
                                             {"median-ms", required_argument, NULL, 'm'}, {"p99-ms", required_argument, NULL, 'p'},
                                             {"cpu-time", no_argument, NULL, 'c'},       {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
+                                            {"help", no_argument, NULL, 'h'},           {"device", required_argument, NULL, 'd'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
@@ -394,6 +394,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         case 'a': good = rlf_cli_number(optarg, 1, LONGEST, &b->answer_tokens); break;
         case 'm': good = rlf_cli_number(optarg, 1e-3, 1e5, &b->median_ms); break;
         case 'p': good = rlf_cli_number(optarg, 1e-3, 1e6, &b->p99_ms); break;
+        case 'd': good = rlf_cli_device_parse(optarg, &b->device); break;
         case 'c': b->cpu_time = true; break;
         case 'j': b->json = true; break;
         case 'h': *help = true; break;
@@ -404,7 +405,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 }
 
 int rlf_bench_rollout(int argc, char **argv) {
-    bench b = {.shape = "bench-42m", .episodes = 64, .batches = 1, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300,
+    bench b = {.shape = "bench-42m", .device = "auto", .episodes = 64, .batches = 1, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300,
                .p99_ms = 3000, .seed = 1};
     bool help = false;
     if (!parse(&b, argc, argv, &help))

@@ -22,12 +22,13 @@ static const char usage[] =
     "  --top-k        most probable tokens (0: all)\n"
     "  --seed         of the draws (0)\n"
     "  --dtype        how weights are stored in memory: float32 or bfloat16 (as in the files, so that nothing is lost)\n"
+    "  --device       what computes: auto (a CUDA card where there is one), cpu or cuda\n"
     "  --threads      0: one per core";
 
 enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
 
 typedef struct request {
-    const char *dir, *prompt, *template;
+    const char *dir, *prompt, *template, *device;
     bool raw;
     rlf_dtype dtype;
     double max_tokens, temperature, top_p, top_k, seed, threads;
@@ -107,7 +108,7 @@ out:
 static rlf_status generate(generator *g, const request *r) {
     rlf_status status = RLF_OK;
     rlf_cli_texts texts = {0};
-    RLF_TRY(rlf_cli_model_open(&g->model, r->dir, (int)r->threads));
+    RLF_TRY(rlf_cli_model_open(&g->model, r->dir, &(kern_device_options){.name = r->device, .threads = (int)r->threads}));
     g->stops[0] = rlf_tokenizer_id(g->model.tokenizer, "<|im_end|>");
     g->stops[1] = rlf_tokenizer_id(g->model.tokenizer, "<|endoftext|>");
     rlf_chat_options options = {.name = r->template};
@@ -137,7 +138,8 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
                                             {"temperature", required_argument, NULL, 't'}, {"top-p", required_argument, NULL, 'P'},
                                             {"top-k", required_argument, NULL, 'k'},       {"seed", required_argument, NULL, 's'},
                                             {"threads", required_argument, NULL, 'T'},     {"help", no_argument, NULL, 'h'},
-                                            {"dtype", required_argument, NULL, 'd'},       {NULL, 0, NULL, 0}};
+                                            {"dtype", required_argument, NULL, 'd'},       {"device", required_argument, NULL, 'D'},
+                                            {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
     opterr = 0;
@@ -153,6 +155,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
         case 'k': good = rlf_cli_number(optarg, 0, MOST_TOKENS, &r->top_k); break;
         case 's': good = rlf_cli_number(optarg, 0, 9e15, &r->seed); break;
         case 'd': good = rlf_dtype_parse(optarg, &r->dtype); break;
+        case 'D': good = rlf_cli_device_parse(optarg, &r->device); break;
         case 'T': good = rlf_cli_number(optarg, 0, 256, &r->threads); break;
         case 'h': *help = true; break;
         default: good = false;
@@ -163,7 +166,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
 }
 
 int rlf_cmd_generate(int argc, char **argv) {
-    request r = {.template = "auto", .dtype = RLF_DTYPE_OTHER, .max_tokens = 256, .temperature = 1, .top_p = 1};
+    request r = {.template = "auto", .device = "auto", .dtype = RLF_DTYPE_OTHER, .max_tokens = 256, .temperature = 1, .top_p = 1};
     generator g = {0};
     bool help = false;
     if (!parse(&r, argc, argv, &help)) return rlf_cli_misuse("generate", "expected one MODEL folder and options within their ranges");

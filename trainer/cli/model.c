@@ -3,18 +3,30 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/model/checkpoint.h"
 
-rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, int threads) {
+bool rlf_cli_device_parse(const char *text, const char **out) {
+    *out = text;
+    return !strcmp(text, "auto") || !strcmp(text, "cpu") || !strcmp(text, "cuda");
+}
+
+rlf_status rlf_cli_device_open(kern_device **out, const kern_device_options *options) {
+    rlf_status status = kern_device_open(out, options);
+    if (status == RLF_OK && kern_device_is_card(*out))
+        fprintf(stderr, "rlf: computing on %s: no card has run these kernels yet (kernels/cuda/README.md)\n", kern_device_name(*out));
+    return status;
+}
+
+rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     rlf_model_shape shape;
-    kern_device_options options = {.name = "cpu", .threads = threads};
     *model = (rlf_cli_model){0};
     RLF_TRY(rlf_model_shape_read(&shape, dir));
     rlf_model_layout_init(&model->layout, &shape);
     RLF_TRY(rlf_tokenizer_load(&model->tokenizer, dir));
-    RLF_TRY(kern_device_open(&model->device, &options));
+    RLF_TRY(rlf_cli_device_open(&model->device, device));
     RLF_TRY(kern_queue_new(&model->queue, model->device));
 out:
     return status;

@@ -19,8 +19,13 @@ typedef struct rlf_cli_texts {
     size_t n, longest; /* tokens of the longest */
 } rlf_cli_texts;
 
-/* Reads DIR/config.json and tokenizer.json, and opens the CPU. threads 0: one per core. Clean up after failure too. */
-rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, int threads) RLF_MUST_USE;
+/* What a command computes on: --device auto, cpu or cuda (the first card), --threads and --isa of the CPU. A card is told on standard error,
+ * with a warning. */
+bool rlf_cli_device_parse(const char *text, const char **out);
+rlf_status rlf_cli_device_open(kern_device **out, const kern_device_options *options) RLF_MUST_USE;
+
+/* Reads DIR/config.json and tokenizer.json, and opens the device. Clean up after failure too. */
+rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, const kern_device_options *device) RLF_MUST_USE;
 /* Reads the weights, to be stored as `dtype` whatever the files have; RLF_DTYPE_OTHER: as rlf_checkpoint_dtype says. `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
 rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype dtype, size_t positions) RLF_MUST_USE;
 /* A model of `layout` with random weights (rlf_checkpoint_random with seed 1): for benchmarks. */

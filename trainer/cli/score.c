@@ -8,9 +8,10 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf score MODEL [--dtype float32|bfloat16] [--threads N] < lines\n\n"
+    "rlf score MODEL [--dtype float32|bfloat16] [--device auto|cpu|cuda] [--threads N] < lines\n\n"
     "Prints {\"ids\":[…],\"logprobs\":[…]} for each line; logprobs[i] = log p(ids[i] | ids before it), 0 for the first.\n"
     "  --dtype    how weights are stored in memory, float32 or bfloat16 (as in the files, so that nothing is lost); arithmetic is float32\n"
+    "  --device   what computes: auto (default; a CUDA card where there is one), cpu or cuda\n"
     "  --threads  0 (default): one per core";
 
 static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
@@ -38,14 +39,14 @@ out:
     return status;
 }
 
-static rlf_status score(const char *dir, rlf_dtype dtype, int threads) {
+static rlf_status score(const char *dir, rlf_dtype dtype, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     rlf_cli_model model;
     rlf_cli_texts texts = {0};
     kern_trainer *trainer = NULL;
     int32_t *targets = NULL;
     float *logprob = NULL;
-    RLF_TRY(rlf_cli_model_open(&model, dir, threads));
+    RLF_TRY(rlf_cli_model_open(&model, dir, device));
     RLF_TRY(rlf_cli_texts_read(&texts, NULL, encode, model.tokenizer));
     RLF_TRY(rlf_cli_model_read(&model, dir, dtype, texts.longest));
     kern_trainer_options options = {.max_tokens = texts.longest ? (int)texts.longest : 1, .max_seqs = 1};
@@ -65,6 +66,7 @@ out:
 int rlf_cmd_score(int argc, char **argv) {
     const char *dir = NULL;
     rlf_dtype dtype = RLF_DTYPE_OTHER;
+    kern_device_options device = {.name = "auto"};
     double threads = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return rlf_cli_help(usage);
@@ -72,6 +74,8 @@ int rlf_cmd_score(int argc, char **argv) {
             if (!rlf_cli_number(argv[++i], 0, 256, &threads)) return rlf_cli_misuse("score", "--threads: expected a number from 0 to 256");
         } else if (!strcmp(argv[i], "--dtype") && i + 1 < argc) {
             if (!rlf_dtype_parse(argv[++i], &dtype)) return rlf_cli_misuse("score", "--dtype: expected float32 or bfloat16");
+        } else if (!strcmp(argv[i], "--device") && i + 1 < argc) {
+            if (!rlf_cli_device_parse(argv[++i], &device.name)) return rlf_cli_misuse("score", "--device: expected auto, cpu or cuda");
         } else if (argv[i][0] == '-' || dir) {
             return rlf_cli_misuse("score", "expected one MODEL folder");
         } else {
@@ -79,5 +83,6 @@ int rlf_cmd_score(int argc, char **argv) {
         }
     }
     if (!dir) return rlf_cli_misuse("score", "expected a MODEL folder");
-    return score(dir, dtype, (int)threads) == RLF_OK ? 0 : rlf_cli_fail("score");
+    device.threads = (int)threads;
+    return score(dir, dtype, &device) == RLF_OK ? 0 : rlf_cli_fail("score");
 }

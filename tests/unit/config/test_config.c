@@ -124,14 +124,14 @@ static void wrong_values_say_what_was_expected(void **state) {
     line_refused("train: {steps: 0}", "job.yaml:5: key 'train.steps': expected an integer from 1 to 1000000000, found '0'");
     line_refused("train: {steps: \"10\"}", "job.yaml:5: key 'train.steps': expected an integer from 1 to 1000000000, found \"10\"");
     line_refused("train:\n  resume: yes", "job.yaml:6: key 'train.resume': expected true or false, found 'yes'");
-    line_refused("device: gpu", "job.yaml:5: key 'device': expected one of auto, cpu, found 'gpu'");
+    line_refused("device: gpu", "job.yaml:5: key 'device': expected one of auto, cpu, cuda, found 'gpu'");
     line_refused("sampling: {top_p: 2}", "job.yaml:5: key 'sampling.top_p': expected a number from 1e-06 to 1, found '2'");
     line_refused("sampling: {top_p: .nan}", "job.yaml:5: key 'sampling.top_p': expected a number from 1e-06 to 1, found '.nan'");
     line_refused("seed: [1]", "job.yaml:5: key 'seed': expected an integer from 0 to 9007199254740991, found a list");
     line_refused("train: 5", "job.yaml:5: 'train': expected a map of keys, found '5'");
     line_refused("tools: 5", "job.yaml:5: key 'tools': expected a list of maps, found '5'");
     line_refused("tools: [5]", "job.yaml:5: key 'tools.0': expected a map with at least name and kind, found '5'");
-    line_refused("device: \"cpu\\0\"", "job.yaml:5: key 'device': expected one of auto, cpu, found \"cpu\"");
+    line_refused("device: \"cpu\\0\"", "job.yaml:5: key 'device': expected one of auto, cpu, cuda, found \"cpu\"");
     override_refused("sampling.top_k=-1", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found '-1'");
     override_refused("sampling.top_k=", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found \"\"");
     override_refused("top_k", "command line: expected key=value, found 'top_k'");

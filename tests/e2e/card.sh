@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The whole program on cards, which here are made of the CPU (tests/simt): three of them, that run threads in different orders. In float32 the
+# kernels have the CPU's bits, so a job leaves the same bytes on either, however learners and rollout ranks lie on cards, stopped or not. Weights
+# of bfloat16 may have other bits; on every token the learners' log-prob is the rollout's all the same.
+source "$(dirname "$0")/lib.sh"
+simt=$RLF_BUILD/tests/simt/simt-rlf-train cpu=$rlf_train
+[ -x "$simt" ] || skip "no SIMT shim on this machine"
+fresh_work card
+"$rlf" init --shape quickstart --hidden 32 --layers 2 --heads 2 --kv-heads 1 --head-dim 16 --ffn 48 --std 0.15 \
+    --tokenizer "$RLF_SOURCE/jobs/quickstart/tokenizer.json" --seed 1 -o "$work/init" || fail "rlf init"
+job=(model.path="$work/init" ranks.rollout=2 train.steps=2 train.prompts=2 algorithm.group=2 train.micro_tokens=160 episode.max_tokens=160
+     episode.max_prompt_tokens=96 episode.max_turn_tokens=24 rollout.cache_tokens=1024 rollout.seats=4 rollout.batch=16
+     algorithm.entropy=0.05 algorithm.kl=0.05 algorithm.kl_estimator=k3 optimizer.lr=2e-3)
+
+rl on_cpu 6 "${job[@]}" device=cpu
+rlf_train=$simt
+rl on_cards 6 "${job[@]}" device=cuda train.steps=1
+rl on_cards 6 "${job[@]}" device=auto
+grep -q "going on from" "$work/on_cards.log" || fail "the second run began from nothing"
+grep -q "rank 4 learner .* card 0" "$work/on_cards.log" && grep -q "rank 5 learner .* card 1" "$work/on_cards.log" &&
+    grep -q "rank 2 rollout .* card 2" "$work/on_cards.log" && grep -q "rank 3 rollout .* card 0" "$work/on_cards.log" ||
+    fail "expected learners on cards 0 and 1, rollout ranks on 2 and 0"
+[ "$(grep -c "no card has run them yet" "$work/on_cards.log")" -eq 1 ] || fail "expected one warning that no card has run the kernels"
+exact_log_probs "$work/on_cards" 2
+same_checkpoint "$work/on_cpu/checkpoints/step_2" "$work/on_cards/checkpoints/step_2"
+cmp -s "$work/init/model.safetensors" "$work/on_cards/checkpoints/step_2/model.safetensors" && fail "nothing was learnt"
+echo "two learners and two rollout ranks on three cards, stopped and continued: the bytes of the CPU"
+
+rl bfloat16 5 "${job[@]}" device=cuda model.dtype=bfloat16
+exact_log_probs "$work/bfloat16" 2
+
+launch 5 --check "${rl_job[@]}" "${job[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
+grep -q "^card 0 .* MB taken by rank 4 learner$" "$work/check.log" || fail "--check does not say what is on card 0: $(grep card "$work/check.log")"
+launch 5 "${rl_job[@]}" "${job[@]}" output="$work/large" device=cuda rollout.cache_tokens=50000000 >"$work/large.log" 2>&1 && fail "a cache of more than a card"
+own_lines "$work/large.log" | grep -q "card 1, .* MB are planned for rank 2 rollout, but it has" || fail "expected a line about card 1: $(tail -n 3 "$work/large.log")"
+rlf_train=$cpu
+[ -e /dev/nvidia0 ] && exit 0
+launch 5 "${rl_job[@]}" "${job[@]}" output="$work/none" device=cuda >"$work/none.log" 2>&1 && fail "device=cuda without a card"
+[ "$(own_lines "$work/none.log" | grep -c "device: cuda: ")" -eq 1 ] || fail "expected one line about the device: $(cat "$work/none.log")"

@@ -1,0 +1,62 @@
+/* Ranks on cards (cards.h). */
+#include "trainer/cards.h"
+
+#include <string.h>
+
+/* What a process takes on a card beside its tensors: the CUDA context and a device's own work space. */
+#define PROCESS_BYTES 600e6
+#define MB(bytes) ((double)(bytes) / 1e6)
+
+rlf_status trainer_cards(const rlf_config *config, int *cards) {
+    kern_card_facts first;
+    *cards = strcmp(config->device, "cpu") == 0 ? 0 : kern_cards();
+    if (strcmp(config->device, "cuda") != 0 || *cards > 0) return RLF_OK;
+    rlf_status status = kern_card_find(&first, 0); /* says why there is none */
+    rlf_error_context("device: cuda");
+    return status;
+}
+
+static bool computes(const trainer_topology *topology, int rank) { return rank >= topology->rollout_first && rank < topology->size; }
+
+int trainer_card_of(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, int rank) {
+    int learners = 0, before = 0;
+    trainer_role role = trainer_topology_role(topology, rank);
+    if (cards == 0 || !computes(topology, rank)) return -1;
+    for (size_t i = 0; i < n; i++) {
+        trainer_role other = trainer_topology_role(topology, near[i].rank);
+        learners += other == TRAINER_LEARNER;
+        before += other == role && near[i].rank < rank;
+    }
+    return (role == TRAINER_LEARNER ? before : learners + before) % cards;
+}
+
+static rlf_status plan_card(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, int card, double rollout_bytes,
+                            double learner_bytes, rlf_str *out) {
+    double taken = 0;
+    kern_card_facts facts;
+    rlf_str ranks = {0};
+    rlf_status status = kern_card_find(&facts, card);
+    for (size_t i = 0; i < n; i++) {
+        int rank = near[i].rank;
+        if (trainer_card_of(topology, near, n, cards, rank) != card) continue;
+        bool learns = trainer_topology_role(topology, rank) == TRAINER_LEARNER;
+        rlf_str_printf(&ranks, "%srank %d %s", ranks.len ? ", " : "", rank, learns ? "learner" : "rollout");
+        taken += PROCESS_BYTES + (learns ? learner_bytes : rollout_bytes);
+    }
+    if (status == RLF_OK && ranks.len)
+        rlf_str_printf(out, "card %d      %s: %.1f of %.1f MB taken by %s\n", card, facts.name, MB(taken), MB(facts.bytes), ranks.ptr);
+    if (status == RLF_OK && taken > (double)facts.bytes)
+        status = RLF_RAISE(LIMIT, "card %d, %s: %.1f MB are planned for %s, but it has %.1f MB; take fewer ranks, or smaller "
+                           "rollout.cache_tokens or train.micro_tokens", card, facts.name, MB(taken), ranks.ptr, MB(facts.bytes));
+    rlf_str_clean_up(&ranks);
+    return status;
+}
+
+rlf_status trainer_cards_plan(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, double rollout_bytes,
+                              double learner_bytes, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    for (int card = 0; card < cards; card++)
+        RLF_TRY(plan_card(topology, near, n, cards, card, rollout_bytes, learner_bytes, out));
+out:
+    return status;
+}

@@ -1,0 +1,39 @@
+/* Sizes of what rollout ranks and learners allocate (memory.h). */
+#include "trainer/memory.h"
+
+#include "kernels/transformer/transformer.h"
+#include "trainer/optimizer.h"
+
+static rlf_dtype stored_dtype(const rlf_config *config) {
+    rlf_dtype dtype = RLF_DTYPE_F32;
+    rlf_dtype_parse(config->model.dtype, &dtype); /* the config has been checked */
+    return dtype;
+}
+
+static double weights_bytes(const rlf_config *config, const rlf_model_layout *layout) {
+    return (double)layout->total * (double)rlf_dtype_size(stored_dtype(config));
+}
+
+int64_t trainer_micro_rows(const rlf_config *config) {
+    return config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
+}
+
+trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, trainer_work_fn *rollout_work) {
+    const rlf_model_shape *s = &layout->shape;
+    return (trainer_memory){.weights = weights_bytes(config, layout), .activations = (double)rollout_work(config, layout),
+                            .cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float)};
+}
+
+trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners) {
+    int rows = (int)trainer_micro_rows(config);
+    kern_trainer_options options = {.max_tokens = rows, .max_seqs = rows, .gradients = true, .recompute = config->train.recompute};
+    bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
+    return (trainer_memory){.weights = weights_bytes(config, layout), .gradients = (double)layout->total * sizeof(float),
+                            .optimizer = (double)trainer_optimizer_bytes(layout, stored_dtype(config), learners),
+                            .reference = reference ? weights_bytes(config, layout) : 0,
+                            .activations = (double)kern_trainer_bytes(layout, &options)};
+}
+
+double trainer_memory_sum(const trainer_memory *m) {
+    return m->weights + m->cache + m->gradients + m->optimizer + m->reference + m->activations;
+}

@@ -1,0 +1,25 @@
+/* The memory plan: what a rank holds while the job runs, on the device it computes on. Private to trainer/. */
+#ifndef RLF_TRAINER_MEMORY_H
+#define RLF_TRAINER_MEMORY_H
+
+#include "common/model/model.h"
+#include "common/model/safetensors.h"
+#include "trainer/topology.h"
+
+/* Bytes of work space of a rollout rank, beside weights and cache: rollout_work_bytes. */
+typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout *layout);
+
+/* Bytes. */
+typedef struct trainer_memory {
+    double weights, cache;                     /* cache: of a rollout rank */
+    double gradients, optimizer, reference;    /* of a learner */
+    double activations;
+} trainer_memory;
+
+trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, trainer_work_fn *rollout_work);
+trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners);
+double trainer_memory_sum(const trainer_memory *memory);
+/* Rows of one micro-batch: no sequence is cut. */
+int64_t trainer_micro_rows(const rlf_config *config);
+
+#endif
