@@ -248,7 +248,7 @@ static void check_variants(const problem *p, result (*run)(fixture *fx, const pr
 
 static const int WIDTHS[] = {1, 7, 16, 40, 128, 200};
 enum { N_WIDTHS = sizeof WIDTHS / sizeof *WIDTHS };
-static const kern_attn_shape SHAPES[] = {{4, 2, 32}, {3, 1, 18}, {2, 2, 128}, {1, 1, 6}};
+static const kern_attn_shape SHAPES[] = {{4, 2, 32, KERN_F32}, {3, 1, 18, KERN_F32}, {2, 2, 128, KERN_F32}, {1, 1, 6, KERN_F32}};
 enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
 
 static void rmsnorm_and_its_gradient_match_double(void **state) {
