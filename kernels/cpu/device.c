@@ -14,12 +14,16 @@
 
 enum {
     ALIGNMENT = 64,
-    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero until touched. Huge pages: no faster here, and slow to get */
+    MAP_FROM_BYTES = 1 << 20 /* larger buffers are mapped: zero until touched */
 };
 
+/* In huge pages where there are some: decoding reads all weights for every token, and with small ones waits for page tables as long as for
+ * the weights (in a virtual machine 17 against 31 GB/s). */
 static void *map_zeroed(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED) return NULL;
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
 }
 
 static void *allocate_zeroed(size_t bytes) {
