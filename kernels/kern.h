@@ -9,6 +9,8 @@
  * key index mod 16
  *               combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
  *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
+ *   weight gradients of norms, and of biases: rows in parts of KERN_PART_ROWS from the call's first; a part is one chain from 0 over its rows
+ *               ascending (then heads ascending), and the parts are added in order to what was there
  * The CPU paths (AVX-512, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each other. Another
  * backend may fix another order, but then keeps to it everywhere. CUDA has these orders, but for products with bfloat16 weights, which
  * tensor cores do: both factors are rounded to bfloat16, nearest even, and the chain takes 16 of depth at a time, ascending from 0 on
@@ -58,6 +60,8 @@ typedef struct kern_tensor {
     size_t offset;    /* elements */
     kern_dtype dtype;
 } kern_tensor;
+
+enum { KERN_PART_ROWS = 32 };
 
 static inline kern_tensor kern_none(void) { kern_tensor t = {NULL, 0, KERN_F32}; return t; }
 static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += elements; return t; }
@@ -128,7 +132,7 @@ void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, k
 /* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. w_dtype: how the weights are stored
  * whose gradient this is; the CPU computes the same for both. */
 void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype w_dtype, int m, int n, int k);
-/* dbias (N) += column sums of dy (M,N), rows ascending. */
+/* dbias (N) += column sums of dy (M,N). */
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n);
 
 /* ---- embedding and rows ----------------------------------------------------------------------------------------------------------- */

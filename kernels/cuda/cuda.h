@@ -29,6 +29,12 @@ struct kern_ctx {
  * operations that come before in the stream, and so are done with it. */
 const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
 
+/* y[j] += parts (n, k): column sums, in order (rows.cu). */
+void kern_cuda_add_parts(kern_ctx *ctx, float *y, const float *parts, int n, int k);
+
+/* For an operation that needs so many floats of scratch for each KERN_PART_ROWS rows: how many rows it may take at a time, in whole parts. */
+static inline int kern_cuda_part_rows(size_t floats) { return (int)(KERN_CUDA_SCRATCH_FLOATS / floats) * KERN_PART_ROWS; }
+
 static inline int kern_blocks_for(size_t n, size_t each) { return (int)((n + each - 1) / each); }
 
 #define KERN_CUDA_PROTOTYPE_(type, name, parameters) type kern_cuda_##name parameters;

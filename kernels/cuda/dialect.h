@@ -8,7 +8,7 @@
  *                                the launch says, up to what the card has (227 KiB on Hopper); type is what stands at the beginning
  *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
  *   kern_barrier()               all threads of the block, at one place of the source
- *   kern_warp_barrier(), kern_shuffle_*   all 32 threads of a warp
+ *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   kern_add_u64()               the only atomic: adding integers has no order
  * and those of mma.h for tensor cores. */
@@ -56,6 +56,7 @@ KERN_DEVICE double kern_shuffle_xor_f64(double x, int mask) { return __shfl_xor_
 KERN_DEVICE uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
     return (uint64_t)__shfl_xor_sync(0xffffffffu, (unsigned long long)x, mask);
 }
+KERN_DEVICE uint32_t kern_ballot(bool bit) { return __ballot_sync(0xffffffffu, bit); }
 KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
 
 #else

@@ -1,11 +1,12 @@
 /* RMSNorm and its gradient: half a warp a row.
  *
  *   rmsnorm        reads x twice (the second time from the cache) and writes y: 8 bytes an element of device memory
- *   rmsnorm_grad   dx: reads dy and x twice, dx once, writes dx: 16 bytes. dweight: a thread a column through all rows, which reads dy and
- *                  x again: 8 bytes; rows beyond what scratch has room for follow in further launches, which continue the chains */
+ *   rmsnorm_grad   dx: reads dy and x twice, dx once, writes dx: 16 bytes. dweight: a thread a column of a part of KERN_PART_ROWS rows, which
+ *                  reads dy and x again: 8 bytes; then a thread a column through the parts, 1/16 byte. Rows beyond what scratch has room
+ *                  for follow in further launches, which go on adding */
 #include "kernels/cuda/norm.h"
 
-enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, COLUMN_THREADS = 64 };
+enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, COLUMN_THREADS = 128 };
 
 typedef struct rmsnorm_args {
     float *y;
@@ -29,7 +30,7 @@ void kern_cuda_rmsnorm(kern_ctx *ctx, float *y, const float *x, const float *wei
 }
 
 typedef struct norm_grad_args {
-    float *dx, *dweight, *rstd; /* rstd (m) */
+    float *dx, *rstd, *parts; /* rstd (m), parts (parts, k) */
     const float *dy, *x, *weight;
     float eps;
     int m, k;
@@ -47,23 +48,26 @@ KERN_KERNEL(norm_grad_rows) {
 }
 
 KERN_KERNEL(norm_grad_columns) {
-    const int i = kern_block() * COLUMN_THREADS + kern_thread();
+    const int across = (a.k + COLUMN_THREADS - 1) / COLUMN_THREADS, part = kern_block() / across;
+    const int i = kern_block() % across * COLUMN_THREADS + kern_thread(), begin = part * KERN_PART_ROWS;
     if (i >= a.k) return;
-    float sum = a.dweight[i];
-    for (int row = 0; row < a.m; row++) {
+    float sum = 0;
+    for (int row = begin; row < a.m && row < begin + KERN_PART_ROWS; row++) {
         const size_t at = (size_t)row * a.k + i;
         sum = fmaf(a.dy[at], a.x[at] * a.rstd[row], sum);
     }
-    a.dweight[i] = sum;
+    a.parts[(size_t)part * a.k + i] = sum;
 }
 
 void kern_cuda_rmsnorm_grad(kern_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,
                             int m, int k) {
-    for (int begin = 0; begin < m; begin += KERN_CUDA_SCRATCH_FLOATS) {
+    const int chunk = kern_cuda_part_rows(KERN_PART_ROWS + (size_t)k);
+    for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * k;
-        const int rows = m - begin < KERN_CUDA_SCRATCH_FLOATS ? m - begin : KERN_CUDA_SCRATCH_FLOATS;
-        const norm_grad_args args = {dx + at, dweight, ctx->scratch, dy + at, x + at, weight, eps, rows, k};
+        const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
+        const norm_grad_args args = {dx + at, ctx->scratch, ctx->scratch + rows, dy + at, x + at, weight, eps, rows, k};
         KERN_LAUNCH(ctx, norm_grad_rows, kern_blocks_for((size_t)rows, TEAMS), THREADS, args);
-        KERN_LAUNCH(ctx, norm_grad_columns, kern_blocks_for((size_t)k, COLUMN_THREADS), COLUMN_THREADS, args);
+        KERN_LAUNCH(ctx, norm_grad_columns, parts * kern_blocks_for((size_t)k, COLUMN_THREADS), COLUMN_THREADS, args);
+        kern_cuda_add_parts(ctx, dweight, args.parts, parts, k);
     }
 }

@@ -1,8 +1,8 @@
 /* q and k: norm per head, then rotary embedding; and the gradient. Half a warp a head of a row; v goes along as heads that are only copied.
  *
  *   qk_rope        reads and writes each element once (the norm's first pass over a head leaves it in the cache): 8 bytes
- *   qk_rope_grad   reads dout and in, writes din: 12 bytes; the norms' weights: a thread a pair of columns through all rows and heads, in
- *                  that order, 8 bytes more */
+ *   qk_rope_grad   reads dout and in, writes din: 12 bytes; the norms' weights: a thread a pair of columns of a part of KERN_PART_ROWS rows,
+ *                  through rows and heads, in that order: 8 bytes more; then a thread a column through the parts */
 #include "kernels/cuda/norm.h"
 
 enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, COLUMN_THREADS = 32 };
@@ -47,7 +47,7 @@ void kern_cuda_qk_rope(kern_ctx *ctx, float *out, const float *in, const float *
 }
 
 typedef struct rope_grad_args {
-    float *din, *dq_norm, *dk_norm, *rstd; /* rstd (m, H + G) */
+    float *din, *rstd, *q_parts, *k_parts; /* rstd (m, H + G), parts (parts, D), NULL where there is no gradient */
     const float *dout, *in, *q_norm, *k_norm;
     float eps;
     const float *rope;
@@ -72,15 +72,16 @@ KERN_DEVICE void unrotate(float *first, float *second, const float *dout, const 
     *second = fmaf(-x, s, y * c);
 }
 
-/* A thread a pair of columns; blocks of even number: q_norm, of odd: k_norm. */
+/* A thread a pair of columns of a part; blocks of even number: q_norm, of odd: k_norm. */
 KERN_KERNEL(rope_weights) {
     const kern_attn_shape s = a.shape;
-    const int d = s.head_dim, half = d / 2, i = kern_block() / 2 * COLUMN_THREADS + kern_thread(), rotated = s.heads + s.kv_heads;
+    const int d = s.head_dim, half = d / 2, across = (half + COLUMN_THREADS - 1) / COLUMN_THREADS, rotated = s.heads + s.kv_heads;
     const int first = kern_block() % 2 ? s.heads : 0, last = kern_block() % 2 ? rotated : s.heads;
-    float *dweight = kern_block() % 2 ? a.dk_norm : a.dq_norm;
-    if (!dweight || i >= half) return;
-    float sum_a = dweight[i], sum_b = dweight[half + i];
-    for (int row = 0; row < a.m; row++)
+    const int part = kern_block() / 2 / across, i = kern_block() / 2 % across * COLUMN_THREADS + kern_thread(), begin = part * KERN_PART_ROWS;
+    float *parts = kern_block() % 2 ? a.k_parts : a.q_parts;
+    if (!parts || i >= half) return;
+    float sum_a = 0, sum_b = 0;
+    for (int row = begin; row < a.m && row < begin + KERN_PART_ROWS; row++)
         for (int h = first; h < last; h++) {
             const size_t at = ((size_t)row * all_heads(s) + h) * d;
             const float rstd = a.rstd[(size_t)row * rotated + h];
@@ -89,8 +90,8 @@ KERN_KERNEL(rope_weights) {
             sum_a = fmaf(da, a.in[at + i] * rstd, sum_a);
             sum_b = fmaf(db, a.in[at + half + i] * rstd, sum_b);
         }
-    dweight[i] = sum_a;
-    dweight[half + i] = sum_b;
+    parts[(size_t)part * d + i] = sum_a;
+    parts[(size_t)part * d + half + i] = sum_b;
 }
 
 /* First the rotation back, into din; then, where there is a norm, its gradient, in which a lane meets elements that others turned. */
@@ -116,12 +117,14 @@ KERN_KERNEL(rope_grad_rows) {
     for (int i = kern_lane(); i < d && normed && written; i += KERN_LANES) din[i] = norm_grad_of(din[i], x[i], weight[i], rstd, mean);
 }
 
-static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args) {
+static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args, float *dq_norm, float *dk_norm) {
     const size_t m = (size_t)args.m;
-    const int columns = kern_blocks_for((size_t)args.shape.head_dim / 2, COLUMN_THREADS);
+    const int d = args.shape.head_dim, parts = kern_blocks_for(m, KERN_PART_ROWS);
     if (args.q_norm || args.k_norm) {
         KERN_LAUNCH(ctx, rope_rstd, kern_blocks_for(m * (size_t)(args.shape.heads + args.shape.kv_heads), TEAMS), THREADS, args);
-        KERN_LAUNCH(ctx, rope_weights, 2 * columns, COLUMN_THREADS, args);
+        KERN_LAUNCH(ctx, rope_weights, 2 * parts * kern_blocks_for((size_t)d / 2, COLUMN_THREADS), COLUMN_THREADS, args);
+        if (dq_norm) kern_cuda_add_parts(ctx, dq_norm, args.q_parts, parts, d);
+        if (dk_norm) kern_cuda_add_parts(ctx, dk_norm, args.k_parts, parts, d);
     }
     KERN_LAUNCH(ctx, rope_grad_rows, kern_blocks_for(m * (size_t)all_heads(args.shape), TEAMS), THREADS, args);
 }
@@ -130,11 +133,15 @@ static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args) {
 void kern_cuda_qk_rope_grad(kern_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,
                             const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
                             kern_attn_shape shape) {
-    const int width = kern_qkv_width(shape), chunk = KERN_CUDA_SCRATCH_FLOATS / (shape.heads + shape.kv_heads);
+    const int width = kern_qkv_width(shape), rotated = shape.heads + shape.kv_heads;
+    const int chunk = kern_cuda_part_rows((size_t)(KERN_PART_ROWS * rotated + 2 * shape.head_dim));
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * width;
-        const rope_grad_args args = {din + at, dq_norm, dk_norm, ctx->scratch, dout + at, in + at, q_norm, k_norm, eps, rope, pos + begin,
-                                     m - begin < chunk ? m - begin : chunk, shape};
-        rope_grad_of_rows(ctx, args);
+        const int rows = m - begin < chunk ? m - begin : chunk;
+        float *q_parts = ctx->scratch + (size_t)rows * rotated;
+        float *k_parts = q_parts + (size_t)kern_blocks_for((size_t)rows, KERN_PART_ROWS) * shape.head_dim;
+        const rope_grad_args args = {din + at, ctx->scratch, dq_norm ? q_parts : NULL, dk_norm ? k_parts : NULL, dout + at, in + at, q_norm,
+                                     k_norm, eps, rope, pos + begin, rows, shape};
+        rope_grad_of_rows(ctx, args, dq_norm, dk_norm);
     }
 }

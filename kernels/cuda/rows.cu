@@ -2,9 +2,10 @@
  *
  *   rows_gather, rows_scatter   bytes: each element read once and written once; no arithmetic. A block a row, neighbouring threads
  *                               neighbouring elements
- *   embed_grad, bias_grad       y[index[i]] += x[i], i ascending (the order of kern.h): a thread a column, through all rows. Bytes: x once,
- *                               and for embed_grad y twice a row; M dependent additions a thread. Columns are coalesced; with few columns
- *                               most of the card sleeps: the first thing to change once a card has shown what it costs */
+ *   embed_grad                  y[ids[i]] += x[i], i ascending: a block for each id that occurs, which looks through all ids (from the cache)
+ *                               for its rows. Bytes: x once, y twice a row
+ *   bias_grad                   a thread a column of a part of KERN_PART_ROWS rows, then a thread a column through the parts, whose loads
+ *                               go ahead of the additions. Bytes: x once, and 1/16 of it */
 #include "kernels/cuda/dialect.h"
 
 enum { THREADS = 128 };
@@ -38,25 +39,103 @@ void kern_cuda_rows_scatter(kern_ctx *ctx, float *y, const float *x, const int32
     KERN_LAUNCH(ctx, copy_rows, m, THREADS, args);
 }
 
-typedef struct sum_rows_args {
+/* ---- rows that are added together ------------------------------------------------------------------------------------------------- */
+
+typedef struct embed_grad_args {
     float *y;
     const float *x;
-    const int32_t *index; /* NULL: all rows go to row 0 */
+    const int32_t *ids;
     int m, k;
-} sum_rows_args;
+} embed_grad_args;
 
-KERN_KERNEL(sum_rows) {
-    const int j = kern_block() * kern_threads() + kern_thread();
-    if (j >= a.k) return;
-    for (int i = 0; i < a.m; i++) a.y[(a.index ? (size_t)a.index[i] * a.k : 0) + j] += a.x[(size_t)i * a.k + j];
+typedef struct embed_memory {
+    uint32_t rows[THREADS / 32]; /* a bit each */
+} embed_memory;
+
+/* A bit for each thread of the block, in memory once all have come; all have read what was there before. */
+KERN_DEVICE void gather_bits(embed_memory *memory, bool bit) {
+    const uint32_t bits = kern_ballot(bit);
+    kern_barrier();
+    if (kern_thread() % 32 == 0) memory->rows[kern_thread() / 32] = bits;
+    kern_barrier();
+}
+
+/* The block of a row whose id comes for the first time adds all rows of that id, ascending; the others have nothing to do. */
+KERN_KERNEL(embed_grad) {
+    KERN_SHARED(embed_memory, memory);
+    const int id = a.ids[kern_block()];
+    float *y = a.y + (size_t)id * a.k;
+    bool before = false;
+    for (int i = kern_thread(); i < kern_block() && !before; i += THREADS) before = a.ids[i] == id;
+    gather_bits(memory, before);
+    for (int w = 0; w < THREADS / 32; w++)
+        if (memory->rows[w]) return;
+    for (int first = kern_block(); first < a.m; first += THREADS) {
+        const int mine = first + kern_thread();
+        gather_bits(memory, mine < a.m && a.ids[mine] == id);
+        for (int w = 0; w < THREADS / 32; w++)
+            for (int i = 0; i < 32 && memory->rows[w]; i++) {
+                const float *x = a.x + (size_t)(first + 32 * w + i) * a.k;
+                for (int j = kern_thread(); j < a.k && memory->rows[w] >> i & 1; j += THREADS) y[j] += x[j];
+            }
+    }
 }
 
 void kern_cuda_embed_grad(kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
-    const sum_rows_args args = {dtable, dy, ids, m, k};
-    KERN_LAUNCH(ctx, sum_rows, kern_blocks_for((size_t)k, THREADS), THREADS, args);
+    const embed_grad_args args = {dtable, dy, ids, m, k};
+    KERN_LAUNCH(ctx, embed_grad, m, THREADS, args);
+}
+
+typedef struct sum_part_args {
+    float *parts; /* (parts, k) */
+    const float *x;
+    int m, k;
+} sum_part_args;
+
+KERN_KERNEL(sum_part) {
+    const int across = (a.k + THREADS - 1) / THREADS, part = kern_block() / across, begin = part * KERN_PART_ROWS;
+    const int j = kern_block() % across * THREADS + kern_thread();
+    if (j >= a.k) return;
+    float sum = 0;
+    for (int i = begin; i < a.m && i < begin + KERN_PART_ROWS; i++) sum += a.x[(size_t)i * a.k + j];
+    a.parts[(size_t)part * a.k + j] = sum;
 }
 
 void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const float *dy, int m, int n) {
-    const sum_rows_args args = {dbias, dy, NULL, m, n};
-    KERN_LAUNCH(ctx, sum_rows, kern_blocks_for((size_t)n, THREADS), THREADS, args);
+    const int chunk = kern_cuda_part_rows((size_t)n);
+    for (int begin = 0; begin < m; begin += chunk) {
+        const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
+        const sum_part_args args = {ctx->scratch, dy + (size_t)begin * n, rows, n};
+        KERN_LAUNCH(ctx, sum_part, parts * kern_blocks_for((size_t)n, THREADS), THREADS, args);
+        kern_cuda_add_parts(ctx, dbias, ctx->scratch, parts, n);
+    }
+}
+
+typedef struct add_parts_args {
+    float *y;
+    const float *parts;
+    int n, k;
+} add_parts_args;
+
+enum { ADD_THREADS = 32, ADD_AHEAD = 16 };
+
+KERN_KERNEL(add_parts) {
+    const int j = kern_block() * ADD_THREADS + kern_thread();
+    if (j >= a.k) return;
+    float sum = a.y[j];
+    for (int i = 0; i < a.n; i += ADD_AHEAD) {
+        float x[ADD_AHEAD];
+        const int n = a.n - i < ADD_AHEAD ? a.n - i : ADD_AHEAD;
+        KERN_UNROLL
+        for (int l = 0; l < ADD_AHEAD; l++) x[l] = l < n ? a.parts[(size_t)(i + l) * a.k + j] : 0.0f;
+        KERN_UNROLL
+        for (int l = 0; l < ADD_AHEAD; l++)
+            if (l < n) sum += x[l];
+    }
+    a.y[j] = sum;
+}
+
+void kern_cuda_add_parts(kern_ctx *ctx, float *y, const float *parts, int n, int k) {
+    const add_parts_args args = {y, parts, n, k};
+    KERN_LAUNCH(ctx, add_parts, kern_blocks_for((size_t)k, ADD_THREADS), ADD_THREADS, args);
 }

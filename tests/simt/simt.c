@@ -182,6 +182,18 @@ simt_words simt_exchange(simt_words mine, int from) {
     return e.taken;
 }
 
+static void ballot_all(void *const mine[WARP]) {
+    uint32_t bits = 0;
+    for (int lane = 0; lane < WARP; lane++) bits |= *(const uint32_t *)mine[lane] << lane;
+    for (int lane = 0; lane < WARP; lane++) *(uint32_t *)mine[lane] = bits;
+}
+
+uint32_t simt_ballot(bool bit) {
+    uint32_t mine = bit;
+    simt_together(ballot_all, &mine);
+    return mine;
+}
+
 /* ---- shared memory ---------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t next_random(void) {

@@ -50,6 +50,8 @@ typedef struct simt_words {
 } simt_words;
 simt_words simt_exchange(simt_words mine, int from);
 
+uint32_t simt_ballot(bool bit);
+
 /* The words of kernels/cuda/mma.h: tensor.c. */
 void simt_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
 void simt_ldmatrix_x4(uint32_t r[4], const void *row);
@@ -107,6 +109,7 @@ static inline float kern_shuffle_xor(float x, int mask) {
     memcpy(&x, mine.w, sizeof x);
     return x;
 }
+#define kern_ballot simt_ballot
 static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
 
 #endif

@@ -1,15 +1,15 @@
 /* RMSNorm, SwiGLU and the per-head norm with rotary embedding, forward and gradient.
  *
- * Rows are independent, so forward passes split them over the pool as they come. A weight gradient is one chain per column over rows
- * ascending (then heads ascending): there the pool splits columns, and every task walks all rows. What both need of a row, the reciprocal
- * root mean square, is computed once into thread 0's scratch; long inputs go through it in chunks of rows, which leaves the chains as
- * they are. */
+ * Rows are independent, so forward passes split them over the pool as they come. A weight gradient adds parts of KERN_PART_ROWS rows in order
+ * (kern.h): there the pool splits columns, and every task walks all rows. What both need of a row, the reciprocal root mean square, is
+ * computed once into thread 0's scratch; long inputs go through it in chunks of whole parts, which leaves the sums as they are. */
 #include "kernels/cpu/isa/isa.h"
 
 enum {
     TASK_FLOATS = 1 << 14,                           /* rows are handed out in tasks of about this many floats */
     RSTD_FLOATS = KERN_SCRATCH_BYTES / sizeof(float) /* the scratch of thread 0 */
 };
+_Static_assert(RSTD_FLOATS % KERN_PART_ROWS == 0, "a chunk of rows is whole parts");
 
 static inline vf load_lanes(const float *p, int n) { return n >= VF ? vf_load(p) : vf_load_n(p, n, 0.0f); }
 
@@ -96,17 +96,21 @@ static void norm_grad_columns(void *arg, int task, int thread) {
     (void)thread;
     const norm_job *job = arg;
     const int k = job->k, begin = task * job->per_task, n = kern_min(k - begin, job->per_task);
-    vf sum[4];
-    for (int v = 0; v * VF < n; v++) sum[v] = load_lanes(job->dweight + begin + v * VF, n - v * VF);
-    for (int row = 0; row < job->m; row++) {
-        const float *x = job->x + (size_t)row * k + begin, *dy = job->dy + (size_t)row * k + begin;
-        const vf rstd = vf_set1(job->rstd[row]);
-        for (int v = 0; v * VF < n; v++) {
-            vf xhat = vf_mul(load_lanes(x + v * VF, n - v * VF), rstd);
-            sum[v] = vf_fma(load_lanes(dy + v * VF, n - v * VF), xhat, sum[v]);
+    vf total[4], sum[4];
+    for (int v = 0; v * VF < n; v++) total[v] = load_lanes(job->dweight + begin + v * VF, n - v * VF);
+    for (int part = 0; part < job->m; part += KERN_PART_ROWS) {
+        for (int v = 0; v * VF < n; v++) sum[v] = vf_zero();
+        for (int row = part; row < kern_min(job->m, part + KERN_PART_ROWS); row++) {
+            const float *x = job->x + (size_t)row * k + begin, *dy = job->dy + (size_t)row * k + begin;
+            const vf rstd = vf_set1(job->rstd[row]);
+            for (int v = 0; v * VF < n; v++) {
+                vf xhat = vf_mul(load_lanes(x + v * VF, n - v * VF), rstd);
+                sum[v] = vf_fma(load_lanes(dy + v * VF, n - v * VF), xhat, sum[v]);
+            }
         }
+        for (int v = 0; v * VF < n; v++) total[v] = vf_add(total[v], sum[v]);
     }
-    for (int v = 0; v * VF < n; v++) store_lanes(job->dweight + begin + v * VF, sum[v], n - v * VF);
+    for (int v = 0; v * VF < n; v++) store_lanes(job->dweight + begin + v * VF, total[v], n - v * VF);
 }
 
 void KERN_OP(rmsnorm_grad)(kern_cpu_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,
@@ -245,28 +249,39 @@ static void rope_rstd_rows(void *arg, int task, int thread) {
             job->rstd[(size_t)row * rotated + h] = row_rstd(job->in + (size_t)row * width + h * d, d, job->eps);
 }
 
-/* Task: one vector of columns of the half, of q_norm (even) or k_norm (odd). */
-static void rope_weight_columns(void *arg, int task, int thread) {
-    (void)thread;
-    const rope_job *job = arg;
+/* The sums of one part, over rows, then heads first..last-1. */
+static inline void rope_weight_part(vf *sum_a, vf *sum_b, const rope_job *job, int part, int first, int last, int i) {
     const kern_attn_shape s = job->shape;
-    const int d = s.head_dim, half = d / 2, i = task / 2 * VF, n = half - i, rotated = s.heads + s.kv_heads, width = kern_qkv_width(s);
-    const int first = task % 2 ? s.heads : 0, last = task % 2 ? rotated : s.heads;
-    float *dweight = task % 2 ? job->dk_norm : job->dq_norm;
-    if (!dweight) return;
-    vf sum_a = load_lanes(dweight + i, n), sum_b = load_lanes(dweight + half + i, n);
-    for (int row = 0; row < job->m; row++) {
+    const int d = s.head_dim, half = d / 2, n = half - i, rotated = s.heads + s.kv_heads, width = kern_qkv_width(s);
+    *sum_a = *sum_b = vf_zero();
+    for (int row = part; row < kern_min(job->m, part + KERN_PART_ROWS); row++)
         for (int h = first; h < last; h++) {
             const size_t at = (size_t)row * width + h * d;
             const vf rstd = vf_set1(job->rstd[(size_t)row * rotated + h]);
             vf da, db;
             unrotate(&da, &db, job->dout + at, row_rope(job, row), half, i);
-            sum_a = vf_fma(da, vf_mul(load_lanes(job->in + at + i, n), rstd), sum_a);
-            sum_b = vf_fma(db, vf_mul(load_lanes(job->in + at + half + i, n), rstd), sum_b);
+            *sum_a = vf_fma(da, vf_mul(load_lanes(job->in + at + i, n), rstd), *sum_a);
+            *sum_b = vf_fma(db, vf_mul(load_lanes(job->in + at + half + i, n), rstd), *sum_b);
         }
+}
+
+/* Task: one vector of columns of the half, of q_norm (even) or k_norm (odd). */
+static void rope_weight_columns(void *arg, int task, int thread) {
+    (void)thread;
+    const rope_job *job = arg;
+    const kern_attn_shape s = job->shape;
+    const int half = s.head_dim / 2, i = task / 2 * VF, n = half - i;
+    const int first = task % 2 ? s.heads : 0, last = task % 2 ? s.heads + s.kv_heads : s.heads;
+    float *dweight = task % 2 ? job->dk_norm : job->dq_norm;
+    if (!dweight) return;
+    vf total_a = load_lanes(dweight + i, n), total_b = load_lanes(dweight + half + i, n), sum_a, sum_b;
+    for (int part = 0; part < job->m; part += KERN_PART_ROWS) {
+        rope_weight_part(&sum_a, &sum_b, job, part, first, last, i);
+        total_a = vf_add(total_a, sum_a);
+        total_b = vf_add(total_b, sum_b);
     }
-    store_lanes(dweight + i, sum_a, n);
-    store_lanes(dweight + half + i, sum_b, n);
+    store_lanes(dweight + i, total_a, n);
+    store_lanes(dweight + half + i, total_b, n);
 }
 
 static void rope_grad_rows(void *arg, int task, int thread) {
@@ -296,7 +311,7 @@ static void rope_grad_rows(void *arg, int task, int thread) {
 void KERN_OP(qk_rope_grad)(kern_cpu_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,
                            const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
                            kern_attn_shape shape) {
-    const int width = kern_qkv_width(shape), chunk = RSTD_FLOATS / (shape.heads + shape.kv_heads);
+    const int width = kern_qkv_width(shape), chunk = RSTD_FLOATS / (shape.heads + shape.kv_heads) / KERN_PART_ROWS * KERN_PART_ROWS;
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * width;
         rope_job job = {.out = din + at, .dq_norm = dq_norm, .dk_norm = dk_norm, .rstd = kern_scratch(ctx, 0), .in = in + at,

@@ -57,34 +57,45 @@ void KERN_OP(rows_scatter)(kern_cpu_ctx *ctx, float *y, const float *x, const in
 
 /* ---- sums over rows, by columns --------------------------------------------------------------------------------------------------- */
 
-/* Row i of x is added to row index[i] of y; without an index: to its only row. */
 typedef struct sum_rows_job {
     float *y;
     const float *x;
-    const int32_t *index;
+    const int32_t *index; /* the row of y that a row of x is added to, or NULL */
     size_t k;
     int m;
 } sum_rows_job;
 
-static void sum_rows_task(void *arg, int task, int thread) {
+static void embed_grad_task(void *arg, int task, int thread) {
     const sum_rows_job *job = arg;
     (void)thread;
     size_t begin = (size_t)task * COLUMNS, end = kern_min_size(job->k, begin + COLUMNS);
     for (int i = 0; i < job->m; i++) {
-        float *to = job->y + (job->index ? (size_t)job->index[i] * job->k : 0);
+        float *to = job->y + (size_t)job->index[i] * job->k;
         const float *from = job->x + (size_t)i * job->k;
         for (size_t j = begin; j < end; j++) to[j] += from[j];
     }
 }
 
-static void sum_rows(kern_cpu_ctx *ctx, sum_rows_job job) { kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), sum_rows_task, &job); }
-
 void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
-    sum_rows(ctx, (sum_rows_job){.y = dtable, .x = dy, .index = ids, .k = (size_t)k, .m = m});
+    sum_rows_job job = {.y = dtable, .x = dy, .index = ids, .k = (size_t)k, .m = m};
+    kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), embed_grad_task, &job);
+}
+
+static void bias_grad_task(void *arg, int task, int thread) {
+    const sum_rows_job *job = arg;
+    (void)thread;
+    size_t begin = (size_t)task * COLUMNS, n = kern_min_size(COLUMNS, job->k - begin);
+    for (int part = 0; part < job->m; part += KERN_PART_ROWS) {
+        float sum[COLUMNS] = {0};
+        for (int i = part; i < kern_min(job->m, part + KERN_PART_ROWS); i++)
+            for (size_t j = 0; j < n; j++) sum[j] += job->x[(size_t)i * job->k + begin + j];
+        for (size_t j = 0; j < n; j++) job->y[begin + j] += sum[j];
+    }
 }
 
 void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n) {
-    sum_rows(ctx, (sum_rows_job){.y = dbias, .x = dy, .k = (size_t)n, .m = m});
+    sum_rows_job job = {.y = dbias, .x = dy, .k = (size_t)n, .m = m};
+    kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), bias_grad_task, &job);
 }
 
 /* ---- conversions ------------------------------------------------------------------------------------------------------------------ */
