@@ -1,7 +1,8 @@
 /* Fibers and their scheduler.
  *
  * A fiber runs one thread of the block at a time, block after block; its stack stays. A warp's fibers are run in turn until each is done or
- * waits for the block, then comes the next warp: any order is one that a card could have taken. */
+ * waits for the block, then comes the next warp: any order is one that a card could have taken. A fiber that waits goes straight to the next
+ * of its warp, which mostly waited at the same place: so the processor foresees the return, and the scheduler is asked once a warp. */
 #include "simt.h"
 
 #include <stdio.h>
@@ -53,7 +54,7 @@ static struct {
     size_t shared_bytes, launch_bytes; /* of this block, 0: not asked for yet; as the launch says */
     simt_order order;
     uint64_t random;
-    int lanes[WARP], warp_order[MAX_WARPS];
+    int lanes[WARP], place_of[WARP], warp_order[MAX_WARPS]; /* lanes in their order; the place of a lane in it */
 } simt;
 
 _Noreturn void simt_broken(const char *what) {
@@ -71,32 +72,56 @@ __asm__(".text\n.globl simt_switch\n.hidden simt_switch\n.type simt_switch,@func
         "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
         ".size simt_switch,.-simt_switch\n");
 
-/* AddressSanitizer is told of each change of stack, on both sides of it. */
-#ifdef __SANITIZE_ADDRESS__
+/* AddressSanitizer is told of each change of stack, on both sides of it; where the scheduler's is, the first fiber learns from it. */
 static const void *scheduler_bottom;
 static size_t scheduler_bytes;
-#define LEAVING(fake, bottom, bytes) __sanitizer_start_switch_fiber(fake, bottom, bytes)
-#define ARRIVED(fake, bottom, bytes) __sanitizer_finish_switch_fiber(fake, bottom, bytes)
+#ifdef __SANITIZE_ADDRESS__
+static void leaving(void **fake, const void *bottom, size_t bytes) { __sanitizer_start_switch_fiber(fake, bottom, bytes); }
+static void arrived(void *fake) {
+    const void *bottom;
+    size_t bytes;
+    __sanitizer_finish_switch_fiber(fake, &bottom, &bytes);
+    if (scheduler_bottom) return;
+    scheduler_bottom = bottom;
+    scheduler_bytes = bytes;
+}
 #else
-#define LEAVING(fake, bottom, bytes) ((void)(fake))
-#define ARRIVED(fake, bottom, bytes) ((void)(fake))
+static void leaving(void **fake, const void *bottom, size_t bytes) { (void)fake, (void)bottom, (void)bytes; }
+static void arrived(void *fake) { (void)fake; }
 #endif
 
-static void to_scheduler(fiber *f) {
+static void run_fiber(void **from, int thread);
+
+/* The next thread of the warp that is ready, after the one at `place` in the order; -1: none. */
+static int next_ready(int first, int place) {
+    for (int i = 1; i <= WARP; i++) {
+        const int thread = first + simt.lanes[(place + i) % WARP];
+        if (simt.fibers[thread].state == READY) return thread;
+    }
+    return -1;
+}
+
+/* The running fiber, which waits or is done, makes way. */
+static void leave(void) {
+    const int thread = simt_at.thread, first = thread / WARP * WARP, next = next_ready(first, simt.place_of[thread - first]);
+    fiber *f = &simt.fibers[thread];
     void *fake = NULL;
-    LEAVING(&fake, scheduler_bottom, scheduler_bytes);
+    if (next >= 0) {
+        run_fiber(&f->stack_pointer, next);
+        return;
+    }
+    leaving(&fake, scheduler_bottom, scheduler_bytes);
     simt_switch(&f->stack_pointer, simt.scheduler);
-    ARRIVED(fake, &scheduler_bottom, &scheduler_bytes);
+    arrived(fake);
 }
 
 static void fiber_main(void) {
-    ARRIVED(NULL, &scheduler_bottom, &scheduler_bytes);
+    arrived(NULL);
     for (;;) {
         simt.kernel(simt.args);
         simt_check_copies();
-        fiber *f = &simt.fibers[simt_at.thread];
-        f->state = DONE;
-        to_scheduler(f);
+        simt.fibers[simt_at.thread].state = DONE;
+        leave();
     }
 }
 
@@ -114,22 +139,22 @@ static void fiber_init(fiber *f) {
     f->stack_pointer = top - 8;
 }
 
-static void run_fiber(int thread) {
+/* Keeps the stack pointer in `from`, to come back to. */
+static void run_fiber(void **from, int thread) {
     fiber *f = &simt.fibers[thread];
     if (!f->stack) fiber_init(f);
     void *fake = NULL;
     simt_at.thread = thread;
-    LEAVING(&fake, f->stack, STACK_BYTES);
-    simt_switch(&simt.scheduler, f->stack_pointer);
-    ARRIVED(fake, NULL, NULL);
+    leaving(&fake, f->stack, STACK_BYTES);
+    simt_switch(from, f->stack_pointer);
+    arrived(fake);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------------------------- */
 
 static void wait_here(fiber_state state) {
-    const int thread = simt_at.thread;
-    simt.fibers[thread].state = state;
-    to_scheduler(&simt.fibers[thread]);
+    simt.fibers[simt_at.thread].state = state;
+    leave();
 }
 
 void simt_barrier(const char *file, int line) {
@@ -249,19 +274,11 @@ static void fill_order(int *order, int n) {
     }
 }
 
-/* True if any of the warp's threads ran. */
+/* Until none of the warp's threads is ready. False if none was. */
 static bool run_warp(int w) {
-    bool ran = false, again = true;
-    while (again) {
-        again = false;
-        for (int i = 0; i < WARP; i++) {
-            const int thread = w * WARP + simt.lanes[i];
-            if (simt.fibers[thread].state != READY) continue;
-            run_fiber(thread);
-            again = ran = true;
-        }
-    }
-    return ran;
+    const int thread = next_ready(w * WARP, WARP - 1);
+    if (thread >= 0) run_fiber(&simt.scheduler, thread);
+    return thread >= 0;
 }
 
 static void check_all_done(int threads) {
@@ -281,6 +298,7 @@ static void run_block(int block, int threads) {
     for (int w = 0; w < warps; w++) simt.warps[w].arrived = 0;
     for (int t = 0; t < threads; t++) simt.fibers[t].state = READY;
     fill_order(simt.lanes, WARP);
+    for (int i = 0; i < WARP; i++) simt.place_of[simt.lanes[i]] = i;
     fill_order(simt.warp_order, warps);
     while (ran) {
         ran = false;

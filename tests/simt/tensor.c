@@ -20,9 +20,15 @@ static double low_of(uint32_t pair) {
 }
 static double high_of(uint32_t pair) { return low_of(pair >> 16); }
 
+typedef double four __attribute__((vector_size(4 * sizeof(double))));
+
 /* All products are exact in double; the sum is rounded as double until its end. */
 static void mma_all(void *const mine[WARP]) {
-    double a[ROWS][DEPTH], b[DEPTH][COLS];
+    double a[ROWS][DEPTH];
+    union {
+        double of[COLS];
+        four half[2];
+    } b[DEPTH], sum;
     for (int lane = 0; lane < WARP; lane++) {
         const mma *m = mine[lane];
         const int g = lane / 4, t = lane % 4;
@@ -32,18 +38,22 @@ static void mma_all(void *const mine[WARP]) {
             a[row][d + 1] = high_of(m->a[i]);
         }
         for (int i = 0; i < 2; i++) {
-            b[2 * t + 8 * i][g] = low_of(m->b[i]);
-            b[2 * t + 8 * i + 1][g] = high_of(m->b[i]);
+            b[2 * t + 8 * i].of[g] = low_of(m->b[i]);
+            b[2 * t + 8 * i + 1].of[g] = high_of(m->b[i]);
         }
     }
     for (int row = 0; row < ROWS; row++) {
-        double sum[COLS];
-        float *of[COLS];
-        for (int j = 0; j < COLS; j++) of[j] = &((const mma *)mine[row % 8 * 4 + j / 2])->c[row / 8 * 2 + j % 2];
-        for (int j = 0; j < COLS; j++) sum[j] = *of[j];
-        for (int d = 0; d < DEPTH; d++)
-            for (int j = 0; j < COLS; j++) sum[j] = fma(a[row][d], b[d][j], sum[j]);
-        for (int j = 0; j < COLS; j++) *of[j] = (float)sum[j];
+        float *c[COLS];
+        for (int j = 0; j < COLS; j++) c[j] = &((const mma *)mine[row % 8 * 4 + j / 2])->c[row / 8 * 2 + j % 2];
+        for (int j = 0; j < COLS; j++) sum.of[j] = *c[j];
+        four left = sum.half[0], right = sum.half[1];
+        for (int d = 0; d < DEPTH; d++) {
+            left += a[row][d] * b[d].half[0];
+            right += a[row][d] * b[d].half[1];
+        }
+        sum.half[0] = left;
+        sum.half[1] = right;
+        for (int j = 0; j < COLS; j++) *c[j] = (float)sum.of[j];
     }
 }
 
