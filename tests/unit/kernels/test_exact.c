@@ -19,6 +19,12 @@ static rlf_model_shape odd_shape(void) {
                              .max_positions = MAX_POSITIONS, .rope_theta = 1e6, .rms_eps = 1e-6, .tied = false, .qk_norm = true};
 }
 
+/* Heads of a size that attention on tensor cores takes. */
+static rlf_model_shape tiles_shape(void) {
+    return (rlf_model_shape){.family = "qwen3", .hidden = 32, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 64, .ffn = 32, .vocab = 64,
+                             .max_positions = MAX_POSITIONS, .rope_theta = 1e6, .rms_eps = 1e-6, .tied = true, .qk_norm = true};
+}
+
 /* ---- the same rows by decoder and by trainer --------------------------------------------------------------------------------------- */
 
 static void by_trainer(rig *r, const pack *p, kern_filter filter, int head_rows, float *logprob, float *entropy) {
@@ -305,6 +311,31 @@ static void bfloat16_weights_stay_near_float32_weights_of_the_same_numbers(void 
     }
 }
 
+static void attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_every_order_of_threads(void **state) {
+    (void)state;
+    const char *isas[] = {"avx2", "avx2", "avx512", "portable"};
+    const int lengths[] = {70, 1, 17, 66}, threads[] = {1, 3, 1, 2};
+    const schedule plans[] = {{1, 4, 16}, {5, 3, 32}, {70, 4, 48}};
+    rlf_model_shape shape = tiles_shape();
+    pack p = pack_new(lengths, 4, shape.vocab);
+    float *expected = NULL, *got = NULL;
+    for (int i = 0; i < 4; i++) {
+        rig r;
+        if (!rig_open(&r, &shape, RLF_DTYPE_BF16, isas[i], threads[i])) continue;
+        const size_t n = 2 * (size_t)p.rows + r.layout.total;
+        got = rlf_realloc(got, n, sizeof *got);
+        train_once(&r, &p, false, got);
+        if (!expected) expected = memcpy(rlf_calloc(n, sizeof *got), got, n * sizeof *got);
+        assert_memory_equal(got, expected, n * sizeof *got);
+        check_decoder(&r, &p, expected, plans[i % 3]);
+        rig_close(&r);
+    }
+    assert_non_null(expected);
+    free(expected);
+    free(got);
+    pack_free(&p);
+}
+
 /* ---- what was sampled is what is trained on ---------------------------------------------------------------------------------------- */
 
 enum { GROUP = 6, PROMPT = 21, DRAWN = 30, PAGE = 16 };
@@ -366,10 +397,10 @@ static void check_sampled(rig *r, kern_filter filter) {
 
 static void training_sees_the_very_logprobs_sampling_had(void **state) {
     (void)state;
-    rlf_model_shape shape = even_shape();
-    for (int i = 0; i < 2; i++) {
+    const rlf_model_shape shapes[] = {even_shape(), even_shape(), tiles_shape()};
+    for (int i = 0; i < 3; i++) {
         rig r;
-        assert_true(rig_open(&r, &shape, i ? RLF_DTYPE_BF16 : RLF_DTYPE_F32, NULL, 2));
+        assert_true(rig_open(&r, &shapes[i], i ? RLF_DTYPE_BF16 : RLF_DTYPE_F32, NULL, 2));
         check_sampled(&r, PLAIN);
         check_sampled(&r, KEPT);
         check_sampled(&r, (kern_filter){.temperature = 0, .top_p = 1, .top_k = 0});
@@ -385,6 +416,7 @@ int main(void) {
         cmocka_unit_test(threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients),
         cmocka_unit_test(with_bfloat16_weights_they_are_the_same_as_each_other_too),
         cmocka_unit_test(bfloat16_weights_stay_near_float32_weights_of_the_same_numbers),
+        cmocka_unit_test(attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_every_order_of_threads),
         cmocka_unit_test(training_sees_the_very_logprobs_sampling_had),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
