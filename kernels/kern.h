@@ -179,7 +179,8 @@ void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, 
 /* Causal attention over S packed sequences: rows seq_begin[s] .. seq_begin[s+1]-1 belong to sequence s, at positions 0, 1, ... Scale is
  * 1/sqrt(D). out (M, H*D); lse (M, H): log of the sum of exp of scaled scores, kept for the gradient. seq_begin: host array
  * (S+1), first 0, last M.
- * A sequence may have 8M/(2D + 24) positions on the CPU (its scratch): 29,900 at D = 128. */
+ * A sequence may have 8M/(2D + 24) positions on the CPU (its scratch): 29,900 at D = 128. On tensor cores the gradient takes M (2D + 2)
+ * floats of work space at least, and there are 16M: 65,000 rows at D = 128. */
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
                     kern_attn_shape shape);
 /* dqkv (M, width) is overwritten. */

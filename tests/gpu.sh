@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build}
-tests="simple norm linear tensor attention head exact transformer"
+tests="simple norm linear tensor attention attention_tiles head exact transformer"
 
 jobs/install.sh test || exit
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=ON -DRLF_CUDA=ON >/dev/null || exit
@@ -31,7 +31,7 @@ line() { # what, command...: runs it, prints seconds and verdict, keeps its outp
 for test in $tests; do line "$test" "$build/tests/test_$test"; done
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        for test in simple norm tensor attention head; do
+        for test in simple norm tensor attention attention_tiles head; do
             line "$tool $test" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/test_$test"
         done
     done

@@ -86,30 +86,41 @@ KERN_DEVICE place place_of(const attend_tiles_args *a, const attend_item *item, 
     return p;
 }
 
-/* Rounds the queries of the tile; rows that are not there: zeros. */
+/* Rounds the queries of the tile, four elements a thread; rows that are not there: zeros. */
 KERN_DEVICE void load_queries(uint16_t *tile, const attend_tiles_args *a, const attend_item *item, int kv_head, int rows, int d) {
-    for (int i = kern_thread(); i < rows * d / 2; i += THREADS) {
-        const int row = i / (d / 2), c = i % (d / 2) * 2;
+    for (int i = kern_thread(); i < rows * d / 4; i += THREADS) {
+        const int row = i / (d / 4), c = i % (d / 4) * 4;
         const place p = place_of(a, item, kv_head, row);
         const float *q = a->qkv + (size_t)p.row * kern_qkv_width(a->shape) + p.head * d + c;
-        const float_pair x = p.pos < 0 ? (float_pair){0, 0} : *(const float_pair *)q;
-        *(uint32_t *)(tile + row * tile_stride(d) + c) = kern_bf16_pair(x.x, x.y);
+        uint32_t *to = (uint32_t *)(tile + row * tile_stride(d) + c);
+        float_quad x = {0, 0, 0, 0};
+        if (p.pos >= 0) x = *(const float_quad *)q;
+        to[0] = kern_bf16_pair(x.x, x.y);
+        to[1] = kern_bf16_pair(x.z, x.w);
     }
 }
 
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
 
+/* Where key j of the item's sequence is: 16 keys from a multiple of 16 on lie in one page, side by side. */
+KERN_DEVICE const uint16_t *key_at(const attend_tiles_args *a, const attend_item *item, int kv_head, int j, int d) {
+    if (!a->pos) return a->keys + ((size_t)(kv_head - a->first_kv) * a->m + item->source + j) * d;
+    const int32_t *pages = a->page_table + (size_t)item->source * a->max_pages;
+    return a->keys + kv_in_page(a->kv, pages[j / a->kv.page_size], j % a->kv.page_size, kv_head);
+}
+
 /* Begins to copy the block of keys at key0, and its values, to a stage: two tiles. Keys from the item's end on: zeros. */
 KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_tiles_args *a, const attend_item *item, int kv_head, int key0, int d) {
-    const int valid = item->end - key0 < KEYS ? item->end - key0 : KEYS;
-    const int32_t *pages = a->pos ? a->page_table + (size_t)item->source * a->max_pages : NULL;
-    const size_t packed = ((size_t)(kv_head - a->first_kv) * a->m + item->source + key0) * d;
-    KERN_UNROLL for (int i = kern_thread(); i < KEYS * d / COPY; i += THREADS) {
-        const int j = i / (d / COPY), part = i % (d / COPY) * COPY, from = j < valid ? j : 0, bytes = j < valid ? 16 : 0, p = a->kv.page_size;
-        const size_t at = pages ? kv_place(a->kv, pages[(key0 + from) / p] * p + (key0 + from) % p, kv_head) : packed + (size_t)from * d;
-        uint16_t *to = stage + j * tile_stride(d) + part;
-        kern_copy_async16(to, a->keys + at + part, bytes);
-        kern_copy_async16(to + tile_size(KEYS, d), a->keys + at + a->value + part, bytes);
+    const int valid = item->end - key0;
+    KERN_UNROLL for (int first = 0; first < KEYS; first += 16) {
+        const uint16_t *keys = key_at(a, item, kv_head, first < valid ? key0 + first : key0, d);
+        KERN_UNROLL for (int i = kern_thread(); i < 16 * d / COPY; i += THREADS) {
+            const int j = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = first + j < valid ? 16 : 0;
+            const uint16_t *from = keys + (bytes ? j * d : 0) + part;
+            uint16_t *to = stage + (first + j) * tile_stride(d) + part;
+            kern_copy_async16(to, from, bytes);
+            kern_copy_async16(to + tile_size(KEYS, d), from + a->value, bytes);
+        }
     }
 }
 
@@ -247,8 +258,8 @@ KERN_DEVICE void put_aside(running *r, waiting *w, bool first, const attend_tile
 KERN_DEVICE void finish(running *r, const waiting *w, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
                         int tiles, int d) {
     if (item->begin / SPLIT < (item->end - 1) / SPLIT) add_waiting(r, w, a, item, kv_head, row0, c0, tiles, d);
-    const float whole[2] = {1.0f / r->sum[0], 1.0f / r->sum[2]}, one[2] = {1, 1};
-    store_values(r, item->slot < 0 ? whole : one, a, item, kv_head, row0, c0, tiles, d);
+    const float factor[2] = {item->slot < 0 ? 1.0f / r->sum[0] : 1.0f, item->slot < 0 ? 1.0f / r->sum[2] : 1.0f};
+    store_values(r, factor, a, item, kv_head, row0, c0, tiles, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int i = row0 + lane_row() + 8 * half;
         const place p = place_of(a, item, kv_head, i);

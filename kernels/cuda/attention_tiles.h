@@ -60,17 +60,12 @@ KERN_DEVICE void a_of_c(uint32_t a[4], const float left[4], const float right[4]
     a[3] = kern_bf16_pair(right[2], right[3]);
 }
 
-/* Two floats at a time, aligned to 8 bytes. */
+/* Floats that are read and written at once. */
 typedef struct float_pair {
     float x, y;
 } __attribute__((aligned(8))) float_pair;
-
-/* Elements i.. of n, eight at a time by as many threads: rows of d in device memory, `step` apart, to a tile; rows from `valid` on: zeros. */
-KERN_DEVICE void fetch_rows(uint16_t *tile, const uint16_t *src, size_t step, int rows, int valid, int d) {
-    KERN_UNROLL for (int i = kern_thread(); i < rows * d / COPY; i += THREADS) {
-        const int row = i / (d / COPY), part = i % (d / COPY) * COPY, from = row < valid ? row : 0;
-        kern_copy_async16(tile + row * tile_stride(d) + part, src + (size_t)from * step + part, row < valid ? 16 : 0);
-    }
-}
+typedef struct float_quad {
+    float x, y, z, w;
+} __attribute__((aligned(16))) float_quad;
 
 #endif

@@ -17,9 +17,10 @@ KERN_BOTH size_t kv_half(kern_kv_shape s) { return (size_t)s.page_size * (size_t
 KERN_BOTH size_t kv_page(kern_kv_shape s) { return 2 * kv_half(s) * (size_t)s.kv_heads; }
 KERN_BOTH size_t kv_layer(kern_kv_shape s) { return (size_t)s.pages * kv_page(s); }
 
-/* The key of `head` at `slot` of a layer; its value is kv_half() further. */
-KERN_BOTH size_t kv_place(kern_kv_shape s, int slot, int head) {
-    return (size_t)(slot / s.page_size) * kv_page(s) + (size_t)head * 2 * kv_half(s) + (size_t)(slot % s.page_size) * (size_t)s.head_dim;
+/* The key of `head` at a place of a page of a layer, or at a slot; its value is kv_half() further. */
+KERN_BOTH size_t kv_in_page(kern_kv_shape s, int page, int place, int head) {
+    return (size_t)page * kv_page(s) + (size_t)head * 2 * kv_half(s) + (size_t)place * (size_t)s.head_dim;
 }
+KERN_BOTH size_t kv_place(kern_kv_shape s, int slot, int head) { return kv_in_page(s, slot / s.page_size, slot % s.page_size, head); }
 
 #endif

@@ -15,8 +15,8 @@
 
 typedef struct kern_model kern_model;
 
-/* `layout` must outlive the model. dtype: how parameters are stored, RLF_DTYPE_F32 or RLF_DTYPE_BF16; gradients, activations, the cache and
- * all arithmetic are float32 either way (kern.h). max_positions bounds the rotary table. Parameters start at zero. */
+/* `layout` must outlive the model. dtype: how parameters are stored, RLF_DTYPE_F32 or RLF_DTYPE_BF16; gradients and activations are float32
+ * either way, and so are the cache and all factors, but where a backend has tensor cores (kern.h). max_positions bounds the rotary table. Parameters start at zero. */
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype,
                           int max_positions) RLF_MUST_USE;
 void kern_model_destroy(kern_model *model);

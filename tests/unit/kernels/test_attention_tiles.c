@@ -108,7 +108,7 @@ static void the_gradient_matches_that_of_the_double_reference(void **state) {
     fixture fx;
     assert_true(fx_open(&fx, NULL, 2));
     for (int i = 0; i < N_SHAPES; i++) {
-        problem p = rounded_problem(SHAPES[i], (const int[]){3, 70, 18, 64}, 4);
+        problem p = rounded_problem(SHAPES[i], (const int[]){3, 70, 18}, 3);
         const int d = p.shape.head_dim, keys = p.shape.heads * d, values = keys + p.shape.kv_heads * d;
         result r = run_packed(&fx, &p);
         double *qkv = widened(p.qkv, qkv_size(&p)), *expected = reference_gradient(&p, qkv);
@@ -276,15 +276,16 @@ static void a_head_without_tiles_gives_the_bits_of_float32(void **state) {
     fx_close(&fx);
 }
 
-/* Rows come in chunks, but around the boundaries and at the end one by one, so that they are decoded. */
-static void check_long(fixture *fx, const problem *p, const result *packed, int page_size) {
+/* Rows come `many` at a time, but `few` around the boundaries of splits and at the end. */
+static void check_long(fixture *fx, const problem *p, const result *packed, int many, int few) {
     float *out = zero_floats(out_size(p));
     int *order = rlf_calloc((size_t)p->rows, sizeof *order);
-    cache c = cache_new(fx, p, page_size);
+    cache c = cache_new(fx, p, 64);
     for (int i = 0; i < p->rows; i++) order[i] = i;
     for (int at = 0, m; at < p->rows; at += m) {
-        const bool decoded = (at + 3) % 1024 < 5 || at + 2 >= p->rows;
-        for (m = 1; !decoded && m < 150 && at + m + 2 < p->rows && (at + m + 3) % 1024 != 0;) m++;
+        const int to_boundary = 1024 - (at + 3) % 1024, to_end = p->rows - at, next = to_boundary < to_end - 5 ? to_boundary : to_end - 5;
+        m = to_boundary > 1024 - 5 || to_end <= 5 ? few : next < many ? next : many;
+        m = m < to_end ? m : to_end;
         paged_step(fx, p, &c, order + at, m, out);
     }
     same_bits("paged", out, packed->out, out_size(p));
@@ -293,21 +294,37 @@ static void check_long(fixture *fx, const problem *p, const result *packed, int 
     free(out);
 }
 
+/* Decoded row by row; with tiles of 16, and of 128, that have rows on both sides of a boundary. */
 static void long_contexts_give_the_same_bits_split_or_not(void **state) {
     (void)state;
-    problem p = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){2100}, 1);
     fixture fx;
     assert_true(fx_open(&fx, NULL, 3));
-    problem prefix = p;
-    prefix.rows = prefix.begin[1] = 1100;
-    result all = run_forward(&fx, &p), r = run_forward(&fx, &prefix);
-    same_bits("out", r.out, all.out, out_size(&prefix));
-    same_bits("lse", r.lse, all.lse, lse_size(&prefix));
-    check_long(&fx, &p, &all, 64);
+    problem p = problem_new((kern_attn_shape){3, 1, 64, KERN_BF16}, (const int[]){1100}, 1), longer = problem_new(p.shape, (const int[]){2100}, 1);
+    problem prefix = longer;
+    prefix.rows = prefix.begin[1] = 1030;
+    result short_one = run_forward(&fx, &p), long_one = run_forward(&fx, &longer), r = run_forward(&fx, &prefix);
+    same_bits("out", r.out, long_one.out, out_size(&prefix));
+    same_bits("lse", r.lse, long_one.lse, lse_size(&prefix));
+    check_long(&fx, &p, &short_one, 200, 5);
+    check_long(&fx, &p, &short_one, 200, 90);
+    check_long(&fx, &longer, &long_one, 300, 1);
     result_free(&r);
-    result_free(&all);
+    result_free(&short_one);
+    result_free(&long_one);
     problem_free(&p);
+    problem_free(&longer);
     fx_close(&fx);
+}
+
+static void powers_of_two_are_within_two_ulps_and_exact_where_they_can_be(void **state) {
+    (void)state;
+    for (int n = -126; n <= 127; n++) assert_true(kern_exp2((float)n) == ldexpf(1.0f, n));
+    assert_true(kern_exp2(-INFINITY) == 0x1p-126f && kern_exp2(NAN) == 0x1p-126f && kern_exp2(-1e30f) == 0x1p-126f);
+    for (uint32_t i = 0; i < 200000; i++) {
+        const float x = 252.0f * rlf_rng_uniform(7, RLF_RNG_TEST, i, 3, 0) - 126.0f;
+        const double expected = exp2(x), ulp = ldexp(1.0, (int)floor(x) - 23);
+        if (!(fabs(kern_exp2(x) - expected) <= 2 * ulp)) fail_msg("2^%.9g is %.9g", (double)x, (double)kern_exp2(x));
+    }
 }
 
 int main(void) {
@@ -322,6 +339,7 @@ int main(void) {
         cmocka_unit_test(a_copied_page_serves_like_the_original),
         cmocka_unit_test(a_head_without_tiles_gives_the_bits_of_float32),
         cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
+        cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
