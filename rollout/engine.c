@@ -1,6 +1,6 @@
 /* Continuous batching over a paged cache (engine.h).
  *
- * Sequences are kept in the order they were opened, which is their priority everywhere: for seats, for rows, and for pages. A
+ * Sequences are kept in the order they were opened, which is their priority for pages; goes_before tells who gets a seat, and rows. A
  * step is built in host arrays, run, sampled, and only then are owners called, so that an owner sees an engine at rest. */
 #include "rollout/engine.h"
 
@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "rollout/pages.h"
+
+enum { MEMORY = 64 }; /* ended sequences, about, that tell how long the next one will be */
 
 struct rollout_prompt {
     rollout_engine *engine;
@@ -34,6 +36,9 @@ struct rollout_seq {
     size_t cached;
     bool attached;   /* holds the prompt's pages; false: cached is 0 */
     bool paused, seated, started, in_step;
+    int64_t rounds;  /* times it was resumed */
+    int64_t ready;   /* when it was opened or resumed last, counted in such events */
+    size_t age;      /* its place among all sequences, while a step is built */
 };
 
 struct rollout_engine {
@@ -45,9 +50,13 @@ struct rollout_engine {
     rollout_seq **seqs; /* by age, oldest first */
     size_t n_seqs, cap_seqs;
     int seated;
+    int64_t events;    /* of sequences that became ready */
+    int started;       /* sequences that had a seat and are open */
+    double mean_pages; /* of ended ones, the last counting most; at first the most there can be */
     rollout_prompt **prompts;
     size_t n_prompts, cap_prompts;
     /* the step being built */
+    rollout_seq **order; /* (seats) who has a seat, in the order in which they get rows */
     int rows, places, outputs;
     int32_t *tokens, *pos, *seq, *slots, *output_rows, *ids; /* (batch) */
     int32_t *page_table; /* (batch, max_pages) */
@@ -107,7 +116,9 @@ rlf_status rollout_engine_new(rollout_engine **out, rollout_model model, const r
     e->model = model;
     e->options = *options;
     e->max_pages = max_pages;
+    e->mean_pages = max_pages;
     rollout_pages_init(&e->pages, options->pages);
+    e->order = rlf_calloc((size_t)options->seats, sizeof(*e->order));
     e->tokens = rlf_calloc(batch, sizeof *e->tokens);
     e->pos = rlf_calloc(batch, sizeof *e->pos);
     e->seq = rlf_calloc(batch, sizeof *e->seq);
@@ -130,6 +141,7 @@ void rollout_engine_destroy(rollout_engine *engine) {
     rollout_pages_clean_up(&engine->pages);
     free(engine->seqs);
     free(engine->prompts);
+    free(engine->order);
     free(engine->tokens);
     free(engine->pos);
     free(engine->seq);
@@ -190,7 +202,7 @@ static void push_token(rollout_seq *s, int32_t id, float logprob) {
 
 rollout_seq *rollout_seq_open(rollout_engine *engine, rollout_prompt *prompt, rollout_draw draw, rollout_token_fn *token, void *owner) {
     rollout_seq *s = rlf_calloc(1, sizeof *s);
-    *s = (rollout_seq){.engine = engine, .prompt = prompt, .draw = draw, .token = token, .owner = owner};
+    *s = (rollout_seq){.engine = engine, .prompt = prompt, .draw = draw, .token = token, .owner = owner, .ready = engine->events++};
     s->pages = rlf_calloc((size_t)engine->max_pages, sizeof *s->pages);
     for (size_t i = 0; i < prompt->ids.n; i++) push_token(s, prompt->ids.v[i], 0);
     prompt->holders++;
@@ -211,9 +223,18 @@ static void leave_seat(rollout_seq *s) {
     s->seated = false;
 }
 
+/* It was one of those whose length tells that of others. */
+static void count_ended(rollout_engine *e, const rollout_seq *s) {
+    size_t size = (size_t)e->options.page_size;
+    if (!s->started) return;
+    e->started--;
+    e->mean_pages += ((double)((s->ids.n + size - 1) / size) - e->mean_pages) / MEMORY;
+}
+
 void rollout_seq_close(rollout_seq *seq) {
     rollout_engine *e = seq->engine;
     size_t i = 0;
+    count_ended(e, seq);
     leave_seat(seq);
     seq_drop_pages(seq);
     while (e->seqs[i] != seq) i++;
@@ -231,7 +252,11 @@ void rollout_seq_pause(rollout_seq *seq) {
     seq->paused = true;
 }
 
-void rollout_seq_resume(rollout_seq *seq) { seq->paused = false; }
+void rollout_seq_resume(rollout_seq *seq) {
+    seq->paused = false;
+    seq->rounds++;
+    seq->ready = seq->engine->events++;
+}
 
 void rollout_seq_append(rollout_seq *seq, const int32_t *ids, size_t n) {
     assert(n >= 1 && seq->ids.n + n <= (size_t)seq->engine->options.max_tokens);
@@ -240,7 +265,7 @@ void rollout_seq_append(rollout_seq *seq, const int32_t *ids, size_t n) {
 
 const rlf_ids *rollout_seq_tokens(const rollout_seq *seq) { return &seq->ids; }
 const float *rollout_seq_logprobs(const rollout_seq *seq) { return seq->logprobs; }
-bool rollout_seq_started(const rollout_seq *seq) { return seq->started; }
+bool rollout_seq_seated(const rollout_seq *seq) { return seq->seated; }
 
 /* ---- pages under pressure --------------------------------------------------------------------------------------------------------- */
 
@@ -332,10 +357,30 @@ static bool same_kind(const rollout_draw *a, const rollout_draw *b) {
            a->filter.top_k == b->filter.top_k;
 }
 
-static void give_seats(rollout_engine *e) {
-    for (size_t i = 0; i < e->n_seqs && e->seated < e->options.seats; i++) {
+/* Whether the cache would hold one more sequence to its end, were it as long as others were. */
+static bool has_room(const rollout_engine *e) { return (e->started + 1) * e->mean_pages <= e->options.pages; }
+
+/* Who gets a free seat, and rows, first: the one with the fewest rounds behind it, for it has the most waiting ahead; then the one that has been ready
+ * longest. One that has not begun comes last where it would cost others their pages. */
+static bool goes_before(const rollout_seq *a, const rollout_seq *b, bool room) {
+    if (!room && a->started != b->started) return a->started;
+    return a->rounds != b->rounds ? a->rounds < b->rounds : a->ready < b->ready;
+}
+
+static rollout_seq *next_to_sit(const rollout_engine *e) {
+    rollout_seq *next = NULL;
+    bool room = has_room(e);
+    for (size_t i = 0; i < e->n_seqs; i++) {
         rollout_seq *s = e->seqs[i];
-        if (s->paused || s->seated) continue;
+        if (!s->paused && !s->seated && (!next || goes_before(s, next, room))) next = s;
+    }
+    return next;
+}
+
+static void give_seats(rollout_engine *e) {
+    rollout_seq *s;
+    while (e->seated < e->options.seats && (s = next_to_sit(e))) {
+        e->started += !s->started;
         s->seated = s->started = true;
         e->seated++;
     }
@@ -393,21 +438,37 @@ static void place_seq(rollout_engine *e, rollout_seq *s, size_t age) {
     if (last && s->cached == s->ids.n) add_output(e, s);
 }
 
-/* Decodes first, oldest first; then prefill chunks, oldest first. */
+static int compare_seated(const void *a, const void *b) {
+    const rollout_seq *x = *(rollout_seq *const *)a, *y = *(rollout_seq *const *)b;
+    return goes_before(x, y, true) ? -1 : goes_before(y, x, true);
+}
+
+static void order_seated(rollout_engine *e) {
+    size_t n = 0;
+    for (size_t i = 0; i < e->n_seqs; i++) {
+        rollout_seq *s = e->seqs[i];
+        s->age = i;
+        if (s->seated) e->order[n++] = s;
+    }
+    qsort(e->order, n, sizeof(*e->order), compare_seated);
+}
+
+/* Decodes first, then prefill chunks. */
 static void build_step(rollout_engine *e) {
     e->rows = e->places = e->outputs = 0;
     e->kind = NULL;
     give_seats(e);
-    for (size_t i = 0; i < e->n_seqs; i++) {
-        rollout_seq *s = e->seqs[i];
-        if (s->seated && !s->attached && prompt_complete(s->prompt) && !s->prompt->in_step) attach(e, s, i);
-        if (s->seated && s->attached && s->cached + 1 == s->ids.n) place_seq(e, s, i);
+    order_seated(e);
+    for (int i = 0; i < e->seated; i++) {
+        rollout_seq *s = e->order[i];
+        if (!s->attached && prompt_complete(s->prompt) && !s->prompt->in_step) attach(e, s, s->age);
+        if (s->attached && s->cached + 1 == s->ids.n) place_seq(e, s, s->age);
     }
-    for (size_t i = 0; i < e->n_seqs && e->rows < e->options.batch; i++) {
-        rollout_seq *s = e->seqs[i];
-        if (!s->seated || s->in_step) continue;
-        if (s->attached) place_seq(e, s, i);
-        else if (!prompt_complete(s->prompt)) place_prompt(e, s->prompt, i);
+    for (int i = 0; i < e->seated && e->rows < e->options.batch; i++) {
+        rollout_seq *s = e->order[i];
+        if (s->in_step) continue;
+        if (s->attached) place_seq(e, s, s->age);
+        else if (!prompt_complete(s->prompt)) place_prompt(e, s->prompt, s->age);
     }
 }
 

@@ -11,6 +11,10 @@
  *
  * Prompts. The samples of a group share a rollout_prompt. Its tokens but the last are computed once; a sample then shares the
  * full pages, copies the last partial one, and computes the last prompt token itself, which gives it logits of its own.
+ * Seats. A free one, and then rows, go to the sequence with the fewest rounds (resumptions) behind it, then to the one that has been ready longest: what
+ * tools will take is not known, but who has more calls to come has more waiting to come, which is to overlap with the work of others. A
+ * sequence begins before others go on only while the cache would hold it to its end, were it as long as the last ones were: what is
+ * given up for it would have to be computed again. It may begin beyond that on a seat that nobody else wants.
  * Pages. When the pool is empty, sequences without a seat give theirs up first (youngest first), then those younger than the one
  * in need; what was lost is computed again when it is needed. Pages of a row already in the step are never taken. Somebody
  * always gets on: a step with no row in it means that the oldest may take all pages.
@@ -79,7 +83,7 @@ typedef struct rollout_draw {
     uint32_t sample;
     kern_filter filter;
 } rollout_draw;
-/* A sequence that starts with the prompt and wants its next token. Older sequences go before younger ones. */
+/* A sequence that starts with the prompt and wants its next token. For pages, older sequences go before younger ones. */
 rollout_seq *rollout_seq_open(rollout_engine *engine, rollout_prompt *prompt, rollout_draw draw, rollout_token_fn *token, void *owner);
 void rollout_seq_close(rollout_seq *seq);
 /* Gives the seat up; no token is drawn until rollout_seq_resume. */
@@ -90,8 +94,8 @@ void rollout_seq_append(rollout_seq *seq, const int32_t *ids, size_t n);
 /* All tokens so far, and their log-probs: 0 where the model did not choose. Valid until the sequence grows. */
 const rlf_ids *rollout_seq_tokens(const rollout_seq *seq);
 const float *rollout_seq_logprobs(const rollout_seq *seq);
-/* Whether it ever had a seat. */
-bool rollout_seq_started(const rollout_seq *seq);
+/* Whether it has a seat. */
+bool rollout_seq_seated(const rollout_seq *seq);
 
 /* Whether a step would have rows to run. */
 bool rollout_engine_ready(const rollout_engine *engine);

@@ -49,7 +49,7 @@ typedef struct rollout_episode {
     int64_t rounds, bad_calls;
     rlf_finish finish;
     const char *error;
-    int64_t since_ms, generate_ms, tool_ms; /* since_ms 0: not started */
+    int64_t since_ms, generate_ms, tool_ms; /* since_ms 0: the clock stands */
 } rollout_episode;
 
 struct rollout_episodes {
@@ -127,7 +127,7 @@ static rlf_status send_close(rollout_episode *ep) {
 
 static rlf_slice dup_slice(rlf_arena *arena, rlf_slice s) { return (rlf_slice){rlf_arena_dup(arena, s.ptr ? s.ptr : "", s.len), s.len}; }
 
-/* Adds the time since the last change to the phase being left. The clock starts with the first seat. */
+/* Adds the time since the last change to the phase being left. */
 static void enter(rollout_episode *ep, episode_phase phase) {
     int64_t now = rlf_now_ms(), spent = ep->since_ms ? now - ep->since_ms : 0;
     if (ep->phase == GENERATING) ep->generate_ms += spent;
@@ -490,10 +490,12 @@ static const char *waited_for(const rollout_episode *ep) {
     return "nothing";
 }
 
-/* The clock of an episode starts with its first seat: waiting for others is not its fault. */
+/* An episode's clock stands while it waits for a seat: waiting for others is not its fault. */
 static rlf_status check_deadline(rollout_episode *ep, int64_t now) {
     int64_t timeout = ep->group->limits.timeout_ms;
-    if (!ep->since_ms && rollout_seq_started(ep->seq)) ep->since_ms = now;
+    bool stands = ep->phase == GENERATING && !rollout_seq_seated(ep->seq);
+    if (stands) ep->since_ms = 0;
+    else if (!ep->since_ms) ep->since_ms = now;
     if (timeout <= 0 || !ep->since_ms) return RLF_OK;
     if (ep->generate_ms + ep->tool_ms + (now - ep->since_ms) <= timeout) return RLF_OK;
     return finish_infra(ep, rlf_arena_printf(&ep->arena, "episode %lld sample %lld: not done after %lld ms, waiting for %s",

@@ -142,6 +142,50 @@ static void log_probs_are_zero_where_the_model_did_not_choose(void **state) {
     assert_int_equal(r->n - zeros, 11);
 }
 
+/* Three sequences and one seat. Each draws a token, waits for no time, draws another, and is over. */
+typedef struct turns { rollout_seq *seq; char name; int drawn; char *order; } turns;
+
+static rlf_status on_turn(void *owner, rollout_seq *seq, int32_t id, float logprob) {
+    (void)id;
+    (void)logprob;
+    turns *t = owner;
+    t->order[strlen(t->order)] = t->name;
+    if (++t->drawn == 2) {
+        rollout_seq_close(seq);
+    } else {
+        rollout_seq_pause(seq);
+        rollout_seq_append(seq, &(int32_t){1}, 1);
+        rollout_seq_resume(seq);
+    }
+    return RLF_OK;
+}
+
+static void assert_seats(int pages, const char *expected) {
+    fake_model *model = fake_new(16, pages, 256);
+    rollout_engine_options options = {.batch = 4, .prefill_chunk = 4, .page_size = 16, .pages = pages, .seats = 1, .max_tokens = LONGEST};
+    rollout_engine *e = NULL;
+    turns all[3];
+    char order[8] = "";
+    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    rollout_prompt *prompt = rollout_prompt_new(e, (int32_t[]){1, 2}, 2);
+    for (int i = 0; i < 3; i++) {
+        all[i] = (turns){.name = (char)('a' + i), .order = order};
+        all[i].seq = rollout_seq_open(e, prompt, (rollout_draw){.uid = (uint64_t)i, .filter = {1, 1, 0}}, on_turn, &all[i]);
+    }
+    rollout_prompt_release(prompt);
+    while (rollout_engine_ready(e)) assert_int_equal(rollout_engine_step(e), RLF_OK);
+    assert_string_equal(order, expected);
+    rollout_engine_destroy(e);
+    fake_destroy(model);
+}
+
+static void seats_go_to_those_with_the_fewest_rounds_while_the_cache_has_room(void **state) {
+    (void)state;
+    assert_seats(24, "abcabc"); /* room for three at their longest, 8 pages each */
+    assert_seats(23, "abacbc"); /* for two: the third begins when the first has ended */
+    assert_seats(9, "aabbcc");
+}
+
 static void pool_too_small_for_one_sequence_is_refused(void **state) {
     (void)state;
     rollout_engine_options options = {.batch = 4, .prefill_chunk = 4, .page_size = 16, .pages = 8, .seats = 4, .max_tokens = LONGEST};
@@ -159,6 +203,7 @@ int main(void) {
         cmocka_unit_test(tokens_do_not_depend_on_cache_pressure),
         cmocka_unit_test(prompt_of_a_group_is_computed_once),
         cmocka_unit_test(log_probs_are_zero_where_the_model_did_not_choose),
+        cmocka_unit_test(seats_go_to_those_with_the_fewest_rounds_while_the_cache_has_room),
         cmocka_unit_test(pool_too_small_for_one_sequence_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

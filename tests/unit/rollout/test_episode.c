@@ -431,6 +431,27 @@ static void deadline_ends_the_episode_and_names_what_it_waited_for(void **state)
     world_destroy(w);
 }
 
+/* Another has the only seat when the answer comes, for longer than the deadline. */
+static void waiting_for_a_seat_is_not_on_the_clock(void **state) {
+    (void)state;
+    world *w = world_new(1);
+    w->limits.timeout_ms = 1000;
+    for (int64_t uid = 1; uid <= 2; uid++) script(w, uid, 0, CALL("echo", "1") "<|im_end|><answer>x</answer>");
+    submit(w, 1);
+    while (!w->service.n_requests) assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    w->limits.timeout_ms = 0;
+    submit(w, 2);
+    assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    while (service_answer(&w->service, w->set)) continue;
+    for (int i = 0; i < 6; i++) {
+        rlf_sleep_us(200000);
+        assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    }
+    run(w);
+    assert_int_equal(service_trajectory(&w->service, 1, 0)->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
 static void answers_that_nobody_waits_for_are_ignored(void **state) {
     (void)state;
     world *w = world_new(8);
@@ -817,6 +838,7 @@ int main(void) {
         cmocka_unit_test(broken_infrastructure_ends_the_episode_without_a_reward),
         cmocka_unit_test(failed_reward_is_infrastructure),
         cmocka_unit_test(deadline_ends_the_episode_and_names_what_it_waited_for),
+        cmocka_unit_test(waiting_for_a_seat_is_not_on_the_clock),
         cmocka_unit_test(answers_that_nobody_waits_for_are_ignored),
         cmocka_unit_test(message_that_makes_no_sense_is_refused),
         cmocka_unit_test(score_sees_only_what_the_model_wrote),
