@@ -24,7 +24,7 @@ static bool read_in_pieces(const char *bytes, size_t n, size_t piece, rlf_str *o
     toolsvc_sse sse = {.max_bytes = LIMIT};
     bool good = true;
     for (size_t at = 0; good && at < n; at += piece) good = toolsvc_sse_feed(&sse, bytes + at, n - at < piece ? n - at : piece, note, out);
-    assert(sse.line.len <= LIMIT && sse.data.len <= LIMIT);
+    assert(sse.line.len <= LIMIT && sse.data.len <= LIMIT && sse.id.len <= LIMIT && sse.next_id.len <= LIMIT);
     toolsvc_sse_clean_up(&sse);
     return good;
 }

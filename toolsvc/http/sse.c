@@ -12,7 +12,16 @@ void toolsvc_sse_clean_up(toolsvc_sse *s) {
     rlf_str_clean_up(&s->line);
     rlf_str_clean_up(&s->type);
     rlf_str_clean_up(&s->data);
+    rlf_str_clean_up(&s->id);
+    rlf_str_clean_up(&s->next_id);
     *s = (toolsvc_sse){0};
+}
+
+void toolsvc_sse_restart(toolsvc_sse *s) {
+    rlf_str_reset(&s->line);
+    rlf_str_reset(&s->type);
+    rlf_str_reset(&s->data);
+    s->has_data = s->has_id = s->started = s->after_cr = false;
 }
 
 /* The event is over. It is taken off the parser first, which may not outlive the call. */
@@ -21,6 +30,11 @@ static outcome dispatch(toolsvc_sse *s, toolsvc_sse_fn *each, void *user) {
     bool has_data = s->has_data;
     s->type = s->data = (rlf_str){0};
     s->has_data = false;
+    if (s->has_id) {
+        rlf_str_reset(&s->id);
+        rlf_str_append(&s->id, s->next_id.ptr, s->next_id.len);
+        s->has_id = false;
+    }
     bool go_on = !has_data || each(user, type.ptr ? type.ptr : "", (rlf_slice){data.ptr ? data.ptr : "", data.len});
     rlf_str_clean_up(&type);
     rlf_str_clean_up(&data);
@@ -40,6 +54,10 @@ static outcome take_field(toolsvc_sse *s, size_t name, const char *value, size_t
         if (s->has_data) rlf_str_putc(&s->data, '\n');
         rlf_str_append(&s->data, value, n);
         s->has_data = true;
+    } else if (is_field(&s->line, name, "id") && !memchr(value, '\0', n)) {
+        rlf_str_reset(&s->next_id);
+        rlf_str_append(&s->next_id, value, n);
+        s->has_id = true;
     } else if (is_field(&s->line, name, "retry") && n > 0 && n <= RETRY_DIGITS && strspn(value, "0123456789") == n) {
         s->retry_ms = strtol(value, NULL, 10);
     }

@@ -17,8 +17,8 @@
 enum { FUNCTIONS_MAX = 1024, PAGES_MAX = 256, LOG_LINES = 100, LOG_SHOWN = 300, BACKOFF_MS = 100, BACKOFF_DOUBLINGS = 4, WHY_SHOWN = 1000 };
 enum { INITIALIZED = 0, UNNAMED = -1 }; /* to the link, where no request is meant */
 
-static const char newest[] = "2025-06-18";
-static const char *const versions[] = {newest, "2025-03-26", "2024-11-05"};
+static const char newest[] = "2025-11-25";
+static const char *const versions[] = {newest, "2025-06-18", "2025-03-26", "2024-11-05"};
 
 typedef struct request {
     struct request *prev, *next;
@@ -43,6 +43,7 @@ struct toolsvc_mcp {
     int64_t lost_ms;        /* when; 0: never */
     int losses;             /* in a row */
     int log_lines;
+    int garbage;            /* things that were no messages, of this session */
     size_t pages;
     json_t *functions;
     rlf_str why;
@@ -204,20 +205,25 @@ static void answer_server(toolsvc_mcp *mcp, const toolsvc_rpc *m) {
     rlf_str_clean_up(&text);
 }
 
+/* A line of ours with a text of the server's. */
+static void log_text(toolsvc_mcp *mcp, bool quiet, const char *what, const char *text, size_t n) {
+    rlf_str clean = {0};
+    if (mcp->log_lines >= LOG_LINES) return;
+    mcp->log_lines++;
+    toolsvc_secrets_blot(toolsvc_mcp_server_secrets(mcp->server), text, n, &clean);
+    for (size_t i = 0; i < clean.len; i++)
+        if ((unsigned char)clean.ptr[i] < ' ') clean.ptr[i] = ' ';
+    rlf_log(quiet ? RLF_LOG_DEBUG : RLF_LOG_WARN, "%s: %s%.*s%s", mcp->server->name, what, LOG_SHOWN, clean.ptr ? clean.ptr : "",
+            mcp->log_lines == LOG_LINES ? " (no more lines of this session are shown)" : "");
+    rlf_str_clean_up(&clean);
+}
+
 static void log_message(toolsvc_mcp *mcp, const json_t *params) {
     const char *level = json_string_value(json_object_get(params, "level"));
     const json_t *data = json_object_get(params, "data");
-    if (mcp->log_lines >= LOG_LINES) return;
-    mcp->log_lines++;
     char *text = json_is_string(data) ? rlf_strdup(json_string_value(data)) : json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY);
-    rlf_str clean = {0};
-    toolsvc_secrets_blot(toolsvc_mcp_server_secrets(mcp->server), text ? text : "", text ? strlen(text) : 0, &clean);
-    for (size_t i = 0; i < clean.len; i++)
-        if ((unsigned char)clean.ptr[i] < ' ') clean.ptr[i] = ' ';
     bool quiet = !level || !strcmp(level, "debug") || !strcmp(level, "info") || !strcmp(level, "notice");
-    rlf_log(quiet ? RLF_LOG_DEBUG : RLF_LOG_WARN, "%s: %.*s%s", mcp->server->name, LOG_SHOWN, clean.ptr ? clean.ptr : "",
-            mcp->log_lines == LOG_LINES ? " (no more lines of this session are shown)" : "");
-    rlf_str_clean_up(&clean);
+    log_text(mcp, quiet, "", text ? text : "", text ? strlen(text) : 0);
     free(text);
 }
 
@@ -237,8 +243,12 @@ static bool on_rpc(void *user, const toolsvc_rpc *m) {
 
 static void on_message(void *user, const char *text, size_t n) {
     toolsvc_mcp *mcp = user;
-    if (!toolsvc_rpc_read(text, n, on_rpc, mcp)) mcp->news.invalid_messages++;
+    if (toolsvc_rpc_read(text, n, on_rpc, mcp)) return;
+    mcp->news.invalid_messages++;
+    log_text(mcp, mcp->garbage++ > 0, "the server wrote what is no message: ", text, n);
 }
+
+static bool on_waits(void *user, int64_t id) { return find(user, id) != NULL; }
 
 static void on_ended(void *user, int64_t id, const char *count, const char *why) {
     toolsvc_mcp *mcp = user;
@@ -282,9 +292,9 @@ static void lose(toolsvc_mcp *mcp, const char *count, const char *why) {
 }
 
 static void begin(toolsvc_mcp *mcp) {
-    static const toolsvc_mcp_owner owner = {.message = on_message, .ended = on_ended, .lost = on_lost};
+    static const toolsvc_mcp_owner owner = {.message = on_message, .ended = on_ended, .waits = on_waits, .lost = on_lost};
     mcp->state = TOOLSVC_MCP_STARTING;
-    mcp->log_lines = 0;
+    mcp->log_lines = mcp->garbage = 0;
     mcp->news.restarts += mcp->started_before;
     mcp->started_before = true;
     uv_update_time(mcp->server->loop);

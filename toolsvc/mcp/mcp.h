@@ -1,5 +1,5 @@
 /* A session with an MCP server, as a client: it begins, asks what the server offers, makes calls, and answers what the server asks.
- * Revisions 2025-06-18, 2025-03-26 and 2024-11-05 of the protocol; the first is offered.
+ * Revisions 2025-11-25, 2025-06-18, 2025-03-26 and 2024-11-05 of the protocol; the first is offered.
  *
  * A session begins at once. Calls made before it is there wait. When the link is lost (the program ended, the server forgot the session or
  * cannot be reached, it was not ready within start_ms), every call gets an infrastructure failure, and the next call begins a new session,

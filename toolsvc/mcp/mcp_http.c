@@ -1,7 +1,9 @@
 /* MCP over HTTP (mcp_link.h), in two forms.
  *
  * Streamable HTTP (2025-03-26 and later): every message is a POST. A request is answered in the POST's answer, as JSON or as a stream of
- * events, the last of which is the answer; what the server says unasked comes over a GET stream, which it need not have. The session's name
+ * events, the last of which is the answer; what the server says unasked comes over a GET stream, which it need not have. A stream whose
+ * events have ids may break off (from 2025-11-25 on a server may do that on purpose): a GET that names the last id goes on with it, after
+ * the time that the server asked for, and as long as each such GET brings something. The session's name
  * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost. Many
  * servers say 400.
  *
@@ -13,11 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "toolsvc/mcp/mcp_link.h"
 #include "toolsvc/http/remote.h"
 #include "toolsvc/http/sse.h"
 
-enum { HEADERS_MAX = 64, REOPEN_MS = 1000, REOPEN_MOST_MS = 60000, SESSION_MAX = 1024 };
+enum { HEADERS_MAX = 64, HEADERS_OWN = 3, REOPEN_MS = 1000, REOPEN_MOST_MS = 60000, SESSION_MAX = 1024 };
 
 typedef struct http_link http_link;
 
@@ -28,7 +31,9 @@ typedef struct post {
     int64_t id;
     rlf_str text;  /* kept where it may have to be sent another way */
     toolsvc_sse sse;
-    toolsvc_exchange *exchange; /* NULL: it waits for the endpoint */
+    bool fed;      /* this connection brought a piece of a stream */
+    int64_t due_ms; /* when its stream is resumed; 0: it is not broken off */
+    toolsvc_exchange *exchange; /* NULL: it waits for the endpoint, or until due_ms */
 } post;
 
 struct http_link {
@@ -41,17 +46,18 @@ struct http_link {
     post *feeding;            /* whose stream is being read; NULL once it is dropped meanwhile */
     toolsvc_exchange *stream; /* the GET; NULL: none */
     toolsvc_sse sse;
-    uv_timer_t reopen;
+    uv_timer_t reopen, resume;
     int64_t wait_ms;          /* before the stream is opened again */
     bool legacy, decided, up; /* decided: the form is known; up: the session has begun */
     int busy;                 /* our functions that hand messages to the owner, who may close the link */
-    bool closed, timer_closed;
+    bool closed;
+    int timers;               /* not closed yet */
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------------- */
 
 static void free_when_done(http_link *l) {
-    if (!l->closed || !l->timer_closed || l->busy) return;
+    if (!l->closed || l->timers || l->busy) return;
     rlf_str_clean_up(&l->session);
     rlf_str_clean_up(&l->version);
     rlf_str_clean_up(&l->endpoint);
@@ -59,9 +65,9 @@ static void free_when_done(http_link *l) {
     free(l);
 }
 
-static void on_reopen_closed(uv_handle_t *handle) {
+static void on_timer_closed(uv_handle_t *handle) {
     http_link *l = handle->data;
-    l->timer_closed = true;
+    l->timers--;
     free_when_done(l);
 }
 
@@ -92,8 +98,9 @@ static void lose(http_link *l, const char *count, const char *why) {
 
 /* ---- requests ---------------------------------------------------------------------------------------------------------------------- */
 
-/* The headers of the configuration and of the session. The lines made here are in `own`, 4 of them at most. */
-static size_t put_headers(const http_link *l, const char **headers, char own[][SESSION_MAX + 64]) {
+/* The headers of the configuration and of the session, and after which event a stream is to go on (NULL: none). The lines made here are in
+ * `own`, HEADERS_OWN at most. */
+static size_t put_headers(const http_link *l, const rlf_str *last, const char **headers, char own[][SESSION_MAX + 64]) {
     size_t n = 0, made = 0;
     for (size_t i = 0; i < l->server->n_headers && n < HEADERS_MAX; i++) headers[n++] = l->server->headers[i];
     headers[n++] = "Content-Type: application/json";
@@ -106,14 +113,19 @@ static size_t put_headers(const http_link *l, const char **headers, char own[][S
         snprintf(own[made], sizeof *own, "MCP-Protocol-Version: %s", l->version.ptr);
         headers[n++] = own[made++];
     }
+    if (last && last->len && last->len <= SESSION_MAX) {
+        snprintf(own[made], sizeof *own, "Last-Event-ID: %s", last->ptr);
+        headers[n++] = own[made++];
+    }
     return n;
 }
 
-static toolsvc_exchange *ask(http_link *l, const char *method, const char *url, const rlf_str *body, int64_t timeout_ms,
+/* body NULL: a GET, which goes on with a stream after the event `last`. */
+static toolsvc_exchange *ask(http_link *l, const char *url, const rlf_str *body, const rlf_str *last, int64_t timeout_ms,
                              toolsvc_http_fn *stream, toolsvc_http_fn *done, void *user) {
-    const char *headers[HEADERS_MAX + 4];
-    char own[2][SESSION_MAX + 64];
-    size_t n = put_headers(l, headers, own);
+    const char *headers[HEADERS_MAX + 2 + HEADERS_OWN], *method = body ? "POST" : "GET";
+    char own[HEADERS_OWN][SESSION_MAX + 64];
+    size_t n = put_headers(l, last, headers, own);
     toolsvc_http_request request = {.method = method, .url = url, .headers = headers, .n_headers = n, .timeout_ms = timeout_ms,
                                     .max_bytes = l->server->max_bytes, .allow_private = l->server->allow_private, .ca = l->server->ca,
                                     .header = "Mcp-Session-Id",
@@ -126,6 +138,8 @@ static toolsvc_exchange *ask(http_link *l, const char *method, const char *url, 
 
 static void send_post(post *p);
 static void open_stream(http_link *l);
+static void on_post_end(void *user, const toolsvc_http_answer *answer);
+static void on_resume(uv_timer_t *timer);
 
 static void send_waiting(http_link *l) {
     for (post *p = l->posts, *next; p; p = next) {
@@ -148,10 +162,15 @@ static bool take_endpoint(http_link *l, rlf_slice data) {
     return true;
 }
 
+/* An event without data only names an id. */
+static void take_message(http_link *l, const char *type, rlf_slice data) {
+    if (data.len && (*type == '\0' || strcmp(type, "message") == 0)) l->owner->message(l->user, data.ptr, data.len);
+}
+
 static bool on_event(void *user, const char *type, rlf_slice data) {
     http_link *l = user;
     if (l->legacy && strcmp(type, "endpoint") == 0) return take_endpoint(l, data);
-    if (*type == '\0' || strcmp(type, "message") == 0) l->owner->message(l->user, data.ptr, data.len);
+    take_message(l, type, data);
     return !l->closed;
 }
 
@@ -177,8 +196,7 @@ static void on_stream_end(void *user, const toolsvc_http_answer *answer) {
     rlf_str why = {0};
     l->stream = NULL;
     int64_t retry_ms = l->sse.retry_ms, wait_ms = retry_ms > l->wait_ms ? retry_ms : l->wait_ms;
-    toolsvc_sse_clean_up(&l->sse);
-    l->sse.max_bytes = (size_t)l->server->max_bytes;
+    toolsvc_sse_restart(&l->sse);
     if (l->legacy) {
         if (!toolsvc_remote_failed(answer, &count, &why)) {
             if (answer->code / 100 == 2) rlf_str_puts(&why, "the server ended its stream of events");
@@ -194,13 +212,13 @@ static void on_stream_end(void *user, const toolsvc_http_answer *answer) {
     rlf_str_clean_up(&why);
 }
 
-static void open_stream(http_link *l) { l->stream = ask(l, "GET", l->server->url, NULL, 0, on_stream, on_stream_end, l); }
+static void open_stream(http_link *l) { l->stream = ask(l, l->server->url, NULL, &l->sse.id, 0, on_stream, on_stream_end, l); }
 
 /* ---- posts ------------------------------------------------------------------------------------------------------------------------- */
 
 static bool on_post_event(void *user, const char *type, rlf_slice data) {
     http_link *l = user;
-    if (*type == '\0' || strcmp(type, "message") == 0) l->owner->message(l->user, data.ptr, data.len);
+    take_message(l, type, data);
     return l->feeding != NULL; /* closing the link drops all posts */
 }
 
@@ -217,6 +235,7 @@ static void on_post_stream(void *user, const toolsvc_http_answer *answer) {
     enter(l);
     take_session(l, answer);
     l->feeding = p;
+    p->fed = true;
     if (!toolsvc_sse_feed(&p->sse, answer->body.ptr, answer->body.len, on_post_event, l)) {
         int64_t id = p->id;
         toolsvc_http_cancel(p->exchange);
@@ -247,11 +266,42 @@ static void refuse(http_link *l, int64_t id, const toolsvc_http_answer *answer) 
     rlf_str_clean_up(&why);
 }
 
+/* Longest that a request and its answer may take: who waits has a deadline of their own. */
+static int64_t longest_ms(const http_link *l) { return l->server->start_ms + l->server->timeout_ms; }
+
+/* Goes on with the streams that are due, and sets the timer for those that are not. */
+static void resume_due(http_link *l) {
+    int64_t now = rlf_now_ms(), next = INT64_MAX;
+    for (post *p = l->posts; p; p = p->next) {
+        if (p->due_ms > now && p->due_ms < next) next = p->due_ms;
+        if (p->due_ms == 0 || p->due_ms > now) continue;
+        p->due_ms = 0;
+        p->exchange = ask(l, l->server->url, NULL, &p->sse.id, longest_ms(l), on_post_stream, on_post_end, p);
+    }
+    uv_update_time(l->server->loop);
+    if (next < INT64_MAX) uv_timer_start(&l->resume, on_resume, (uint64_t)(next - now), 0);
+}
+
+static void on_resume(uv_timer_t *timer) { resume_due(timer->data); }
+
+/* The answer's stream broke off before the answer, and can be resumed. */
+static bool resume_later(post *p, const toolsvc_http_answer *answer) {
+    http_link *l = p->link;
+    bool broke = answer->error == TOOLSVC_HTTP_OK ? answer->code / 100 == 2 : answer->error == TOOLSVC_HTTP_RESET;
+    if (!broke || l->legacy || !p->fed || p->sse.id.len == 0 || !l->owner->waits(l->user, p->id)) return false;
+    p->due_ms = rlf_now_ms() + (p->sse.retry_ms ? p->sse.retry_ms : REOPEN_MS);
+    p->exchange = NULL;
+    p->fed = false;
+    toolsvc_sse_restart(&p->sse);
+    resume_due(l);
+    return true;
+}
+
 static void on_post_end(void *user, const toolsvc_http_answer *answer) {
     post *p = user;
     http_link *l = p->link;
     int64_t id = p->id;
-    if (fall_back(p, answer)) return;
+    if (fall_back(p, answer) || resume_later(p, answer)) return;
     bool whole = !l->legacy && answer->body.len > 0 && strncasecmp(answer->type, "application/json", 16) == 0;
     enter(l);
     free_post(p);
@@ -270,8 +320,7 @@ static void on_post_end(void *user, const toolsvc_http_answer *answer) {
 static void send_post(post *p) {
     http_link *l = p->link;
     const char *url = l->legacy ? l->endpoint.ptr : l->server->url;
-    int64_t longest_ms = l->server->start_ms + l->server->timeout_ms; /* who waits for the answer has a deadline of their own */
-    p->exchange = ask(l, "POST", url, &p->text, longest_ms, on_post_stream, on_post_end, p);
+    p->exchange = ask(l, url, &p->text, NULL, longest_ms(l), on_post_stream, on_post_end, p);
 }
 
 /* ---- the link ---------------------------------------------------------------------------------------------------------------------- */
@@ -303,10 +352,10 @@ static void drop_http(toolsvc_mcp_link *link, int64_t id) {
 }
 
 static void say_farewell(http_link *l) {
-    const char *headers[HEADERS_MAX + 4];
-    char own[2][SESSION_MAX + 64];
+    const char *headers[HEADERS_MAX + 2 + HEADERS_OWN];
+    char own[HEADERS_OWN][SESSION_MAX + 64];
     if (!l->session.len) return;
-    toolsvc_mcp_server_farewell(l->server, headers, put_headers(l, headers, own));
+    toolsvc_mcp_server_farewell(l->server, headers, put_headers(l, NULL, headers, own));
 }
 
 static void close_http(toolsvc_mcp_link *link) {
@@ -319,16 +368,18 @@ static void close_http(toolsvc_mcp_link *link) {
         if (p->exchange) toolsvc_http_cancel(p->exchange);
         free_post(p);
     }
-    uv_close((uv_handle_t *)&l->reopen, on_reopen_closed);
+    uv_close((uv_handle_t *)&l->reopen, on_timer_closed);
+    uv_close((uv_handle_t *)&l->resume, on_timer_closed);
 }
 
 rlf_status toolsvc_mcp_http_open(toolsvc_mcp_link **out, toolsvc_mcp_server *server, const toolsvc_mcp_owner *owner, void *user) {
     http_link *l = rlf_calloc(1, sizeof *l);
     *l = (http_link){.link = {.send = send_http, .ready = ready_http, .drop = drop_http, .close = close_http}, .server = server,
                      .owner = owner, .user = user, .legacy = server->only_sse, .decided = server->only_http || server->only_sse,
-                     .wait_ms = REOPEN_MS, .sse.max_bytes = (size_t)server->max_bytes};
+                     .wait_ms = REOPEN_MS, .timers = 2, .sse.max_bytes = (size_t)server->max_bytes};
     uv_timer_init(server->loop, &l->reopen);
-    l->reopen.data = l;
+    uv_timer_init(server->loop, &l->resume);
+    l->reopen.data = l->resume.data = l;
     if (l->legacy) open_stream(l);
     *out = &l->link;
     return RLF_OK;

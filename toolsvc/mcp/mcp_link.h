@@ -15,6 +15,7 @@ typedef struct toolsvc_mcp_owner {
     void (*message)(void *user, const char *text, size_t n); /* a JSON-RPC message or batch has come */
     /* Message `id` has been sent and nothing more will come of it: a request that has no answer by now gets none. */
     void (*ended)(void *user, int64_t id, const char *count, const char *why);
+    bool (*waits)(void *user, int64_t id); /* whether request `id` is still to be answered */
     void (*lost)(void *user, const char *count, const char *why); /* once: the session is over; close it */
 } toolsvc_mcp_owner;
 

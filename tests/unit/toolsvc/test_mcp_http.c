@@ -19,6 +19,8 @@ typedef struct world {
     char url[64], *url_json;
     rlf_str log;          /* a line for each request: HTTP method, path, session, version, what it asks */
     script_client *events; /* the GET stream */
+    json_int_t polled;     /* the call whose stream was broken off */
+    int polls;             /* GETs that went on with it */
     int sessions;         /* begun */
     /* the script: */
     bool streams;         /* answers come as events, in pieces, with things between */
@@ -110,8 +112,33 @@ static void meddle(script_client *c, json_int_t id) {
     put_event(c, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}");
 }
 
+/* The answer's stream, broken off on purpose: "polls" has the answer at the third GET, "forgets" at none. */
+static void break_off(world *w, script_client *c, const char *name, json_int_t id) {
+    char event[96];
+    w->polled = id;
+    w->polls = 0;
+    snprintf(event, sizeof event, "id: %s/0\nretry: 5\ndata:\n\nid: lost\ndata: not ended", name);
+    script_put(c, "HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\n\r\n");
+    script_put(c, event);
+    script_drop(c);
+}
+
+static void go_on(world *w, script_client *c, const char *last) {
+    char event[160];
+    script_put(c, "HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\n\r\n");
+    snprintf(event, sizeof event, "id: polls/%d\ndata:\n\n", ++w->polls);
+    if (w->polls == 3)
+        snprintf(event, sizeof event, "data: {\"jsonrpc\":\"2.0\",\"id\":%lld,\"result\":{}}\n\n", (long long)w->polled);
+    if (strncmp(last, "forgets", 7) != 0) script_put(c, event);
+    script_drop(c);
+}
+
 /* True: the name of a function that breaks HTTP. */
-static bool misbehave(script_client *c, const char *name, json_int_t id) {
+static bool misbehave(world *w, script_client *c, const char *name, json_int_t id) {
+    if (strcmp(name, "polls") == 0 || strcmp(name, "forgets") == 0) {
+        break_off(w, c, name, id);
+        return true;
+    }
     if (strcmp(name, "meddle") == 0) {
         meddle(c, id);
         return true;
@@ -146,7 +173,7 @@ static void take_post(world *w, script_client *c, const char *head, const json_t
         return;
     }
     if (strcmp(method, "initialize") == 0) snprintf(headers, sizeof headers, "Mcp-Session-Id: s%d\r\n", ++w->sessions);
-    if ((name && misbehave(c, name, json_integer_value(json_object_get(message, "id")))) || (w->mute && strcmp(method, "initialize") == 0)) return;
+    if ((name && misbehave(w, c, name, json_integer_value(json_object_get(message, "id")))) || (w->mute && strcmp(method, "initialize") == 0)) return;
     if (!w->legacy) {
         put_answer(w, c, message, headers);
         return;
@@ -163,7 +190,12 @@ static void on_request(script_client *c, void *user, const char *head, const cha
     world *w = user;
     json_t *message = *body ? json_loads(body, 0, NULL) : NULL;
     note_request(w, head, message);
-    if (strncmp(head, "GET", 3) == 0) {
+    char last[64];
+    header_of(head, "\r\nLast-Event-ID: ", last, sizeof last);
+    if (strncmp(head, "GET", 3) == 0 && *last != '-') {
+        rlf_str_printf(&w->log, "after %s\n", last);
+        go_on(w, c, last);
+    } else if (strncmp(head, "GET", 3) == 0) {
         char event[128];
         if (w->no_get) script_reply(c, 405, "", "");
         else script_put(c, "HTTP/1.1 200 x\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n: here\n\n");
@@ -180,7 +212,7 @@ static void on_request(script_client *c, void *user, const char *head, const cha
 static int setup(void **state) {
     world *w = calloc(1, sizeof *w);
     *state = w;
-    w->version = "2025-06-18";
+    w->version = "2025-11-25";
     w->endpoint = "/post?s=1";
     if (uv_loop_init(&w->loop) != 0 || !script_start(&w->script, &w->loop, on_request, w)) return -1;
     snprintf(w->url, sizeof w->url, "\"http://127.0.0.1:%d/mcp\"", w->script.port);
@@ -278,20 +310,25 @@ static void a_session_begins_lists_calls_and_ends(void **state) {
     expect(w, mcp, "fails", "{\"content\":[{\"type\":\"text\",\"text\":\"it went wrong\"}],\"isError\":true}");
     end(w, mcp);
     expect_log(w, "POST /mcp - - initialize\n");
-    expect_log(w, "POST /mcp s1 2025-06-18 notifications/initialized\n");
-    expect_log(w, "GET /mcp s1 2025-06-18 -\n");
-    expect_log(w, "POST /mcp s1 2025-06-18 tools/list\nPOST /mcp s1 2025-06-18 tools/list\nPOST /mcp s1 2025-06-18 tools/call\n");
-    expect_log(w, "DELETE /mcp s1 2025-06-18 -\n");
+    expect_log(w, "POST /mcp s1 2025-11-25 notifications/initialized\n");
+    expect_log(w, "GET /mcp s1 2025-11-25 -\n");
+    expect_log(w, "POST /mcp s1 2025-11-25 tools/list\nPOST /mcp s1 2025-11-25 tools/list\nPOST /mcp s1 2025-11-25 tools/call\n");
+    expect_log(w, "DELETE /mcp s1 2025-11-25 -\n");
     assert_true(strstr(w->log.ptr, "initialized") < strstr(w->log.ptr, "tools/list"));
 }
 
 static void earlier_revisions_are_spoken_and_unknown_ones_refused(void **state) {
     world *w = *state;
-    w->version = "2025-03-26";
+    w->version = "2025-06-18";
     toolsvc_mcp *mcp = begin_well(w);
     expect(w, mcp, "echo", echoed);
     end(w, mcp);
-    expect_log(w, "POST /mcp s1 - tools/call\n"); /* which had no such header */
+    expect_log(w, "POST /mcp s1 2025-06-18 tools/call\n");
+    w->version = "2025-03-26";
+    mcp = begin_well(w);
+    expect(w, mcp, "echo", echoed);
+    end(w, mcp);
+    expect_log(w, "POST /mcp s2 - tools/call\n"); /* which had no such header */
     w->version = "1999-01-01";
     mcp = begin(w);
     await_state(w, mcp, TOOLSVC_MCP_LOST);
@@ -334,6 +371,26 @@ static void failures_of_a_call_are_told_from_those_of_the_server(void **state) {
     end(w, mcp);
 }
 
+static void a_stream_that_breaks_off_is_resumed(void **state) {
+    world *w = *state;
+    toolsvc_mcp *mcp = begin_well(w);
+    expect(w, mcp, "polls", "{}");
+    assert_int_equal(w->polls, 3);
+    expect(w, mcp, "forgets", "infra invalid_answer: the server's answer holds no answer to the request");
+    assert_int_equal(w->polls, 1);
+    outcome o = {0};
+    toolsvc_mcp_cancel(mcp, call(mcp, "polls", &o));
+    int64_t id = call(mcp, "polls", &o);
+    while (w->polls) uv_run(&w->loop, UV_RUN_NOWAIT); /* until it has broken off */
+    toolsvc_mcp_cancel(mcp, id);
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(toolsvc_mcp_news_of(mcp)->invalid_messages, 0);
+    assert_int_equal(o.done, 0);
+    end(w, mcp);
+    expect_log(w, "GET /mcp s1 2025-11-25 -\nafter polls/0\nGET /mcp s1 2025-11-25 -\nafter polls/1\nGET /mcp s1 2025-11-25 -\nafter polls/2\n");
+    expect_log(w, "after forgets/0\n");
+}
+
 static void a_forgotten_session_fails_its_calls_and_another_begins(void **state) {
     world *w = *state;
     toolsvc_mcp *mcp = begin_well(w);
@@ -346,7 +403,7 @@ static void a_forgotten_session_fails_its_calls_and_another_begins(void **state)
     expect(w, mcp, "echo", echoed);
     assert_int_equal(w->sessions, 2);
     assert_int_equal(toolsvc_mcp_news_of(mcp)->restarts, 1);
-    expect_log(w, "POST /mcp s2 2025-06-18 tools/call\n");
+    expect_log(w, "POST /mcp s2 2025-11-25 tools/call\n");
     expect(w, mcp, "refused", "infra mcp_sessions_lost: the server has forgotten the session"); /* as many say it */
     expect(w, mcp, "echo", echoed);
     assert_int_equal(w->sessions, 3);
@@ -484,6 +541,7 @@ int main(void) {
         CASE(earlier_revisions_are_spoken_and_unknown_ones_refused),
         CASE(answers_may_come_as_events_with_others_between),
         CASE(failures_of_a_call_are_told_from_those_of_the_server),
+        CASE(a_stream_that_breaks_off_is_resumed),
         CASE(a_forgotten_session_fails_its_calls_and_another_begins),
         CASE(a_session_with_state_does_not_begin_again),
         CASE(a_cancelled_call_is_told_to_the_server),

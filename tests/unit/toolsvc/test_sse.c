@@ -102,6 +102,37 @@ static void retry_is_a_number_or_nothing(void **state) {
     assert_int_equal(retry_of("retry: 2500\nretry: x\nretry: -1\nretry:\nretry: 99999999999\n"), 2500);
 }
 
+static void expect_id(const char *stream, const char *again, const char *wanted) {
+    toolsvc_sse sse = {.max_bytes = 100};
+    seen s = {0};
+    assert_true(toolsvc_sse_feed(&sse, stream, strlen(stream), note, &s));
+    toolsvc_sse_restart(&sse);
+    assert_true(toolsvc_sse_feed(&sse, again, strlen(again), note, &s));
+    assert_string_equal(sse.id.ptr ? sse.id.ptr : "", wanted);
+    rlf_str_clean_up(&s.text);
+    toolsvc_sse_clean_up(&sse);
+}
+
+static void the_id_is_that_of_the_last_event_that_is_over(void **state) {
+    (void)state;
+    expect_id("id: a\ndata: x\n\ndata: y\n\n", "", "a");
+    expect_id("id: a\n\nid: b\ndata: y\n", "\n", "a");
+    expect_id("id: a\ndata:\n\n", "id: b\n\n", "b");
+    expect_id("id: a\n\nid:\n\n", "", "");
+}
+
+static void what_a_broken_connection_left_is_dropped(void **state) {
+    (void)state;
+    toolsvc_sse sse = {.max_bytes = 100};
+    seen s = {0};
+    assert_true(toolsvc_sse_feed(&sse, "event: e\ndata: half\ndat", 23, note, &s));
+    toolsvc_sse_restart(&sse);
+    assert_true(toolsvc_sse_feed(&sse, "data: x\n\n", 9, note, &s));
+    assert_string_equal(s.text.ptr, "=x|");
+    rlf_str_clean_up(&s.text);
+    toolsvc_sse_clean_up(&sse);
+}
+
 static void a_line_or_an_event_beyond_the_limit_is_refused(void **state) {
     (void)state;
     char line[200];
@@ -138,6 +169,8 @@ int main(void) {
         cmocka_unit_test(characters_may_be_split_and_a_byte_order_mark_is_skipped),
         cmocka_unit_test(nul_bytes_are_kept),
         cmocka_unit_test(retry_is_a_number_or_nothing),
+        cmocka_unit_test(the_id_is_that_of_the_last_event_that_is_over),
+        cmocka_unit_test(what_a_broken_connection_left_is_dropped),
         cmocka_unit_test(a_line_or_an_event_beyond_the_limit_is_refused),
         cmocka_unit_test(the_reader_may_stop_and_free_the_parser),
     };
