@@ -1,6 +1,7 @@
 /* Keys or a file's entry to one struct (mcp_server.h). */
 #include "toolsvc/mcp/mcp_server.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -12,7 +13,7 @@
 enum { FAREWELL_MS = 1000, FAREWELL_BYTES = 65536, NAME_MAX_BYTES = 128 };
 
 /* Appends `text` with what it refers to filled in; `what` names it in errors. */
-typedef rlf_status fill_fn(const toolsvc_mcp_server *server, const char *what, const char *text, rlf_str *out);
+typedef rlf_status fill_fn(toolsvc_mcp_server *server, const char *what, const char *text, rlf_str *out);
 
 static void free_server(toolsvc_mcp_server *s) {
     for (size_t i = 0; i < s->n_headers; i++) free(s->headers[i]);
@@ -25,16 +26,30 @@ static void free_server(toolsvc_mcp_server *s) {
 
 /* ---- values ------------------------------------------------------------------------------------------------------------------------ */
 
-static rlf_status fill_key(const toolsvc_mcp_server *s, const char *what, const char *text, rlf_str *out) {
+static rlf_status fill_key(toolsvc_mcp_server *s, const char *what, const char *text, rlf_str *out) {
     return toolsvc_secrets_fill(&s->command.secrets, what, text, out);
 }
 
-/* "NAME", "env:NAME" or "NAME:-default": n bytes between the braces. */
-static rlf_status fill_reference(const char *what, const char *reference, size_t n, rlf_str *out) {
+/* VS Code asks its user for ${input:api-key}; here the environment has it, as API_KEY. It is taken for a secret. */
+static rlf_status fill_input(toolsvc_mcp_server *s, const char *what, const char *id, rlf_str *out) {
+    char name[NAME_MAX_BYTES];
+    size_t n = 0;
+    for (; id[n]; n++) name[n] = isalnum((unsigned char)id[n]) ? (char)toupper((unsigned char)id[n]) : '_';
+    name[n] = '\0';
+    const char *value = getenv(name);
+    if (!value) return RLF_RAISE(INVALID, "%s: nobody is asked for ${input:%s} here, and the environment has no variable %s", what, id, name);
+    toolsvc_secrets_add(&s->command.secrets, value);
+    rlf_str_puts(out, value);
+    return RLF_OK;
+}
+
+/* "NAME", "env:NAME", "NAME:-default" or "input:ID": n bytes between the braces. */
+static rlf_status fill_reference(toolsvc_mcp_server *s, const char *what, const char *reference, size_t n, rlf_str *out) {
     char name[NAME_MAX_BYTES], folder[4096];
     if (n >= sizeof name) return RLF_RAISE(INVALID, "%s: ${%.32s…} is too long", what, reference);
     memcpy(name, reference, n);
     name[n] = '\0';
+    if (strncmp(name, "input:", 6) == 0) return fill_input(s, what, name + 6, out);
     char *fallback = strstr(name, ":-"), *variable = strncmp(name, "env:", 4) == 0 ? name + 4 : name;
     if (fallback) *fallback = '\0';
     const char *value = strcmp(name, "workspaceFolder") == 0 ? getcwd(folder, sizeof folder)
@@ -45,16 +60,15 @@ static rlf_status fill_reference(const char *what, const char *reference, size_t
     return RLF_OK;
 }
 
-static rlf_status fill_entry(const toolsvc_mcp_server *s, const char *what, const char *text, rlf_str *out) {
+static rlf_status fill_entry(toolsvc_mcp_server *s, const char *what, const char *text, rlf_str *out) {
     rlf_status status = RLF_OK;
-    (void)s;
     for (const char *at = text; *at;) {
         const char *end = strncmp(at, "${", 2) == 0 ? strchr(at, '}') : NULL;
         if (!end) {
             rlf_str_putc(out, *at++);
             continue;
         }
-        RLF_TRY(fill_reference(what, at + 2, (size_t)(end - at - 2), out));
+        RLF_TRY(fill_reference(s, what, at + 2, (size_t)(end - at - 2), out));
         at = end + 1;
     }
 out:
@@ -62,7 +76,7 @@ out:
 }
 
 /* A new map with every text filled in. */
-static rlf_status fill_map(const toolsvc_mcp_server *s, const char *what, json_t *map, fill_fn *fill, json_t **out) {
+static rlf_status fill_map(toolsvc_mcp_server *s, const char *what, json_t *map, fill_fn *fill, json_t **out) {
     rlf_status status = RLF_OK;
     const char *name;
     json_t *value;
@@ -79,7 +93,7 @@ static rlf_status fill_map(const toolsvc_mcp_server *s, const char *what, json_t
     return status;
 }
 
-static rlf_status fill_list(const toolsvc_mcp_server *s, const char *what, const json_t *list, fill_fn *fill, json_t *out) {
+static rlf_status fill_list(toolsvc_mcp_server *s, const char *what, const json_t *list, fill_fn *fill, json_t *out) {
     rlf_status status = RLF_OK;
     if (list && !json_is_array(list)) return RLF_RAISE(INVALID, "%s: a list of texts was expected", what);
     for (size_t i = 0; status == RLF_OK && i < json_array_size(list); i++) {

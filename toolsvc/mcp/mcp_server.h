@@ -3,7 +3,8 @@
  *
  * Secrets: in the job file's headers, env and url `${NAME}` stands for a variable that key `secrets` lists. In a file of servers `${NAME}`,
  * `${env:NAME}` and `${NAME:-default}` stand for any variable of the environment, `${workspaceFolder}` for the current folder and
- * `${userHome}` for HOME; a value there is taken for a secret if its name holds KEY, TOKEN, SECRET, PASS, AUTH, COOKIE or CREDENTIAL.
+ * `${userHome}` for HOME; a value there is taken for a secret if its name holds KEY, TOKEN, SECRET, PASS, AUTH, COOKIE or CREDENTIAL. What
+ * VS Code asks its user for, `${input:api-key}`, is a secret too and stands in variable API_KEY.
  * None of this is ever put into the configuration. */
 #ifndef RLF_TOOLSVC_MCP_SERVER_H
 #define RLF_TOOLSVC_MCP_SERVER_H

@@ -286,11 +286,25 @@ static void a_file_of_servers_is_read_as_it_is(void **state) {
     expect(r, "env", "{\"text\": \"X\"}", RLF_CALL_OK, "fallback");
 }
 
+static void what_an_editor_would_ask_for_comes_from_the_environment(void **state) {
+    rig *r = *state;
+    setenv("RLF_ASKED_FOR", "very-secret-value", 1);
+    write_file("{\"inputs\": [{\"type\": \"promptString\", \"id\": \"rlf-asked.for\", \"password\": true}], \"servers\": {\"s\":\n"
+               "  {\"type\": \"stdio\", \"command\": \"" PEER "\", \"env\": {\"X\": \"a ${input:rlf-asked.for} z\"}}}}");
+    rlf_str tools = {0};
+    rlf_str_printf(&tools, "  - {kind: mcp, file: %s, functions: [env]}\n", file);
+    open_tools(r, tools.ptr);
+    rlf_str_clean_up(&tools);
+    expect(r, "env", "{\"text\": \"X\"}", RLF_CALL_OK, "a [secret] z");
+}
+
 static void a_wrong_entry_of_a_file_is_named(void **state) {
     static const char *const bad[][2] = {
         {"{\"args\": []}", "\"command\": a text was expected, or else a \"url\""},
         {"{\"command\": \"x\", \"args\": [1]}", "\"args\": a list of texts was expected"},
         {"{\"command\": \"x\", \"env\": {\"A\": \"${RLF_NO_SUCH}\"}}", "\"env\": the environment has no variable RLF_NO_SUCH"},
+        {"{\"command\": \"x\", \"env\": {\"A\": \"${input:rlf-no.such}\"}}",
+         "\"env\": nobody is asked for ${input:rlf-no.such} here, and the environment has no variable RLF_NO_SUCH"},
         {"{\"url\": \"ftp://h/\"}", "\"url\": a text that begins with http:// or https:// was expected"},
         {"{\"url\": \"http://h/\", \"headers\": {\"A\": \"x\\ny\"}}", "\"headers\": \"A\": a text of one line was expected"}};
     rig *r = *state;
@@ -334,6 +348,7 @@ int main(void) {
         CASE(a_call_past_its_deadline_is_cancelled),
         CASE(secrets_reach_the_server_and_no_answer),
         CASE(a_file_of_servers_is_read_as_it_is),
+        CASE(what_an_editor_would_ask_for_comes_from_the_environment),
         CASE(a_wrong_entry_of_a_file_is_named),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
