@@ -42,6 +42,17 @@ if command -v python3 >"$work/which"; then
     [ "$notes" = "note 1 is kept" ] || fail "jobs/tools/notes.py: $notes"
 fi
 
+# A machine that forbids namespaces: the interpreter is not opened, unless told to go without.
+own=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.path= tools.0.name=python tools.0.kind=python)
+without() { unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"' sh "$@"; }
+if command -v python3 >"$work/which" && without true 2>"$work/error"; then
+    without "$rlf" tools "${own[@]}" call python '{"code": "print(6 * 7)"}' >"$work/answer" 2>"$work/error" && fail "an interpreter without a sandbox was opened"
+    grep -q 'tools\[0\] (python): sandbox: no namespaces here .*set the tool.s key "sandbox" to none' "$work/error" || fail "the refusal: $(cat "$work/error")"
+    without "$rlf" tools "${own[@]}" tools.0.sandbox=none call python '{"code": "print(6 * 7)"}' >"$work/answer" 2>"$work/error" || fail "sandbox: none: $(cat "$work/error")"
+    grep -q '^42$' "$work/answer" || fail "sandbox: none: $(cat "$work/answer")"
+    grep -q 'runs with your rights' "$work/error" || fail "sandbox: none is not warned of: $(cat "$work/error")"
+fi
+
 # A library of one's own: the kind plugin.
 own=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.name=mine tools.0.kind=plugin tools.0.path="$RLF_BUILD/tests/libplugin_stateless.so" tools.0.options='{"a": 1}')
 "$rlf" tools "${own[@]}" >"$work/list" || fail "rlf tools, kind plugin"
