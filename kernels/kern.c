@@ -197,18 +197,22 @@ void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n)
 
 /* ---- operations: see kern.h ------------------------------------------------------------------------------------------------------- */
 
-void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate) {
+void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, kern_dtype factors, int m, int n, int k,
+                 bool accumulate) {
+    assert(factors == KERN_F32 || w.dtype == KERN_BF16);
     ops_of(queue)->linear(ctx_of(queue), f32(y, area(m, n)), f32(x, area(m, k)), weights(w, area(n, k)), w.dtype,
-                          vector(queue, bias, (size_t)n, 0), m, n, k, accumulate);
+                          vector(queue, bias, (size_t)n, 0), factors, m, n, k, accumulate);
 }
 
-void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate) {
-    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), weights(w, area(n, k)), w.dtype, m, n, k,
-                                     accumulate);
+void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, kern_dtype factors, int m, int n, int k,
+                            bool accumulate) {
+    assert(factors == KERN_F32 || w.dtype == KERN_BF16);
+    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), weights(w, area(n, k)), w.dtype, factors, m,
+                                     n, k, accumulate);
 }
 
-void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype w_dtype, int m, int n, int k) {
-    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), w_dtype, m, n, k);
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype factors, int m, int n, int k) {
+    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), factors, m, n, k);
 }
 
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n) {

@@ -3,18 +3,23 @@
  * THE RULE. The result of a row depends on that row alone, and on its absolute position: never on how many rows come with it, on how keys
  * are paged, on chunking, packing, or the number of threads. So decode, chunked prefill and packed training give the same bits, and tests
  * use memcmp. Each reduction's order is fixed here:
- *   linear      one fused-multiply-add chain per output, over k ascending, starting at 0 (the weight gradient: over rows, from
- * the old value)
- *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by
- * key index mod 16
- *               combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
+ *   products    one fused-multiply-add chain per output, over depth ascending, starting at 0 (the weight gradient: over rows, from the old
+ *               value). Forward products of bfloat16 factors: x is rounded to bfloat16 (nearest, even of two), and the chain goes over pairs
+ *               of k ascending, of a pair the second first (an odd k ends with a zero), as the instruction vdpbf16ps does; a denormal that
+ *               an operation takes or gives, judged after rounding to 24 bits, is the zero of its sign; which NaN a NaN is, is left open
+ *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by key index mod
+ *               16 combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
  *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
  *   weight gradients of norms, and of biases: rows in parts of KERN_PART_ROWS from the call's first; a part is one chain from 0 over its rows
  *               ascending (then heads ascending), and the parts are added in order to what was there
- * The CPU paths (AVX-512, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each other. Another
- * backend may fix another order, but then keeps to it everywhere. CUDA has these orders, but for products with bfloat16 weights, which
- * tensor cores do: both factors are rounded to bfloat16, nearest even, and the chain takes 16 of depth at a time, ascending from 0 on
- * (weight gradient: 16 rows, from the call's first), in float32; how the card adds within 16 is its own.
+ * The CPU paths (AVX-512 with and without bfloat16, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each
+ * other. Another backend may fix another order, but then keeps to it everywhere. CUDA has these orders where factors are float32. Tensor
+ * cores do products and attention of bfloat16 factors: the chain of a product takes 16 of depth at a time, ascending from 0 on (weight
+ * gradient: 16 rows, from the call's first), in float32; how the card adds within 16 is its own.
+ *
+ * Factors. What products and attention multiply, by an argument or the shape of the heads. KERN_F32: what they are given. KERN_BF16, where
+ * weights are bfloat16: the nearest bfloat16 of it, sums being float32. Its use is speed: half the memory, twice the rate and more. Gradients
+ * take the rounding for the identity; the CPU's are float32 chains all the same.
  *
  * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. The host copies
  * through the queue, or looks through a kern_window, which on the CPU copies nothing.
@@ -24,9 +29,7 @@
  *
  * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
  * arrays are int32, the cache of keys and values is bytes, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm
- * below) may also be bfloat16: a choice of storage, not of arithmetic (but for CUDA's products, see above). A bfloat16 is widened to the
- * float of the same value where it is used; products, sums and gradients are
- * float32 all the same, and THE RULE holds.
+ * below) may also be bfloat16: a choice of storage, widened to the float of the same value where it is used.
  *
  * C17 and C++17 may include this header. */
 #ifndef RLF_KERNELS_KERN_H
@@ -80,7 +83,8 @@ rlf_status kern_card_find(kern_card_facts *out, int card) RLF_MUST_USE;
 typedef struct kern_device_options {
     const char *name;  /* "cpu"; "cuda" where the build has it; "auto": cuda where there is a card, else cpu */
     int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
-    const char *isa;   /* CPU: NULL chooses the best; "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine lacks it) */
+    const char *isa;   /* CPU: NULL chooses the best; "avx512bf16", "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine
+                        * lacks it); the first is the second but for forward products of bfloat16 factors */
     int card;          /* CUDA: which of the cards this process sees, from 0 on (RLF_UNSUPPORTED if there is none) */
 } kern_device_options;
 
@@ -125,13 +129,15 @@ rlf_status kern_window_write(kern_window *window, kern_tensor t, size_t n) RLF_M
 
 /* ---- matrix products -------------------------------------------------------------------------------------------------------------- */
 
+/* factors: KERN_F32, or KERN_BF16 with w of bfloat16 (see above). */
 /* y (M,N) = x (M,K) · w (N,K)ᵀ [+ bias (N)];  accumulate: y = y + that. */
-void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, int m, int n, int k, bool accumulate);
+void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, kern_dtype factors, int m, int n, int k,
+                 bool accumulate);
 /* dx (M,K) = dy (M,N) · w (N,K);  accumulate: dx = dx + that. Chain over n ascending. */
-void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, int m, int n, int k, bool accumulate);
-/* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. w_dtype: how the weights are stored
- * whose gradient this is; the CPU computes the same for both. */
-void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype w_dtype, int m, int n, int k);
+void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, kern_dtype factors, int m, int n, int k,
+                            bool accumulate);
+/* dw (N,K) += dy (M,N)ᵀ · x (M,K). One chain per element over rows ascending, from the value dw has. */
+void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype factors, int m, int n, int k);
 /* dbias (N) += column sums of dy (M,N). */
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n);
 
@@ -158,9 +164,8 @@ void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, k
 
 /* ---- attention -------------------------------------------------------------------------------------------------------------------- */
 
-/* factors: what q, k, v, the probabilities and the gradient of out are when they are multiplied. KERN_F32: what they are, as THE RULE says.
- * KERN_BF16, for a model whose weights are: the nearest bfloat16, products being summed in float32, where the backend has tensor cores for
- * that D (CUDA: 64 and 128), in an order of its own; elsewhere, and always on the CPU, the same as KERN_F32. */
+/* factors, KERN_BF16: q, k, v, the probabilities and the gradient of out are rounded where the backend has tensor cores for that D (CUDA: 64
+ * and 128), in an order of its own; elsewhere, and always on the CPU, the same as KERN_F32. */
 typedef struct kern_attn_shape {
     int heads, kv_heads, head_dim; /* H, G, D; D even, at most 256 */
     kern_dtype factors;

@@ -19,11 +19,11 @@ typedef struct kern_ctx kern_ctx;
 /* X(return type, name, parameters). */
 #define KERN_OP_TABLE(X)                                                                                                                   \
     /* linear.c */                                                                                                                         \
-    X(void, linear, (kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n,          \
-                     int k, bool accumulate))                                                                                              \
-    X(void, linear_grad_input, (kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,         \
-                                bool accumulate))                                                                                          \
-    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k))      \
+    X(void, linear, (kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,    \
+                     int m, int n, int k, bool accumulate))                                                                                \
+    X(void, linear_grad_input, (kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors,          \
+                                int m, int n, int k, bool accumulate))                                                                     \
+    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k))      \
     /* simple.c */                                                                                                                         \
     X(void, bias_grad, (kern_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                       \
     X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \

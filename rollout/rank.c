@@ -21,7 +21,7 @@ typedef struct rollout_rank {
     rlf_transport *transport;
     const rlf_config *config;
     rlf_model_layout layout;
-    rlf_dtype dtype; /* of the weights */
+    kern_precision precision;
     rlf_tokenizer *tokenizer;
     rlf_chat *chat;
     kern_device *device;
@@ -87,7 +87,7 @@ static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------------- */
 
-static size_t weights_bytes(const rollout_rank *r) { return r->layout.total * rlf_dtype_size(r->dtype); }
+static size_t weights_bytes(const rollout_rank *r) { return r->layout.total * rlf_dtype_size(r->precision.stored); }
 
 static rlf_status settle_weights(rollout_rank *r, int64_t version, uint64_t *checksum) {
     rlf_status status = RLF_OK;
@@ -230,11 +230,11 @@ static rlf_status set_up_engine(rollout_rank *r, const kern_device_options *devi
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
     rollout_engine_options options = engine_options(c);
-    if (!rlf_dtype_parse(c->model.dtype, &r->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", c->model.dtype);
+    RLF_TRY(kern_precision_parse(c->model.dtype, c->model.compute_dtype, &r->precision));
     RLF_TRY(kern_device_open(&r->device, device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
     RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
-    RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->dtype, options.max_tokens));
+    RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->precision, options.max_tokens));
     RLF_TRY(rollout_decoder_new(&r->decoder, r->model, &options));
     RLF_TRY(rollout_engine_new(&r->engine, rollout_model_of(r->decoder), &options));
 out:
@@ -252,7 +252,7 @@ static rlf_status set_up(rollout_rank *r, const kern_device_options *device) {
     r->version = -1;
     if (rlf_slice_eq(rlf_slice_of(c->mode), "eval")) RLF_TRY(read_weights(r));
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
-                        (int)(c->rollout.cache_tokens / c->rollout.page_size), r->dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+                        (int)(c->rollout.cache_tokens / c->rollout.page_size), r->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
     RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)),
                          kern_device_name(r->device)));

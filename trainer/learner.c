@@ -34,7 +34,7 @@ typedef struct learner {
     const rlf_config *config;
     trainer_topology topology;
     rlf_model_layout layout;
-    rlf_dtype dtype; /* of the weights */
+    kern_precision precision;
     kern_device *device;
     kern_queue *queue;
     kern_comm *comm;
@@ -289,7 +289,7 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
     RLF_TRY(trainer_topology_init(&l->topology, config, rlf_transport_size(l->transport)));
     RLF_TRY(rlf_model_shape_read(&shape, config->model.path));
     rlf_model_layout_init(&l->layout, &shape);
-    if (!rlf_dtype_parse(config->model.dtype, &l->dtype)) RLF_FAIL(INVALID, "model.dtype %s: expected float32 or bfloat16", config->model.dtype);
+    RLF_TRY(kern_precision_parse(config->model.dtype, config->model.compute_dtype, &l->precision));
     l->supervised = strcmp(config->mode, "sft") == 0;
     l->max_tokens = (int)trainer_micro_rows(config);
     pack_new(&l->pack, l->max_tokens);
@@ -297,9 +297,9 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
     RLF_TRY(kern_device_open(&l->device, device));
     RLF_TRY(kern_queue_new(&l->queue, l->device));
     RLF_TRY(kern_comm_new(&l->comm, l->queue, l->transport, KERN_WINDOW_BYTES, collective_ms(l)));
-    RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->dtype, l->max_tokens));
+    RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->precision, l->max_tokens));
     if (!l->supervised && config->algorithm.kl > 0)
-        RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->dtype, l->max_tokens));
+        RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->precision, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,
                              &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true,
                                                      .recompute = config->train.recompute}));
@@ -309,8 +309,8 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
                                                       .count = l->topology.learners, .index = learner_index(l),
                                                       .timeout_ms = collective_ms(l)}));
     RLF_TRY(load_weights(l));
-    size_t held = l->layout.total * (rlf_dtype_size(l->dtype) + sizeof(float)) +
-                  trainer_optimizer_bytes(&l->layout, l->dtype, l->topology.learners);
+    size_t held = l->layout.total * (rlf_dtype_size(l->precision.stored) + sizeof(float)) +
+                  trainer_optimizer_bytes(&l->layout, l->precision.stored, l->topology.learners);
     RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, kern_device_name(l->device)));
 out:
     return status;

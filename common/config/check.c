@@ -44,6 +44,12 @@ static rlf_status check_ranks(const rlf_config *c, const rlf_config_origin *o) {
     return RLF_OK;
 }
 
+static rlf_status check_dtypes(const rlf_config *c, const rlf_config_origin *o) {
+    if (!strcmp(c->model.compute_dtype, "bfloat16") && strcmp(c->model.dtype, "bfloat16"))
+        return fail(o, "model.compute_dtype", "bfloat16 is for model.dtype: bfloat16, found %s", c->model.dtype);
+    return RLF_OK;
+}
+
 static rlf_status check_lengths(const rlf_config *c, const rlf_config_origin *o) {
     if (c->episode.max_tokens <= c->episode.max_prompt_tokens)
         return fail(o, "episode.max_tokens", "expected more than episode.max_prompt_tokens (%lld), found %lld",
@@ -138,6 +144,7 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     rlf_status status = RLF_OK;
     RLF_TRY(check_required(config, origin));
     RLF_TRY(check_ranks(config, origin));
+    RLF_TRY(check_dtypes(config, origin));
     RLF_TRY(check_lengths(config, origin));
     RLF_TRY(check_algorithm(config, origin));
     RLF_TRY(check_traffic(config, origin));

@@ -69,6 +69,7 @@ typedef struct rlf_config {
     struct {
         char *path;  /* Hugging Face folder to start from */
         char *dtype; /* float32 | bfloat16: how ranks and checkpoints store weights */
+        char *compute_dtype; /* auto | float32 | bfloat16: what is multiplied */
     } model;
     struct {
         char *train, *eval; /* JSONL */

@@ -71,7 +71,7 @@ static rlf_status cpu_sync(kern_ctx *ctx) {
 typedef struct isa_entry {
     const char *name;
     const kern_ops *ops;
-    kern_cpu_linear_bf16_fn *linear_bf16;
+    kern_cpu_linear_fn *linear_bf16;
 } isa_entry;
 
 static bool machine_has(const char *isa) {

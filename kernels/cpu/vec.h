@@ -6,7 +6,7 @@
  *
  * Every operation is IEEE-exact per lane, and reductions use one fixed tree, so the three give the same bits. All kernel files are compiled
  * with -ffp-contract=off: a fused multiply-add is written vf_fma (or fmaf), never left to the compiler. Each file of this folder that
- * includes vec.h is compiled once per ISA; KERN_CPU(name) gives its functions their own names. */
+ * includes vec.h is compiled once per ISA, and linear_bf16.c once more (see there); KERN_CPU(name) gives its functions their own names. */
 #ifndef RLF_KERNELS_CPU_VEC_H
 #define RLF_KERNELS_CPU_VEC_H
 
@@ -200,6 +200,12 @@ static inline vf vf_exp(vf x) {
     p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
     p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set1(1.0f)));
     return vf_select_lt(x, low, vf_zero(), vf_mul(p, vf_exp2i(n)));
+}
+
+/* 32 bfloat16 as floats. */
+static inline void vf_store_widened(float *to, const void *from) {
+    vf_store(to, vf_load_bf16((const uint16_t *)from));
+    vf_store(to + VF, vf_load_bf16((const uint16_t *)from + VF));
 }
 
 /* 0, 1, ... 15. */

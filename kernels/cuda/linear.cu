@@ -1,9 +1,9 @@
-/* Matrix products with float32 weights: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two
+/* Matrix products of float32 factors: C (rows, cols) from A (rows, depth) and B (depth, cols), for the forward product and its two
  * gradients, with the bits of the CPU: every element is one chain of fused multiply-adds over depth ascending, so a row's result cannot
- * depend on the others. Those with bfloat16 weights go on to tensor cores (linear_tiles.cu).
+ * depend on the others. Those of bfloat16 factors go on to tensor cores (linear_tiles.cu).
  *
  *   block    SIDE x SIDE elements of C, 256 threads; a thread has EACH x EACH of them in registers, for the whole depth
- *   step     DEPTH of depth: a SIDE x DEPTH piece of A and of B come to shared memory
+ *   step     DEPTH of depth: a SIDE x DEPTH piece of A and of B come to shared memory, B widened from bfloat16 where need be
  *
  * Operations: 2 rows cols depth, on the ordinary float units. Bytes: A is read cols/SIDE times, B rows/SIDE times, C once. */
 #include "kernels/cuda/linear.h"
@@ -12,7 +12,8 @@ enum { THREADS = 256, SIDE = 64, EACH = 4, DEPTH = 32, PAD = 1 };
 
 /* One of A and B. Element (line, d) is ptr[line*ld + d] if along_depth, else ptr[d*ld + line]. */
 typedef struct operand {
-    const float *ptr;
+    const void *ptr;
+    kern_dtype dtype;
     size_t ld;
     int lines;
     bool along_depth;
@@ -31,7 +32,8 @@ typedef struct product_tiles {
 } product_tiles;
 
 KERN_DEVICE float operand_at(const operand *x, int line, int d) {
-    return x->ptr[x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line];
+    const size_t i = x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line;
+    return x->dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x->ptr)[i]) : ((const float *)x->ptr)[i];
 }
 
 /* Lines line0.. and depths d0.. of x; neighbouring threads take neighbours in memory. Beyond the matrix: 0, which is not used. */
@@ -83,32 +85,33 @@ static void run_product(kern_ctx *ctx, const product_args *p) {
     KERN_LAUNCH(ctx, product, blocks, THREADS, args);
 }
 
-void kern_cuda_linear(kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n, int k,
-                      bool accumulate) {
-    if (w_dtype == KERN_BF16) {
+void kern_cuda_linear(kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,
+                      int m, int n, int k, bool accumulate) {
+    if (factors == KERN_BF16) {
         kern_cuda_tensor_linear(ctx, y, x, (const uint16_t *)w, bias, m, n, k, accumulate);
         return;
     }
-    const product_args args = {{x, (size_t)k, m, true}, {(const float *)w, (size_t)k, n, true}, y, bias, k, accumulate ? ADDED : FROM_ZERO};
-    run_product(ctx, &args);
-}
-
-void kern_cuda_linear_grad_input(kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,
-                                 bool accumulate) {
-    if (w_dtype == KERN_BF16) {
-        kern_cuda_tensor_grad_input(ctx, dx, dy, (const uint16_t *)w, m, n, k, accumulate);
-        return;
-    }
-    const product_args args = {{dy, (size_t)n, m, true}, {(const float *)w, (size_t)k, k, false}, dx, NULL, n,
+    const product_args args = {{x, KERN_F32, (size_t)k, m, true}, {w, w_dtype, (size_t)k, n, true}, y, bias, k,
                                accumulate ? ADDED : FROM_ZERO};
     run_product(ctx, &args);
 }
 
-void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k) {
-    if (w_dtype == KERN_BF16) {
+void kern_cuda_linear_grad_input(kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors, int m,
+                                 int n, int k, bool accumulate) {
+    if (factors == KERN_BF16) {
+        kern_cuda_tensor_grad_input(ctx, dx, dy, (const uint16_t *)w, m, n, k, accumulate);
+        return;
+    }
+    const product_args args = {{dy, KERN_F32, (size_t)n, m, true}, {w, w_dtype, (size_t)k, k, false}, dx, NULL, n,
+                               accumulate ? ADDED : FROM_ZERO};
+    run_product(ctx, &args);
+}
+
+void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k) {
+    if (factors == KERN_BF16) {
         kern_cuda_tensor_grad_weight(ctx, dw, dy, x, m, n, k);
         return;
     }
-    const product_args args = {{dy, (size_t)n, n, false}, {x, (size_t)k, k, false}, dw, NULL, m, FROM_C};
+    const product_args args = {{dy, KERN_F32, (size_t)n, n, false}, {x, KERN_F32, (size_t)k, k, false}, dw, NULL, m, FROM_C};
     run_product(ctx, &args);
 }

@@ -1,6 +1,7 @@
 /* Parameters, the rotary table, and the forward parts that decoder and trainer share (layer.h). */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/mem.h"
 #include "kernels/transformer/layer.h"
@@ -77,9 +78,20 @@ out:
     return status;
 }
 
-static rlf_status check_shape(const rlf_model_shape *s, rlf_dtype dtype, int max_positions) {
-    if (dtype != RLF_DTYPE_F32 && dtype != RLF_DTYPE_BF16)
-        return RLF_RAISE(UNSUPPORTED, "parameters can be stored as float32 or bfloat16 only");
+rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, kern_precision *out) {
+    if (!rlf_dtype_parse(dtype, &out->stored)) return RLF_RAISE(INVALID, "model.dtype %s: expected float32 or bfloat16", dtype);
+    out->factors = out->stored;
+    if (strcmp(compute_dtype, "auto") == 0 || rlf_dtype_parse(compute_dtype, &out->factors)) return RLF_OK;
+    return RLF_RAISE(INVALID, "model.compute_dtype %s: expected auto, float32 or bfloat16", compute_dtype);
+}
+
+static rlf_status kern_dtype_of(rlf_dtype dtype, kern_dtype *out) {
+    *out = dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+    if (dtype == RLF_DTYPE_F32 || dtype == RLF_DTYPE_BF16) return RLF_OK;
+    return RLF_RAISE(UNSUPPORTED, "parameters can be stored, and multiplied, as float32 or bfloat16 only");
+}
+
+static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
     if (s->head_dim % 2 || s->head_dim < 2 || s->head_dim > 256)
         return RLF_RAISE(UNSUPPORTED, "head_dim %d: expected an even number up to 256", s->head_dim);
     if (s->kv_heads < 1 || s->heads % s->kv_heads)
@@ -88,15 +100,20 @@ static rlf_status check_shape(const rlf_model_shape *s, rlf_dtype dtype, int max
     return RLF_OK;
 }
 
-rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype, int max_positions) {
+rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
+                          int max_positions) {
     rlf_status status = RLF_OK;
-    const kern_dtype stored = dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+    kern_dtype stored, factors;
     const rlf_model_shape *s = &layout->shape;
     kern_model *model = rlf_calloc(1, sizeof *model);
-    RLF_TRY(check_shape(s, dtype, max_positions));
+    RLF_TRY(kern_dtype_of(precision.stored, &stored));
+    RLF_TRY(kern_dtype_of(precision.factors, &factors));
+    if (factors == KERN_BF16 && stored == KERN_F32)
+        RLF_FAIL(UNSUPPORTED, "factors of bfloat16 need parameters stored as bfloat16; these are float32");
+    RLF_TRY(check_shape(s, max_positions));
     model->layout = layout;
     model->queue = queue;
-    model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim, stored};
+    model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim, factors};
     model->max_positions = max_positions;
     model->eps = (float)s->rms_eps;
     model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);
@@ -146,22 +163,22 @@ void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_te
     int hidden = model->layout->shape.hidden;
     kern_tensor bias = model->layout->shape.qkv_bias ? kern_at(model->params, at->qkv_bias) : kern_none();
     kern_rmsnorm(q, normed, x, kern_at(model->params, at->norm_attn), model->eps, rows, hidden);
-    kern_linear(q, qkv_in, normed, kern_at(model->params, at->qkv), bias, rows, kern_qkv_width(model->attn), hidden, false);
+    kern_linear(q, qkv_in, normed, kern_at(model->params, at->qkv), bias, model->attn.factors, rows, kern_qkv_width(model->attn), hidden, false);
     kern_qk_rope(q, qkv, qkv_in, kern_layer_q_norm(model, layer, model->params), kern_layer_k_norm(model, layer, model->params), model->eps,
                  model->rope, pos, rows, model->attn);
 }
 
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows) {
-    kern_linear(model->queue, x, attn, kern_at(model->params, model->layers[layer].o), kern_none(), rows, model->layout->shape.hidden,
-                model->attn.heads * model->attn.head_dim, true);
+    kern_linear(model->queue, x, attn, kern_at(model->params, model->layers[layer].o), kern_none(), model->attn.factors, rows,
+                model->layout->shape.hidden, model->attn.heads * model->attn.head_dim, true);
 }
 
 void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows) {
     const layer_offsets *at = &model->layers[layer];
     int hidden = model->layout->shape.hidden;
     kern_rmsnorm(model->queue, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, rows, hidden);
-    kern_linear(model->queue, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), rows, 2 * model->layout->shape.ffn, hidden,
-                false);
+    kern_linear(model->queue, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), model->attn.factors, rows,
+                2 * model->layout->shape.ffn, hidden, false);
 }
 
 void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
@@ -169,11 +186,13 @@ void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tens
     int hidden = model->layout->shape.hidden, ffn = model->layout->shape.ffn;
     kern_layer_gate_up(model, layer, mid, normed, gate_up, rows);
     kern_swiglu(model->queue, act, gate_up, rows, ffn);
-    kern_linear(model->queue, x, act, kern_at(model->params, model->layers[layer].down), kern_none(), rows, hidden, ffn, true);
+    kern_linear(model->queue, x, act, kern_at(model->params, model->layers[layer].down), kern_none(), model->attn.factors, rows, hidden,
+                ffn, true);
 }
 
 void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows) {
     const rlf_model_shape *s = &model->layout->shape;
     kern_rmsnorm(model->queue, normed, x, kern_at(model->params, model->norm_final), model->eps, rows, s->hidden);
-    kern_linear(model->queue, logits, normed, kern_at(model->params, model->head), kern_none(), rows, s->vocab, s->hidden, false);
+    kern_linear(model->queue, logits, normed, kern_at(model->params, model->head), kern_none(), model->attn.factors, rows, s->vocab, s->hidden,
+                false);
 }

@@ -297,8 +297,8 @@ static void head_backward(kern_trainer *t, kern_filter filter, int n, const floa
     kern_upload(q, t->dlogprob, dlogprob, (size_t)n);
     kern_upload(q, t->dentropy, dentropy, (size_t)n);
     kern_logprob_grad(q, t->logits, t->stats, t->targets, t->dlogprob, t->dentropy, filter, n, s->vocab);
-    kern_linear_grad_weight(q, kern_at(grads, m->head), t->logits, t->head_normed, m->params.dtype, n, s->vocab, s->hidden);
-    kern_linear_grad_input(q, t->head_normed, t->logits, kern_at(m->params, m->head), n, s->vocab, s->hidden, false);
+    kern_linear_grad_weight(q, kern_at(grads, m->head), t->logits, t->head_normed, m->attn.factors, n, s->vocab, s->hidden);
+    kern_linear_grad_input(q, t->head_normed, t->logits, kern_at(m->params, m->head), m->attn.factors, n, s->vocab, s->hidden, false);
     kern_zero(q, t->head_dx, (size_t)n * (size_t)s->hidden);
     kern_rmsnorm_grad(q, t->head_dx, kern_at(grads, m->norm_final), t->head_normed, t->head_x, kern_at(m->params, m->norm_final), m->eps, n,
                       s->hidden);
@@ -325,12 +325,12 @@ static void mlp_backward(kern_trainer *t, int layer, int rows, kern_tensor grads
     const layer_offsets *at = &m->layers[layer];
     int hidden = m->layout->shape.hidden, ffn = m->layout->shape.ffn;
     kern_swiglu(q, t->act, a->gate_up, rows, ffn);
-    kern_linear_grad_weight(q, kern_at(grads, at->down), t->dx, t->act, m->params.dtype, rows, hidden, ffn);
-    kern_linear_grad_input(q, t->act, t->dx, kern_at(m->params, at->down), rows, hidden, ffn, false);
+    kern_linear_grad_weight(q, kern_at(grads, at->down), t->dx, t->act, m->attn.factors, rows, hidden, ffn);
+    kern_linear_grad_input(q, t->act, t->dx, kern_at(m->params, at->down), m->attn.factors, rows, hidden, ffn, false);
     kern_swiglu_grad(q, t->dgate_up, t->act, a->gate_up, rows, ffn);
     kern_rmsnorm(q, t->normed, a->mid, kern_at(m->params, at->norm_ffn), m->eps, rows, hidden);
-    kern_linear_grad_weight(q, kern_at(grads, at->gate_up), t->dgate_up, t->normed, m->params.dtype, rows, 2 * ffn, hidden);
-    kern_linear_grad_input(q, t->normed, t->dgate_up, kern_at(m->params, at->gate_up), rows, 2 * ffn, hidden, false);
+    kern_linear_grad_weight(q, kern_at(grads, at->gate_up), t->dgate_up, t->normed, m->attn.factors, rows, 2 * ffn, hidden);
+    kern_linear_grad_input(q, t->normed, t->dgate_up, kern_at(m->params, at->gate_up), m->attn.factors, rows, 2 * ffn, hidden, false);
     kern_rmsnorm_grad(q, t->dx, kern_at(grads, at->norm_ffn), t->normed, a->mid, kern_at(m->params, at->norm_ffn), m->eps, rows, hidden);
 }
 
@@ -342,16 +342,16 @@ static void attention_backward(kern_trainer *t, int layer, const kern_batch *bat
     const layer_offsets *at = &m->layers[layer];
     kern_tensor q_norm = kern_layer_q_norm(m, layer, m->params), k_norm = kern_layer_k_norm(m, layer, m->params);
     int rows = batch->rows, hidden = m->layout->shape.hidden, width = kern_qkv_width(m->attn), inner = m->attn.heads * m->attn.head_dim;
-    kern_linear_grad_weight(q, kern_at(grads, at->o), t->dx, a->attn, m->params.dtype, rows, hidden, inner);
-    kern_linear_grad_input(q, t->dattn, t->dx, kern_at(m->params, at->o), rows, hidden, inner, false);
+    kern_linear_grad_weight(q, kern_at(grads, at->o), t->dx, a->attn, m->attn.factors, rows, hidden, inner);
+    kern_linear_grad_input(q, t->dattn, t->dx, kern_at(m->params, at->o), m->attn.factors, rows, hidden, inner, false);
     kern_qk_rope(q, t->qkv, a->qkv_in, q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
     kern_attention_grad(q, t->dqkv, t->dattn, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, m->attn);
     kern_qk_rope_grad(q, t->dqkv, kern_layer_q_norm(m, layer, grads), kern_layer_k_norm(m, layer, grads), t->dqkv, a->qkv_in,
                       q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
     kern_rmsnorm(q, t->normed, a->x, kern_at(m->params, at->norm_attn), m->eps, rows, hidden);
-    kern_linear_grad_weight(q, kern_at(grads, at->qkv), t->dqkv, t->normed, m->params.dtype, rows, width, hidden);
+    kern_linear_grad_weight(q, kern_at(grads, at->qkv), t->dqkv, t->normed, m->attn.factors, rows, width, hidden);
     if (m->layout->shape.qkv_bias) kern_bias_grad(q, kern_at(grads, at->qkv_bias), t->dqkv, rows, width);
-    kern_linear_grad_input(q, t->normed, t->dqkv, kern_at(m->params, at->qkv), rows, width, hidden, false);
+    kern_linear_grad_input(q, t->normed, t->dqkv, kern_at(m->params, at->qkv), m->attn.factors, rows, width, hidden, false);
     kern_rmsnorm_grad(q, t->dx, kern_at(grads, at->norm_attn), t->normed, a->x, kern_at(m->params, at->norm_attn), m->eps, rows, hidden);
 }
 

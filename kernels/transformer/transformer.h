@@ -15,12 +15,19 @@
 
 typedef struct kern_model kern_model;
 
-/* `layout` must outlive the model. dtype: how parameters are stored, RLF_DTYPE_F32 or RLF_DTYPE_BF16; gradients and activations are float32
- * either way, and so are the cache and all factors, but where a backend has tensor cores (kern.h). max_positions bounds the rotary table. Parameters start at zero. */
-rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype,
+/* How parameters are stored, and what products and attention multiply (kern.h): RLF_DTYPE_F32 or RLF_DTYPE_BF16 each, bfloat16 factors with
+ * bfloat16 parameters only. Gradients and activations are float32 whatever they are. */
+typedef struct kern_precision {
+    rlf_dtype stored, factors;
+} kern_precision;
+/* From the names that model.dtype and model.compute_dtype have: float32, bfloat16; for the second also auto, which is the first. */
+rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, kern_precision *out) RLF_MUST_USE;
+
+/* `layout` must outlive the model. max_positions bounds the rotary table. Parameters start at zero. */
+rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                           int max_positions) RLF_MUST_USE;
 void kern_model_destroy(kern_model *model);
-kern_tensor kern_model_params(const kern_model *model); /* (layout->total), of the dtype given */
+kern_tensor kern_model_params(const kern_model *model); /* (layout->total), as stored */
 const rlf_model_layout *kern_model_layout(const kern_model *model);
 /* Weights from a checkpoint folder (rlf_checkpoint_read), or random ones (rlf_checkpoint_random). */
 rlf_status kern_model_read(kern_model *model, const char *dir) RLF_MUST_USE;

@@ -42,9 +42,9 @@ static kern_tensor random_tensor(kern_queue *queue, size_t n) {
 }
 
 static void run_once(const operands *o, direction dir, kern_tensor w, int m, int n, int k) {
-    if (dir == FORWARD) kern_linear(o->queue, o->y, o->x, w, kern_none(), m, n, k, false);
-    if (dir == GRAD_INPUT) kern_linear_grad_input(o->queue, o->x, o->y, w, m, n, k, false);
-    if (dir == GRAD_WEIGHT) kern_linear_grad_weight(o->queue, w, o->y, o->x, KERN_F32, m, n, k);
+    if (dir == FORWARD) kern_linear(o->queue, o->y, o->x, w, kern_none(), w.dtype, m, n, k, false);
+    if (dir == GRAD_INPUT) kern_linear_grad_input(o->queue, o->x, o->y, w, w.dtype, m, n, k, false);
+    if (dir == GRAD_WEIGHT) kern_linear_grad_weight(o->queue, w, o->y, o->x, w.dtype, m, n, k);
 }
 
 /* One line. `cold`: successive calls take successive weights. */

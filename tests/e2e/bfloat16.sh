@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Weights stored as bfloat16 by every rank: on every token the learners' log-prob is the rollout's, other numbers of rollout and tool ranks leave the
+# Weights stored and multiplied as bfloat16 by every rank: on every token the learners' log-prob is the rollout's, other numbers of rollout and tool ranks leave the
 # same bytes, and so does a job that is stopped and goes on from its checkpoint, whose optimizer state holds the float32 master weights.
 source "$(dirname "$0")/lib.sh"
 fresh_work bfloat16
@@ -17,4 +17,6 @@ cmp -s "$weights" "$work/one_rollout/checkpoints/step_2/model.safetensors" && fa
 launch 5 "${rl_job[@]}" output="$work/one_rollout" ranks.rollout=1 ranks.tool=1 train.steps=5 "${job[@]}" model.dtype=float32 >"$work/changed.log" 2>&1 &&
     fail "a run that began with bfloat16 went on with float32"
 grep -q "the run began with another" "$work/changed.log" || fail "expected a line about the dtype: $(tail -n 3 "$work/changed.log")"
+rl exact_factors 5 ranks.rollout=1 ranks.tool=1 train.steps=1 "${job[@]}" model.compute_dtype=float32
+exact_log_probs "$work/exact_factors" 1
 echo "two learners, one or two rollout ranks, stopped or not: the same bytes"

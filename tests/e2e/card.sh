@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole program on cards, which here are made of the CPU (tests/simt): three of them, that run threads in different orders. In float32 the
-# kernels have the CPU's bits, so a job leaves the same bytes on either, however learners and rollout ranks lie on cards, stopped or not. Weights
-# of bfloat16 may have other bits; on every token the learners' log-prob is the rollout's all the same.
+# kernels have the CPU's bits, so a job leaves the same bytes on either, however learners and rollout ranks lie on cards, stopped or not. Factors
+# of bfloat16 have other bits; on every token the learners' log-prob is the rollout's all the same.
 source "$(dirname "$0")/lib.sh"
 simt=$RLF_BUILD/tests/simt/simt-rlf-train cpu=$rlf_train
 [ -x "$simt" ] || skip "no SIMT shim on this machine"
@@ -28,6 +28,8 @@ echo "two learners and two rollout ranks on three cards, stopped and continued: 
 
 rl bfloat16 5 "${job[@]}" device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
+for device in cpu cuda; do rl "stored_$device" 5 "${job[@]}" device=$device model.dtype=bfloat16 model.compute_dtype=float32 train.steps=1; done
+same_checkpoint "$work/stored_cpu/checkpoints/step_1" "$work/stored_cuda/checkpoints/step_1"
 
 launch 5 --check "${rl_job[@]}" "${job[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
 grep -q "^card 0 .* MB taken by rank 4 learner$" "$work/check.log" || fail "--check does not say what is on card 0: $(grep card "$work/check.log")"

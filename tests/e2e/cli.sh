@@ -80,10 +80,13 @@ awk '{ids = gsub(/,/, ",", $0)} ids % 2 != 1 {exit 1}' "$out" || fail "as many l
 "$rlf" init --shape quickstart --dtype bfloat16 --tokenizer "$model" -o "$work/half" || fail "rlf init --dtype bfloat16"
 "$rlf" score "$work/half" <"$work/lines" >"$out" || fail "rlf score of bfloat16 weights"
 "$rlf" score "$work/half" --threads 2 <"$work/lines" | cmp - "$out" || fail "log-probs of bfloat16 weights depend on threads"
-"$rlf" score "$work/half" --dtype float32 <"$work/lines" >"$work/wide" || fail "rlf score of bfloat16 weights as float32"
+"$rlf" score "$work/half" --dtype float32 <"$work/lines" | cmp - "$out" || fail "log-probs of bfloat16 weights: not those of the same numbers in float32"
+"$rlf" score "$work/half" --compute-dtype bfloat16 <"$work/lines" >"$work/wide" || fail "rlf score of bfloat16 factors"
 paste -d, "$out" "$work/wide" | tr -c '0-9.,e\n-' ' ' | awk -F, '{
     for (i = 1; i <= NF / 2; i++) { d = $i - $(i + NF / 2); if (d < 0) d = -d; if (d > worst) worst = d }
-} END { exit !(worst > 0 && worst < 0.02) }' || fail "log-probs of bfloat16 weights: not near those of float32 ones, or the same"
+} END { exit !(worst > 0 && worst < 0.02) }' || fail "log-probs of bfloat16 factors: not near those of float32 ones, or the same"
+"$rlf" score "$model" --compute-dtype bfloat16 <"$work/lines" >"$work/log" 2>&1 && fail "bfloat16 factors of float32 weights"
+grep -q "need parameters stored as bfloat16" "$work/log" || fail "bfloat16 factors of float32 weights: $(cat "$work/log")"
 
 generate() { "$rlf" generate "$model" --template chatml --max-tokens 40 "$@" </dev/null || fail "rlf generate $*"; }
 generate --prompt "What is the capital of Niger?" --temperature 0 >"$out"

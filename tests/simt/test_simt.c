@@ -348,8 +348,8 @@ static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
     (void)state;
     ctx.scratch = kern_card_allocate(ctx.card, KERN_CUDA_SCRATCH_FLOATS * sizeof *ctx.scratch);
     simt_bank_conflicts = 0;
-    for (int rows = 16; rows <= ROWS; rows *= 2) kern_cuda_linear(&ctx, y, x, w, KERN_BF16, NULL, rows, COLS, DEPTH, false);
-    kern_cuda_linear_grad_input(&ctx, y, x, w, KERN_BF16, ROWS, COLS, DEPTH, false);
+    for (int rows = 16; rows <= ROWS; rows *= 2) kern_cuda_linear(&ctx, y, x, w, KERN_BF16, NULL, KERN_BF16, rows, COLS, DEPTH, false);
+    kern_cuda_linear_grad_input(&ctx, y, x, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);
     kern_cuda_linear_grad_weight(&ctx, y, x, x, KERN_BF16, DEPTH, ROWS, ROWS);
     assert_true(simt_bank_conflicts == 0);
     kern_card_release(ctx.card, ctx.scratch);

@@ -34,6 +34,7 @@ static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [-
                             "rlf bench rollout [options]: see rlf bench rollout --help\n"
                             "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
                             "  --dtype    how weights are stored (float32)\n"
+                            "  --compute-dtype  what is multiplied (as weights are stored)\n"
                             "  --device   what computes: auto (a CUDA card where there is one, unless an option is the CPU's), cpu or cuda\n"
                             "  --threads  0 (default): one per core\n"
                             "  --recompute  train keeps each layer's input alone (train.recompute)\n"
@@ -43,7 +44,7 @@ static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [-
 
 typedef struct bench {
     const char *what, *shape_name, *device_name, *isa;
-    rlf_dtype dtype;
+    kern_precision precision;
     int threads;
     double seconds;
     bool json, cpu_time, recompute;
@@ -99,7 +100,7 @@ static rlf_status sgemm(bench *b) {
     kern_upload(b->queue, x, host, 2 * n);
     while (rlf_now_s() < end || !isfinite(best)) {
         double start = now(b);
-        kern_linear(b->queue, y, x, w, kern_none(), SGEMM_N, SGEMM_N, SGEMM_N, false);
+        kern_linear(b->queue, y, x, w, kern_none(), KERN_F32, SGEMM_N, SGEMM_N, SGEMM_N, false);
         RLF_TRY(kern_sync(b->queue));
         best = fmin(best, now(b) - start);
     }
@@ -117,7 +118,7 @@ out:
 static double now_of(const void *ctx) { return now(ctx); }
 
 static rlf_status kernels(bench *b) {
-    const rlf_bench_kernels options = {.queue = b->queue, .shape = &b->layout.shape, .dtype = b->dtype, .matrix_flops = b->sgemm_flops,
+    const rlf_bench_kernels options = {.queue = b->queue, .shape = &b->layout.shape, .precision = b->precision, .matrix_flops = b->sgemm_flops,
                                        .seconds = b->seconds / 8, .now = now_of, .ctx = b, .print = !b->json};
     json_t *results;
     rlf_status status = rlf_bench_kernels_run(&options, &results);
@@ -162,8 +163,8 @@ static rlf_status train_step(bench *b, training *t, int64_t step) {
     double norm = sqrt(kern_sumsq(b->queue, grads, total));
     kern_adamw_args args = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = step,
                             .grad_scale = (float)fmin(1, 1 / (norm + 1e-6))};
-    kern_adamw(b->queue, b->dtype == RLF_DTYPE_F32 ? kern_model_params(b->model) : master, grads, m, v, total, args);
-    if (b->dtype != RLF_DTYPE_F32) kern_convert(b->queue, kern_model_params(b->model), master, total);
+    kern_adamw(b->queue, b->precision.stored == RLF_DTYPE_F32 ? kern_model_params(b->model) : master, grads, m, v, total, args);
+    if (b->precision.stored != RLF_DTYPE_F32) kern_convert(b->queue, kern_model_params(b->model), master, total);
     RLF_TRY(kern_sync(b->queue));
 out:
     return status;
@@ -178,7 +179,7 @@ static rlf_status train(bench *b) {
     double best = INFINITY, end = rlf_now_s() + b->seconds, first_loss = 0;
     RLF_TRY(kern_trainer_new(&t->trainer, b->model, &options));
     RLF_TRY(kern_buf_new(&t->state, b->device, 4 * b->layout.total * sizeof(float))); /* float32 never touches the last quarter */
-    if (b->dtype != RLF_DTYPE_F32)
+    if (b->precision.stored != RLF_DTYPE_F32)
         kern_convert(b->queue, kern_at(kern_view(t->state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model), b->layout.total);
     fill_batch(t, s->vocab);
     for (int64_t step = 1; step <= 3 || rlf_now_s() < end; step++) {
@@ -335,12 +336,14 @@ static rlf_status open_model(bench *b) {
     RLF_TRY(rlf_cli_device_open(&b->device, &options));
     RLF_TRY(kern_queue_new(&b->queue, b->device));
     rlf_model_layout_init(&b->layout, &shape);
-    RLF_TRY(rlf_cli_model_random(&b->model, b->queue, &b->layout, b->dtype, PREFILL));
+    RLF_TRY(rlf_cli_model_random(&b->model, b->queue, &b->layout, b->precision, PREFILL));
     json_object_set_new(b->report, "shape", json_string(b->shape_name));
-    json_object_set_new(b->report, "dtype", json_string(rlf_dtype_torch_name(b->dtype)));
+    json_object_set_new(b->report, "dtype", json_string(rlf_dtype_torch_name(b->precision.stored)));
+    json_object_set_new(b->report, "compute_dtype", json_string(rlf_dtype_torch_name(b->precision.factors)));
     json_object_set_new(b->report, "device", json_string(kern_device_name(b->device)));
     json_object_set_new(b->report, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
-    if (!b->json) printf("%s, weights %s, on %s\n", b->shape_name, rlf_dtype_torch_name(b->dtype), kern_device_name(b->device));
+    if (!b->json) printf("%s, weights %s, factors %s, on %s\n", b->shape_name, rlf_dtype_torch_name(b->precision.stored),
+                         rlf_dtype_torch_name(b->precision.factors), kern_device_name(b->device));
 out:
     return status;
 }
@@ -377,7 +380,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
                                             {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
                                             {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
                                             {"recompute", no_argument, NULL, 'r'},     {"device", required_argument, NULL, 'D'},
-                                            {NULL, 0, NULL, 0}};
+                                            {"compute-dtype", required_argument, NULL, 'C'}, {NULL, 0, NULL, 0}};
     double threads = 0;
     int c;
     opterr = 0;
@@ -385,7 +388,8 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         if (c == 's') b->shape_name = optarg;
         else if (c == 't' && rlf_cli_number(optarg, 0, 256, &threads)) b->threads = (int)threads;
         else if (c == 'i') b->isa = optarg;
-        else if (c == 'd' && rlf_dtype_parse(optarg, &b->dtype)) continue;
+        else if (c == 'd' && rlf_dtype_parse(optarg, &b->precision.stored)) continue;
+        else if (c == 'C' && rlf_dtype_parse(optarg, &b->precision.factors)) continue;
         else if (c == 'D' && rlf_cli_device_parse(optarg, &b->device_name)) continue;
         else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
         else if (c == 'r') b->recompute = true;
@@ -394,6 +398,7 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         else if (c == 'h') *help = true;
         else return false;
     }
+    if (b->precision.factors == RLF_DTYPE_OTHER) b->precision.factors = b->precision.stored;
     b->what = optind < argc ? argv[optind] : "";
     static const char *const names[] = {"sgemm", "kernels", "train", "decode", "prefill", "all"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

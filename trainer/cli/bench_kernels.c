@@ -57,14 +57,14 @@ typedef struct measured {
 static const kern_filter PLAIN = {1.0f, 1.0f, 0}, NUCLEUS = {0.7f, 0.95f, 0};
 static const float EPS = 1e-6f;
 
-static void qkv(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), m, (int)b->n.width, (int)b->n.hidden, false); }
-static void gate_up(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), m, 2 * (int)b->n.ffn, (int)b->n.hidden, false); }
-static void down(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), m, (int)b->n.hidden, (int)b->n.ffn, true); }
-static void head(bench *b, int m) { kern_linear(b->q, b->logits, b->x, b->w, kern_none(), m, (int)b->n.vocab, (int)b->n.hidden, false); }
+static void qkv(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.width, (int)b->n.hidden, false); }
+static void gate_up(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false); }
+static void down(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.hidden, (int)b->n.ffn, true); }
+static void head(bench *b, int m) { kern_linear(b->q, b->logits, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.vocab, (int)b->n.hidden, false); }
 static void grad_input(bench *b, int m) {
-    kern_linear_grad_input(b->q, b->y, b->x, b->w, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false);
+    kern_linear_grad_input(b->q, b->y, b->x, b->w, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false);
 }
-static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, b->w.dtype, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
+static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
 static void embed(bench *b, int m) { kern_embed(b->q, b->x, b->w, b->ids, m, (int)b->n.hidden); }
 static void embed_grad(bench *b, int m) { kern_embed_grad(b->q, b->dw, b->x, b->ids, m, (int)b->n.hidden); }
 static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->x, b->norm, EPS, m, (int)b->n.hidden); }
@@ -166,7 +166,7 @@ static rlf_status measure(bench *b, const measured *what) {
 
 /* Of y (m, n) = x (m, k) · w. */
 static measured product(const bench *b, const char *name, void (*run)(bench *, int), int rows, size_t n, size_t k, double out_times) {
-    double m = rows, stored = (double)rlf_dtype_size(b->options->dtype);
+    double m = rows, stored = (double)rlf_dtype_size(b->options->precision.stored);
     return (measured){name, rows, run, 2 * m * (double)n * (double)k,
                       4 * m * ((double)k + out_times * (double)n) + stored * (double)n * (double)k};
 }
@@ -235,7 +235,7 @@ static rlf_status measure_head_and_optimizer(bench *b) {
                             {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, 8 * logits},
                             {"adamw", 0, adamw, 16 * updated, 28 * updated},
                             {"sumsq", 0, sumsq, 2 * matrix, 4 * matrix},
-                            {"checksum", 0, checksum, 0, (double)rlf_dtype_size(b->options->dtype) * matrix}};
+                            {"checksum", 0, checksum, 0, (double)rlf_dtype_size(b->options->precision.stored) * matrix}};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
 out:
     return status;
@@ -248,7 +248,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Called twice: with no buffer it counts, then it cuts. Returns the bytes. */
 static size_t lay_out(bench *b) {
     size_t at = 0;
-    kern_dtype stored = b->options->dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+    kern_dtype stored = b->options->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
     size_t wide = TRAIN_ROWS * larger(2 * b->n.ffn, larger(b->n.width, b->n.hidden)), d = (size_t)b->attn.head_dim;
     b->matrix = larger(b->n.vocab * b->n.hidden, 2 * b->n.ffn * b->n.hidden);
     struct { kern_tensor *t; kern_dtype dtype; size_t n; } list[] = {
@@ -291,16 +291,17 @@ static rlf_status set_up(bench *b) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = b->shape;
     kern_device *device = kern_queue_device(b->q);
-    b->attn = (kern_attn_shape){.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim};
+    b->attn = (kern_attn_shape){.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
+                                .factors = b->options->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     b->n = (sizes){(size_t)s->hidden, (size_t)(s->heads * s->head_dim), (size_t)kern_qkv_width(b->attn), (size_t)s->ffn, (size_t)s->vocab};
     b->kv_shape = (kern_kv_shape){.layers = 1, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE,
-                                  .pages = MAX_BATCH * (CONTEXT / PAGE)};
+                                  .pages = MAX_BATCH * (CONTEXT / PAGE), .factors = b->attn.factors};
     b->seq = rlf_calloc(MAX_BATCH, sizeof *b->seq);
     b->last = rlf_calloc(MAX_BATCH, sizeof *b->last);
     b->pages = rlf_calloc((size_t)MAX_BATCH * (CONTEXT / PAGE), sizeof *b->pages);
     RLF_TRY(kern_buf_new(&b->copy_buf, device, 2 * (size_t)COPY_BYTES));
     RLF_TRY(kern_buf_new(&b->kv_buf, device, kern_kv_bytes(device, b->kv_shape)));
-    b->kv = kern_view(b->kv_buf, KERN_F32);
+    b->kv = kern_view(b->kv_buf, KERN_U8);
     RLF_TRY(kern_buf_new(&b->buf, device, lay_out(b)));
     lay_out(b);
     fill(b);

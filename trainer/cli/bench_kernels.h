@@ -10,7 +10,7 @@
 typedef struct rlf_bench_kernels {
     kern_queue *queue;
     const rlf_model_shape *shape;
-    rlf_dtype dtype;       /* how weights are stored */
+    kern_precision precision;
     double matrix_flops;   /* of a large product, a second: what operations are compared with */
     double seconds;        /* how long an operation is repeated */
     double (*now)(const void *ctx); /* seconds */

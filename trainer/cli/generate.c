@@ -22,6 +22,7 @@ static const char usage[] =
     "  --top-k        most probable tokens (0: all)\n"
     "  --seed         of the draws (0)\n"
     "  --dtype        how weights are stored in memory: float32 or bfloat16 (as in the files, so that nothing is lost)\n"
+    "  --compute-dtype  what is multiplied: float32 or bfloat16 (as weights are stored: a run's own arithmetic)\n"
     "  --device       what computes: auto (a CUDA card where there is one), cpu or cuda\n"
     "  --threads      0: one per core";
 
@@ -30,7 +31,7 @@ enum { CHUNK = 256, PAGE = 16, MOST_TOKENS = 1 << 24 };
 typedef struct request {
     const char *dir, *prompt, *template, *device;
     bool raw;
-    rlf_dtype dtype;
+    kern_precision precision;
     double max_tokens, temperature, top_p, top_k, seed, threads;
 } request;
 
@@ -115,7 +116,7 @@ static rlf_status generate(generator *g, const request *r) {
     if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
-    RLF_TRY(rlf_cli_model_read(&g->model, r->dir, r->dtype, length));
+    RLF_TRY(rlf_cli_model_read(&g->model, r->dir, r->precision, length));
     RLF_TRY(make_engine(g, length));
     for (size_t i = 0; i < texts.n; i++) RLF_TRY(answer(g, r, &texts.ids[i], i));
 out:
@@ -138,7 +139,8 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
                                             {"temperature", required_argument, NULL, 't'}, {"top-p", required_argument, NULL, 'P'},
                                             {"top-k", required_argument, NULL, 'k'},       {"seed", required_argument, NULL, 's'},
                                             {"threads", required_argument, NULL, 'T'},     {"help", no_argument, NULL, 'h'},
-                                            {"dtype", required_argument, NULL, 'd'},       {"device", required_argument, NULL, 'D'},
+                                            {"dtype", required_argument, NULL, 'd'},       {"compute-dtype", required_argument, NULL, 'C'},
+                                                  {"device", required_argument, NULL, 'D'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
@@ -154,7 +156,8 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
         case 'P': good = rlf_cli_number(optarg, 1e-6, 1, &r->top_p); break;
         case 'k': good = rlf_cli_number(optarg, 0, MOST_TOKENS, &r->top_k); break;
         case 's': good = rlf_cli_number(optarg, 0, 9e15, &r->seed); break;
-        case 'd': good = rlf_dtype_parse(optarg, &r->dtype); break;
+        case 'd': good = rlf_dtype_parse(optarg, &r->precision.stored); break;
+        case 'C': good = rlf_dtype_parse(optarg, &r->precision.factors); break;
         case 'D': good = rlf_cli_device_parse(optarg, &r->device); break;
         case 'T': good = rlf_cli_number(optarg, 0, 256, &r->threads); break;
         case 'h': *help = true; break;
@@ -166,7 +169,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
 }
 
 int rlf_cmd_generate(int argc, char **argv) {
-    request r = {.template = "auto", .device = "auto", .dtype = RLF_DTYPE_OTHER, .max_tokens = 256, .temperature = 1, .top_p = 1};
+    request r = {.template = "auto", .device = "auto", .precision = {RLF_DTYPE_OTHER, RLF_DTYPE_OTHER}, .max_tokens = 256, .temperature = 1, .top_p = 1};
     generator g = {0};
     bool help = false;
     if (!parse(&r, argc, argv, &help)) return rlf_cli_misuse("generate", "expected one MODEL folder and options within their ranges");

@@ -32,20 +32,21 @@ out:
     return status;
 }
 
-rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype dtype, size_t positions) {
+rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, kern_precision precision, size_t positions) {
     rlf_status status = RLF_OK;
     if (positions > (size_t)model->layout.shape.max_positions)
         RLF_FAIL(LIMIT, "text of %zu tokens: the model in %s has %d positions", positions, dir, model->layout.shape.max_positions);
-    if (dtype == RLF_DTYPE_OTHER) RLF_TRY(rlf_checkpoint_dtype(dir, &dtype));
-    RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, dtype, positions ? (int)positions : 1));
+    if (precision.stored == RLF_DTYPE_OTHER) RLF_TRY(rlf_checkpoint_dtype(dir, &precision.stored));
+    if (precision.factors == RLF_DTYPE_OTHER) precision.factors = precision.stored;
+    RLF_TRY(kern_model_new(&model->model, model->queue, &model->layout, precision, positions ? (int)positions : 1));
     RLF_TRY(kern_model_read(model->model, dir));
 out:
     return status;
 }
 
-rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype, int positions) {
+rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision, int positions) {
     rlf_status status = RLF_OK;
-    RLF_TRY(kern_model_new(out, queue, layout, dtype, positions));
+    RLF_TRY(kern_model_new(out, queue, layout, precision, positions));
     RLF_TRY(kern_model_random(*out, 1, 0.02));
 out:
     return status;

@@ -26,10 +26,11 @@ rlf_status rlf_cli_device_open(kern_device **out, const kern_device_options *opt
 
 /* Reads DIR/config.json and tokenizer.json, and opens the device. Clean up after failure too. */
 rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, const kern_device_options *device) RLF_MUST_USE;
-/* Reads the weights, to be stored as `dtype` whatever the files have; RLF_DTYPE_OTHER: as rlf_checkpoint_dtype says. `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
-rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, rlf_dtype dtype, size_t positions) RLF_MUST_USE;
+/* Reads the weights, to be stored as `precision` says whatever the files have; RLF_DTYPE_OTHER: as rlf_checkpoint_dtype says, for the factors:
+ * as they are stored. `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
+rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, kern_precision precision, size_t positions) RLF_MUST_USE;
 /* A model of `layout` with random weights (rlf_checkpoint_random with seed 1): for benchmarks. */
-rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, rlf_dtype dtype,
+rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                                 int positions) RLF_MUST_USE;
 void rlf_cli_model_clean_up(rlf_cli_model *model);
 

@@ -8,9 +8,10 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf score MODEL [--dtype float32|bfloat16] [--device auto|cpu|cuda] [--threads N] < lines\n\n"
+    "rlf score MODEL [--dtype float32|bfloat16] [--compute-dtype float32|bfloat16] [--device auto|cpu|cuda] [--threads N] < lines\n\n"
     "Prints {\"ids\":[…],\"logprobs\":[…]} for each line; logprobs[i] = log p(ids[i] | ids before it), 0 for the first.\n"
-    "  --dtype    how weights are stored in memory, float32 or bfloat16 (as in the files, so that nothing is lost); arithmetic is float32\n"
+    "  --dtype    how weights are stored in memory, float32 or bfloat16 (as in the files, so that nothing is lost)\n"
+    "  --compute-dtype  what is multiplied: float32 (default: nothing is rounded) or bfloat16, as a run with model.dtype: bfloat16 does\n"
     "  --device   what computes: auto (default; a CUDA card where there is one), cpu or cuda\n"
     "  --threads  0 (default): one per core";
 
@@ -39,7 +40,7 @@ out:
     return status;
 }
 
-static rlf_status score(const char *dir, rlf_dtype dtype, const kern_device_options *device) {
+static rlf_status score(const char *dir, kern_precision precision, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     rlf_cli_model model;
     rlf_cli_texts texts = {0};
@@ -48,7 +49,7 @@ static rlf_status score(const char *dir, rlf_dtype dtype, const kern_device_opti
     float *logprob = NULL;
     RLF_TRY(rlf_cli_model_open(&model, dir, device));
     RLF_TRY(rlf_cli_texts_read(&texts, NULL, encode, model.tokenizer));
-    RLF_TRY(rlf_cli_model_read(&model, dir, dtype, texts.longest));
+    RLF_TRY(rlf_cli_model_read(&model, dir, precision, texts.longest));
     kern_trainer_options options = {.max_tokens = texts.longest ? (int)texts.longest : 1, .max_seqs = 1};
     RLF_TRY(kern_trainer_new(&trainer, model.model, &options));
     targets = rlf_calloc(texts.longest, sizeof *targets);
@@ -65,7 +66,7 @@ out:
 
 int rlf_cmd_score(int argc, char **argv) {
     const char *dir = NULL;
-    rlf_dtype dtype = RLF_DTYPE_OTHER;
+    kern_precision precision = {RLF_DTYPE_OTHER, RLF_DTYPE_F32};
     kern_device_options device = {.name = "auto"};
     double threads = 0;
     for (int i = 1; i < argc; i++) {
@@ -73,7 +74,10 @@ int rlf_cmd_score(int argc, char **argv) {
         if (!strcmp(argv[i], "--threads") && i + 1 < argc) {
             if (!rlf_cli_number(argv[++i], 0, 256, &threads)) return rlf_cli_misuse("score", "--threads: expected a number from 0 to 256");
         } else if (!strcmp(argv[i], "--dtype") && i + 1 < argc) {
-            if (!rlf_dtype_parse(argv[++i], &dtype)) return rlf_cli_misuse("score", "--dtype: expected float32 or bfloat16");
+            if (!rlf_dtype_parse(argv[++i], &precision.stored)) return rlf_cli_misuse("score", "--dtype: expected float32 or bfloat16");
+        } else if (!strcmp(argv[i], "--compute-dtype") && i + 1 < argc) {
+            if (!rlf_dtype_parse(argv[++i], &precision.factors))
+                return rlf_cli_misuse("score", "--compute-dtype: expected float32 or bfloat16");
         } else if (!strcmp(argv[i], "--device") && i + 1 < argc) {
             if (!rlf_cli_device_parse(argv[++i], &device.name)) return rlf_cli_misuse("score", "--device: expected auto, cpu or cuda");
         } else if (argv[i][0] == '-' || dir) {
@@ -84,5 +88,5 @@ int rlf_cmd_score(int argc, char **argv) {
     }
     if (!dir) return rlf_cli_misuse("score", "expected a MODEL folder");
     device.threads = (int)threads;
-    return score(dir, dtype, &device) == RLF_OK ? 0 : rlf_cli_fail("score");
+    return score(dir, precision, &device) == RLF_OK ? 0 : rlf_cli_fail("score");
 }

@@ -60,7 +60,7 @@ static inline __attribute__((always_inline)) void stream_block(vf sum[STREAM_ROW
 #pragma GCC unroll 2
         for (int term = 0; term < TERMS; term++) {
             const vf col = chain_term(t[i], term);
-            const float *row = x + i * TERMS + (TERMS - 1 - term);
+            const float *row = x + i * TERMS + chain_place(term);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) sum[r] = chain_step(vf_set1(row[(size_t)r * ld]), col, sum[r]);
         }
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) void stream_unit(vf sum[STREAM_ROWS
                                                               const int rows) {
     for (int term = 0; term < TERMS; term++)
         for (int r = 0; r < rows; r++)
-            sum[r] = chain_step(vf_set1(x[(size_t)r * ld + (TERMS - 1 - (size_t)term)]), chain_term(units, term), sum[r]);
+            sum[r] = chain_step(vf_set1(x[(size_t)r * ld + (size_t)chain_place(term)]), chain_term(units, term), sum[r]);
 }
 
 static inline __attribute__((always_inline)) void stream_panel(const product *p, stream_rows x, int col, const char *ahead,
@@ -171,12 +171,13 @@ static inline __attribute__((always_inline)) void lane_chains(vf sum[LANE_COLS],
 #pragma GCC unroll 1
     for (int d = 0; d < units; d++, rows += TERMS * vecs * VF, weights += TERMS)
 #pragma GCC unroll 2
-        for (int term = TERMS - 1; term >= 0; term--) {
-            const float *terms = rows + term * vecs * VF;
+        for (int term = 0; term < TERMS; term++) {
+            const int place = chain_place(term);
+            const float *terms = rows + place * vecs * VF;
             const vf first = vf_load(terms), second = vecs > 1 ? vf_load(terms + VF) : first;
 #pragma GCC unroll 24
             for (int c = 0; c < cols; c++) {
-                const vf weight = vf_set1(weights[c * LANE_DEPTH * TERMS + term]);
+                const vf weight = vf_set1(weights[c * LANE_DEPTH * TERMS + place]);
                 sum[c * vecs] = chain_step(first, weight, sum[c * vecs]);
                 if (vecs > 1) sum[c * vecs + 1] = chain_step(second, weight, sum[c * vecs + 1]);
             }

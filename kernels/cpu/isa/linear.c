@@ -1,11 +1,12 @@
 /* Matrix products in float32: the forward product and its two gradients (product.h). A chain is one fused multiply-add per depth, ascending.
  *
- * Weights stored as bfloat16 have a forward product of their own (linear_bf16.c); the gradient with respect to the input widens them, exactly,
- * where panels are copied. */
+ * Weights stored as bfloat16 have forward products of their own (linear_bf16.c, linear_widened.c); the gradient with respect to the input
+ * widens them, exactly, where panels are copied. */
 #include "kernels/cpu/isa/isa.h"
 
 enum { UNIT = 1, TERMS = 1, IN_PLACE = 1 };
 
+static inline int chain_place(int term) { return term; }
 static inline vf chain_term(vf units, int term) {
     (void)term;
     return units;
@@ -52,10 +53,10 @@ static operand across(const void *x, kern_dtype dtype, int lines, int depth) {
     return (operand){x, size, (size_t)lines * size, depth, false, bf16 ? copy_across_depth_bf16 : copy_across_depth};
 }
 
-void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, int m, int n, int k,
-                     bool accumulate) {
+void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,
+                     int m, int n, int k, bool accumulate) {
     if (w_dtype == KERN_BF16) {
-        ctx->linear_bf16(ctx, y, x, w, bias, m, n, k, accumulate);
+        (factors == KERN_BF16 ? ctx->linear_bf16 : KERN_CPU(kern_cpu_linear_widened))(ctx, y, x, w, bias, m, n, k, accumulate);
         return;
     }
     run_product(ctx, (product){
@@ -69,8 +70,10 @@ void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w,
                      });
 }
 
-void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, int m, int n, int k,
-                                bool accumulate) {
+/* Gradients are float32 chains whatever the factors. */
+void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors, int m,
+                                int n, int k, bool accumulate) {
+    (void)factors;
     run_product(ctx, (product){
                          .a = along(dy, n),
                          .b = across(w, w_dtype, k, n),
@@ -81,8 +84,8 @@ void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, c
                      });
 }
 
-void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype w_dtype, int m, int n, int k) {
-    (void)w_dtype; /* gradients of either are float32 chains */
+void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k) {
+    (void)factors;
     run_product(ctx, (product){
                          .a = across(dy, KERN_F32, n, m),
                          .b = across(x, KERN_F32, k, m),

@@ -1,4 +1,4 @@
-/* The forward product with weights stored as bfloat16 (product.h). A chain takes pairs of depths, the second of a pair first, each a fused multiply-add
+/* The forward product of bfloat16 factors (product.h). A chain takes pairs of depths, the second of a pair first, each a fused multiply-add
  * of x rounded to bfloat16, denormals being zeros throughout: what the instruction vdpbf16ps does of two bfloat16 each, at twice the rate of
  * float32. A unit is a pair, filled up by a zero at the end of an odd depth.
  *
@@ -11,6 +11,7 @@ enum { UNIT = 2, IN_PLACE = 0 };
 
 #if defined(__AVX512BF16__)
 enum { TERMS = 1 };
+static inline int chain_place(int term) { return term; }
 static inline vf chain_term(vf units, int term) {
     (void)term;
     return units;
@@ -19,11 +20,9 @@ static inline vf chain_step(vf a, vf b, vf sum) { return _mm512_dpbf16_ps(sum, (
 static inline void store_terms(float *to, const char *from) { vf_store(to, vf_load_words(from)); }
 #else
 enum { TERMS = 2 };
+static inline int chain_place(int term) { return 1 - term; }
 static inline vf half_of_pairs(vf units, int term) { return term == 0 ? vf_second_of_pairs(units) : vf_first_of_pairs(units); }
-static inline void store_terms(float *to, const char *from) {
-    vf_store(to, vf_load_bf16((const uint16_t *)from));
-    vf_store(to + VF, vf_load_bf16((const uint16_t *)from + VF));
-}
+static inline void store_terms(float *to, const char *from) { vf_store_widened(to, from); }
 #if defined(__AVX2__)
 static inline vf chain_term(vf units, int term) { return half_of_pairs(units, term); }
 static inline vf chain_step(vf a, vf b, vf sum) { return vf_fma(a, b, sum); }
@@ -58,37 +57,9 @@ static void copy_terms(float *to, const float *x, int depth) {
     }
 }
 
-#include "kernels/cpu/isa/product.h"
-
-static void copy_rows(float *to, size_t width, const operand *x, int line, int lines, int begin, int units) {
-    enum { PIECE = 32 }; /* units */
-    float terms[VF][PIECE * TERMS];
-    for (int d = 0; d < units; d += PIECE) {
-        const int n = kern_min(PIECE, units - d), depth = kern_min(n * UNIT, x->depth - (begin + d) * UNIT);
-        for (int i = 0; i < lines; i++) copy_terms(terms[i], (const float *)address_of(x, line + i, begin + d), depth);
-        copy_transposed(to + (size_t)(d * TERMS) * width, width, (const char *)terms, sizeof terms[0], lines, n * TERMS);
-    }
-}
-
-static void copy_weights(float *to, size_t width, const operand *x, int line, int lines, int begin, int units) {
-    const int whole = kern_min(units, x->depth / UNIT - begin);
-    copy_transposed(to, width, address_of(x, line, begin), x->line, lines, whole);
-    for (int i = 0; i < VF && whole < units; i++) {
-        uint16_t pair[UNIT] = {0};
-        memcpy(pair, address_of(x, line + kern_min(i, lines - 1), begin + whole), sizeof *pair);
-        memcpy(&to[(size_t)whole * width + (size_t)i], pair, sizeof pair);
-    }
-}
+#include "kernels/cpu/isa/product_bf16.h"
 
 void KERN_CPU(kern_cpu_linear_bf16)(kern_cpu_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
                                     bool accumulate) {
-    run_product(ctx, (product){
-                         .a = {x, (size_t)k * sizeof *x, UNIT * sizeof *x, k, true, copy_rows},
-                         .b = {w, (size_t)k * sizeof *w, UNIT * sizeof *w, k, true, copy_weights},
-                         .c = y,
-                         .bias = bias,
-                         .rows = m,
-                         .cols = n,
-                         .start = accumulate ? ADDED : FROM_ZERO,
-                     });
+    run_product(ctx, product_bf16(y, x, w, bias, m, n, k, accumulate));
 }

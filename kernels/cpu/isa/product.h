@@ -1,5 +1,5 @@
 /* product: matrix products, C (rows, cols) from A (rows, depth) and B (depth, cols), for the chain of the file that includes it: linear.c has
- * that of float32, linear_bf16.c that of bfloat16 weights.
+ * that of float32, linear_bf16.c that of bfloat16 factors, linear_widened.c that of float32 with weights stored as bfloat16.
  *
  * Every element of C is one chain over depth (THE RULE), so which elements are worked on together is free, and only ever changes speed. The
  * scheme is that of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (TOMS 2008):
@@ -14,13 +14,14 @@
  * With few rows (decoding) the copy of B is most of the work; few_rows.h has two more ways of going through the same chains.
  *
  * A unit is four bytes of a line of B along depth, a float or two bfloat16, so that both kinds of weights are copied and transposed alike.
- * A chain takes it in TERMS steps, one term after the other; a line of A is copied to TERMS floats a unit, in the order of memory, of
- * which the chain takes the last one first. The including file defines, before:
+ * A chain takes it in TERMS steps, one term after the other; a line of A is copied to TERMS floats a unit, in the order of memory. The
+ * including file defines, before:
  *
  *   UNIT                   elements of a unit
  *   TERMS                  1 or 2
  *   IN_PLACE               lines of A along depth are terms as they lie in memory; else copy_terms(to, line, depth) makes a line of them
- *   chain_term(b, t)       the t-th term in the chain's order of sixteen units of B
+ *   chain_place(t)         which in memory, of a unit's terms, is the t-th in the chain's order
+ *   chain_term(b, t)       that term of sixteen units of B
  *   chain_step(a, b, sum)  the chains of sixteen lanes, one term further
  *   chain_add(a, b)        for bias and old value
  *   store_terms(to, from)  sixteen units of a line of B as terms, in the order of memory
@@ -227,7 +228,7 @@ static inline void store_lanes(float *p, vf x, int n) {
 static inline __attribute__((always_inline)) void tile_step(vf sum[MR][NV], const float *a, const float *b, const int rows) {
 #pragma GCC unroll 2
     for (int term = 0; term < TERMS; term++) {
-        const float *terms = a + (TERMS - 1 - term) * rows;
+        const float *terms = a + chain_place(term) * rows;
         vf col[NV];
         for (int v = 0; v < NV; v++) col[v] = chain_term(vf_load(b + v * VF), term);
 #pragma GCC unroll 14

@@ -78,9 +78,9 @@ static inline kern_tensor weights_of(kern_queue *queue, kern_dtype dtype, const 
     return t;
 }
 
-/* Products with such weights have an order of their own there (kern.h). */
-static inline bool on_tensor_cores(kern_queue *queue, kern_dtype weights) {
-    return weights == KERN_BF16 && is_card(kern_queue_device(queue));
+/* Products of such factors have an order of their own there (kern.h). */
+static inline bool on_tensor_cores(kern_queue *queue, kern_dtype factors) {
+    return factors == KERN_BF16 && is_card(kern_queue_device(queue));
 }
 
 /* n floats in [-1, 1); free() them. Different streams differ. */

@@ -52,15 +52,15 @@ static inline void rig_fill(const rlf_model_layout *layout, float *weights) {
     }
 }
 
-/* False where this machine lacks the instruction set. isa NULL: the best. dtype: how the weights are stored, rounded if need be. */
-static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtype, const char *isa, int threads) {
+/* False where this machine lacks the instruction set. isa NULL: the best. Weights are rounded to what is stored. */
+static inline bool rig_open_as(rig *r, const rlf_model_shape *shape, kern_precision precision, const char *isa, int threads) {
     *r = (rig){0};
     rlf_status status = device_open(&r->device, isa, threads);
     if (isa && status == RLF_UNSUPPORTED) return false;
     must(status);
     must(kern_queue_new(&r->queue, r->device));
     rlf_model_layout_init(&r->layout, shape);
-    must(kern_model_new(&r->model, r->queue, &r->layout, dtype, MAX_POSITIONS));
+    must(kern_model_new(&r->model, r->queue, &r->layout, precision, MAX_POSITIONS));
     kern_buf *wide;
     float *weights = rlf_calloc(r->layout.total, sizeof *weights);
     rig_fill(&r->layout, weights);
@@ -70,6 +70,11 @@ static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtyp
     kern_buf_destroy(wide);
     free(weights);
     return true;
+}
+
+/* The same with factors as weights are stored. */
+static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtype, const char *isa, int threads) {
+    return rig_open_as(r, shape, (kern_precision){dtype, dtype}, isa, threads);
 }
 
 /* Rounds float32 weights to what a rig of RLF_DTYPE_BF16 has. */

@@ -219,9 +219,9 @@ static void train_once(rig *r, const pack *p, bool recompute, float *out) {
 }
 
 /* By the portable CPU with one thread. `halved`: float32 weights of the values that bfloat16 has. */
-static float *expected_of(const rlf_model_shape *shape, rlf_dtype dtype, bool halved, const pack *p, size_t *n) {
+static float *expected_of(const rlf_model_shape *shape, kern_precision precision, bool halved, const pack *p, size_t *n) {
     rig r;
-    assert_true(rig_open(&r, shape, dtype, "portable", 1));
+    assert_true(rig_open_as(&r, shape, precision, "portable", 1));
     if (halved) rig_round(&r);
     *n = 2 * (size_t)p->rows + r.layout.total;
     float *expected = rlf_calloc(*n, sizeof *expected);
@@ -250,20 +250,25 @@ static void assert_near(const pack *p, const float *got, const float *expected, 
         fail_msg("relative distances: log-probs %g, entropies %g, gradients %g", logprobs, entropies, gradients);
 }
 
-static void check_backends(rlf_model_shape shape, rlf_dtype dtype) {
+static const kern_precision FLOATS = {RLF_DTYPE_F32, RLF_DTYPE_F32}, STORED = {RLF_DTYPE_BF16, RLF_DTYPE_F32},
+                            ROUNDED = {RLF_DTYPE_BF16, RLF_DTYPE_BF16};
+
+/* Weights stored as bfloat16 whose factors are float32 give what a float32 model of the same numbers gives. */
+static void check_backends(rlf_model_shape shape, kern_precision precision) {
     const char *isas[] = {"avx512bf16", "avx512", "avx2", "portable"};
     const int lengths[] = {37, 1, 18, 64, 5}, threads[] = {1, 2, 4};
     const schedule plans[] = {{1, 1, 16}, {1, 2, 32}, {1, 3, 64}, {1, 4, 16}, {1, 5, 32}, {3, 4, 16}}; /* steps of 1 to 12 rows */
     pack p = pack_new(lengths, 5, shape.vocab);
+    const bool rounded = precision.factors == RLF_DTYPE_BF16, stored = precision.stored == RLF_DTYPE_BF16 && !rounded;
     size_t n;
-    float *of_cpu = expected_of(&shape, dtype, false, &p, &n), *of_cards = NULL, *got = rlf_calloc(n, sizeof *got);
+    float *of_cpu = expected_of(&shape, stored ? FLOATS : precision, stored, &p, &n), *of_cards = NULL, *got = rlf_calloc(n, sizeof *got);
     int compared = 0;
-    for (int i = dtype == RLF_DTYPE_F32; i < 4; i++) { /* the first differs from the second with bfloat16 weights alone */
+    for (int i = !rounded; i < 4; i++) { /* the first differs from the second with bfloat16 factors alone */
         for (int t = 0; t < 3; t++) {
             rig r;
-            if (!rig_open(&r, &shape, dtype, isas[i], threads[t])) continue;
+            if (!rig_open_as(&r, &shape, precision, isas[i], threads[t])) continue;
             train_once(&r, &p, t == 1, got); /* computing layers again changes nothing */
-            const bool tensor_cores = dtype == RLF_DTYPE_BF16 && is_card(r.device);
+            const bool tensor_cores = rounded && is_card(r.device);
             if (tensor_cores && !of_cards) {
                 assert_near(&p, got, of_cpu, n);
                 of_cards = memcpy(rlf_calloc(n, sizeof *got), got, n * sizeof *got);
@@ -285,24 +290,30 @@ static void check_backends(rlf_model_shape shape, rlf_dtype dtype) {
 
 static void threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients(void **state) {
     (void)state;
-    check_backends(even_shape(), RLF_DTYPE_F32);
-    check_backends(odd_shape(), RLF_DTYPE_F32);
+    check_backends(even_shape(), FLOATS);
+    check_backends(odd_shape(), FLOATS);
 }
 
-static void with_bfloat16_weights_they_are_the_same_as_each_other_too(void **state) {
+static void with_weights_stored_as_bfloat16_they_are_those_of_the_same_numbers_in_float32(void **state) {
     (void)state;
-    check_backends(even_shape(), RLF_DTYPE_BF16);
-    check_backends(odd_shape(), RLF_DTYPE_BF16);
+    check_backends(even_shape(), STORED);
+    check_backends(odd_shape(), STORED);
 }
 
-static void bfloat16_weights_stay_near_float32_weights_of_the_same_numbers(void **state) {
+static void with_bfloat16_factors_they_are_the_same_as_each_other_too(void **state) {
+    (void)state;
+    check_backends(even_shape(), ROUNDED);
+    check_backends(odd_shape(), ROUNDED);
+}
+
+static void bfloat16_factors_stay_near_float32_factors_of_the_same_numbers(void **state) {
     const int lengths[] = {37, 1, 18, 64, 5};
     (void)state;
     for (int i = 0; i < 2; i++) {
         rlf_model_shape shape = i ? odd_shape() : even_shape();
         pack p = pack_new(lengths, 5, shape.vocab);
         size_t n;
-        float *exact = expected_of(&shape, RLF_DTYPE_F32, true, &p, &n), *got = expected_of(&shape, RLF_DTYPE_BF16, false, &p, &n);
+        float *exact = expected_of(&shape, FLOATS, true, &p, &n), *got = expected_of(&shape, ROUNDED, false, &p, &n);
         assert_near(&p, got, exact, n);
         assert_true(relative_distance(got, exact, (size_t)p.rows) > 1e-5); /* they are rounded */
         free(exact);
@@ -414,8 +425,9 @@ int main(void) {
         cmocka_unit_test(decoder_equals_trainer_when_no_size_is_a_multiple_of_sixteen),
         cmocka_unit_test(packed_equals_alone_for_every_head_chunk),
         cmocka_unit_test(threads_and_instruction_sets_give_the_same_logprobs_entropies_and_gradients),
-        cmocka_unit_test(with_bfloat16_weights_they_are_the_same_as_each_other_too),
-        cmocka_unit_test(bfloat16_weights_stay_near_float32_weights_of_the_same_numbers),
+        cmocka_unit_test(with_weights_stored_as_bfloat16_they_are_those_of_the_same_numbers_in_float32),
+        cmocka_unit_test(with_bfloat16_factors_they_are_the_same_as_each_other_too),
+        cmocka_unit_test(bfloat16_factors_stay_near_float32_factors_of_the_same_numbers),
         cmocka_unit_test(attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_every_order_of_threads),
         cmocka_unit_test(training_sees_the_very_logprobs_sampling_had),
     };

@@ -1,5 +1,5 @@
 /* Matrix products against their definition: one chain per element. Every comparison is of bits, for every instruction set and 1 to 4
- * threads; weights are stored as float32 and as bfloat16 (but for cards: test_tensor.c). */
+ * threads; weights are stored as float32 and as bfloat16, and factors are either (but for cards those of bfloat16: test_tensor.c). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -70,9 +70,15 @@ static float *each(float of(float), const float *x, size_t n) {
     return y;
 }
 
-/* w_dtype: how w is stored, bfloat16 holding its values exactly. */
-static void reference_linear(kern_dtype w_dtype, float *y, const float *x, const float *w, const float *bias, shape s, bool accumulate) {
-    const bool pairs = w_dtype == KERN_BF16;
+/* How weights are stored, bfloat16 holding their values exactly, and what is multiplied. */
+typedef struct product_mode {
+    kern_dtype stored, factors;
+} product_mode;
+static const product_mode MODES[] = {{KERN_F32, KERN_F32}, {KERN_BF16, KERN_F32}, {KERN_BF16, KERN_BF16}};
+enum { N_MODES = sizeof MODES / sizeof *MODES };
+
+static void reference_linear(kern_dtype factors, float *y, const float *x, const float *w, const float *bias, shape s, bool accumulate) {
+    const bool pairs = factors == KERN_BF16;
     float (*const kept)(float) = pairs ? flushed : same;
     float *a = each(pairs ? rounded : same, x, area(s.m, s.k)), *b = each(kept, w, area(s.n, s.k));
     for (int i = 0; i < s.m; i++)
@@ -105,18 +111,19 @@ static void reference_grad_weight(float *dw, const float *dy, const float *x, sh
 
 /* ---- comparisons ------------------------------------------------------------------------------------------------------------------ */
 
-/* Both ways of storing weights, everywhere. */
+/* In every mode, everywhere. */
 static void compare_linear(const float *x, const float *w, const float *bias, const float *old, shape s, bool accumulate) {
-    for (size_t t = 0; t < sizeof WEIGHT_DTYPES / sizeof *WEIGHT_DTYPES; t++) {
-        const kern_dtype dtype = WEIGHT_DTYPES[t];
+    for (int i = 0; i < N_MODES; i++) {
+        const product_mode mode = MODES[i];
         float *expected = copy_of(old, area(s.m, s.n));
-        reference_linear(dtype, expected, x, w, bias, s, accumulate);
+        reference_linear(mode.factors, expected, x, w, bias, s, accumulate);
         for (int d = 0; d < device_count; d++) {
             kern_queue *q = queues[d];
-            if (on_tensor_cores(q, dtype)) continue;
-            kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, dtype, w, area(s.n, s.k));
-            kern_tensor tb = bias ? weights_of(q, dtype, bias, (size_t)s.n) : kern_none(), ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
-            kern_linear(q, ty, tx, tw, tb, s.m, s.n, s.k, accumulate);
+            if (on_tensor_cores(q, mode.factors)) continue;
+            kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, mode.stored, w, area(s.n, s.k));
+            kern_tensor tb = bias ? weights_of(q, mode.stored, bias, (size_t)s.n) : kern_none();
+            kern_tensor ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
+            kern_linear(q, ty, tx, tw, tb, mode.factors, s.m, s.n, s.k, accumulate);
             assert_int_equal(kern_sync(q), RLF_OK);
             assert_holds(q, ty, expected, area(s.m, s.n));
             drop(tx), drop(tw), drop(tb), drop(ty);
@@ -136,12 +143,13 @@ static void check_grad_input(shape s, bool accumulate) {
     float *dy = random_floats(area(s.m, s.n), 1), *w = random_weights(area(s.n, s.k), 2);
     float *old = random_floats(area(s.m, s.k), 4), *expected = copy_of(old, area(s.m, s.k));
     reference_grad_input(expected, dy, w, s, accumulate);
-    for (int d = 0; d < 2 * device_count; d++) {
-        kern_queue *q = queues[d / 2];
-        if (on_tensor_cores(q, WEIGHT_DTYPES[d % 2])) continue;
-        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = weights_of(q, WEIGHT_DTYPES[d % 2], w, area(s.n, s.k));
+    for (int d = 0; d < N_MODES * device_count; d++) {
+        kern_queue *q = queues[d / N_MODES];
+        const product_mode mode = MODES[d % N_MODES];
+        if (on_tensor_cores(q, mode.factors)) continue;
+        kern_tensor tdy = tensor_of(q, KERN_F32, dy, area(s.m, s.n)), tw = weights_of(q, mode.stored, w, area(s.n, s.k));
         kern_tensor tdx = tensor_of(q, KERN_F32, old, area(s.m, s.k));
-        kern_linear_grad_input(q, tdx, tdy, tw, s.m, s.n, s.k, accumulate);
+        kern_linear_grad_input(q, tdx, tdy, tw, mode.factors, s.m, s.n, s.k, accumulate);
         assert_holds(q, tdx, expected, area(s.m, s.k));
         drop(tdy), drop(tw), drop(tdx);
     }
@@ -247,19 +255,20 @@ static void grad_weight_of_row_blocks_equals_that_of_all_rows(void **state) {
 }
 
 /* All rows at once, and in batches of every kind: each row's bits are those of the definition. */
-static void check_batches(kern_dtype dtype, shape s, const int *batch, size_t batches) {
+static void check_batches(product_mode mode, shape s, const int *batch, size_t batches) {
     float *x = random_floats(area(s.m, s.k), 1), *w = random_weights(area(s.n, s.k), 2), *expected = malloc(area(s.m, s.n) * sizeof(float));
-    reference_linear(dtype, expected, x, w, NULL, s, false);
+    reference_linear(mode.factors, expected, x, w, NULL, s, false);
     for (int d = 0; d < device_count; d++) {
         kern_queue *q = queues[d];
-        if (on_tensor_cores(q, dtype)) continue;
-        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, dtype, w, area(s.n, s.k));
+        if (on_tensor_cores(q, mode.factors)) continue;
+        kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = weights_of(q, mode.stored, w, area(s.n, s.k));
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, area(s.m, s.n));
         for (size_t b = 0; b < batches; b++) {
             kern_zero(q, ty, area(s.m, s.n));
             for (int row = 0; row < s.m; row += batch[b]) {
                 int rows = batch[b] < s.m - row ? batch[b] : s.m - row;
-                kern_linear(q, kern_at(ty, area(row, s.n)), kern_at(tx, area(row, s.k)), tw, kern_none(), rows, s.n, s.k, false);
+                kern_linear(q, kern_at(ty, area(row, s.n)), kern_at(tx, area(row, s.k)), tw, kern_none(), mode.factors, rows, s.n, s.k,
+                            false);
             }
             assert_holds(q, ty, expected, area(s.m, s.n));
         }
@@ -271,9 +280,10 @@ static void check_batches(kern_dtype dtype, shape s, const int *batch, size_t ba
 static void a_row_is_the_same_alone_and_among_others(void **state) {
     static const int batch[] = {1, 2, 3, 4, 5, 7, 13, 14, 15, 16, 32, 61, 64};
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        check_batches(WEIGHT_DTYPES[i], (shape){64, 97, 530}, batch, sizeof batch / sizeof *batch);
-        check_batches(WEIGHT_DTYPES[i], (shape){64, 96, 512}, batch, sizeof batch / sizeof *batch);
+    for (int i = 0; i < N_MODES; i++) {
+        check_batches(MODES[i], (shape){64, 97, 530}, batch, sizeof batch / sizeof *batch);
+        check_batches(MODES[i], (shape){64, 97, 531}, batch, sizeof batch / sizeof *batch);
+        check_batches(MODES[i], (shape){64, 96, 512}, batch, sizeof batch / sizeof *batch);
     }
 }
 
@@ -281,7 +291,7 @@ static void a_row_is_the_same_in_every_number_of_rows_up_to_200(void **state) {
     int batch[200];
     (void)state;
     for (int i = 0; i < 200; i++) batch[i] = i + 1;
-    for (int i = 0; i < 2; i++) check_batches(WEIGHT_DTYPES[i], (shape){200, 32, 128}, batch, on_cards() ? 5 : 200);
+    for (int i = 0; i < N_MODES; i++) check_batches(MODES[i], (shape){200, 32, 128}, batch, on_cards() ? 5 : 200);
 }
 
 /* Floats of every kind, `spread` exponents up from `lowest`: 0 is that of denormals and zero, 255 that of infinities. NaNs are none of them: a NaN comes
@@ -306,7 +316,7 @@ static void cut_to_bfloat16(float *x, size_t n) {
     }
 }
 
-static void bfloat16_weights_take_denormals_for_zeros(void **state) {
+static void bfloat16_factors_take_denormals_for_zeros(void **state) {
     static const shape shapes[] = {{3, 64, 65}, {20, 48, 128}, {40, 33, 7}}; /* by streams, by lanes, by panels */
     static const struct { int x, w, spread; } exponents[] = {{0, 127, 3}, {127, 0, 3}, {60, 60, 12}, {63, 63, 2}, {1, 120, 16}, {180, 190, 3}};
     (void)state;
@@ -335,7 +345,7 @@ static void rows_outside_the_product_are_untouched(void **state) {
         kern_queue *q = queues[d];
         kern_tensor tx = tensor_of(q, KERN_F32, x, area(s.m, s.k)), tw = tensor_of(q, KERN_F32, w, area(s.n, s.k));
         kern_tensor ty = tensor_of(q, KERN_F32, old, n);
-        kern_linear(q, kern_at(ty, (size_t)s.n), tx, tw, kern_none(), s.m, s.n, s.k, false);
+        kern_linear(q, kern_at(ty, (size_t)s.n), tx, tw, kern_none(), KERN_F32, s.m, s.n, s.k, false);
         assert_holds(q, ty, expected, n);
         drop(tx), drop(tw), drop(ty);
     }
@@ -348,10 +358,10 @@ static void empty_sides_are_allowed(void **state) {
     for (int d = 0; d < device_count; d++) {
         kern_queue *q = queues[d];
         kern_tensor y = tensor_of(q, KERN_F32, ones, 4), empty = tensor_of(q, KERN_F32, NULL, 0), b = tensor_of(q, KERN_F32, bias, 2);
-        kern_linear(q, y, empty, y, kern_none(), 0, 2, 2, false);
+        kern_linear(q, y, empty, y, kern_none(), KERN_F32, 0, 2, 2, false);
         kern_linear_grad_weight(q, y, empty, empty, KERN_F32, 0, 2, 2);
         assert_holds(q, y, ones, 4);
-        kern_linear(q, y, empty, empty, b, 2, 2, 0, true);
+        kern_linear(q, y, empty, empty, b, KERN_F32, 2, 2, 0, true);
         assert_holds(q, y, with_bias, 4);
         drop(y), drop(empty), drop(b);
     }
@@ -368,7 +378,7 @@ int main(void) {
         cmocka_unit_test(grad_weight_of_row_blocks_equals_that_of_all_rows),
         cmocka_unit_test(a_row_is_the_same_alone_and_among_others),
         cmocka_unit_test(a_row_is_the_same_in_every_number_of_rows_up_to_200),
-        cmocka_unit_test(bfloat16_weights_take_denormals_for_zeros),
+        cmocka_unit_test(bfloat16_factors_take_denormals_for_zeros),
         cmocka_unit_test(rows_outside_the_product_are_untouched),
         cmocka_unit_test(empty_sides_are_allowed),
     };

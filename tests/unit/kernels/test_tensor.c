@@ -51,9 +51,9 @@ static void compute(kern_queue *q, product way, shape s, const factors *f, bool 
     kern_tensor b = way == GRAD_WEIGHT ? tensor_of(q, KERN_F32, f->right, right) : weights_of(q, KERN_BF16, moved, right + offset);
     kern_tensor bias = weights_of(q, KERN_BF16, f->bias, (size_t)s.n);
     if (way == FORWARD)
-        kern_linear(q, y, a, kern_at(b, offset), with_bias ? bias : kern_none(), s.m, s.n, s.k, accumulate);
+        kern_linear(q, y, a, kern_at(b, offset), with_bias ? bias : kern_none(), KERN_BF16, s.m, s.n, s.k, accumulate);
     else if (way == GRAD_INPUT)
-        kern_linear_grad_input(q, y, a, kern_at(b, offset), s.m, s.n, s.k, accumulate);
+        kern_linear_grad_input(q, y, a, kern_at(b, offset), KERN_BF16, s.m, s.n, s.k, accumulate);
     else
         kern_linear_grad_weight(q, y, a, b, KERN_BF16, s.m, s.n, s.k);
     kern_download(q, to, y, area(r.m, r.n));
@@ -282,12 +282,12 @@ static void empty_sides_are_allowed(void **state) {
         kern_queue *q = queues[d];
         kern_tensor y = tensor_of(q, KERN_F32, ones, 4), empty = tensor_of(q, KERN_F32, NULL, 0), b = tensor_of(q, KERN_F32, bias, 2);
         kern_tensor w = tensor_of(q, KERN_BF16, NULL, 4);
-        kern_linear(q, y, empty, w, kern_none(), 0, 2, 2, false);
+        kern_linear(q, y, empty, w, kern_none(), KERN_BF16, 0, 2, 2, false);
         kern_linear_grad_weight(q, y, empty, empty, KERN_BF16, 0, 2, 2);
         assert_holds(q, y, ones, 4);
-        kern_linear(q, y, empty, w, b, 2, 2, 0, true);
+        kern_linear(q, y, empty, w, b, KERN_BF16, 2, 2, 0, true);
         assert_holds(q, y, with_bias, 4);
-        kern_linear_grad_input(q, y, empty, w, 2, 0, 2, true);
+        kern_linear_grad_input(q, y, empty, w, KERN_BF16, 2, 0, 2, true);
         assert_holds(q, y, with_bias, 4);
         drop(y), drop(empty), drop(b), drop(w);
     }

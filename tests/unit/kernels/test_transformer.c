@@ -358,7 +358,7 @@ static void reference_model_goes_through_the_same_trainer(void **state) {
     kern_batch batch = golden_batch(&g);
     float *out = rlf_calloc(2 * (size_t)g.rows, sizeof *out);
     assert_true(rig_open(&r, &g.shape, RLF_DTYPE_F32, NULL, 2));
-    must(kern_model_new(&reference, r.queue, &r.layout, RLF_DTYPE_F32, MAX_POSITIONS));
+    must(kern_model_new(&reference, r.queue, &r.layout, (kern_precision){RLF_DTYPE_F32, RLF_DTYPE_F32}, MAX_POSITIONS));
     must(kern_trainer_new(&trainer, r.model, &options));
     must(kern_trainer_logprobs(trainer, reference, &batch, golden_filter(&g), out, NULL));
     for (int i = 0; i < g.rows; i++) /* all weights zero: every token equally likely */
@@ -450,10 +450,10 @@ static void impossible_shapes_are_refused(void **state) {
     kern_model *model;
     assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 1));
     r.layout.shape.head_dim = 11;
-    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, RLF_DTYPE_F32, 16), RLF_UNSUPPORTED);
+    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, (kern_precision){RLF_DTYPE_F32, RLF_DTYPE_F32}, 16), RLF_UNSUPPORTED);
     r.layout.shape.head_dim = 10;
     r.layout.shape.kv_heads = 2;
-    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, RLF_DTYPE_F32, 16), RLF_UNSUPPORTED);
+    assert_int_equal(kern_model_new(&model, r.queue, &r.layout, (kern_precision){RLF_DTYPE_F32, RLF_DTYPE_F32}, 16), RLF_UNSUPPORTED);
     r.layout.shape.kv_heads = 1;
     rig_close(&r);
 }

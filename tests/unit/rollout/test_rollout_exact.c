@@ -78,7 +78,7 @@ static void device_init(device *d, const format *f, rlf_dtype dtype, int threads
     rlf_model_layout_init(&d->layout, &shape);
     ok(kern_device_open(&d->device, &options));
     ok(kern_queue_new(&d->queue, d->device));
-    ok(kern_model_new(&d->model, d->queue, &d->layout, dtype, LONGEST));
+    ok(kern_model_new(&d->model, d->queue, &d->layout, (kern_precision){dtype, dtype}, LONGEST));
     void *weights = rlf_calloc(d->layout.total, rlf_dtype_size(dtype));
     rlf_checkpoint_random(&d->layout, 5, 0.06, dtype, weights); /* livelier than at the start of training */
     kern_upload(d->queue, kern_model_params(d->model), weights, d->layout.total);
