@@ -4,7 +4,7 @@
 #     python3 -m venv V && V/bin/pip install mcp==2.3.0 mcp-server-time==2026.10.19 mcp-server-fetch==2026.10.24
 #     python3 -m venv W && W/bin/pip install mcp==1.30.0 mcp-server-sqlite==2025.4.25
 #     RLF_BUILD=build tests/peers/mcp.sh V/bin/python && RLF_BUILD=build tests/peers/mcp.sh W/bin/python
-# Prints one line a check; the first that fails ends it. Servers that are not installed are left out.
+# Passed whole with both. Prints one line a check; the first that fails ends it. Servers that are not installed are left out.
 set -uo pipefail
 python=${1:?the Python of a virtual environment with those packages} rlf=${RLF_BUILD:?}/trainer/rlf
 here=$(cd "$(dirname "$0")" && pwd) work=$(mktemp -d) servers=()
@@ -39,9 +39,10 @@ serve() { # kind, port: in the background; $server is its process
 # What every transport has to do. $1: the server's PEER_LOG.
 checks() {
     tools >"$work/list" || fail "rlf tools: $(cat "$work/log")"
-    [ "$(grep -c ' (mcp): ' "$work/list")" -eq 6 ] || fail "expected 6 functions: $(cat "$work/list")"
+    [ "$(grep -c ' (mcp): ' "$work/list")" -eq 7 ] || fail "expected 7 functions: $(cat "$work/list")"
     good "list: $(grep -o '^[a-z]* (mcp)' "$work/list" | tr '\n' ' ')"
     call add '{"a": 2, "b": 3}' '^5$'
+    call leave '{"times": 3}' '^left 3 times$'
     call fail '{"why": "no way"}' '^error: Error executing tool fail'
     tools call add '{"a": "x"}' >"$work/answer" && fail "wrong arguments were accepted"
     good "wrong arguments: $(cut -c 1-80 "$work/answer")"
@@ -75,9 +76,10 @@ for form in http http-json sse; do
     job "url: 'http://127.0.0.1:$port/$path'"
     checks "$work/$form.peer"
     # Killed and started again while calls are made: they are tried again in a new session.
+    lines=$(wc -l <"$work/$form.log")
     retries=20 bench add '{"a": {{i}}, "b": 1}' 1000 4 &
     bench=$!
-    sleep 1
+    for _ in $(seq 600); do [ "$(wc -l <"$work/$form.log")" -gt $((lines + 100)) ] && break; sleep 0.1; done
     kill -KILL "$server"
     wait "$server" 2>/dev/null
     serve $form $port

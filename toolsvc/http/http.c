@@ -482,6 +482,13 @@ toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_reque
 
 void toolsvc_http_cancel(toolsvc_exchange *x) { free_exchange(x); }
 
+const char *toolsvc_http_url_error(const char *url) {
+    CURLU *parts = curl_url();
+    CURLUcode code = curl_url_set(parts, CURLUPART_URL, url, CURLU_ALLOW_SPACE);
+    curl_url_cleanup(parts);
+    return code == CURLUE_OK ? NULL : curl_url_strerror(code);
+}
+
 bool toolsvc_http_resolve(const char *base, const char *reference, rlf_str *out) {
     CURLU *url = curl_url();
     char *text = NULL;

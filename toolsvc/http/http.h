@@ -71,6 +71,9 @@ void toolsvc_http_close(toolsvc_http *http);
 toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_request *request, toolsvc_http_fn *done, void *user);
 void toolsvc_http_cancel(toolsvc_exchange *exchange);
 
+/* What is wrong with a URL, for people; NULL: nothing. */
+const char *toolsvc_http_url_error(const char *url);
+
 /* Appends the URL that `reference`, absolute or relative, means on the page `base`. False: it is none, or leads to another scheme, host
  * or port. */
 bool toolsvc_http_resolve(const char *base, const char *reference, rlf_str *out);

@@ -58,9 +58,10 @@ static rlf_status add_headers(toolsvc_remote *r, json_t *headers) {
 static rlf_status check_url(const char *url, bool templates) {
     size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
     if (!scheme || !url[scheme]) return RLF_RAISE(INVALID, "key \"url\": a text that begins with http:// or https:// was expected");
-    const char *hole = strstr(url, "{{");
+    const char *hole = strstr(url, "{{"), *wrong = toolsvc_http_url_error(url);
     if (hole && (!templates || (size_t)(hole - url) <= scheme + strcspn(url + scheme, "/?#")))
         return RLF_RAISE(INVALID, "key \"url\": {{…}} is not allowed here; scheme and host are the same for every call");
+    if (wrong) return RLF_RAISE(INVALID, "key \"url\": no such URL can be: %s", wrong);
     return RLF_OK;
 }
 
@@ -71,8 +72,8 @@ static rlf_status add_urls(toolsvc_remote *r, const json_t *urls, bool templates
     for (size_t i = 0; i < n; i++) {
         const char *url = json_string_value(json_is_string(urls) ? urls : json_array_get(urls, i));
         rlf_str filled = {0};
-        rlf_status status = check_url(url ? url : "", templates);
-        if (status == RLF_OK) status = toolsvc_secrets_fill(&r->secrets, "url", url, &filled);
+        rlf_status status = url ? toolsvc_secrets_fill(&r->secrets, "url", url, &filled) : RLF_OK;
+        if (status == RLF_OK) status = check_url(filled.ptr ? filled.ptr : "", templates);
         r->replicas[r->n++].url = filled.ptr;
         if (status != RLF_OK) return status;
     }

@@ -129,6 +129,8 @@ static rlf_status set_url(toolsvc_mcp_server *s, const char *what, const json_t 
     s->url = filled.ptr ? filled.ptr : rlf_strdup("");
     if (status == RLF_OK && strncmp(s->url, "http://", 7) != 0 && strncmp(s->url, "https://", 8) != 0)
         status = RLF_RAISE(INVALID, "%s: a text that begins with http:// or https:// was expected", what);
+    else if (status == RLF_OK && toolsvc_http_url_error(s->url))
+        status = RLF_RAISE(INVALID, "%s: no such URL can be: %s", what, toolsvc_http_url_error(s->url));
     return status;
 }
 

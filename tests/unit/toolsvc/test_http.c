@@ -449,6 +449,8 @@ static void bad_configuration_names_the_key(void **state) {
     bad.url = "\"ftp://host/\"", refused(f, &bad, "tools[0] (t): key \"url\"");
     bad.url = "\"http://{{host}}/\"", refused(f, &bad, "key \"url\": {{");
     bad.url = "[]", refused(f, &bad, "key \"url\"");
+    char *const none[] = {"\"http://[::1:80/\"", "\"http://a host/\"", "\"http://h:99999/\"", "[\"http://h/\", \"http://:80\"]"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) bad.url = none[i], refused(f, &bad, "key \"url\": no such URL can be: ");
     bad = good, bad.headers = "{\"a\": 1}", refused(f, &bad, "key \"headers\"");
     bad = good, bad.headers = "{\"a\": \"${HOME}\"}", refused(f, &bad, "${HOME} is not in the list of key \"secrets\"");
     bad = good, bad.secrets = "[\"RLF_NO_SUCH_VARIABLE\"]", refused(f, &bad, "no variable RLF_NO_SUCH_VARIABLE");

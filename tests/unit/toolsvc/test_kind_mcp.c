@@ -306,6 +306,7 @@ static void a_wrong_entry_of_a_file_is_named(void **state) {
         {"{\"command\": \"x\", \"env\": {\"A\": \"${input:rlf-no.such}\"}}",
          "\"env\": nobody is asked for ${input:rlf-no.such} here, and the environment has no variable RLF_NO_SUCH"},
         {"{\"url\": \"ftp://h/\"}", "\"url\": a text that begins with http:// or https:// was expected"},
+        {"{\"url\": \"http://[::1/mcp\"}", "\"url\": no such URL can be: Bad IPv6 address"},
         {"{\"url\": \"http://h/\", \"headers\": {\"A\": \"x\\ny\"}}", "\"headers\": \"A\": a text of one line was expected"}};
     rig *r = *state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
