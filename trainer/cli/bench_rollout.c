@@ -12,14 +12,15 @@
  * What there is to win: let a batch generate for G seconds, W be the sum over the rounds of each round's slowest call, L the tools of the
  * slowest episode. Batch-synchronous takes G + W, asynchronous max(G, L) at least. With 256 episodes, 3 rounds and a latency of median
  * 0.2 s, 99 % 5 s, W is 32 s and L 16 s (medians over draws). One batch is then 2.9 times as fast at best, at G = L, in the median draw,
- * and a slow call in a last round still comes after G. Several batches at once keep the engine busy meanwhile. In that proportion, about
- * 10 s a batch:
- *   rlf bench rollout --shape quickstart --threads 1 --tokens 24 --answer 48 --episodes 256 --batches 8 --rounds 3 --median-ms 200
- *   --p99-ms 5000
+ * and a slow call in a last round still comes after G. In a stream of batches the engine is busy meanwhile, and only its end waits. In that
+ * proportion, about 9 s a batch, of which 47 us are a row's:
+ *   rlf bench rollout --shape quickstart --tokens 24 --answer 48 --episodes 256 --batches 16 --rounds 3 --median-ms 200 --p99-ms 5000
+ *   --step-us 300 --row-us 47
  *
  * The model's draws are computed and then replaced by a script of letters, a tool call at the end of each turn, an answer in the
- * last: a random model would never call a tool. Generation takes the time it takes; a wait is not slept through but put on the clock,
- * so a run takes no longer than its generation. */
+ * last: a random model would never call a tool. Generation takes the time it takes, or what --step-us and --row-us say, when nothing is
+ * computed and the figures are the same everywhere; a wait is not slept through but put on the clock, so a run takes no longer than its
+ * generation. */
 #include <getopt.h>
 #include <jansson.h>
 #include <math.h>
@@ -37,14 +38,15 @@
 
 static const char usage[] =
     "rlf bench rollout [--shape bench-42m] [--device auto|cpu|cuda] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64] [--answer 128]\n"
-    "                  [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time] [--json]\n"
+    "                  [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time | --step-us N --row-us N] [--json]\n"
     "  --episodes   of a batch\n"
     "  --batches    in all; the asynchronous way has the episodes of all batches at once, the batch-synchronous one batch after batch\n"
     "  --rounds     tool rounds of an episode\n"
     "  --tokens     drawn before the call of a turn, on average (the call takes 30 more)\n"
     "  --answer     tokens of a tool's answer\n"
     "  --median-ms, --p99-ms  the tool's latency, log-normal; --seed draws it\n"
-    "  --cpu-time  generation takes the processor time of its one thread, on the CPU, whatever else the machine does";
+    "  --cpu-time  generation takes the processor time of its one thread, on the CPU, whatever else the machine does\n"
+    "  --step-us, --row-us  generation is not computed, but takes this long for a step and for each of its rows";
 
 enum { PROMPT_LETTERS = 100, LONGEST = 4096, PAGE = 16, CHUNK = 128, BATCH = 64, VOCAB = 256 + 3, END_OF_TURN = 258, MOST_EPISODES = 4096,
        MOST_BATCHES = 64 };
@@ -90,9 +92,10 @@ typedef struct answer {
 typedef struct bench {
     const char *shape, *device;
     bool json, cpu_time;
-    double threads, episodes, batches, rounds, tokens, answer_tokens, median_ms, p99_ms, seed;
+    double threads, episodes, batches, rounds, tokens, answer_tokens, median_ms, p99_ms, seed, step_us, row_us;
     way way;
-    double skipped; /* seconds of waiting that were put on the clock */
+    double skipped;   /* seconds of waiting that were put on the clock */
+    double pretended; /* seconds of steps that were not computed */
     rlf_cli_model model;
     rlf_chat *chat;
     kern_decoder *decoder;
@@ -112,13 +115,20 @@ typedef struct result {
 static const char call_text[] = "<tool_call>{\"name\":\"t\"}</tool_call>";
 static const char answer_text[] = "<answer>x</answer>";
 
+static bool pretends(const bench *b) { return b->step_us > 0 || b->row_us > 0; }
+
 static rlf_status bench_step(void *ctx, const kern_step *step) {
     bench *b = ctx;
     b->outputs = step->outputs;
-    return kern_decoder_step(b->decoder, step);
+    if (!pretends(b)) return kern_decoder_step(b->decoder, step);
+    b->pretended += 1e-6 * (b->step_us + b->row_us * step->rows);
+    return RLF_OK;
 }
 
-static void bench_copy_page(void *ctx, int dst_page, int src_page) { kern_decoder_copy_page(((bench *)ctx)->decoder, dst_page, src_page); }
+static void bench_copy_page(void *ctx, int dst_page, int src_page) {
+    const bench *b = ctx;
+    if (!pretends(b)) kern_decoder_copy_page(b->decoder, dst_page, src_page);
+}
 
 /* Letters, from half to one and a half times as many as asked for, then the text that ends the turn. */
 static int32_t next_token(bench *b, uint64_t uid) {
@@ -134,13 +144,17 @@ static int32_t next_token(bench *b, uint64_t uid) {
 
 static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs) {
     bench *b = ctx;
-    rlf_status status = kern_decoder_sample(b->decoder, filter, seed, keys, ids, logprobs);
-    for (int i = 0; i < b->outputs; i++) ids[i] = next_token(b, keys[i].uid);
+    rlf_status status = pretends(b) ? RLF_OK : kern_decoder_sample(b->decoder, filter, seed, keys, ids, logprobs);
+    for (int i = 0; i < b->outputs; i++) {
+        ids[i] = next_token(b, keys[i].uid);
+        if (pretends(b)) logprobs[i] = 0;
+    }
     return status;
 }
 
 static double spent_s(const bench *b) {
     struct timespec t;
+    if (pretends(b)) return b->pretended;
     if (!b->cpu_time) return rlf_now_s();
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
@@ -376,8 +390,9 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
                                             {"rounds", required_argument, NULL, 'r'},    {"seed", required_argument, NULL, 'S'},
                                             {"tokens", required_argument, NULL, 'n'},    {"answer", required_argument, NULL, 'a'},
                                             {"median-ms", required_argument, NULL, 'm'}, {"p99-ms", required_argument, NULL, 'p'},
-                                            {"cpu-time", no_argument, NULL, 'c'},       {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},           {"device", required_argument, NULL, 'd'},
+                                            {"cpu-time", no_argument, NULL, 'c'},        {"step-us", required_argument, NULL, 'u'},
+                                            {"row-us", required_argument, NULL, 'R'},    {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},            {"device", required_argument, NULL, 'd'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     int c;
@@ -396,12 +411,14 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
         case 'p': good = rlf_cli_number(optarg, 1e-3, 1e6, &b->p99_ms); break;
         case 'd': good = rlf_cli_device_parse(optarg, &b->device); break;
         case 'c': b->cpu_time = true; break;
+        case 'u': good = rlf_cli_number(optarg, 0, 1e9, &b->step_us); break;
+        case 'R': good = rlf_cli_number(optarg, 0, 1e9, &b->row_us); break;
         case 'j': b->json = true; break;
         case 'h': *help = true; break;
         default: good = false;
         }
     }
-    return *help || (good && optind == argc && b->p99_ms >= b->median_ms && (!b->cpu_time || b->threads == 1));
+    return *help || (good && optind == argc && b->p99_ms >= b->median_ms && (!b->cpu_time || (b->threads == 1 && !pretends(b))));
 }
 
 int rlf_bench_rollout(int argc, char **argv) {
@@ -410,7 +427,7 @@ int rlf_bench_rollout(int argc, char **argv) {
     bool help = false;
     if (!parse(&b, argc, argv, &help))
         return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms, --cpu-time with "
-                                       "--threads 1");
+                                       "--threads 1 and without --step-us and --row-us");
     if (help) return rlf_cli_help(usage);
     rlf_status status = run(&b);
     clean_up(&b);
