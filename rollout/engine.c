@@ -360,8 +360,8 @@ static bool same_kind(const rollout_draw *a, const rollout_draw *b) {
 /* Whether the cache would hold one more sequence to its end, were it as long as others were. */
 static bool has_room(const rollout_engine *e) { return (e->started + 1) * e->mean_pages <= e->options.pages; }
 
-/* Who gets a free seat, and rows, first: the one with the fewest rounds behind it, for it has the most waiting ahead; then the one that has been ready
- * longest. One that has not begun comes last where it would cost others their pages. */
+/* Who gets a free seat, and rows, first: the one with the fewest rounds behind it, for it has the most waiting ahead; then the one that has
+ * been ready longest. One that has not begun comes last where it would cost others their pages. */
 static bool goes_before(const rollout_seq *a, const rollout_seq *b, bool room) {
     if (!room && a->started != b->started) return a->started;
     return a->rounds != b->rounds ? a->rounds < b->rounds : a->ready < b->ready;

@@ -11,9 +11,9 @@
  *
  * Prompts. The samples of a group share a rollout_prompt. Its tokens but the last are computed once; a sample then shares the
  * full pages, copies the last partial one, and computes the last prompt token itself, which gives it logits of its own.
- * Seats. A free one, and then rows, go to the sequence with the fewest rounds (resumptions) behind it, then to the one that has been ready longest: what
- * tools will take is not known, but who has more calls to come has more waiting to come, which is to overlap with the work of others. A
- * sequence begins before others go on only while the cache would hold it to its end, were it as long as the last ones were: what is
+ * Seats. A free one, and then rows, go to the sequence with the fewest rounds (resumptions) behind it, then to the one that has been ready
+ * longest: what tools will take is not known, but who has more calls to come has more waiting to come, which is to overlap with the work of
+ * others. A sequence begins before others go on only while the cache would hold it to its end, were it as long as the last ones were: what is
  * given up for it would have to be computed again. It may begin beyond that on a seat that nobody else wants.
  * Pages. When the pool is empty, sequences without a seat give theirs up first (youngest first), then those younger than the one
  * in need; what was lost is computed again when it is needed. Pages of a row already in the step are never taken. Somebody

@@ -37,7 +37,8 @@ static rlf_status fill_input(toolsvc_mcp_server *s, const char *what, const char
     for (; id[n]; n++) name[n] = isalnum((unsigned char)id[n]) ? (char)toupper((unsigned char)id[n]) : '_';
     name[n] = '\0';
     const char *value = getenv(name);
-    if (!value) return RLF_RAISE(INVALID, "%s: nobody is asked for ${input:%s} here, and the environment has no variable %s", what, id, name);
+    if (!value)
+        return RLF_RAISE(INVALID, "%s: nobody is asked for ${input:%s} here, and the environment has no variable %s", what, id, name);
     toolsvc_secrets_add(&s->command.secrets, value);
     rlf_str_puts(out, value);
     return RLF_OK;
