@@ -3,6 +3,9 @@
 #ifndef RLF_KERNELS_CUDA_CUDA_H
 #define RLF_KERNELS_CUDA_CUDA_H
 
+#include <assert.h>
+#include <limits.h>
+
 #include "kernels/cuda/card.h"
 #include "kernels/ops.h"
 #include "kernels/scalar.h"
@@ -19,7 +22,8 @@ enum {
 
 struct kern_ctx {
     kern_card *card;
-    float *scratch; /* (KERN_CUDA_SCRATCH_FLOATS), on the card, as are contents between operations: undefined */
+    float *scratch; /* (scratch_floats), on the card; contents between operations: undefined */
+    size_t scratch_floats;
     char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */
     size_t staged;  /* where the next array goes */
     void *parts;    /* (KERN_CUDA_PARTS) of 8 bytes, on the host */
@@ -32,8 +36,13 @@ const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
 /* y[j] += parts (n, k): column sums, in order (rows.cu). */
 void kern_cuda_add_parts(kern_ctx *ctx, float *y, const float *parts, int n, int k);
 
-/* For an operation that needs so many floats of scratch for each KERN_PART_ROWS rows: how many rows it may take at a time, in whole parts. */
-static inline int kern_cuda_part_rows(size_t floats) { return (int)(KERN_CUDA_SCRATCH_FLOATS / floats) * KERN_PART_ROWS; }
+/* For an operation that needs so many bytes of scratch for each `rows` rows: how many rows it may take at a time, a multiple of them, at
+ * least one. */
+static inline int kern_cuda_rows_at_a_time(const kern_ctx *ctx, int rows, size_t bytes) {
+    const size_t times = ctx->scratch_floats * sizeof(float) / (bytes ? bytes : 1), most = (size_t)(INT_MAX / 2 / rows);
+    assert(times > 0);
+    return (int)(times < most ? times : most) * rows;
+}
 
 static inline int kern_blocks_for(size_t n, size_t each) { return (int)((n + each - 1) / each); }
 

@@ -57,7 +57,8 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     rlf_status status = RLF_OK;
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
     RLF_TRY(kern_card_open(&ctx->card, options->card));
-    ctx->scratch = kern_card_allocate(ctx->card, KERN_CUDA_SCRATCH_FLOATS * sizeof(float));
+    ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
+    ctx->scratch = kern_card_allocate(ctx->card, ctx->scratch_floats * sizeof(float));
     ctx->staging = kern_card_allocate(ctx->card, KERN_CUDA_STAGING_BYTES);
     if (!ctx->scratch || !ctx->staging)
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));

@@ -23,8 +23,6 @@
  * Tried: nothing on a card yet. */
 #include "kernels/cuda/linear.h"
 
-#include <assert.h>
-
 enum {
     THREADS = 256,
     WARPS_DOWN = 2,
@@ -201,11 +199,9 @@ static const uint16_t *rounded(kern_ctx *ctx, const float *x, int rows, int cols
     return y;
 }
 
-/* How many rows of that many elements scratch holds, in whole blocks of rows. */
-static int rows_at_a_time(int elements) {
-    const int fitting = (int)(KERN_CUDA_SCRATCH_FLOATS * (sizeof(float) / sizeof(uint16_t)) / (size_t)(elements ? elements : 1));
-    assert(fitting >= MMA_DEPTH);
-    return fitting > ROWS ? fitting / ROWS * ROWS : fitting / MMA_DEPTH * MMA_DEPTH;
+/* Rows whose `elements` in bfloat16 scratch has room for. */
+static int rows_at_a_time(const kern_ctx *ctx, int elements) {
+    return kern_cuda_rows_at_a_time(ctx, MMA_ROWS, MMA_ROWS * (size_t)elements * sizeof(uint16_t));
 }
 
 /* ---- the operations --------------------------------------------------------------------------------------------------------------- */
@@ -220,7 +216,7 @@ static void run_forward(kern_ctx *ctx, const tensor_product *p) {
 
 void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
                              bool accumulate) {
-    const int part = rows_at_a_time(padded(k));
+    const int part = rows_at_a_time(ctx, padded(k));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
         const uint16_t *x16 = rounded(ctx, x + (size_t)begin * (size_t)k, rows, k, 0);
@@ -231,7 +227,7 @@ void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint
 }
 
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, const uint16_t *w, int m, int n, int k, bool accumulate) {
-    const int part = rows_at_a_time(padded(n));
+    const int part = rows_at_a_time(ctx, padded(n));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
         const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);
@@ -242,7 +238,7 @@ void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, cons
 }
 
 void kern_cuda_tensor_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
-    const int part = rows_at_a_time(padded(n) + padded(k));
+    const int part = rows_at_a_time(ctx, padded(n) + padded(k));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
         const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);

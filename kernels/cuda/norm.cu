@@ -61,7 +61,7 @@ KERN_KERNEL(norm_grad_columns) {
 
 void kern_cuda_rmsnorm_grad(kern_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,
                             int m, int k) {
-    const int chunk = kern_cuda_part_rows(KERN_PART_ROWS + (size_t)k);
+    const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (KERN_PART_ROWS + (size_t)k) * sizeof(float));
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * k;
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);

@@ -134,7 +134,7 @@ void kern_cuda_qk_rope_grad(kern_ctx *ctx, float *din, float *dq_norm, float *dk
                             const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
                             kern_attn_shape shape) {
     const int width = kern_qkv_width(shape), rotated = shape.heads + shape.kv_heads;
-    const int chunk = kern_cuda_part_rows((size_t)(KERN_PART_ROWS * rotated + 2 * shape.head_dim));
+    const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (size_t)(KERN_PART_ROWS * rotated + 2 * shape.head_dim) * sizeof(float));
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * width;
         const int rows = m - begin < chunk ? m - begin : chunk;

@@ -102,7 +102,7 @@ KERN_KERNEL(sum_part) {
 }
 
 void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const float *dy, int m, int n) {
-    const int chunk = kern_cuda_part_rows((size_t)n);
+    const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (size_t)n * sizeof(float));
     for (int begin = 0; begin < m; begin += chunk) {
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
         const sum_part_args args = {ctx->scratch, dy + (size_t)begin * n, rows, n};

@@ -340,13 +340,53 @@ static void loads_of_fragments_that_a_card_would_split_are_counted(void **state)
     assert_true(simt_bank_conflicts > 0);
 }
 
+enum { ROWS = 150, COLS = 200, DEPTH = 170 };
+
+/* What the operations that use scratch give when it has `floats` for products and a tenth for others, one result after the other. */
+static float *results_with(size_t floats, size_t *n) {
+    enum { M = ROWS, N = 24, K = 40, RESULTS = 2 * M * N + M * K + N * K + M * K + 2 * K + 12 };
+    const kern_attn_shape shape = {.heads = 2, .kv_heads = 1, .head_dim = 6};
+    kern_ctx ctx = {.card = cards[SIMT_SHUFFLED], .scratch_floats = floats};
+    float *x = kern_card_allocate(ctx.card, ROWS * K * sizeof *x), *to = kern_card_allocate(ctx.card, RESULTS * sizeof *to), *at = to;
+    float *result = malloc(RESULTS * sizeof *result);
+    uint16_t *w = kern_card_allocate(ctx.card, N * K * sizeof *w);
+    int32_t *pos = kern_card_allocate(ctx.card, ROWS * sizeof *pos);
+    ctx.scratch = kern_card_allocate(ctx.card, floats * sizeof *ctx.scratch);
+    for (int i = 0; i < ROWS * K; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
+    for (int i = 0; i < N * K; i++) w[i] = kern_bf16_of_float(x[i]);
+    kern_cuda_linear(&ctx, at, x, w, KERN_BF16, NULL, M, N, K, false), at += M * N;
+    kern_cuda_linear_grad_input(&ctx, at, x, w, KERN_BF16, M, N, K, false), at += M * K;
+    kern_cuda_linear_grad_weight(&ctx, at, x, x, KERN_BF16, M, N, K), at += N * K;
+    ctx.scratch_floats /= 10;
+    kern_cuda_rmsnorm_grad(&ctx, at, at + M * K, x, x, x, 1e-6f, M, K), at += M * K + K;
+    kern_cuda_bias_grad(&ctx, at, x, M, K), at += K;
+    kern_cuda_qk_rope_grad(&ctx, at + 12, at, at + 6, x, x, x, x, 1e-6f, x, pos, M, shape);
+    kern_card_download(ctx.card, result, to, RESULTS * sizeof *to);
+    *n = RESULTS;
+    kern_card_release(ctx.card, ctx.scratch);
+    kern_card_release(ctx.card, pos);
+    kern_card_release(ctx.card, w);
+    kern_card_release(ctx.card, to);
+    kern_card_release(ctx.card, x);
+    return result;
+}
+
+/* Room for one to three parts of 32 rows at a time, and for all. */
+static void operations_that_go_through_scratch_in_parts_give_the_same_bits(void **state) {
+    size_t n;
+    float *whole = results_with(1 << 20, &n), *in_parts = results_with(1280, &n);
+    (void)state;
+    assert_memory_equal(whole, in_parts, n * sizeof *whole);
+    free(whole);
+    free(in_parts);
+}
+
 static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
-    enum { ROWS = 150, COLS = 200, DEPTH = 170 };
-    kern_ctx ctx = {.card = cards[0]};
+    kern_ctx ctx = {.card = cards[0], .scratch_floats = 1 << 20};
     float *x = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *x), *y = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *y);
     uint16_t *w = kern_card_allocate(ctx.card, COLS * DEPTH * sizeof *w);
     (void)state;
-    ctx.scratch = kern_card_allocate(ctx.card, KERN_CUDA_SCRATCH_FLOATS * sizeof *ctx.scratch);
+    ctx.scratch = kern_card_allocate(ctx.card, ctx.scratch_floats * sizeof *ctx.scratch);
     simt_bank_conflicts = 0;
     for (int rows = 16; rows <= ROWS; rows *= 2) kern_cuda_linear(&ctx, y, x, w, KERN_BF16, NULL, KERN_BF16, rows, COLS, DEPTH, false);
     kern_cuda_linear_grad_input(&ctx, y, x, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);
@@ -411,6 +451,7 @@ int main(void) {
         cmocka_unit_test(a_launch_gives_as_much_shared_memory_as_a_hopper_block_may_have),
         cmocka_unit_test(tensor_cores_multiply_matrices_from_fragments),
         cmocka_unit_test(loads_of_fragments_that_a_card_would_split_are_counted),
+        cmocka_unit_test(operations_that_go_through_scratch_in_parts_give_the_same_bits),
         cmocka_unit_test(products_on_tensor_cores_have_no_bank_conflicts),
         cmocka_unit_test(asynchronous_copies_are_there_after_wait_and_barrier),
         cmocka_unit_test(a_copy_used_early_or_into_memory_in_use_gives_other_bits_on_other_cards),
