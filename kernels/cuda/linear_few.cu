@@ -1,17 +1,19 @@
-/* The forward product with bfloat16 weights for few rows, as in decoding: weights stream through the card once, in the order of linear.h.
+/* The forward product with bfloat16 weights for few rows, as in decoding: weights stream through the card once, in the order of
+ * linear.h.
  *
  *   warp     MMA_COLS columns for the whole depth and up to 64 rows: there are as many warps as columns/8, however few the rows
- *   block    1 to 8 warps, which share the rows of x in shared memory: as many as leave each multiprocessor two blocks
- *   step     STEP of depth of x and of the block's columns, by asynchronous copies STAGES - 1 steps ahead: a warp has 9 KiB of weights under
- *            way, and memory's latency times its bandwidth (some 3 MiB for a Hopper card) needs 350 such warps
- *   rows     fragments of 16 are a constant, 1, 2 or 4; more than 64 rows are several blocks for the same columns, next to each other, so
- *            that the second finds the weights in the cache
+ *   block    1 to 8 warps, which share the rows of x in shared memory: each block reads x from the second-level cache, rows/(8
+ *            warps) times the bytes of its weights, so as many warps as leave half of the multiprocessors a block
+ *   step     STEP of depth of x and of the block's columns, by asynchronous copies STAGES - 1 steps ahead: a warp has 9 KiB of
+ *            weights under way, and memory's latency times its bandwidth (some 3 MiB for a Hopper card) needs 350 such warps
+ *   rows     fragments of 16 are a constant, 1, 2 or 4; more than 64 rows are several blocks for the same columns, next to each
+ *            other, so that the second finds the weights in the cache
  *
- * Bytes: 2 a weight, once; x, 2 bytes an element, once a block, from the second-level cache. Operations: 2 a weight and row, of which the
- * tensor cores do 32, 64 or 128. Up to about 32 rows memory should be what limits it, where there are enough warps. With 64 rows
- * a warp reads 2 KiB of x from shared memory for each 256 bytes of weights, which is then the limit. And each warp's chain is one after
- * the other: depth/16 dependent multiplications, so that a deep product with few columns waits for the tensor core's latency. Both are the
- * price of one chain an element; splitting depth at fixed places would be another order.
+ * Bytes: 2 a weight, once; x, 2 bytes an element, once a block, from the second-level cache. Operations: 2 a weight and row, of
+ * which the tensor cores do 32, 64 or 128. Up to about 32 rows memory should be what limits it, where there are enough warps.
+ * With 64 rows a warp reads 2 KiB of x from shared memory for each 256 bytes of weights, which is then the limit. And a warp's
+ * multiplications come one after the other: depth/16 of them, so that a deep product with few columns waits for the tensor core's
+ * latency. Both are the price of one chain an element; splitting depth at fixed places would be another order.
  *
  * Tried: nothing on a card yet. */
 #include "kernels/cuda/linear.h"
@@ -20,7 +22,7 @@ enum {
     MOST_WARPS = 8,
     STAGES = 10,
     MOST_FRAGMENTS = FEW_ROWS / MMA_ROWS,
-    BLOCKS_WANTED = 264, /* two for each multiprocessor of a Hopper card. Only speed depends on it */
+    BLOCKS_WANTED = 64, /* about half of a Hopper card's multiprocessors. Only speed depends on it */
     PAIR_DEPTH = 2 * MMA_DEPTH
 };
 
@@ -31,7 +33,8 @@ KERN_DEVICE void load_columns(uint32_t r[4], const uint16_t *piece, int line, in
 }
 
 /* The chains of one step; `left` is the depth from its beginning on. */
-KERN_DEVICE void multiply_few(float c[MOST_FRAGMENTS][4], const uint16_t *rows, const uint16_t *columns, const int fragments, int left) {
+KERN_DEVICE void multiply_few(float c[MOST_FRAGMENTS][4], const uint16_t *rows, const uint16_t *columns, const int fragments,
+                              int left) {
     const int col = kern_thread() / 32 * MMA_COLS;
     KERN_UNROLL
     for (int d = 0; d < STEP; d += PAIR_DEPTH) {

@@ -228,10 +228,12 @@ static void check_gradients(shape s) {
     free_factors(&f);
 }
 
-/* Narrow tiles, wide tiles. */
+/* Narrow tiles, wide tiles; few rows with blocks of one warp, two and four. */
 static void gradients_have_the_order_of_the_forward_product(void **state) {
     (void)state;
     check_gradients((shape){77, 90, 150});
+    check_gradients((shape){20, 1100, 40});
+    check_gradients((shape){40, 2100, 24});
     check_gradients((shape){130, 16904, 21});
 }
 
