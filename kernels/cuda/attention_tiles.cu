@@ -4,30 +4,31 @@
  * Definition. q, k, v are rounded to bfloat16; sums are float32. For a row, keys come in blocks of 64 at absolute positions, ascending:
  *
  *   score    s[j] = chain of kern_mma_bf16 over d, 16 at a time, from 0
- *   top      the largest of the s so far; when a block raises it, sum and values are multiplied by 2^((old - new) c), c = log2(e)/sqrt(D)
+ *   top      the largest s so far; where a block raises it, sum and values are multiplied by 2^((old - new) c), c = log2(e)/sqrt(D)
  *   p[j]     bfloat16 of 2^(s[j] c - top c); 0 beyond the row's position
  *   values   chain of kern_mma_bf16 over j, 16 at a time: values += p v; sum: the same with a v of ones, so it adds what the values get
  *
  * At multiples of SPLIT keys all this starts afresh, and the results of the splits are merged in ascending order (join). In the end
- * out = values / sum, lse = top/sqrt(D) + log(sum). So the bits of a row depend on q, its keys and its position. That rows of other positions
- * share its tile does not show: in a block that is all beyond the row, top stays, 2^0 is 1 and p is 0, and what was -0 is made 0 at the end.
+ * out = values / sum, lse = top/sqrt(D) + log(sum). So the bits of a row depend on q, its keys and its position. That a tile has rows of
+ * other positions does not show: in a block that is all beyond the row, top stays, 2^0 is 1 and p is 0, and in the end -0 becomes 0.
  * (Values that are no numbers would show: 0 times infinity. Keys and values beyond all rows of a tile are not read.)
  *
  * Tiles. The rows of a tile are rows and heads: all rows of one sequence that come together, times the heads of a kv head, in this order
  * (`first` and `count` of an item). A block of threads has one tile of one kv head and loops over its keys; while it works on a block of
  * keys, the next one comes by asynchronous copies. Two kernels:
  *
- *   wide     128 rows and heads: packed sequences, and prefill. A warp has 32 of them, with scores and values in registers; q in shared memory
- *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; maxima
+ *   wide     128 rows and heads: packed sequences, and prefill. A warp has 32 of them, scores and values in registers, q in shared memory
+ *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; tops
  *            and p go through shared memory
  *
  * Packed keys and values are rounded by a pass of their own, as many kv heads at a time as the work space holds; those of the cache are
- * bfloat16 already. Packed items go through all splits of their keys, and keep what came before in `out` at each boundary. Paged items have
- * one split each, as long as the work space holds their results, and a third kernel merges: so one long context keeps many processors busy.
+ * bfloat16 already. Packed items go through all splits of their keys, and keep what came before in `out` at each boundary. Paged items
+ * have one split each, as long as the work space holds their results, and a third kernel merges: so one long context keeps many
+ * processors busy.
  *
- * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others a row, head and key. Bytes, wide: keys and values once a
- * tile, 4 D a key for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the
- * limit of `wide`: 12 loads of 512 bytes for 32 products of fragments. */
+ * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
+ * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
+ * `wide`: for 32 products of fragments it loads 10 times 512 bytes (scores: 2 of q and 4 of keys for 16). */
 #include "kernels/cuda/attention_tiles.h"
 
 #include <assert.h>
@@ -70,6 +71,21 @@ typedef struct attend_tiles_args {
 typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args, attend_merge_args;
 typedef attend_tiles_args round_keys_args;
 
+/* What a block of threads has to do. */
+typedef struct attend_task {
+    const attend_tiles_args *a;
+    attend_item item;
+    int kv_head;
+} attend_task;
+
+KERN_DEVICE attend_task task_of(const attend_tiles_args *a) {
+    attend_task t;
+    t.a = a;
+    t.item = a->items[kern_block() / a->kv_heads];
+    t.kv_head = a->first_kv + kern_block() % a->kv_heads;
+    return t;
+}
+
 /* ---- rows of a tile --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct place {
@@ -77,21 +93,21 @@ typedef struct place {
 } place;
 
 /* Row and head i of the tile; pos -1: there is none. */
-KERN_DEVICE place place_of(const attend_tiles_args *a, const attend_item *item, int kv_head, int i) {
-    const int group = a->shape.heads / a->shape.kv_heads, n = item->first + i;
+KERN_DEVICE place place_of(const attend_task *t, int i) {
+    const int group = t->a->shape.heads / t->a->shape.kv_heads, n = t->item.first + i;
     place p;
-    p.row = item->row + n / group;
-    p.head = kv_head * group + n % group;
-    p.pos = i >= item->count ? -1 : a->pos ? a->pos[p.row] : p.row - item->source;
+    p.row = t->item.row + n / group;
+    p.head = t->kv_head * group + n % group;
+    p.pos = i >= t->item.count ? -1 : t->a->pos ? t->a->pos[p.row] : p.row - t->item.source;
     return p;
 }
 
 /* Rounds the queries of the tile, four elements a thread; rows that are not there: zeros. */
-KERN_DEVICE void load_queries(uint16_t *tile, const attend_tiles_args *a, const attend_item *item, int kv_head, int rows, int d) {
+KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, int d) {
     for (int i = kern_thread(); i < rows * d / 4; i += THREADS) {
         const int row = i / (d / 4), c = i % (d / 4) * 4;
-        const place p = place_of(a, item, kv_head, row);
-        const float *q = a->qkv + (size_t)p.row * kern_qkv_width(a->shape) + p.head * d + c;
+        const place p = place_of(t, row);
+        const float *q = t->a->qkv + (size_t)p.row * kern_qkv_width(t->a->shape) + p.head * d + c;
         uint32_t *to = (uint32_t *)(tile + row * tile_stride(d) + c);
         float_quad x = {0, 0, 0, 0};
         if (p.pos >= 0) x = *(const float_quad *)q;
@@ -103,23 +119,24 @@ KERN_DEVICE void load_queries(uint16_t *tile, const attend_tiles_args *a, const 
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
 
 /* Where key j of the item's sequence is: 16 keys from a multiple of 16 on lie in one page, side by side. */
-KERN_DEVICE const uint16_t *key_at(const attend_tiles_args *a, const attend_item *item, int kv_head, int j, int d) {
-    if (!a->pos) return a->keys + ((size_t)(kv_head - a->first_kv) * a->m + item->source + j) * d;
-    const int32_t *pages = a->page_table + (size_t)item->source * a->max_pages;
-    return a->keys + kv_in_page(a->kv, pages[j / a->kv.page_size], j % a->kv.page_size, kv_head);
+KERN_DEVICE const uint16_t *key_at(const attend_task *t, int j, int d) {
+    const attend_tiles_args *a = t->a;
+    if (!a->pos) return a->keys + ((size_t)(t->kv_head - a->first_kv) * a->m + t->item.source + j) * d;
+    const int32_t *pages = a->page_table + (size_t)t->item.source * a->max_pages;
+    return a->keys + kv_in_page(a->kv, pages[j / a->kv.page_size], j % a->kv.page_size, t->kv_head);
 }
 
 /* Begins to copy the block of keys at key0, and its values, to a stage: two tiles. Keys from the item's end on: zeros. */
-KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_tiles_args *a, const attend_item *item, int kv_head, int key0, int d) {
-    const int valid = item->end - key0;
+KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_task *t, int key0, int d) {
+    const int valid = t->item.end - key0;
     KERN_UNROLL for (int first = 0; first < KEYS; first += 16) {
-        const uint16_t *keys = key_at(a, item, kv_head, first < valid ? key0 + first : key0, d);
+        const uint16_t *keys = key_at(t, first < valid ? key0 + first : key0, d);
         KERN_UNROLL for (int i = kern_thread(); i < 16 * d / COPY; i += THREADS) {
             const int j = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = first + j < valid ? 16 : 0;
             const uint16_t *from = keys + (bytes ? j * d : 0) + part;
             uint16_t *to = stage + (first + j) * tile_stride(d) + part;
             kern_copy_async16(to, from, bytes);
-            kern_copy_async16(to + tile_size(KEYS, d), from + a->value, bytes);
+            kern_copy_async16(to + tile_size(KEYS, d), from + t->a->value, bytes);
         }
     }
 }
@@ -197,27 +214,34 @@ KERN_DEVICE float joined(joint j, float before, float after) { return fmaf(befor
 
 KERN_DEVICE float lse_of(float top, float sum, int d) { return top * (1.0f / sqrtf((float)d)) + vf_log1(sum); }
 
-/* Where a result waits: out, for the next split of the same item; or a slot. */
+/* Where a result waits: its values in out, for the next split of the same item; this beside them. */
 typedef struct waiting {
     float sum[2], top[2];
 } waiting;
 
-KERN_DEVICE float *out_of(const attend_tiles_args *a, place p, int d) { return a->out + ((size_t)p.row * a->shape.heads + p.head) * d; }
-KERN_DEVICE size_t slot_of(const attend_tiles_args *a, const attend_item *item, int split, int kv_head, int i) {
-    return (size_t)item->slot + ((size_t)split * a->kv_heads + (kv_head - a->first_kv)) * item->count + i;
+/* What of a tile's values a lane has: rows row0+g and row0+g+8; `tiles` tiles of 8 channels, from c0 on. */
+typedef struct share {
+    int row0, c0, tiles;
+} share;
+
+KERN_DEVICE share share_of(int row0, int c0, int tiles) {
+    const share s = {row0, c0, tiles};
+    return s;
 }
 
-/* Adds to a split's result that of the splits before, whose values lie in out. The lane's rows are row0+g, row0+g+8 of the tile, its channels
- * begin at c0. */
-KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
-                             int tiles, int d) {
+KERN_DEVICE float *out_of(const attend_task *t, place p, int d) { return t->a->out + ((size_t)p.row * t->a->shape.heads + p.head) * d; }
+KERN_DEVICE size_t slot_of(const attend_task *t, int split, int i) {
+    return (size_t)t->item.slot + ((size_t)split * t->a->kv_heads + (t->kv_head - t->a->first_kv)) * t->item.count + i;
+}
+
+/* Adds to a split's result that of the splits before. */
+KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int i = row0 + lane_row() + 8 * half;
-        const place p = place_of(a, item, kv_head, i);
-        const float *from = out_of(a, p, d) + c0 + lane_column();
+        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        const float *from = out_of(t, p, d) + own.c0 + lane_column();
         const joint j = join(w->top[half], r->top[half], log2_scale(d));
         if (p.pos < 0) continue;
-        KERN_UNROLL for (int n = 0; n < tiles; n++) {
+        KERN_UNROLL for (int n = 0; n < own.tiles; n++) {
             const float_pair before = *(const float_pair *)(from + 8 * n);
             r->values[n][2 * half] = joined(j, before.x, r->values[n][2 * half]);
             r->values[n][2 * half + 1] = joined(j, before.y, r->values[n][2 * half + 1]);
@@ -227,47 +251,50 @@ KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_tiles_ar
     }
 }
 
-/* Values of the lane's rows, times a factor for each, to out or to the item's slot. */
-KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_tiles_args *a, const attend_item *item, int kv_head,
-                              int row0, int c0, int tiles, int d) {
+/* Values, times a factor for each row, to out or to the item's slot. */
+KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int i = row0 + lane_row() + 8 * half;
-        const place p = place_of(a, item, kv_head, i);
-        float *to = (item->slot < 0 ? out_of(a, p, d) : a->values + slot_of(a, item, 0, kv_head, i) * d) + c0 + lane_column();
+        const int i = own.row0 + lane_row() + 8 * half;
+        const place p = place_of(t, i);
+        float *to = (t->item.slot < 0 ? out_of(t, p, d) : t->a->values + slot_of(t, 0, i) * d) + own.c0 + lane_column();
         if (p.pos < 0) continue;
-        KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int n = 0; n < own.tiles; n++)
             *(float_pair *)(to + 8 * n) = (float_pair){r->values[n][2 * half] * factor[half] + 0.0f,
                                                        r->values[n][2 * half + 1] * factor[half] + 0.0f};
     }
 }
 
-/* The end of a split that has others after it in this item. */
-KERN_DEVICE void put_aside(running *r, waiting *w, bool first, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
-                           int tiles, int d) {
+/* Whether the keys before key0 are the item's first split. */
+KERN_DEVICE bool in_first_split(const attend_task *t, int key0) { return key0 <= t->item.begin + SPLIT; }
+/* Whether a split ends before key0, and others come. */
+KERN_DEVICE bool split_ends(const attend_task *t, int key0) { return key0 % SPLIT == 0 && key0 < t->item.end; }
+
+/* The end of a split that has others after it in this item: the keys before key0. */
+KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *t, share own, int d) {
     const float one[2] = {1, 1};
-    if (!first) add_waiting(r, w, a, item, kv_head, row0, c0, tiles, d);
-    store_values(r, one, a, item, kv_head, row0, c0, tiles, d);
+    if (!in_first_split(t, key0)) add_waiting(r, w, t, own, d);
+    store_values(r, one, t, own, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         w->sum[half] = r->sum[2 * half];
         w->top[half] = r->top[half];
     }
-    start(r, tiles);
+    start(r, own.tiles);
 }
 
 /* The end of the item. */
-KERN_DEVICE void finish(running *r, const waiting *w, const attend_tiles_args *a, const attend_item *item, int kv_head, int row0, int c0,
-                        int tiles, int d) {
-    if (item->begin / SPLIT < (item->end - 1) / SPLIT) add_waiting(r, w, a, item, kv_head, row0, c0, tiles, d);
-    const float factor[2] = {item->slot < 0 ? 1.0f / r->sum[0] : 1.0f, item->slot < 0 ? 1.0f / r->sum[2] : 1.0f};
-    store_values(r, factor, a, item, kv_head, row0, c0, tiles, d);
+KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, share own, int d) {
+    if (!in_first_split(t, t->item.end)) add_waiting(r, w, t, own, d);
+    const bool whole = t->item.slot < 0;
+    const float factor[2] = {whole ? 1.0f / r->sum[0] : 1.0f, whole ? 1.0f / r->sum[2] : 1.0f};
+    store_values(r, factor, t, own, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int i = row0 + lane_row() + 8 * half;
-        const place p = place_of(a, item, kv_head, i);
-        if (p.pos < 0 || c0 + lane_column() != 0) continue;
-        if (item->slot >= 0)
-            a->tops[slot_of(a, item, 0, kv_head, i)] = (float_pair){r->top[half], r->sum[2 * half]};
-        else if (a->lse)
-            a->lse[(size_t)p.row * a->shape.heads + p.head] = lse_of(r->top[half], r->sum[2 * half], d);
+        const int i = own.row0 + lane_row() + 8 * half;
+        const place p = place_of(t, i);
+        if (p.pos < 0 || own.c0 + lane_column() != 0) continue;
+        if (!whole)
+            t->a->tops[slot_of(t, 0, i)] = (float_pair){r->top[half], r->sum[2 * half]};
+        else if (t->a->lse)
+            t->a->lse[(size_t)p.row * t->a->shape.heads + p.head] = lse_of(r->top[half], r->sum[2 * half], d);
     }
 }
 
@@ -276,9 +303,10 @@ KERN_DEVICE void finish(running *r, const waiting *w, const attend_tiles_args *a
 KERN_BOTH size_t wide_bytes(int d) { return sizeof(uint16_t) * (size_t)(tile_size(WIDE_ROWS, d) + 2 * 2 * tile_size(KEYS, d)); }
 
 /* A block of keys for the warp's rows, from row0 of the tile on. */
-KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const uint16_t *keys, const uint16_t *values, int row0, int key0,
-                              int pos[EACH][2], int d) {
+KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const uint16_t *stage, int row0, int key0, int pos[EACH][2],
+                              int d) {
     const int stride = tile_stride(d);
+    const uint16_t *keys = stage, *values = stage + tile_size(KEYS, d);
     const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
     float s[EACH][KEYS / 8][4];
     KERN_UNROLL for (int e = 0; e < EACH; e++)
@@ -321,36 +349,36 @@ KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const ui
 }
 
 KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int d) {
-    const attend_item item = a->items[kern_block() / a->kv_heads];
-    const int kv_head = a->first_kv + kern_block() % a->kv_heads, row0 = kern_thread() / 32 * EACH * 16;
+    const attend_task t = task_of(a);
+    const int row0 = kern_thread() / 32 * EACH * 16;
     uint16_t *const stages = queries + tile_size(WIDE_ROWS, d);
     running r[EACH];
     waiting w[EACH];
     int pos[EACH][2];
     float last = -1; /* the last key that the warp sees */
-    load_queries(queries, a, &item, kv_head, WIDE_ROWS, d);
-    fetch_keys(stages, a, &item, kv_head, item.begin, d);
+    load_queries(queries, &t, WIDE_ROWS, d);
+    fetch_keys(stages, &t, t.item.begin, d);
     kern_copy_commit();
     KERN_UNROLL for (int e = 0; e < EACH; e++) {
         start(&r[e], d / 8);
         KERN_UNROLL for (int half = 0; half < 2; half++) {
-            pos[e][half] = place_of(a, &item, kv_head, row0 + 16 * e + lane_row() + 8 * half).pos;
+            pos[e][half] = place_of(&t, row0 + 16 * e + lane_row() + 8 * half).pos;
             last = kern_larger((float)pos[e][half], last);
         }
     }
     last = kern_max32(last);
-    for (int key0 = item.begin; key0 < item.end; key0 += KEYS) {
-        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage;
+    for (int key0 = t.item.begin; key0 < t.item.end; key0 += KEYS) {
+        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage, next = key0 + KEYS;
         kern_copy_wait(0);
         kern_barrier();
-        if (key0 + KEYS < item.end) fetch_keys(stages + other, a, &item, kv_head, key0 + KEYS, d);
+        if (next < t.item.end) fetch_keys(stages + other, &t, next, d);
         kern_copy_commit();
-        if ((float)key0 <= last) attend_block(r, queries, stages + stage, stages + stage + tile_size(KEYS, d), row0, key0, pos, d);
-        if ((key0 + KEYS) % SPLIT == 0 && key0 + KEYS < item.end)
-            KERN_UNROLL for (int e = 0; e < EACH; e++)
-                put_aside(&r[e], &w[e], key0 < item.begin + SPLIT, a, &item, kv_head, row0 + 16 * e, 0, d / 8, d);
+        if ((float)key0 <= last) attend_block(r, queries, stages + stage, row0, key0, pos, d);
+        if (split_ends(&t, next)) {
+            KERN_UNROLL for (int e = 0; e < EACH; e++) put_aside(&r[e], &w[e], next, &t, share_of(row0 + 16 * e, 0, d / 8), d);
+        }
     }
-    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], a, &item, kv_head, row0 + 16 * e, 0, d / 8, d);
+    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], &t, share_of(row0 + 16 * e, 0, d / 8), d);
 }
 
 KERN_KERNEL(attend_wide_64) {
@@ -374,7 +402,8 @@ KERN_BOTH size_t narrow_bytes(int d) {
 }
 
 /* The block's probabilities, to shared memory; the warp computes those of its own keys. */
-KERN_DEVICE void narrow_powers(running *r, narrow_memory *memory, uint32_t q[][4], const uint16_t *keys, int key0, const int pos[2], int d) {
+KERN_DEVICE void narrow_powers(running *r, narrow_memory *memory, uint32_t q[][4], const uint16_t *keys, int key0, const int pos[2],
+                               int d) {
     const int warp = kern_thread() / 32, own = OWN_KEYS * warp;
     float s[OWN_KEYS / 8][4] = {{0}}, top[2];
     KERN_UNROLL for (int k = 0; k < d / 16; k++) {
@@ -416,32 +445,31 @@ KERN_DEVICE void narrow_values(running *r, const narrow_memory *memory, const ui
 }
 
 KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
-    const attend_item item = a->items[kern_block() / a->kv_heads];
-    const int kv_head = a->first_kv + kern_block() % a->kv_heads, c0 = kern_thread() / 32 * (d / WARPS), tiles = d / 8 / WARPS;
+    const attend_task t = task_of(a);
+    const share own = share_of(0, kern_thread() / 32 * (d / WARPS), d / 8 / WARPS);
     uint16_t *const queries = (uint16_t *)(memory + 1), *const stages = queries + tile_size(NARROW_ROWS, d);
     running r;
     waiting w;
     uint32_t q[TILE_DIM / 16][4];
     int pos[2];
-    load_queries(queries, a, &item, kv_head, NARROW_ROWS, d);
-    fetch_keys(stages, a, &item, kv_head, item.begin, d);
+    load_queries(queries, &t, NARROW_ROWS, d);
+    fetch_keys(stages, &t, t.item.begin, d);
     kern_copy_commit();
-    start(&r, tiles);
-    KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(a, &item, kv_head, lane_row() + 8 * half).pos;
+    start(&r, own.tiles);
+    KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(&t, lane_row() + 8 * half).pos;
     kern_barrier();
     KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(q[k], queries, tile_stride(d), 0, 16 * k);
-    for (int key0 = item.begin; key0 < item.end; key0 += KEYS) {
-        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage;
+    for (int key0 = t.item.begin; key0 < t.item.end; key0 += KEYS) {
+        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage, next = key0 + KEYS;
         kern_copy_wait(0);
         kern_barrier();
-        if (key0 + KEYS < item.end) fetch_keys(stages + other, a, &item, kv_head, key0 + KEYS, d);
+        if (next < t.item.end) fetch_keys(stages + other, &t, next, d);
         kern_copy_commit();
         narrow_powers(&r, memory, q, stages + stage, key0, pos, d);
-        narrow_values(&r, memory, stages + stage + tile_size(KEYS, d), c0, d);
-        if ((key0 + KEYS) % SPLIT == 0 && key0 + KEYS < item.end)
-            put_aside(&r, &w, key0 < item.begin + SPLIT, a, &item, kv_head, 0, c0, tiles, d);
+        narrow_values(&r, memory, stages + stage + tile_size(KEYS, d), own.c0, d);
+        if (split_ends(&t, next)) put_aside(&r, &w, next, &t, own, d);
     }
-    finish(&r, &w, a, &item, kv_head, 0, c0, tiles, d);
+    finish(&r, &w, &t, own, d);
 }
 
 KERN_KERNEL(attend_narrow_64) {
@@ -456,16 +484,16 @@ KERN_KERNEL(attend_narrow_128) {
 /* ---- merging the splits of an item: half a warp a row and head -------------------------------------------------------------------- */
 
 KERN_KERNEL(attend_merge) {
-    const attend_item item = a.items[kern_block() / a.kv_heads];
-    const int kv_head = a.first_kv + kern_block() % a.kv_heads, d = a.shape.head_dim;
-    for (int i = kern_team(); i < item.count; i += MERGE_TEAMS) {
-        const place p = place_of(&a, &item, kv_head, i);
-        const size_t first = slot_of(&a, &item, 0, kv_head, i);
+    const attend_task t = task_of(&a);
+    const int d = a.shape.head_dim;
+    for (int i = kern_team(); i < t.item.count; i += MERGE_TEAMS) {
+        const place p = place_of(&t, i);
+        const size_t first = slot_of(&t, 0, i);
         float values[TILE_DIM / KERN_LANES], top = a.tops[first].x, sum = a.tops[first].y;
         KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
             if (n * KERN_LANES < d) values[n] = a.values[first * d + n * KERN_LANES + kern_lane()];
-        for (int split = 1; split < item.splits; split++) {
-            const size_t next = slot_of(&a, &item, split, kv_head, i);
+        for (int split = 1; split < t.item.splits; split++) {
+            const size_t next = slot_of(&t, split, i);
             const joint j = join(top, a.tops[next].x, log2_scale(d));
             top = j.top;
             sum = joined(j, sum, a.tops[next].y);
@@ -474,8 +502,7 @@ KERN_KERNEL(attend_merge) {
         }
         const float whole = 1.0f / sum;
         KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-            if (n * KERN_LANES < d) out_of(&a, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
-        if (a.lse && kern_lane() == 0) a.lse[(size_t)p.row * a.shape.heads + p.head] = lse_of(top, sum, d);
+            if (n * KERN_LANES < d) out_of(&t, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
     }
 }
 
@@ -532,7 +559,8 @@ static void add_by_splits(agenda *g, attend_item item) {
         add_whole(g, item);
         return;
     }
-    if (g->n_wide + splits > ITEMS || g->n_narrow + splits > ITEMS || g->n_merges == ITEMS || g->slots + slots > g->max_slots) run_agenda(g);
+    const bool fits = g->n_wide + splits <= ITEMS && g->n_narrow + splits <= ITEMS && g->n_merges < ITEMS;
+    if (!fits || g->slots + slots > g->max_slots) run_agenda(g);
     attend_item split = item;
     for (int i = 0; i < splits; i++) {
         split.begin = i * SPLIT;
@@ -563,7 +591,8 @@ static attend_tiles_args args_of(float *out, float *lse, const float *qkv, kern_
 /* A block a row, a thread two elements. */
 KERN_KERNEL(round_keys) {
     const int row = kern_block(), d = a.shape.head_dim;
-    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * d, *values = keys + a.shape.kv_heads * d;
+    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * d;
+    const float *values = keys + a.shape.kv_heads * d;
     for (int i = 2 * kern_thread(); i < a.kv_heads * d; i += 2 * THREADS) {
         uint32_t *to = (uint32_t *)a.keys + (((size_t)(i / d) * a.m + row) * d + i % d) / 2;
         to[0] = kern_bf16_pair(keys[i], keys[i + 1]);

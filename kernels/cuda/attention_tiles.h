@@ -1,8 +1,8 @@
-/* attention_tiles: what the forward and the gradient of attention on tensor cores share: tiles of bfloat16 in shared memory, their fragments
- * (mma.h), and numbers.
+/* attention_tiles: what the forward and the gradient of attention on tensor cores share: tiles of bfloat16 in shared memory, their
+ * fragments (mma.h), and numbers.
  *
  * A tile is rows of D bfloat16 (keys, values, queries, gradients), each followed by 16 bytes of nothing: so the eight rows of a matrix that
- * ldmatrix loads lie in different banks, whatever D. The scores of a row are kept times log2(e)/sqrt(D): probabilities are powers of two. */
+ * ldmatrix loads lie in different banks, whatever D. Scores are multiplied by log2(e)/sqrt(D), so that probabilities are powers of two. */
 #ifndef RLF_KERNELS_CUDA_ATTENTION_TILES_H
 #define RLF_KERNELS_CUDA_ATTENTION_TILES_H
 

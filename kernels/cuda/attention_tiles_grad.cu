@@ -8,15 +8,15 @@
  * Every sum is a chain of kern_mma_bf16, 16 at a time: dq over keys ascending, dk and dv over the heads of the group and within a head over
  * rows ascending. A sequence's tiles begin at its first row, so it gives the same bits alone and packed. No atomics.
  *
- * Four kernels. grad_round: rounded copies of q, k, v, dout, a head's rows side by side, and lse and delta, which cost a pass over memory and
- * save the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through the queries; it works on the
- * transposed scores (16 keys a warp, by queries), so p and ds are in registers as the next products want them. grad_queries: 64 queries of a
- * head, through the keys. Either copies the next tile while it works on one. As many kv heads, or else heads of one, at a time as the work
- * space holds copies of; dk and dv go on from what the heads before have left in dqkv.
+ * Three kernels. grad_round: rounded copies of q, k, v, dout, a head's rows side by side, and lse and delta; it costs a pass over memory
+ * and saves the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through the queries; it works on
+ * the transposed scores (16 keys a warp, by queries), so p and ds are in registers as the next products want them. grad_queries: 64
+ * queries of a head, through the keys. Either copies the next tile while it works on one. As many kv heads, or else heads of one, at a
+ * time as the work space holds copies of; dk and dv go on from what the heads before have left in dqkv.
  *
  * Operations: 14 D a row, head and visible key: s and dp are computed by both kernels, where atomics would let 10 D do, in an order that
- * changes. Bytes: 4 D for each tile of the other side, 64 rows. Shared memory is the limit: for 16 rows a warp it loads 512 bytes for every
- * two products of fragments. */
+ * changes. Bytes: 4 D for each row of the other side and tile of 64. Shared memory is the limit: for 16 rows a warp it loads 512 bytes for
+ * every two products of fragments. */
 #include "kernels/cuda/attention_tiles.h"
 
 #include <assert.h>

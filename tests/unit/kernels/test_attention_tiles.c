@@ -1,6 +1,6 @@
-/* Attention with factors of bfloat16: against references in double, within what rounding factors may change, and bit for bit against itself:
- * packed, alone, paged, decoded row by row, across the boundaries of blocks (64 keys) and splits (1024). The CPU takes these factors for
- * float32, so it passes with room to spare; on cards these are the kernels on tensor cores. */
+/* Attention with factors of bfloat16: against references in double, within what rounding factors may change, and bit for bit against
+ * itself: packed, alone, paged, decoded row by row, across the boundaries of blocks (64 keys) and splits (1024). The CPU takes these
+ * factors for float32, so it passes with room to spare; on cards these are the kernels on tensor cores. */
 #include "tests/unit/kernels/attention_fixture.h"
 
 #include "kernels/scalar.h"
@@ -299,7 +299,8 @@ static void long_contexts_give_the_same_bits_split_or_not(void **state) {
     (void)state;
     fixture fx;
     assert_true(fx_open(&fx, NULL, 3));
-    problem p = problem_new((kern_attn_shape){3, 1, 64, KERN_BF16}, (const int[]){1100}, 1), longer = problem_new(p.shape, (const int[]){2100}, 1);
+    const kern_attn_shape shape = {3, 1, 64, KERN_BF16};
+    problem p = problem_new(shape, (const int[]){1100}, 1), longer = problem_new(shape, (const int[]){2100}, 1);
     problem prefix = longer;
     prefix.rows = prefix.begin[1] = 1030;
     result short_one = run_forward(&fx, &p), long_one = run_forward(&fx, &longer), r = run_forward(&fx, &prefix);
