@@ -614,7 +614,7 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const floa
                                kern_attn_shape shape) {
     const int m = seq_begin[seqs];
     const size_t head = (size_t)m * (size_t)shape.head_dim; /* floats of the work space that keys and values of a kv head take */
-    const int at_once = head ? (int)(ATTENTION_SCRATCH / head) : 1;
+    const int at_once = head ? (int)(ctx->scratch_floats / head) : 1;
     agenda g = {0};
     assert(at_once > 0);
     g.ctx = ctx;
@@ -659,7 +659,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv
     g.args.pos = (const int32_t *)kern_cuda_stage(ctx, pos, (size_t)m * sizeof *pos);
     g.args.page_table = (const int32_t *)kern_cuda_stage(ctx, page_table, (size_t)seqs * (size_t)max_pages * sizeof *page_table);
     g.args.max_pages = max_pages;
-    g.max_slots = ATTENTION_SCRATCH / (size_t)(shape.head_dim + 2);
+    g.max_slots = ctx->scratch_floats / (size_t)(shape.head_dim + 2);
     g.args.values = ctx->scratch;
     g.args.tops = (float_pair *)(ctx->scratch + g.max_slots * (size_t)shape.head_dim);
     for (int row = 0, end; row < m; row = end) {

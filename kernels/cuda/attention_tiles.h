@@ -9,11 +9,6 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/mma.h"
 
-/* Floats of the work space. What does not fit is done in parts, with the same bits: tests/simt has so little that there are parts. */
-#ifndef ATTENTION_SCRATCH
-#define ATTENTION_SCRATCH KERN_CUDA_SCRATCH_FLOATS
-#endif
-
 enum {
     KEYS = 64,                /* of a block of keys: block b is keys 64b .. 64b+63 of a sequence, whoever attends */
     WARPS = 4, THREADS = 32 * WARPS,

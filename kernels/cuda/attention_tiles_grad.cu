@@ -341,7 +341,7 @@ void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dou
                                     const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     tiles_grad_args args;
     const int m = seq_begin[seqs], group = shape.heads / shape.kv_heads;
-    const size_t kv = (size_t)m * (size_t)shape.head_dim, head = kv + 2 * (size_t)m, space = ATTENTION_SCRATCH - 4; /* floats */
+    const size_t kv = (size_t)m * (size_t)shape.head_dim, head = kv + 2 * (size_t)m, space = ctx->scratch_floats - 4; /* floats */
     if (!m) return;
     assert(kv + head <= space);
     const size_t kv_heads = space / (kv + (size_t)group * head), heads = (space - kv) / head;

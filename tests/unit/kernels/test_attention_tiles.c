@@ -3,7 +3,7 @@
  * factors for float32, so it passes with room to spare; on cards these are the kernels on tensor cores. */
 #include "tests/unit/kernels/attention_fixture.h"
 
-#include "kernels/scalar.h"
+#include "kernels/cuda/cuda.h"
 
 /* Groups of 1, 2, 4, 8 heads, of an odd number, of more than a tile of 16 rows. */
 static const kern_attn_shape SHAPES[] = {{2, 2, 64, KERN_BF16}, {2, 1, 64, KERN_BF16},  {4, 1, 128, KERN_BF16}, {16, 2, 64, KERN_BF16},
@@ -317,6 +317,28 @@ static void long_contexts_give_the_same_bits_split_or_not(void **state) {
     fx_close(&fx);
 }
 
+/* Room for two kv heads of four, for one head of two with the gradient, and for no result of a split. */
+static void work_space_for_a_part_at_a_time_gives_the_same_bits(void **state) {
+    (void)state;
+    if (!on_cards()) skip();
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    problem p = problem_new((kern_attn_shape){8, 4, 64, KERN_BF16}, (const int[]){1, 90}, 2);
+    problem longer = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){1100}, 1);
+    result whole = run_packed(&fx, &p), long_one = run_forward(&fx, &longer);
+    fx.device->ctx->scratch_floats = 13000;
+    result parts = run_packed(&fx, &p);
+    same_results(&p, &parts, &whole);
+    fx.device->ctx->scratch_floats = 100;
+    check_long(&fx, &longer, &long_one, 300, 2);
+    result_free(&whole);
+    result_free(&parts);
+    result_free(&long_one);
+    problem_free(&p);
+    problem_free(&longer);
+    fx_close(&fx);
+}
+
 static void powers_of_two_are_within_two_ulps_and_exact_where_they_can_be(void **state) {
     (void)state;
     for (int n = -126; n <= 127; n++) assert_true(kern_exp2((float)n) == ldexpf(1.0f, n));
@@ -340,6 +362,7 @@ int main(void) {
         cmocka_unit_test(a_copied_page_serves_like_the_original),
         cmocka_unit_test(a_head_without_tiles_gives_the_bits_of_float32),
         cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
+        cmocka_unit_test(work_space_for_a_part_at_a_time_gives_the_same_bits),
         cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
