@@ -97,7 +97,7 @@ KERN_BOTH float kern_exp1(float x) {
 
 /* 2^x for x up to 127, error below 2 ulp; 2^-126 for all that is less, and for a NaN. x = n + r with n the nearest integer, which the
  * addition of 1.5 2^23 leaves in the low bits of a float, and r in [-1/2, 1/2]; the polynomial is the one of degree 5 that is 1 at 0 and has
- * the least relative error (Remez), 9.2e-8. 2^0 is 1 exactly. Twelve instructions: attention on tensor cores is bound by them. */
+ * the least relative error (Remez), 9.2e-8. 2^0 is 1 exactly. Twelve instructions, for every score of attention on tensor cores. */
 KERN_BOTH float kern_exp2(float x) {
     const float shift = 12582912.0f, c = x > -126.0f ? x : -126.0f, shifted = c + shift, r = c - (shifted - shift);
     float p = 1.3264742539e-3f;
