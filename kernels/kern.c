@@ -22,6 +22,7 @@ struct kern_buf {
     kern_device *device;
     void *ptr;
     size_t bytes;
+    bool borrowed; /* of another process */
 };
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
@@ -32,15 +33,30 @@ rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) {
         return RLF_RAISE(NO_MEMORY, "%s: cannot allocate a buffer of %zu bytes; %zu are free", device->name, bytes,
                          device->backend->free_bytes(device->ctx));
     kern_buf *buf = rlf_calloc(1, sizeof *buf);
-    *buf = (kern_buf){device, ptr, bytes};
+    *buf = (kern_buf){device, ptr, bytes, false};
     *out = buf;
     return RLF_OK;
 }
 
 void kern_buf_destroy(kern_buf *buf) {
     if (!buf) return;
-    buf->device->backend->release(buf->device->ctx, buf->ptr, buf->bytes);
+    if (buf->borrowed) buf->device->backend->close_shared(buf->device->ctx, buf->ptr);
+    else buf->device->backend->release(buf->device->ctx, buf->ptr, buf->bytes);
     free(buf);
+}
+
+rlf_status kern_buf_share(const kern_buf *buf, unsigned char handle[KERN_SHARE_BYTES]) {
+    return buf->device->backend->share(buf->device->ctx, buf->ptr, handle);
+}
+
+rlf_status kern_buf_open(kern_buf **out, kern_device *device, const unsigned char handle[KERN_SHARE_BYTES], size_t bytes) {
+    void *ptr;
+    rlf_status status = device->backend->open_shared(device->ctx, handle, &ptr);
+    if (status != RLF_OK) return status;
+    kern_buf *buf = rlf_calloc(1, sizeof *buf);
+    *buf = (kern_buf){device, ptr, bytes, true};
+    *out = buf;
+    return RLF_OK;
 }
 
 size_t kern_dtype_size(kern_dtype dtype) {
@@ -56,6 +72,7 @@ size_t kern_dtype_size(kern_dtype dtype) {
 
 static void *address_of(kern_tensor t) { return (char *)t.buf->ptr + t.offset * kern_dtype_size(t.dtype); }
 
+void *kern_address(kern_tensor t) { return address_of(t); }
 void *kern_host_ptr(kern_tensor t) { return t.buf->device->backend->host_memory ? address_of(t) : NULL; }
 
 rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) {

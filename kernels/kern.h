@@ -21,8 +21,8 @@
  * weights are bfloat16: the nearest bfloat16 of it, sums being float32. Its use is speed: half the memory, twice the rate and more. Gradients
  * take the rounding for the identity; the CPU's are float32 chains all the same.
  *
- * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. The host copies
- * through the queue, or looks through a kern_window, which on the CPU copies nothing.
+ * Memory. A kern_buf is device memory, opaque. A kern_tensor is a typed view of it, passed by value; it owns nothing. The host
+ * copies through the queue, or looks through a kern_window, which on the CPU copies nothing.
  * Order and errors. Operations run in the order queued; they return nothing. A device failure is kept and comes back from the next
  * kern_sync. Shape mismatches are bugs and assert. No operation allocates.
  * Threads. One thread at a time uses a queue.
@@ -73,7 +73,8 @@ static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += 
 
 /* CUDA cards that can be used, numbered from 0 on; 0 where there is no driver, or the build has no CUDA backend. */
 int kern_cards(void);
-/* What a card is called, "NVIDIA H200, 139 GiB", and its memory. Errors as those of kern_device_open; makes nothing on the card. */
+/* What a card is called, "NVIDIA H200, 139 GiB", and its memory. Errors as those of kern_device_open; makes nothing on the card.
+ * */
 typedef struct kern_card_facts {
     char name[128];
     size_t bytes;
@@ -115,15 +116,16 @@ void kern_zero(kern_queue *queue, kern_tensor dst, size_t n);
 /* dst = src, one of them float32 and the other bfloat16, or both the same. To bfloat16: the nearest, the even one of two. */
 void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
 
-/* The host's view of a tensor, a piece at a time. Where device memory is the host's, the piece is the tensor's own memory, however long.
- * Elsewhere it is a copy, in page-locked memory of `bytes`, so that a slab is never held twice. */
+/* The host's view of a tensor, a piece at a time. Where device memory is the host's, the piece is the tensor's own memory,
+ * however long. Elsewhere it is a copy, in page-locked memory of `bytes`, so that a slab is never held twice. */
 typedef struct kern_window kern_window;
 enum { KERN_WINDOW_BYTES = 64 << 20 }; /* what copies a large tensor at full speed */
 rlf_status kern_window_new(kern_window **out, kern_queue *queue, size_t bytes) RLF_MUST_USE;
 void kern_window_destroy(kern_window *window);
 /* The first *n elements of t, to be read until the next call; *n is cut to what the window holds. Syncs. */
 rlf_status kern_window_read(kern_window *window, kern_tensor t, size_t *n, const void **host) RLF_MUST_USE;
-/* Room for the first *n elements of t (cut likewise), contents undefined; they are t's once kern_window_write was called for as many. */
+/* Room for the first *n elements of t (cut likewise), contents undefined; they are t's once kern_window_write was called for as
+ * many. */
 void *kern_window_room(kern_window *window, kern_tensor t, size_t *n);
 rlf_status kern_window_write(kern_window *window, kern_tensor t, size_t n) RLF_MUST_USE;
 

@@ -71,6 +71,26 @@ typedef struct kern_ops {
 } kern_ops;
 #undef KERN_OP_MEMBER_
 
+enum { KERN_IDENTITY_BYTES = 16, KERN_LINK_ID_BYTES = 128, KERN_SHARE_BYTES = 64 };
+
+/* What one device exchanges with another, in device memory. */
+typedef struct kern_link_part {
+    const void *send;
+    void *receive;
+    size_t send_bytes, receive_bytes;
+} kern_link_part;
+
+/* Devices of several processes that exchange memory without the host: cuda/link.h says what each does. */
+typedef struct kern_link kern_link;
+typedef struct kern_link_ops {
+    rlf_status (*id)(unsigned char id[KERN_LINK_ID_BYTES]);
+    rlf_status (*make)(kern_link **out, kern_ctx *ctx, const unsigned char id[KERN_LINK_ID_BYTES], int rank, int count,
+                       int timeout_ms);
+    void (*destroy)(kern_link *link);
+    rlf_status (*exchange)(kern_link *link, const kern_link_part *with, int timeout_ms, const char *what);
+    rlf_status (*broadcast)(kern_link *link, void *data, size_t bytes, int root, int timeout_ms, const char *what);
+} kern_link_ops;
+
 /* Memory and order of a device, for kern.c. Sizes are bytes. */
 typedef struct kern_backend {
     bool host_memory;                                               /* addresses are the host's own */
@@ -85,6 +105,12 @@ typedef struct kern_backend {
     void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*zero)(kern_ctx *ctx, void *dst, size_t bytes);
     rlf_status (*sync)(kern_ctx *ctx);
+    /* Memory of one process in another on the same device: a handle to an allocation, and what it opens there. NULL where there
+     * is no such. */
+    rlf_status (*share)(kern_ctx *ctx, void *ptr, unsigned char handle[KERN_SHARE_BYTES]);
+    rlf_status (*open_shared)(kern_ctx *ctx, const unsigned char handle[KERN_SHARE_BYTES], void **ptr);
+    void (*close_shared)(kern_ctx *ctx, void *ptr);
+    const kern_link_ops *link; /* NULL where there is none */
 } kern_backend;
 
 struct kern_device {
@@ -93,6 +119,7 @@ struct kern_device {
     kern_ctx *ctx;
     float *vectors; /* on the device: float32 copies of the weight vectors of the operation at work */
     char name[160];
+    unsigned char identity[KERN_IDENTITY_BYTES]; /* of a card: the same in all processes that use it, and no other's */
 };
 
 /* Address of the tensor's first element where device memory is the host's, else NULL. */
@@ -107,7 +134,15 @@ typedef struct kern_stage {
 rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) RLF_MUST_USE;
 void kern_stage_clean_up(kern_stage *stage);
 
-/* Each fills backend, ops, ctx and name. */
+/* A buffer of another process on the same device: handle is what kern_buf_share gave there. The other process keeps it as long as
+ * this one does. */
+rlf_status kern_buf_share(const kern_buf *buf, unsigned char handle[KERN_SHARE_BYTES]) RLF_MUST_USE;
+rlf_status kern_buf_open(kern_buf **out, kern_device *device, const unsigned char handle[KERN_SHARE_BYTES],
+                         size_t bytes) RLF_MUST_USE;
+/* Where a tensor lies, as its backend addresses it. */
+void *kern_address(kern_tensor t);
+
+/* Each fills backend, ops, ctx and name, and of a card the identity. */
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 

@@ -27,6 +27,7 @@ typedef struct rollout_rank {
     kern_device *device;
     kern_queue *queue;
     kern_comm *comm;
+    kern_handover *handover; /* of weights from the first learner; NULL in mode eval */
     kern_model *model;
     kern_decoder *decoder;
     rollout_engine *engine;
@@ -108,8 +109,7 @@ static rlf_status receive_weights(rollout_rank *r, int64_t version) {
         RLF_FAIL(PROTOCOL, "weights version %lld came while %zu episodes run on version %lld", (long long)version,
                  rollout_episodes_alive(r->episodes), (long long)r->version);
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
-    RLF_TRY(kern_comm_receive(r->comm, (int)(1 + r->config->ranks.tool + r->config->ranks.rollout), kern_model_params(r->model),
-                              r->layout.total, what));
+    RLF_TRY(kern_handover_run(r->handover, kern_model_params(r->model), what));
     RLF_TRY(settle_weights(r, version, &checksum));
     snprintf(text, sizeof text, "%016llx", (unsigned long long)checksum);
     RLF_TRY(send_control(r, RLF_CONTROL_PUBLISHED, version, text));
@@ -226,6 +226,24 @@ size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layo
     return rollout_decoder_bytes(layout, &options);
 }
 
+static bool evaluates(const rollout_rank *r) { return rlf_slice_eq(rlf_slice_of(r->config->mode), "eval"); }
+
+/* A model with room for weights, or over the learner's own where that is on the same card. */
+static rlf_status set_up_model(rollout_rank *r, int positions) {
+    rlf_status status = RLF_OK;
+    const rlf_config *c = r->config;
+    kern_buf *shared = NULL;
+    RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
+    if (!evaluates(r))
+        RLF_TRY(kern_handover_new(&r->handover, r->comm, (int)(1 + c->ranks.tool), (int)c->ranks.rollout + 1, NULL, r->layout.total,
+                                  r->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32, &shared));
+    if (shared) RLF_TRY(kern_model_new_over(&r->model, r->queue, &r->layout, r->precision, positions, shared));
+    else RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->precision, positions));
+    if (shared) RLF_INFO("weights are those of the first learner, on the same card");
+out:
+    return status;
+}
+
 static rlf_status set_up_engine(rollout_rank *r, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
@@ -233,8 +251,7 @@ static rlf_status set_up_engine(rollout_rank *r, const kern_device_options *devi
     RLF_TRY(kern_precision_parse(c->model.dtype, c->model.compute_dtype, &r->precision));
     RLF_TRY(kern_device_open(&r->device, device));
     RLF_TRY(kern_queue_new(&r->queue, r->device));
-    RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
-    RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->precision, options.max_tokens));
+    RLF_TRY(set_up_model(r, options.max_tokens));
     RLF_TRY(rollout_decoder_new(&r->decoder, r->model, &options));
     RLF_TRY(rollout_engine_new(&r->engine, rollout_model_of(r->decoder), &options));
 out:
@@ -250,7 +267,7 @@ static rlf_status set_up(rollout_rank *r, const kern_device_options *device) {
     RLF_TRY(set_up_engine(r, device));
     r->episodes = rollout_episodes_new(r->engine, r->chat, &options, (rollout_port){r, port_send});
     r->version = -1;
-    if (rlf_slice_eq(rlf_slice_of(c->mode), "eval")) RLF_TRY(read_weights(r));
+    if (evaluates(r)) RLF_TRY(read_weights(r));
     kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
                         (int)(c->rollout.cache_tokens / c->rollout.page_size), r->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
@@ -260,11 +277,20 @@ out:
     return status;
 }
 
-static void clean_up(rollout_rank *r) {
+static void clean_up_engine(rollout_rank *r) {
     rollout_episodes_destroy(r->episodes);
     rollout_engine_destroy(r->engine);
     kern_decoder_destroy(r->decoder);
     kern_model_destroy(r->model);
+    r->episodes = NULL;
+    r->engine = NULL;
+    r->decoder = NULL;
+    r->model = NULL;
+}
+
+static void clean_up(rollout_rank *r) {
+    clean_up_engine(r);
+    kern_handover_destroy(r->handover);
     kern_comm_destroy(r->comm);
     kern_queue_destroy(r->queue);
     kern_device_close(r->device);
@@ -280,6 +306,8 @@ rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, const
     rollout_rank rank = {.transport = transport, .config = config};
     RLF_TRY(set_up(&rank, device));
     RLF_TRY(serve(&rank));
+    clean_up_engine(&rank); /* the weights may be the learner's */
+    if (rank.handover) RLF_TRY(kern_handover_part(rank.handover));
 out:
     clean_up(&rank);
     return status;

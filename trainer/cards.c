@@ -30,18 +30,40 @@ int trainer_card_of(const trainer_topology *topology, const rlf_neighbour *near,
     return (role == TRAINER_LEARNER ? before : learners + before) % cards;
 }
 
-static rlf_status plan_card(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, int card, double rollout_bytes,
-                            double learner_bytes, rlf_str *out) {
+/* A job on this node's cards. */
+typedef struct cards_job {
+    const trainer_topology *topology;
+    const rlf_neighbour *near;
+    size_t n;
+    int cards;
+    const trainer_memory *rollout, *learner;
+} cards_job;
+
+static bool is_here(const cards_job *j, int rank) {
+    for (size_t i = 0; i < j->n; i++)
+        if (j->near[i].rank == rank) return true;
+    return false;
+}
+
+static int card_of(const cards_job *j, int rank) { return trainer_card_of(j->topology, j->near, j->n, j->cards, rank); }
+
+static double taken_by(const cards_job *j, int rank) {
+    int first = j->topology->learner_first;
+    if (trainer_topology_role(j->topology, rank) == TRAINER_LEARNER) return PROCESS_BYTES + trainer_memory_sum(j->learner);
+    bool shares = j->topology->learners > 0 && is_here(j, first) && card_of(j, first) == card_of(j, rank);
+    return PROCESS_BYTES + trainer_memory_sum(j->rollout) - (shares ? j->rollout->weights : 0);
+}
+
+static rlf_status plan_card(const cards_job *j, int card, rlf_str *out) {
     double taken = 0;
     kern_card_facts facts;
     rlf_str ranks = {0};
     rlf_status status = kern_card_find(&facts, card);
-    for (size_t i = 0; i < n; i++) {
-        int rank = near[i].rank;
-        if (trainer_card_of(topology, near, n, cards, rank) != card) continue;
-        bool learns = trainer_topology_role(topology, rank) == TRAINER_LEARNER;
-        rlf_str_printf(&ranks, "%srank %d %s", ranks.len ? ", " : "", rank, learns ? "learner" : "rollout");
-        taken += PROCESS_BYTES + (learns ? learner_bytes : rollout_bytes);
+    for (size_t i = 0; i < j->n; i++) {
+        int rank = j->near[i].rank;
+        if (card_of(j, rank) != card) continue;
+        rlf_str_printf(&ranks, "%srank %d %s", ranks.len ? ", " : "", rank, trainer_role_name(trainer_topology_role(j->topology, rank)));
+        taken += taken_by(j, rank);
     }
     if (status == RLF_OK && ranks.len)
         rlf_str_printf(out, "card %d      %s: %.1f of %.1f MB taken by %s\n", card, facts.name, MB(taken), MB(facts.bytes), ranks.ptr);
@@ -52,11 +74,11 @@ static rlf_status plan_card(const trainer_topology *topology, const rlf_neighbou
     return status;
 }
 
-rlf_status trainer_cards_plan(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, double rollout_bytes,
-                              double learner_bytes, rlf_str *out) {
+rlf_status trainer_cards_plan(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards,
+                              const trainer_memory *rollout, const trainer_memory *learner, rlf_str *out) {
     rlf_status status = RLF_OK;
-    for (int card = 0; card < cards; card++)
-        RLF_TRY(plan_card(topology, near, n, cards, card, rollout_bytes, learner_bytes, out));
+    cards_job job = {topology, near, n, cards, rollout, learner};
+    for (int card = 0; card < cards; card++) RLF_TRY(plan_card(&job, card, out));
 out:
     return status;
 }

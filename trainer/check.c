@@ -110,8 +110,8 @@ static void print_learners(const rlf_config *config, const trainer_topology *top
 }
 
 /* The cards of this node. A job that is checked alone is planned as if all its ranks were here. */
-static rlf_status check_cards(const trainer_check_options *o, const trainer_topology *top, double rollout_bytes, double learner_bytes,
-                              rlf_str *out) {
+static rlf_status check_cards(const trainer_check_options *o, const trainer_topology *top, const trainer_memory *rollout,
+                              const trainer_memory *learner, rlf_str *out) {
     rlf_status status = RLF_OK;
     int cards;
     rlf_neighbour *all = rlf_calloc((size_t)top->size, sizeof *all);
@@ -119,7 +119,7 @@ static rlf_status check_cards(const trainer_check_options *o, const trainer_topo
     bool alone = o->size == 1;
     RLF_TRY(trainer_cards(o->config, &cards));
     if (cards == 0) rlf_str_printf(out, "device      cpu\n");
-    RLF_TRY(trainer_cards_plan(top, alone ? all : o->near, alone ? (size_t)top->size : o->n_near, cards, rollout_bytes, learner_bytes, out));
+    RLF_TRY(trainer_cards_plan(top, alone ? all : o->near, alone ? (size_t)top->size : o->n_near, cards, rollout, learner, out));
 out:
     free(all);
     return status;
@@ -139,7 +139,7 @@ static rlf_status check_plan(const trainer_check_options *o, const rlf_model_lay
                        top.tool_first + top.tools - 1, o->config->n_tools);
     if (top.rollouts) print_rollouts(o->config, &top, &rollout, out);
     if (top.learners) print_learners(o->config, &top, &learner, out);
-    RLF_TRY(check_cards(o, &top, trainer_memory_sum(&rollout), trainer_memory_sum(&learner), out));
+    RLF_TRY(check_cards(o, &top, &rollout, &learner, out));
 out:
     return status;
 }

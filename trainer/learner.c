@@ -38,6 +38,7 @@ typedef struct learner {
     kern_device *device;
     kern_queue *queue;
     kern_comm *comm;
+    kern_handover *handover; /* of weights to the rollout ranks: of learner 0, where there are some */
     kern_model *model, *reference; /* reference: NULL without KL */
     kern_trainer *trainer;
     trainer_optimizer *optimizer;
@@ -232,21 +233,11 @@ out:
 
 /* ---- hand-over and checkpoint ----------------------------------------------------------------------------------------------------- */
 
-/* Learner 0 sends the weights to every rollout rank. */
-static rlf_status send_weights(learner *l, const char *what) {
-    int n = l->topology.rollouts;
-    int *to = rlf_calloc((size_t)n, sizeof *to);
-    for (int i = 0; i < n; i++) to[i] = l->topology.rollout_first + i;
-    rlf_status status = kern_comm_send(l->comm, to, (size_t)n, kern_model_params(l->model), l->layout.total, what);
-    free(to);
-    return status;
-}
-
 static rlf_status publish(learner *l, int64_t version) {
     rlf_status status = RLF_OK;
     char what[48], checksum[24];
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
-    if (learner_index(l) == 0) RLF_TRY(send_weights(l, what));
+    if (l->handover) RLF_TRY(kern_handover_run(l->handover, kern_model_params(l->model), what));
     l->version = version;
     snprintf(checksum, sizeof checksum, "%016llx",
              (unsigned long long)kern_checksum(l->queue, kern_model_params(l->model), l->layout.total));
@@ -282,6 +273,13 @@ out:
     return status;
 }
 
+static rlf_status offer_weights(learner *l) {
+    kern_tensor weights = kern_model_params(l->model);
+    kern_buf *shared;
+    return kern_handover_new(&l->handover, l->comm, l->topology.rollout_first, l->topology.rollouts + 1, weights.buf, l->layout.total,
+                             weights.dtype, &shared);
+}
+
 static rlf_status set_up(learner *l, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *config = l->config;
@@ -297,7 +295,9 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
     RLF_TRY(kern_device_open(&l->device, device));
     RLF_TRY(kern_queue_new(&l->queue, l->device));
     RLF_TRY(kern_comm_new(&l->comm, l->queue, l->transport, KERN_WINDOW_BYTES, collective_ms(l)));
+    RLF_TRY(kern_comm_join(l->comm, l->topology.learner_first, l->topology.learners));
     RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->precision, l->max_tokens));
+    if (learner_index(l) == 0 && l->topology.rollouts > 0) RLF_TRY(offer_weights(l));
     if (!l->supervised && config->algorithm.kl > 0)
         RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->precision, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,
@@ -322,6 +322,7 @@ static void tear_down(learner *l) {
     if (l->reference) kern_model_destroy(l->reference);
     if (l->model) kern_model_destroy(l->model);
     kern_buf_destroy(l->grads);
+    kern_handover_destroy(l->handover);
     kern_comm_destroy(l->comm);
     if (l->queue) kern_queue_destroy(l->queue);
     if (l->device) kern_device_close(l->device);
@@ -363,6 +364,7 @@ rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *confi
         rlf_arena_reset(&arena);
         RLF_TRY(serve(&l, &message, &arena, &stop));
     }
+    if (l.handover) RLF_TRY(kern_handover_part(l.handover));
 out:
     rlf_str_clean_up(&message.bytes);
     rlf_arena_clean_up(&arena);

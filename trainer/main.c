@@ -138,7 +138,7 @@ static rlf_status choose_device(const rlf_config *config, const trainer_topology
     rlf_model_layout_init(&layout, &shape);
     trainer_memory rollout = trainer_memory_of_rollout(config, &layout, rollout_work_bytes);
     trainer_memory learner = trainer_memory_of_learner(config, &layout, topology->learners ? topology->learners : 1);
-    RLF_TRY(trainer_cards_plan(topology, near, n, cards, trainer_memory_sum(&rollout), trainer_memory_sum(&learner), &plan));
+    RLF_TRY(trainer_cards_plan(topology, near, n, cards, &rollout, &learner, &plan));
 out:
     rlf_model_layout_clean_up(&layout);
     rlf_str_clean_up(&plan);

@@ -72,7 +72,7 @@ static void update_shard(trainer_optimizer *o, kern_tensor grads, kern_adamw_arg
 rlf_status trainer_optimizer_update(trainer_optimizer *o, kern_tensor grads, const trainer_adamw *a, double *norm) {
     rlf_status status = RLF_OK;
     const trainer_learners *all = &o->all;
-    RLF_TRY(kern_comm_reduce_scatter(all->comm, all->first, all->count, grads, o->layout->total));
+    RLF_TRY(kern_comm_reduce_scatter(all->comm, grads, o->layout->total));
     double square = kern_sumsq(o->queue, kern_at(grads, o->begin), o->end - o->begin);
     RLF_TRY(rlf_all_reduce(all->transport, all->first, all->count, &square, 1, all->timeout_ms));
     *norm = sqrt(square);
@@ -82,7 +82,7 @@ rlf_status trainer_optimizer_update(trainer_optimizer *o, kern_tensor grads, con
     update_shard(o, grads, (kern_adamw_args){.lr = (float)a->lr, .beta1 = (float)a->beta1, .beta2 = (float)a->beta2, .eps = (float)a->eps,
                                              .weight_decay = (float)a->weight_decay, .step = ++o->updates, .grad_scale = (float)scale});
     RLF_TRY(kern_sync(o->queue));
-    RLF_TRY(kern_comm_all_gather(all->comm, all->first, all->count, kern_model_params(o->model), o->layout->total));
+    RLF_TRY(kern_comm_all_gather(all->comm, kern_model_params(o->model), o->layout->total));
 out:
     return status;
 }
@@ -91,7 +91,8 @@ out:
 
 static const char sending[] = "optimizer state for a checkpoint";
 
-/* The state of all learners as learner 0 sees it: state by state, shard by shard, a piece at a time. The file is written in that order. */
+/* The state of all learners as learner 0 sees it: state by state, shard by shard, a piece at a time. The file is written in that
+ * order. */
 typedef struct reader {
     trainer_optimizer *o;
     kern_window *window; /* on its own shard */

@@ -1,8 +1,9 @@
 /* The optimizer of one learner: AdamW on its shard of the weights (rlf_shard), and the state that belongs to it.
  *
- * The state is float32 and sharded like the weights it updates: two moments and, where weights are stored as bfloat16, the master weights
- * that AdamW works on and that are rounded into the slab after each update. In a checkpoint it is optimizer.safetensors, whose tensors are
- * those of the layout, so that it does not depend on the number of learners, and optimizer.json. Private to trainer/. */
+ * The state is float32 and sharded like the weights it updates: two moments and, where weights are stored as bfloat16, the master
+ * weights that AdamW works on and that are rounded into the slab after each update. In a checkpoint it is optimizer.safetensors,
+ * whose tensors are those of the layout, so that it does not depend on the number of learners, and optimizer.json. Private to
+ * trainer/. */
 #ifndef RLF_TRAINER_OPTIMIZER_H
 #define RLF_TRAINER_OPTIMIZER_H
 
@@ -19,9 +20,10 @@ typedef struct trainer_learners {
     int timeout_ms;
 } trainer_learners;
 
-/* For the weights of `model`, which must outlive it, as `queue`, the model's, and the learners. Moments are zero, master weights the stored
- * ones as of trainer_optimizer_begin. */
-rlf_status trainer_optimizer_new(trainer_optimizer **out, kern_queue *queue, kern_model *model, const trainer_learners *learners) RLF_MUST_USE;
+/* For the weights of `model`, which must outlive it, as `queue`, the model's, and the learners. Moments are zero, master weights
+ * the stored ones as of trainer_optimizer_begin. */
+rlf_status trainer_optimizer_new(trainer_optimizer **out, kern_queue *queue, kern_model *model,
+                                 const trainer_learners *learners) RLF_MUST_USE;
 void trainer_optimizer_destroy(trainer_optimizer *optimizer);
 /* Bytes of state that a learner holds. */
 size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, int learners);
@@ -30,15 +32,17 @@ size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, 
 void trainer_optimizer_begin(trainer_optimizer *optimizer);
 /* The same from a checkpoint's state. An optimizer of another model or dtype is an error. */
 rlf_status trainer_optimizer_read(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
-/* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them. */
+/* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them.
+ * */
 rlf_status trainer_optimizer_write(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
 
-/* One update, collective over learners: sums the gradients (layout->total), clips them by their global norm, which is left in *norm, updates
- * this shard and gathers the weights. */
+/* One update, collective over learners: sums the gradients (layout->total), clips them by their global norm, which is left in
+ * *norm, updates this shard and gathers the weights. */
 typedef struct trainer_adamw {
     double lr, beta1, beta2, eps, weight_decay;
     double clip; /* 0: off */
 } trainer_adamw;
-rlf_status trainer_optimizer_update(trainer_optimizer *optimizer, kern_tensor grads, const trainer_adamw *args, double *norm) RLF_MUST_USE;
+rlf_status trainer_optimizer_update(trainer_optimizer *optimizer, kern_tensor grads, const trainer_adamw *args,
+                                    double *norm) RLF_MUST_USE;
 
 #endif

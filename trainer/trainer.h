@@ -17,7 +17,8 @@ rlf_status trainer_topology_init(trainer_topology *topology, const rlf_config *c
  * the prompts. */
 rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *config, const char *tool_schemas) RLF_MUST_USE;
 /* A learner rank: serves BATCH, PUBLISH, SAVE until CONTROL STOP. Starts from the newest complete checkpoint of config->output
- * where train.resume says so and there is one, else from config->model.path; both sides use trainer_resume_find. `device`: what it computes on. */
+ * where train.resume says so and there is one, else from config->model.path; both sides use trainer_resume_find. `device`: what
+ * it computes on. */
 rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *config, const kern_device_options *device) RLF_MUST_USE;
 
 /* Newest complete checkpoint folder OUTPUT/checkpoints/step_N: *step = N and `dir` its path, or *step = 0 and dir "" if there is none. */

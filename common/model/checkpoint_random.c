@@ -39,7 +39,8 @@ static void fill_run(const random_source *from, const rlf_tensor_info *t, size_t
     }
 }
 
-void rlf_checkpoint_random_range(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, size_t begin, size_t n, void *to) {
+void rlf_checkpoint_random_range(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, size_t begin, size_t n,
+                                 void *to) {
     enum { AT_ONCE = 1024 };
     const random_source from = {seed, std};
     float values[AT_ONCE];

@@ -14,7 +14,8 @@ typedef struct rlf_stored {
     const rlf_st_tensor *tensor; /* NULL: none */
 } rlf_stored;
 
-/* Elements begin .. begin+n-1 of a tensor, converted to `dtype` (F32 or BF16), at `to`. Those of `twin`, where there is one, must be equal. */
+/* Elements begin .. begin+n-1 of a tensor, converted to `dtype` (F32 or BF16), at `to`. Those of `twin`, where there is one, must
+ * be equal. */
 typedef struct rlf_load {
     rlf_stored from, twin;
     size_t begin, n;

@@ -43,11 +43,12 @@ size_t rlf_safetensors_count(const rlf_safetensors *file);
 const rlf_st_tensor *rlf_safetensors_at(const rlf_safetensors *file, size_t i);
 const rlf_st_tensor *rlf_safetensors_find(const rlf_safetensors *file, const char *name);
 
-/* Gives *bytes bytes of tensor i's data from byte `begin` on, in *data, valid until the next call; it may cut *bytes. Called in the order of
- * the file. */
+/* Gives *bytes bytes of tensor i's data from byte `begin` on, in *data, valid until the next call; it may cut *bytes. Called in
+ * the order of the file. */
 typedef rlf_status rlf_st_source_fn(void *ctx, size_t i, size_t begin, size_t *bytes, const void **data);
 /* Writes `n` tensors (F32, BF16 or F16, distinct names) in the order given with metadata {"format":"pt"}, under PATH.tmp,
  * fsynced, renamed to PATH. give: asked for the data of tensors that have none in memory; may be NULL where all have. */
-rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n, rlf_st_source_fn *give, void *ctx) RLF_MUST_USE;
+rlf_status rlf_safetensors_write(const char *path, const rlf_st_tensor *tensors, size_t n, rlf_st_source_fn *give,
+                                 void *ctx) RLF_MUST_USE;
 
 #endif

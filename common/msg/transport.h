@@ -10,8 +10,8 @@
  * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of at most 64 MiB, each checked against the deadline.
- * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline; those on tensors are
- * in kernels/comm.
+ * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline; those on
+ * tensors are in kernels/comm.
  *
  * One thread per process uses the transport. Not a singleton only in name: one per process, made by rlf_transport_new from
  * MPI_COMM_WORLD. */
@@ -79,8 +79,8 @@ typedef struct rlf_exchange {
     void *receive;
     size_t send_bytes, receive_bytes;
 } rlf_exchange;
-/* Among ranks first..first+count-1, all of which call (collective over them): exchanges with[i] with rank first+i; its own entry is left
- * alone. */
+/* Among ranks first..first+count-1, all of which call (collective over them): exchanges with[i] with rank first+i; its own entry
+ * is left alone. */
 rlf_status rlf_exchange_all(rlf_transport *transport, int first, int count, const rlf_exchange *with, int timeout_ms,
                             const char *what) RLF_MUST_USE;
 /* Sum in rank order of n doubles on every rank, likewise. */

@@ -1,28 +1,23 @@
-/* Tensors between ranks over MPI (comm.h). Every operation is a loop over pieces: show the host what is to be sent, exchange, put what was
- * received where it belongs. The stage has room for one piece of a broadcast, or for what one rank exchanges with `count` ranks at a time. */
+/* Collectives, and the way through MPI (comm.h). Every operation is a loop over pieces: what is to be sent and where what is
+ * received belongs, as tensors; then either the cards exchange it themselves, or the host does. The stage has room for one piece
+ * of a broadcast, or for what one rank exchanges with all others at a time. */
 #include "kernels/comm/comm.h"
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "kernels/ops.h"
+#include "kernels/comm/group.h"
 
-struct kern_comm {
-    kern_queue *queue;
-    rlf_transport *transport;
-    int timeout_ms;
-    kern_stage stage; /* untouched, and so not there, where only tensors in host memory are sent and received */
-};
+static bool host_memory(const kern_comm *c) { return kern_queue_device(c->queue)->backend->host_memory; }
 
 rlf_status kern_comm_new(kern_comm **out, kern_queue *queue, rlf_transport *transport, size_t piece_bytes, int timeout_ms) {
     rlf_status status = RLF_OK;
     kern_comm *c = rlf_calloc(1, sizeof *c);
     assert(piece_bytes % 64 == 0);
-    *c = (kern_comm){.queue = queue, .transport = transport, .timeout_ms = timeout_ms};
-    RLF_TRY(kern_stage_new(&c->stage, kern_queue_device(queue), piece_bytes));
+    *c = (kern_comm){.queue = queue, .transport = transport, .timeout_ms = timeout_ms, .piece_bytes = piece_bytes, .count = 1};
+    if (!host_memory(c)) RLF_TRY(kern_stage_new(&c->stage, kern_queue_device(queue), piece_bytes));
     *out = c;
     c = NULL;
 out:
@@ -32,61 +27,78 @@ out:
 
 void kern_comm_destroy(kern_comm *c) {
     if (!c) return;
+    if (c->link) kern_comm_links(c)->destroy(c->link);
+    kern_buf_destroy(c->parts);
     kern_stage_clean_up(&c->stage);
     free(c);
+}
+
+rlf_status kern_comm_join(kern_comm *c, int first, int count) {
+    rlf_status status = RLF_OK;
+    kern_member me, *all = rlf_calloc((size_t)count, sizeof *all);
+    bool *chosen = rlf_calloc((size_t)count, sizeof *chosen);
+    c->first = first;
+    c->count = count;
+    if (count == 1) goto out;
+    RLF_TRY(kern_buf_new(&c->parts, kern_queue_device(c->queue), c->piece_bytes / 2));
+    RLF_TRY(kern_member_init(&me, c));
+    RLF_TRY(kern_members_meet(c, first, count, &me, all));
+    for (int i = 0; i < count; i++) chosen[i] = true;
+    RLF_TRY(kern_members_link(c, all, chosen, count, rlf_transport_rank(c->transport) - first, &c->link));
+out:
+    free(chosen);
+    free(all);
+    return status;
 }
 
 /* ---- between tensors and the host ------------------------------------------------------------------------------------------------- */
 
 /* n elements of x in the host's memory: x itself or, after the next sync, `stage`. */
 static void *shown(kern_comm *c, kern_tensor x, size_t n, void *stage) {
-    void *own = kern_host_ptr(x);
-    if (own) return own;
+    if (host_memory(c)) return kern_host_ptr(x);
     kern_download(c->queue, stage, x, n);
     return stage;
 }
 
-/* Where the host receives n elements of x: x itself, or `stage`, from where placed() takes them. */
-static void *room(kern_tensor x, void *stage) {
-    void *own = kern_host_ptr(x);
-    return own ? own : stage;
-}
+/* Where the host receives elements of x: x itself, or `stage`, from where placed() takes them. */
+static void *room(kern_comm *c, kern_tensor x, void *stage) { return host_memory(c) ? kern_host_ptr(x) : stage; }
 
 static void placed(kern_comm *c, kern_tensor x, size_t n, const void *stage) {
-    if (!kern_host_ptr(x)) kern_upload(c->queue, x, stage, n);
+    if (!host_memory(c)) kern_upload(c->queue, x, stage, n);
 }
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static int left_ms(int64_t deadline) {
-    int64_t left = deadline - rlf_now_ms();
-    return left > 0 ? (int)left : 0;
-}
-
 /* ---- collectives ------------------------------------------------------------------------------------------------------------------ */
+
+/* What goes to and comes from one rank. */
+typedef struct swap {
+    kern_tensor send, receive;
+    size_t send_n, receive_n;
+} swap;
 
 /* One collective under way: pieces at `at` of every part, until the longest is through. */
 typedef struct collective {
     kern_comm *comm;
-    int first, count, me;
+    int count, me;
     kern_tensor x;
     size_t n, size, piece; /* elements, bytes of one, elements of a piece */
     size_t longest, at;
-    rlf_exchange *with;    /* (count), owned */
+    swap *with;            /* (count), owned */
     int64_t deadline;
     const char *what;
 } collective;
 
-static collective begin(kern_comm *c, int first, int count, kern_tensor x, size_t n, const char *what) {
-    size_t size = kern_dtype_size(x.dtype);
-    collective o = {.comm = c, .first = first, .count = count, .me = rlf_transport_rank(c->transport) - first, .x = x, .n = n, .size = size,
-                    .piece = c->stage.bytes / size / (2 * (size_t)count) / 16 * 16, .deadline = rlf_now_ms() + c->timeout_ms, .what = what};
+static collective begin(kern_comm *c, kern_tensor x, size_t n, const char *what) {
+    size_t size = kern_dtype_size(x.dtype), count = (size_t)c->count;
+    collective o = {.comm = c, .count = c->count, .me = rlf_transport_rank(c->transport) - c->first, .x = x, .n = n, .size = size,
+                    .piece = c->piece_bytes / size / (2 * count) / 16 * 16, .deadline = rlf_now_ms() + c->timeout_ms, .what = what};
     if (o.piece == 0) o.piece = 16;
-    assert(o.piece * size * 2 * (size_t)count <= c->stage.bytes);
-    o.with = rlf_calloc((size_t)count, sizeof *o.with);
-    for (int i = 0; i < count; i++) {
+    assert(o.piece * size * 2 * count <= c->piece_bytes);
+    o.with = rlf_calloc(count, sizeof *o.with);
+    for (int i = 0; i < c->count; i++) {
         size_t b, e;
-        rlf_shard(n, count, i, &b, &e);
+        rlf_shard(n, c->count, i, &b, &e);
         if (e - b > o.longest) o.longest = e - b;
     }
     return o;
@@ -103,81 +115,87 @@ static kern_tensor part(const collective *o, int i, size_t *n) {
 static void *out_stage(const collective *o, int i) { return o->comm->stage.memory + (size_t)i * o->piece * o->size; }
 static void *in_stage(const collective *o, int i) { return out_stage(o, o->count + i); }
 
-static rlf_status exchange(const collective *o) {
-    rlf_status status = kern_sync(o->comm->queue);
-    return status == RLF_OK ? rlf_exchange_all(o->comm->transport, o->first, o->count, o->with, left_ms(o->deadline), o->what) : status;
-}
-
-/* own = parts[0] + parts[1] + ..., of n floats each. own may be one of them. */
-static void add_in_order(float *own, const float *const *parts, int count, size_t n) {
-    enum { AT_ONCE = 1024 };
-    float sum[AT_ONCE];
-    for (size_t at = 0; at < n; at += AT_ONCE) {
-        size_t k = smaller(n - at, AT_ONCE);
-        memcpy(sum, parts[0] + at, k * sizeof *sum);
-        for (int i = 1; i < count; i++)
-            for (size_t j = 0; j < k; j++) sum[j] += parts[i][at + j];
-        memcpy(own + at, sum, k * sizeof *sum);
+static rlf_status exchange_by_link(const collective *o) {
+    kern_link_part *parts = rlf_calloc((size_t)o->count, sizeof *parts);
+    for (int i = 0; i < o->count; i++) {
+        const swap *s = &o->with[i];
+        parts[i] = (kern_link_part){kern_address(s->send), kern_address(s->receive), s->send_n * o->size, s->receive_n * o->size};
     }
+    rlf_status status = kern_comm_links(o->comm)->exchange(o->comm->link, parts, kern_comm_left_ms(o->deadline), o->what);
+    free(parts);
+    return status;
 }
 
-/* Sends each rank its part, receives all of this rank's, adds. */
-static rlf_status reduce_piece(collective *o, const float **parts) {
+static rlf_status exchange_by_host(const collective *o) {
     rlf_status status = RLF_OK;
+    kern_comm *c = o->comm;
+    rlf_exchange *with = rlf_calloc((size_t)o->count, sizeof *with);
+    const void *here = NULL;
+    size_t here_at = SIZE_MAX; /* an all-gather sends the same to all */
+    for (int i = 0; i < o->count; i++) {
+        const swap *s = &o->with[i];
+        if (i == o->me) continue;
+        if (s->send_n && s->send.offset != here_at) here = shown(c, s->send, s->send_n, out_stage(o, i));
+        if (s->send_n) here_at = s->send.offset;
+        with[i] = (rlf_exchange){here, room(c, s->receive, in_stage(o, i)), s->send_n * o->size, s->receive_n * o->size};
+    }
+    RLF_TRY(kern_sync(c->queue));
+    RLF_TRY(rlf_exchange_all(c->transport, c->first, o->count, with, kern_comm_left_ms(o->deadline), o->what));
+    for (int i = 0; i < o->count; i++)
+        if (i != o->me) placed(c, o->with[i].receive, o->with[i].receive_n, in_stage(o, i));
+    RLF_TRY(kern_sync(c->queue));
+out:
+    free(with);
+    return status;
+}
+
+static rlf_status exchange(const collective *o) { return o->comm->link ? exchange_by_link(o) : exchange_by_host(o); }
+
+/* Sends each rank its part, receives all of this rank's, adds: parts[0] + parts[1] + ... in this order. */
+static rlf_status reduce_piece(collective *o) {
+    rlf_status status = RLF_OK;
+    kern_queue *q = o->comm->queue;
     size_t mine, n;
-    kern_tensor own = part(o, o->me, &mine);
+    kern_tensor own = part(o, o->me, &mine), parts = kern_view(o->comm->parts, KERN_F32);
     for (int i = 0; i < o->count; i++) {
         kern_tensor theirs = part(o, i, &n);
-        float *here = n ? shown(o->comm, theirs, n, out_stage(o, i)) : NULL;
-        parts[i] = i == o->me ? here : in_stage(o, i);
-        o->with[i] = (rlf_exchange){here, in_stage(o, i), n * o->size, mine * o->size};
+        o->with[i] = (swap){theirs, kern_at(parts, (size_t)i * mine), n, mine};
     }
     RLF_TRY(exchange(o));
     if (mine == 0) goto out;
-    float *sum = room(own, out_stage(o, o->me));
-    add_in_order(sum, parts, o->count, mine);
-    placed(o->comm, own, mine, sum);
-    RLF_TRY(kern_sync(o->comm->queue));
+    kern_copy(q, kern_at(parts, (size_t)o->me * mine), own, mine);
+    kern_copy(q, own, parts, mine);
+    kern_bias_grad(q, own, kern_at(parts, mine), o->count - 1, (int)mine); /* adds the rows of a matrix, one after the other */
+    RLF_TRY(kern_sync(q));
 out:
     return status;
 }
 
-rlf_status kern_comm_reduce_scatter(kern_comm *c, int first, int count, kern_tensor x, size_t n) {
-    if (count == 1) return RLF_OK;
+rlf_status kern_comm_reduce_scatter(kern_comm *c, kern_tensor x, size_t n) {
+    if (c->count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
-    collective o = begin(c, first, count, x, n, "gradient reduce-scatter");
-    const float **parts = rlf_calloc((size_t)count, sizeof *parts);
+    collective o = begin(c, x, n, "gradient reduce-scatter");
     assert(x.dtype == KERN_F32);
-    for (; o.at < o.longest; o.at += o.piece) RLF_TRY(reduce_piece(&o, parts));
+    for (; o.at < o.longest; o.at += o.piece) RLF_TRY(reduce_piece(&o));
 out:
-    free(parts);
     free(o.with);
     return status;
 }
 
 static rlf_status gather_piece(collective *o) {
-    rlf_status status = RLF_OK;
     size_t mine, n;
     kern_tensor own = part(o, o->me, &mine);
-    void *here = mine ? shown(o->comm, own, mine, out_stage(o, o->me)) : NULL;
     for (int i = 0; i < o->count; i++) {
         kern_tensor theirs = part(o, i, &n);
-        o->with[i] = (rlf_exchange){here, room(theirs, in_stage(o, i)), mine * o->size, n * o->size};
+        o->with[i] = (swap){own, theirs, mine, n};
     }
-    RLF_TRY(exchange(o));
-    for (int i = 0; i < o->count; i++) {
-        kern_tensor theirs = part(o, i, &n);
-        if (i != o->me && n) placed(o->comm, theirs, n, in_stage(o, i));
-    }
-    RLF_TRY(kern_sync(o->comm->queue));
-out:
-    return status;
+    return exchange(o);
 }
 
-rlf_status kern_comm_all_gather(kern_comm *c, int first, int count, kern_tensor x, size_t n) {
-    if (count == 1) return RLF_OK;
+rlf_status kern_comm_all_gather(kern_comm *c, kern_tensor x, size_t n) {
+    if (c->count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
-    collective o = begin(c, first, count, x, n, "weight all-gather");
+    collective o = begin(c, x, n, "weight all-gather");
     for (; o.at < o.longest; o.at += o.piece) RLF_TRY(gather_piece(&o));
 out:
     free(o.with);
@@ -188,13 +206,13 @@ out:
 
 rlf_status kern_comm_send(kern_comm *c, const int *to, size_t n_to, kern_tensor x, size_t n, const char *what) {
     rlf_status status = RLF_OK;
-    size_t size = kern_dtype_size(x.dtype), piece = c->stage.bytes / size;
+    size_t size = kern_dtype_size(x.dtype), piece = c->piece_bytes / size;
     int64_t deadline = rlf_now_ms() + c->timeout_ms;
     for (size_t at = 0; at < n; at += piece) {
         size_t k = smaller(n - at, piece);
         const void *here = shown(c, kern_at(x, at), k, c->stage.memory);
         RLF_TRY(kern_sync(c->queue));
-        RLF_TRY(rlf_bulk_send_many(c->transport, to, n_to, here, k * size, left_ms(deadline), what));
+        RLF_TRY(rlf_bulk_send_many(c->transport, to, n_to, here, k * size, kern_comm_left_ms(deadline), what));
     }
 out:
     return status;
@@ -202,12 +220,12 @@ out:
 
 rlf_status kern_comm_receive(kern_comm *c, int from, kern_tensor x, size_t n, const char *what) {
     rlf_status status = RLF_OK;
-    size_t size = kern_dtype_size(x.dtype), piece = c->stage.bytes / size;
+    size_t size = kern_dtype_size(x.dtype), piece = c->piece_bytes / size;
     int64_t deadline = rlf_now_ms() + c->timeout_ms;
     for (size_t at = 0; at < n; at += piece) {
         size_t k = smaller(n - at, piece);
-        void *here = room(kern_at(x, at), c->stage.memory);
-        RLF_TRY(rlf_bulk_receive(c->transport, from, here, k * size, left_ms(deadline), what));
+        void *here = room(c, kern_at(x, at), c->stage.memory);
+        RLF_TRY(rlf_bulk_receive(c->transport, from, here, k * size, kern_comm_left_ms(deadline), what));
         placed(c, kern_at(x, at), k, c->stage.memory);
         RLF_TRY(kern_sync(c->queue));
     }

@@ -1,11 +1,18 @@
 /* Tensors between ranks: gradients added over learners, weights gathered and handed over.
  *
- * Over MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from where they lie and received where they
- * belong. Elsewhere they go through a stage of page-locked memory, a piece at a time, so that a slab is never held twice. A sum is added in
- * rank order, element by element, so its bits depend neither on that nor on the size of the pieces.
+ * Three ways, the best that all concerned have:
+ *   cards, each rank on one of its own, and NCCL in the build   straight from card to card
+ *   one card                     hand-over only: the receiver looks into the giver's memory, and nothing is copied
+ *   else                         MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from
+ * where they
+ *                                lie and received where they belong; elsewhere they go through page-locked memory, a piece at a
+ * time, so
+ *                                that a slab is never held twice.
+ * All only move bytes. A sum is added on the device, in rank order, element by element, so its bits depend neither on the way nor
+ * on the size of the pieces.
  *
- * Every wait has the deadline given at the start, from the beginning of the call on; the error (RLF_TIMEOUT) names the rank waited for and
- * the operation. One thread at a time. */
+ * Every wait has the deadline given at the start, from the beginning of the call on; the error (RLF_TIMEOUT) names the operation
+ * and, but for NCCL, the rank waited for. One thread at a time. */
 #ifndef RLF_KERNELS_COMM_COMM_H
 #define RLF_KERNELS_COMM_COMM_H
 
@@ -18,15 +25,31 @@ typedef struct kern_comm kern_comm;
 rlf_status kern_comm_new(kern_comm **out, kern_queue *queue, rlf_transport *transport, size_t piece_bytes, int timeout_ms) RLF_MUST_USE;
 void kern_comm_destroy(kern_comm *comm);
 
-/* Among ranks first..first+count-1, all of which call with the same arguments (collective over them).
- * Reduce-scatter: x (n) float32 of every rank; rank first+i ends with the sum over ranks of part i in place, the parts being rlf_shard(n,
- * count, i). What the other parts hold afterwards is undefined. All-gather: the inverse, for any dtype; part i is taken from rank
- * first+i. */
-rlf_status kern_comm_reduce_scatter(kern_comm *comm, int first, int count, kern_tensor x, size_t n) RLF_MUST_USE;
-rlf_status kern_comm_all_gather(kern_comm *comm, int first, int count, kern_tensor x, size_t n) RLF_MUST_USE;
+/* Ranks first..first+count-1 join in the two collectives below; itself collective over them. Once for a comm. */
+rlf_status kern_comm_join(kern_comm *comm, int first, int count) RLF_MUST_USE;
+/* Reduce-scatter: x (n) float32 of every rank; rank first+i ends with the sum over ranks of part i in place, the parts being
+ * rlf_shard(n, count, i). All-gather: the inverse, for any dtype; part i is taken from rank first+i. Either may be called with
+ * one rank, and does nothing. */
+rlf_status kern_comm_reduce_scatter(kern_comm *comm, kern_tensor x, size_t n) RLF_MUST_USE;
+rlf_status kern_comm_all_gather(kern_comm *comm, kern_tensor x, size_t n) RLF_MUST_USE;
 
-/* n elements from one rank to several, each of which receives as many. `what` ("weights version 7") is for the error's text. */
+/* n elements from one rank to several by MPI, each of which receives as many. `what` ("weights version 7") is for the error's
+ * text. */
 rlf_status kern_comm_send(kern_comm *comm, const int *to, size_t n_to, kern_tensor x, size_t n, const char *what) RLF_MUST_USE;
 rlf_status kern_comm_receive(kern_comm *comm, int from, kern_tensor x, size_t n, const char *what) RLF_MUST_USE;
+
+/* One tensor that is handed over again and again, by rank `first`+count-1, the giver, to ranks first..first+count-2. */
+typedef struct kern_handover kern_handover;
+/* Collective over those ranks. buf holds n elements of dtype from its start: the giver's tensor. A taker gives NULL; where it is
+ * on the giver's card, *shared is the giver's buffer, which the taker owns (else NULL: the taker makes one of its own). */
+rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int count, kern_buf *buf, size_t n, kern_dtype dtype,
+                             kern_buf **shared) RLF_MUST_USE;
+void kern_handover_destroy(kern_handover *handover);
+/* Collective likewise: x of the takers is then the giver's. A shared x is it already: the giver calls once it has settled, before
+ * which no taker may look. */
+rlf_status kern_handover_run(kern_handover *handover, kern_tensor x, const char *what) RLF_MUST_USE;
+/* The orderly end, collective likewise: takers call it when they have destroyed what they shared, the giver before it destroys
+ * its buffer. */
+rlf_status kern_handover_part(kern_handover *handover) RLF_MUST_USE;
 
 #endif

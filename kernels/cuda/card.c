@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/mem.h"
 
@@ -19,6 +20,7 @@ struct kern_card {
     cudaError_t failure; /* the first */
     const char *failed;  /* and what it was */
     char name[128];
+    unsigned char identity[16];
 };
 
 static void note(kern_card *card, cudaError_t result, const char *what) {
@@ -69,11 +71,14 @@ rlf_status kern_card_open(kern_card **out, int number) {
     rlf_status status = RLF_OK;
     kern_card *card = rlf_calloc(1, sizeof *card);
     size_t bytes;
+    struct cudaDeviceProp p;
     card->number = number;
     RLF_TRY(kern_card_describe(number, card->name, sizeof card->name, &bytes));
     cudaError_t result = cudaSetDevice(number);
     if (result == cudaSuccess) result = cudaStreamCreateWithFlags(&card->stream, cudaStreamNonBlocking);
+    if (result == cudaSuccess) result = cudaGetDeviceProperties(&p, number);
     if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
+    memcpy(card->identity, &p.uuid, sizeof card->identity);
     *out = card;
     card = NULL;
 out:
@@ -152,6 +157,43 @@ rlf_status kern_card_sync(kern_card *card) {
     note(card, cudaStreamSynchronize(card->stream), "sync");
     if (card->failure == cudaSuccess) return RLF_OK;
     return RLF_RAISE(DEVICE, "CUDA card %d, %s: %s: %s", card->number, card->name, card->failed, cudaGetErrorString(card->failure));
+}
+
+bool kern_card_idle(kern_card *card) {
+    cudaSetDevice(card->number);
+    cudaError_t result = cudaStreamQuery(card->stream);
+    if (result == cudaErrorNotReady) return false;
+    note(card, result, "exchange");
+    return true;
+}
+
+void kern_card_identity(const kern_card *card, unsigned char out[16]) { memcpy(out, card->identity, sizeof card->identity); }
+
+static rlf_status shared(const kern_card *card, cudaError_t result, const char *what) {
+    if (result == cudaSuccess) return RLF_OK;
+    return RLF_RAISE(DEVICE, "CUDA card %d, %s, %s: %s", card->number, card->name, what, cudaGetErrorString(result));
+}
+
+_Static_assert(sizeof(cudaIpcMemHandle_t) == 64, "a handle is CUDA's");
+
+rlf_status kern_card_share(kern_card *card, void *ptr, unsigned char handle[64]) {
+    cudaIpcMemHandle_t ipc;
+    cudaSetDevice(card->number);
+    cudaError_t result = cudaIpcGetMemHandle(&ipc, ptr);
+    memcpy(handle, &ipc, sizeof ipc);
+    return shared(card, result, "weights for another process");
+}
+
+rlf_status kern_card_open_shared(kern_card *card, const unsigned char handle[64], void **ptr) {
+    cudaIpcMemHandle_t ipc;
+    memcpy(&ipc, handle, sizeof ipc);
+    cudaSetDevice(card->number);
+    return shared(card, cudaIpcOpenMemHandle(ptr, ipc, cudaIpcMemLazyEnablePeerAccess), "weights of another process");
+}
+
+void kern_card_close_shared(kern_card *card, void *ptr) {
+    cudaSetDevice(card->number);
+    note(card, cudaIpcCloseMemHandle(ptr), "close");
 }
 
 void *kern_card_stream(kern_card *card) {

@@ -6,6 +6,7 @@
 #ifndef RLF_KERNELS_CUDA_CARD_H
 #define RLF_KERNELS_CUDA_CARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/base/status.h"
@@ -41,6 +42,16 @@ void kern_card_download(kern_card *card, void *dst, const void *src, size_t byte
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_zero(kern_card *card, void *dst, size_t bytes);
 rlf_status kern_card_sync(kern_card *card) RLF_MUST_USE;
+/* Whether everything queued is through, or has failed: a look, no wait. */
+bool kern_card_idle(kern_card *card);
+
+/* A number that no other card has. */
+void kern_card_identity(const kern_card *card, unsigned char out[16]);
+/* Memory of one process in another that has the same card: a handle to what kern_card_allocate gave, and the address that it
+ * opens there. */
+rlf_status kern_card_share(kern_card *card, void *ptr, unsigned char handle[64]) RLF_MUST_USE;
+rlf_status kern_card_open_shared(kern_card *card, const unsigned char handle[64], void **ptr) RLF_MUST_USE;
+void kern_card_close_shared(kern_card *card, void *ptr);
 
 /* For KERN_LAUNCH (dialect.h): makes the card the calling thread's and returns its cudaStream_t; and sees whether the launch of `kernel`,
  * a literal, went well. */

@@ -5,6 +5,7 @@
 
 #include "common/base/mem.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/link.h"
 
 enum { STAGE_ALIGN = 64 };
 
@@ -34,6 +35,26 @@ static void copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern
 static void zero(kern_ctx *ctx, void *dst, size_t bytes) { kern_card_zero(ctx->card, dst, bytes); }
 static rlf_status sync_card(kern_ctx *ctx) { return kern_card_sync(ctx->card); }
 
+static rlf_status share(kern_ctx *ctx, void *ptr, unsigned char handle[KERN_SHARE_BYTES]) {
+    return kern_card_share(ctx->card, ptr, handle);
+}
+static rlf_status open_shared(kern_ctx *ctx, const unsigned char handle[KERN_SHARE_BYTES], void **ptr) {
+    return kern_card_open_shared(ctx->card, handle, ptr);
+}
+static void close_shared(kern_ctx *ctx, void *ptr) { kern_card_close_shared(ctx->card, ptr); }
+
+#ifdef KERN_HAVE_LINK
+static rlf_status make_link(kern_link **out, kern_ctx *ctx, const unsigned char id[KERN_LINK_ID_BYTES], int rank, int count,
+                            int timeout_ms) {
+    return kern_link_new(out, ctx->card, id, rank, count, timeout_ms);
+}
+static const kern_link_ops card_links = {.id = kern_link_id, .make = make_link, .destroy = kern_link_destroy,
+                                         .exchange = kern_link_exchange, .broadcast = kern_link_broadcast};
+#define LINKS &card_links
+#else
+#define LINKS NULL
+#endif
+
 static void close_card(kern_ctx *ctx) {
     if (ctx->scratch) kern_card_release(ctx->card, ctx->scratch);
     if (ctx->staging) kern_card_release(ctx->card, ctx->staging);
@@ -44,14 +65,17 @@ static void close_card(kern_ctx *ctx) {
 
 static const kern_backend cuda_backend = {.close = close_card, .free_bytes = free_bytes, .allocate = allocate, .release = release,
                                           .host_allocate = host_allocate, .host_release = host_release, .upload = upload,
-                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card};
+                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card, .share = share,
+                                          .open_shared = open_shared, .close_shared = close_shared, .link = LINKS};
 
 #define ENTRY_(type, name, parameters) .name = kern_cuda_##name,
 static const kern_ops cuda_ops = {KERN_OP_TABLE(ENTRY_)};
 #undef ENTRY_
 
 int kern_cards(void) { return kern_card_count(); }
-rlf_status kern_card_find(kern_card_facts *out, int card) { return kern_card_describe(card, out->name, sizeof out->name, &out->bytes); }
+rlf_status kern_card_find(kern_card_facts *out, int card) {
+    return kern_card_describe(card, out->name, sizeof out->name, &out->bytes);
+}
 
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
@@ -64,6 +88,7 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
     ctx->parts = rlf_calloc(KERN_CUDA_PARTS, sizeof(double));
     snprintf(device->name, sizeof device->name, "cuda card %d, %s", options->card, kern_card_name(ctx->card));
+    kern_card_identity(ctx->card, device->identity);
     device->backend = &cuda_backend;
     device->ops = &cuda_ops;
     device->ctx = ctx;

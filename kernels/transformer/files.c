@@ -1,5 +1,5 @@
-/* A model's weights from and to checkpoint folders (transformer.h), through a window: on the CPU straight into the slab, on a card a piece
- * at a time. */
+/* A model's weights from and to checkpoint folders (transformer.h), through a window: on the CPU straight into the slab, on a
+ * card a piece at a time. */
 #include "common/model/checkpoint.h"
 #include "kernels/transformer/layer.h"
 
@@ -23,7 +23,9 @@ out:
     return status;
 }
 
-static rlf_dtype stored_dtype(const kern_model *model) { return model->params.dtype == KERN_BF16 ? RLF_DTYPE_BF16 : RLF_DTYPE_F32; }
+static rlf_dtype stored_dtype(const kern_model *model) {
+    return model->params.dtype == KERN_BF16 ? RLF_DTYPE_BF16 : RLF_DTYPE_F32;
+}
 
 static rlf_status from_checkpoint(void *ctx, size_t begin, size_t n, void *to) { return rlf_checkpoint_range(ctx, begin, n, to); }
 

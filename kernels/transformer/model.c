@@ -102,10 +102,20 @@ static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
 
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                           int max_positions) {
+    kern_buf *params;
+    kern_dtype stored;
+    rlf_status status = kern_dtype_of(precision.stored, &stored);
+    if (status == RLF_OK) status = kern_buf_new(&params, kern_queue_device(queue), layout->total * kern_dtype_size(stored));
+    return status == RLF_OK ? kern_model_new_over(out, queue, layout, precision, max_positions, params) : status;
+}
+
+rlf_status kern_model_new_over(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
+                               int max_positions, kern_buf *params) {
     rlf_status status = RLF_OK;
     kern_dtype stored, factors;
     const rlf_model_shape *s = &layout->shape;
     kern_model *model = rlf_calloc(1, sizeof *model);
+    model->params_buf = params;
     RLF_TRY(kern_dtype_of(precision.stored, &stored));
     RLF_TRY(kern_dtype_of(precision.factors, &factors));
     if (factors == KERN_BF16 && stored == KERN_F32)
@@ -118,7 +128,6 @@ rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_l
     model->eps = (float)s->rms_eps;
     model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);
     find_offsets(model);
-    RLF_TRY(kern_buf_new(&model->params_buf, kern_queue_device(queue), layout->total * kern_dtype_size(stored)));
     model->params = kern_view(model->params_buf, stored);
     RLF_TRY(make_rope(model));
     *out = model;

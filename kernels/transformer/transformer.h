@@ -26,6 +26,9 @@ rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, ke
 /* `layout` must outlive the model. max_positions bounds the rotary table. Parameters start at zero. */
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                           int max_positions) RLF_MUST_USE;
+/* The same over the parameters in `params`, which becomes the model's, whatever comes of it: another process may write them. */
+rlf_status kern_model_new_over(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
+                               int max_positions, kern_buf *params) RLF_MUST_USE;
 void kern_model_destroy(kern_model *model);
 kern_tensor kern_model_params(const kern_model *model); /* (layout->total), as stored */
 const rlf_model_layout *kern_model_layout(const kern_model *model);

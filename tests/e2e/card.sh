@@ -21,6 +21,7 @@ grep -q "rank 4 learner .* card 0" "$work/on_cards.log" && grep -q "rank 5 learn
     grep -q "rank 2 rollout .* card 2" "$work/on_cards.log" && grep -q "rank 3 rollout .* card 0" "$work/on_cards.log" ||
     fail "expected learners on cards 0 and 1, rollout ranks on 2 and 0"
 [ "$(grep -c "no card has run them yet" "$work/on_cards.log")" -eq 1 ] || fail "expected one warning that no card has run the kernels"
+[ "$(grep -c "rank 3 rollout .* weights are those of the first learner" "$work/on_cards.log")" -eq 1 ] || fail "rank 3 does not share the weights on card 0"
 exact_log_probs "$work/on_cards" 2
 same_checkpoint "$work/on_cpu/checkpoints/step_2" "$work/on_cards/checkpoints/step_2"
 cmp -s "$work/init/model.safetensors" "$work/on_cards/checkpoints/step_2/model.safetensors" && fail "nothing was learnt"

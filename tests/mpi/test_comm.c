@@ -1,5 +1,5 @@
-/* Tensors between ranks (kernels/comm), on the CPU or on cards (tests/unit/kernels/device.h), in pieces of several sizes. Each case ends in a
- * vote over all ranks before the verdict is acted on, so that no rank is left waiting in a collective. */
+/* Tensors between ranks (kernels/comm), on the CPU or on cards (tests/unit/kernels/device.h), in pieces of several sizes. Each
+ * case ends in a vote over all ranks before the verdict is acted on, so that no rank is left waiting in a collective. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,7 @@ typedef struct rig {
 static bool rig_open(rig *r, size_t n, kern_dtype dtype, size_t piece_bytes, const void *values) {
     *r = (rig){.size = rlf_transport_size(g_t), .rank = rlf_transport_rank(g_t)};
     if (kern_comm_new(&r->comm, g_queue, g_t, piece_bytes, WAIT_MS) != RLF_OK) return false;
+    if (kern_comm_join(r->comm, 0, r->size) != RLF_OK) return false;
     if (kern_buf_new(&r->buf, g_device, n * kern_dtype_size(dtype)) != RLF_OK) return false;
     r->x = kern_view(r->buf, dtype);
     kern_upload(g_queue, r->x, values, n);
@@ -51,8 +52,8 @@ static bool reduces(size_t n, size_t piece) {
     float *x = rlf_calloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = element(rlf_transport_rank(g_t), i);
     bool ok = rig_open(&r, n, KERN_F32, piece, x);
-    ok = ok && kern_comm_reduce_scatter(r.comm, 0, r.size, r.x, n) == RLF_OK;
-    ok = ok && kern_comm_all_gather(r.comm, 0, r.size, r.x, n) == RLF_OK;
+    ok = ok && kern_comm_reduce_scatter(r.comm, r.x, n) == RLF_OK;
+    ok = ok && kern_comm_all_gather(r.comm, r.x, n) == RLF_OK;
     ok = rig_close(&r, n, x) && ok;
     for (size_t i = 0; i < n && ok; i++) {
         float sum = element(0, i);
@@ -77,7 +78,7 @@ static bool gathers_halves(size_t n, size_t piece) {
     rlf_shard(n, rlf_transport_size(g_t), rlf_transport_rank(g_t), &begin, &end);
     for (size_t i = begin; i < end; i++) x[i] = (uint16_t)(i * 40503u + 1);
     bool ok = rig_open(&r, n, KERN_BF16, piece, x);
-    ok = ok && kern_comm_all_gather(r.comm, 0, r.size, r.x, n) == RLF_OK;
+    ok = ok && kern_comm_all_gather(r.comm, r.x, n) == RLF_OK;
     ok = rig_close(&r, n, x) && ok;
     for (size_t i = 0; i < n && ok; i++) ok = x[i] == (uint16_t)(i * 40503u + 1);
     free(x);
@@ -105,6 +106,36 @@ static bool hands_over(size_t n, size_t piece) {
     free(x);
     return ok;
 }
+
+/* The last rank hands a tensor to all others, twice. On fewer cards than ranks, some are on its card and share its memory. */
+static bool hands_over_again(size_t n) {
+    rig r;
+    kern_handover *handover = NULL;
+    kern_buf *shared = NULL;
+    int last = rlf_transport_size(g_t) - 1;
+    float *x = rlf_calloc(n, sizeof *x);
+    bool giver = rlf_transport_rank(g_t) == last, ok = rig_open(&r, n, KERN_F32, piece_bytes(1), x);
+    ok = ok && kern_handover_new(&handover, r.comm, 0, r.size, giver ? r.buf : NULL, n, KERN_F32, &shared) == RLF_OK;
+    kern_tensor to = shared ? kern_view(shared, KERN_F32) : r.x;
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < n; i++) x[i] = giver ? element(round, i) : 0;
+        if (giver) kern_upload(g_queue, r.x, x, n);
+        ok = kern_sync(g_queue) == RLF_OK && ok;
+        MPI_Barrier(MPI_COMM_WORLD); /* it has settled */
+        ok = ok && kern_handover_run(handover, to, "weights") == RLF_OK;
+        kern_download(g_queue, x, to, n);
+        for (size_t i = 0; i < n && ok; i++) ok = x[i] == element(round, i);
+        MPI_Barrier(MPI_COMM_WORLD); /* all have looked */
+    }
+    kern_buf_destroy(shared);
+    ok = ok && kern_handover_part(handover) == RLF_OK;
+    kern_handover_destroy(handover);
+    ok = rig_close(&r, n, x) && ok;
+    free(x);
+    return ok;
+}
+
+static bool a_tensor_is_handed_over_again_and_again(void) { return rlf_transport_size(g_t) == 1 || hands_over_again(100000); }
 
 static bool a_tensor_goes_from_one_rank_to_all_others(void) {
     bool ok = true;
@@ -145,9 +176,11 @@ int main(int argc, char **argv) {
         {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
         {"all_gather_moves_elements_of_two_bytes", all_gather_moves_elements_of_two_bytes},
         {"a_tensor_goes_from_one_rank_to_all_others", a_tensor_goes_from_one_rank_to_all_others},
+        {"a_tensor_is_handed_over_again_and_again", a_tensor_is_handed_over_again_and_again},
         {"a_window_shows_every_piece", a_window_shows_every_piece},
     };
-    if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK || device_open(&g_device, NULL, 1) != RLF_OK ||
+    if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||
+        device_open(&g_device, NULL, on_cards() ? 1 + rlf_transport_rank(g_t) : 1) != RLF_OK || /* the cards in turn */
         kern_queue_new(&g_queue, g_device) != RLF_OK) {
         fprintf(stderr, "%s\n", rlf_error_message());
         return 1;

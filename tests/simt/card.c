@@ -2,10 +2,12 @@
  * one, but for alignment to 16 bytes; what the alignment leaves over is checked when it is released. */
 #include "kernels/cuda/card.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/base/mem.h"
 #include "simt.h"
@@ -21,6 +23,7 @@ struct kern_card {
 /* Lies in the page before the buffer's first. */
 typedef struct block_head {
     size_t bytes, mapped;
+    int fd; /* of the memory: another process maps it too */
 } block_head;
 
 int kern_card_count(void) { return SIMT_ORDERS; }
@@ -56,17 +59,27 @@ void kern_card_close(kern_card *card) { free(card); }
 const char *kern_card_name(const kern_card *card) { return card->name; }
 simt_order simt_order_of(const struct kern_card *card) { return card->order; }
 
+static char *map_block(int fd, size_t mapped) {
+    char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) return base;
+    if (mprotect(base + PAGE, PAGE, PROT_NONE) != 0 || mprotect(base + mapped - PAGE, PAGE, PROT_NONE) != 0) abort();
+    return base;
+}
+
 /* head page | page that cannot be touched | ... buffer | page that cannot be touched */
 void *kern_card_allocate(kern_card *card, size_t bytes) {
     (void)card;
     if (bytes > SIZE_MAX / 8) return NULL;
     const size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN, pages = (rounded + PAGE - 1) / PAGE * PAGE, mapped = pages + 3 * PAGE;
-    char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) return NULL;
-    *(block_head *)(void *)base = (block_head){bytes, mapped};
-    char *end = base + 2 * PAGE + pages, *ptr = end - rounded;
+    const int fd = memfd_create("card", MFD_CLOEXEC);
+    char *base = fd < 0 || ftruncate(fd, (off_t)mapped) != 0 ? MAP_FAILED : map_block(fd, mapped);
+    if (base == MAP_FAILED) {
+        if (fd >= 0) close(fd);
+        return NULL;
+    }
+    *(block_head *)(void *)base = (block_head){bytes, mapped, fd};
+    char *ptr = base + mapped - PAGE - rounded;
     memset(ptr + bytes, CANARY, rounded - bytes);
-    if (mprotect(base + PAGE, PAGE, PROT_NONE) != 0 || mprotect(end, PAGE, PROT_NONE) != 0) abort();
     return ptr;
 }
 
@@ -84,6 +97,43 @@ void kern_card_release(kern_card *card, void *ptr) {
             abort();
         }
     munmap(base, head.mapped);
+    close(head.fd);
+}
+
+/* What a handle says: the process and its file, which others find in /proc. */
+typedef struct block_handle {
+    pid_t process;
+    int fd;
+    size_t bytes, mapped;
+} block_handle;
+_Static_assert(sizeof(block_handle) <= 64, "a handle has 64 bytes");
+
+rlf_status kern_card_share(kern_card *card, void *ptr, unsigned char handle[64]) {
+    (void)card;
+    const block_head head = *(const block_head *)(void *)base_of(ptr);
+    const block_handle shared = {getpid(), head.fd, head.bytes, head.mapped};
+    memcpy(handle, &shared, sizeof shared);
+    return RLF_OK;
+}
+
+rlf_status kern_card_open_shared(kern_card *card, const unsigned char handle[64], void **ptr) {
+    (void)card;
+    block_handle shared;
+    char path[64];
+    memcpy(&shared, handle, sizeof shared);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)shared.process, shared.fd);
+    const int fd = open(path, O_RDWR | O_CLOEXEC);
+    char *base = fd < 0 ? MAP_FAILED : map_block(fd, shared.mapped);
+    if (fd >= 0) close(fd);
+    if (base == MAP_FAILED) return RLF_RAISE(DEVICE, "the SIMT shim cannot map %s", path);
+    *ptr = base + shared.mapped - PAGE - (shared.bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return RLF_OK;
+}
+
+void kern_card_close_shared(kern_card *card, void *ptr) {
+    (void)card;
+    char *base = base_of(ptr);
+    munmap(base, ((const block_head *)(void *)base)->mapped);
 }
 
 void *kern_card_host_allocate(kern_card *card, size_t bytes) {
@@ -107,6 +157,16 @@ void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
 void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
     (void)card;
     memset(dst, 0, bytes);
+}
+
+bool kern_card_idle(kern_card *card) {
+    (void)card;
+    return true;
+}
+
+void kern_card_identity(const kern_card *card, unsigned char out[16]) {
+    memset(out, 0, 16);
+    out[0] = (unsigned char)(1 + card->order);
 }
 
 rlf_status kern_card_sync(kern_card *card) {

@@ -39,8 +39,8 @@
 #include "trainer/cli/model.h"
 
 static const char usage[] =
-    "rlf bench rollout [--shape bench-42m] [--device auto|cpu|cuda] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64] [--answer 128]\n"
-    "                  [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time | --step-us N --row-us N] [--json]\n"
+    "rlf bench rollout [--shape bench-42m] [--device auto|cpu|cuda] [--threads N] [--episodes 64] [--batches 1] [--rounds 2] [--tokens 64]\n"
+    "                  [--answer 128] [--median-ms 300] [--p99-ms 3000] [--seed 1] [--cpu-time | --step-us N --row-us N] [--json]\n"
     "  --episodes   of a batch\n"
     "  --batches    in all; the asynchronous way has the episodes of all batches at once, the batch-synchronous one batch after batch\n"
     "  --rounds     tool rounds of an episode\n"
@@ -424,8 +424,8 @@ static bool parse(bench *b, int argc, char **argv, bool *help) {
 }
 
 int rlf_bench_rollout(int argc, char **argv) {
-    bench b = {.shape = "bench-42m", .device = "auto", .episodes = 64, .batches = 1, .rounds = 2, .tokens = 64, .answer_tokens = 128, .median_ms = 300,
-               .p99_ms = 3000, .seed = 1};
+    bench b = {.shape = "bench-42m", .device = "auto", .episodes = 64, .batches = 1, .rounds = 2, .tokens = 64, .answer_tokens = 128,
+               .median_ms = 300, .p99_ms = 3000, .seed = 1};
     bool help = false;
     if (!parse(&b, argc, argv, &help))
         return rlf_cli_misuse("bench", "rollout: expected options within their ranges, --p99-ms not below --median-ms, --cpu-time with "

@@ -19,8 +19,8 @@ typedef struct rlf_cli_texts {
     size_t n, longest; /* tokens of the longest */
 } rlf_cli_texts;
 
-/* What a command computes on: --device auto, cpu or cuda (the first card), --threads and --isa of the CPU. A card is told on standard error,
- * with a warning. */
+/* What a command computes on: --device auto, cpu or cuda (the first card), --threads and --isa of the CPU. A card is told on
+ * standard error, with a warning. */
 bool rlf_cli_device_parse(const char *text, const char **out);
 rlf_status rlf_cli_device_open(kern_device **out, const kern_device_options *options) RLF_MUST_USE;
 

@@ -1,0 +1,48 @@
+/* Members of a group and their cards (group.h). */
+#include "kernels/comm/group.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+
+const kern_link_ops *kern_comm_links(const kern_comm *c) { return kern_queue_device(c->queue)->backend->link; }
+
+int kern_comm_left_ms(int64_t deadline_ms) {
+    int64_t left = deadline_ms - rlf_now_ms();
+    return left > 0 ? (int)left : 0;
+}
+
+rlf_status kern_member_init(kern_member *me, const kern_comm *c) {
+    *me = (kern_member){.links = kern_comm_links(c) != NULL};
+    memcpy(me->identity, kern_queue_device(c->queue)->identity, sizeof me->identity);
+    return me->links ? kern_comm_links(c)->id(me->link_id) : RLF_OK;
+}
+
+rlf_status kern_members_meet(const kern_comm *c, int first, int count, const kern_member *me, kern_member *all) {
+    rlf_exchange *with = rlf_calloc((size_t)count, sizeof *with);
+    for (int i = 0; i < count; i++) with[i] = (rlf_exchange){me, &all[i], sizeof *me, sizeof *me};
+    rlf_status status = rlf_exchange_all(c->transport, first, count, with, c->timeout_ms,
+                                         "acquaintance of the ranks that exchange tensors");
+    all[rlf_transport_rank(c->transport) - first] = *me;
+    free(with);
+    return status;
+}
+
+bool kern_same_card(const kern_member *a, const kern_member *b) { return memcmp(a->identity, b->identity, sizeof a->identity) == 0; }
+
+rlf_status kern_members_link(const kern_comm *c, const kern_member *all, const bool *chosen, int n, int me, kern_link **link) {
+    int count = 0, place = 0, first = -1;
+    for (int i = 0; i < n; i++) {
+        if (!chosen[i]) continue;
+        if (!all[i].links) return RLF_OK;
+        for (int j = 0; j < i; j++)
+            if (chosen[j] && kern_same_card(&all[i], &all[j])) return RLF_OK;
+        if (first < 0) first = i;
+        place += i < me;
+        count++;
+    }
+    if (count < 2) return RLF_OK;
+    return kern_comm_links(c)->make(link, kern_queue_device(c->queue)->ctx, all[first].link_id, place, count, c->timeout_ms);
+}

@@ -1,0 +1,102 @@
+/* A tensor handed over again and again (comm.h). Takers on the giver's card share its memory. The others are linked with the
+ * giver where all of them can be, each on a card of its own; else MPI brings it to them. */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "kernels/comm/group.h"
+
+enum { BUCKET_BYTES = 256 << 20 }; /* of one broadcast: so that a deadline and a failure are looked at in between */
+
+struct kern_handover {
+    kern_comm *comm;
+    int first, count, me; /* place among them; the giver's is the last */
+    size_t n;
+    bool shares;          /* this taker looks into the giver's memory */
+    int *to;              /* (n_to) ranks that take by MPI; owned */
+    size_t n_to;
+    kern_link *link;      /* of the giver and those who do not share; NULL: they take by MPI */
+};
+
+static bool gives(const kern_handover *h) { return h->me == h->count - 1; }
+
+/* On cards: who shares, and a link for the rest. chosen: (count), all false. */
+static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, bool *chosen, kern_buf **shared) {
+    rlf_status status = RLF_OK;
+    kern_device *device = kern_queue_device(h->comm->queue);
+    kern_member me, *all = rlf_calloc((size_t)h->count, sizeof *all);
+    RLF_TRY(kern_member_init(&me, h->comm));
+    if (gives(h)) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
+    if (gives(h) && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
+    RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));
+    const kern_member *giver = &all[h->count - 1];
+    for (int i = 0; i < h->count; i++) chosen[i] = i == h->count - 1 || !giver->shares || !kern_same_card(&all[i], giver);
+    h->shares = !chosen[h->me];
+    if (h->shares) RLF_TRY(kern_buf_open(shared, device, giver->share, bytes));
+    else RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, &h->link));
+out:
+    free(all);
+    return status;
+}
+
+rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int count, kern_buf *buf, size_t n, kern_dtype dtype,
+                             kern_buf **shared) {
+    rlf_status status = RLF_OK;
+    kern_handover *h = rlf_calloc(1, sizeof *h);
+    bool *chosen = rlf_calloc((size_t)count, sizeof *chosen);
+    *h = (kern_handover){.comm = comm, .first = first, .count = count, .me = rlf_transport_rank(comm->transport) - first, .n = n};
+    h->to = rlf_calloc((size_t)count, sizeof *h->to);
+    *shared = NULL;
+    assert(gives(h) == (buf != NULL));
+    for (int i = 0; i < count; i++) chosen[i] = true;
+    if (!kern_queue_device(comm->queue)->backend->host_memory) RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
+    for (int i = 0; i < count - 1; i++)
+        if (chosen[i]) h->to[h->n_to++] = first + i;
+    *out = h;
+    h = NULL;
+out:
+    free(chosen);
+    kern_handover_destroy(h);
+    return status;
+}
+
+void kern_handover_destroy(kern_handover *h) {
+    if (!h) return;
+    if (h->link) kern_comm_links(h->comm)->destroy(h->link);
+    free(h->to);
+    free(h);
+}
+
+static rlf_status broadcast(kern_handover *h, kern_tensor x, const char *what) {
+    rlf_status status = RLF_OK;
+    const kern_link_ops *links = kern_comm_links(h->comm);
+    size_t bytes = h->n * kern_dtype_size(x.dtype);
+    int64_t deadline = rlf_now_ms() + h->comm->timeout_ms;
+    for (size_t at = 0; at < bytes; at += BUCKET_BYTES) {
+        size_t k = bytes - at < BUCKET_BYTES ? bytes - at : BUCKET_BYTES;
+        RLF_TRY(links->broadcast(h->link, (char *)kern_address(x) + at, k, (int)h->n_to, kern_comm_left_ms(deadline), what));
+    }
+out:
+    return status;
+}
+
+rlf_status kern_handover_part(kern_handover *h) {
+    if (kern_queue_device(h->comm->queue)->backend->host_memory) return RLF_OK;
+    char word = 0, *words = rlf_calloc((size_t)h->count, 1);
+    rlf_exchange *with = rlf_calloc((size_t)h->count, sizeof *with);
+    for (int i = 0; i < h->count; i++) with[i] = (rlf_exchange){&word, &words[i], 1, 1};
+    rlf_status status = rlf_exchange_all(h->comm->transport, h->first, h->count, with, h->comm->timeout_ms, "end of shared weights");
+    free(with);
+    free(words);
+    return status;
+}
+
+rlf_status kern_handover_run(kern_handover *h, kern_tensor x, const char *what) {
+    if (h->shares) return RLF_OK;
+    if (h->link) return broadcast(h, x, what);
+    if (gives(h) && h->n_to == 0) return RLF_OK;
+    if (gives(h)) return kern_comm_send(h->comm, h->to, h->n_to, x, h->n, what);
+    return kern_comm_receive(h->comm, h->first + h->count - 1, x, h->n, what);
+}
