@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # For a machine with a CUDA card: builds, runs the tests of tests/unit/kernels on the card (RLF_TEST_DEVICE=cuda: the cards are held against
-# the CPU, bit for bit), then under compute-sanitizer's memcheck and racecheck where it is installed, and prints a line a test.
+# the CPU, bit for bit), exchanges between two ranks and five (NCCL where there are two cards, shared memory where ranks share one), a whole job
+# held against the CPU's; then under compute-sanitizer's memcheck and racecheck where it is installed. Prints a line a test.
 # Usage: tests/gpu.sh [BUILD_FOLDER]
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +10,7 @@ tests="simple norm linear tensor attention attention_tiles head exact transforme
 
 jobs/install.sh test || exit
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=ON -DRLF_CUDA=ON >/dev/null || exit
-cmake --build "$build" --target $(printf 'test_%s ' $tests) || exit
+cmake --build "$build" --target $(printf 'test_%s ' $tests) test_comm rlf-train rlf quickstart-data || exit
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit
 
 export RLF_TEST_DEVICE=cuda
@@ -29,6 +30,11 @@ line() { # what, command...: runs it, prints seconds and verdict, keeps its outp
 }
 
 for test in $tests; do line "$test" "$build/tests/test_$test"; done
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+for ranks in 2 5; do line "comm, $ranks ranks" mpirun -q --oversubscribe -np $ranks "$build/tests/mpi/test_comm"; done
+export RLF_SOURCE=$PWD RLF_BUILD=$(realpath "$build") RLF_E2E_WORK=$(realpath "$build")/tests/e2e/work
+line "fixture of a job" bash tests/e2e/prepare.sh
+RLF_E2E_CARDS=$RLF_BUILD/trainer/rlf-train line "job" bash tests/e2e/card.sh
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         for test in simple norm tensor attention attention_tiles head; do

@@ -32,8 +32,7 @@ size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, 
 void trainer_optimizer_begin(trainer_optimizer *optimizer);
 /* The same from a checkpoint's state. An optimizer of another model or dtype is an error. */
 rlf_status trainer_optimizer_read(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
-/* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them.
- * */
+/* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them. */
 rlf_status trainer_optimizer_write(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
 
 /* One update, collective over learners: sums the gradients (layout->total), clips them by their global norm, which is left in

@@ -41,10 +41,10 @@ rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     c->count = count;
     if (count == 1) goto out;
     RLF_TRY(kern_buf_new(&c->parts, kern_queue_device(c->queue), c->piece_bytes / 2));
-    RLF_TRY(kern_member_init(&me, c));
+    RLF_TRY(kern_member_init(&me, c, rlf_transport_rank(c->transport) == first));
     RLF_TRY(kern_members_meet(c, first, count, &me, all));
     for (int i = 0; i < count; i++) chosen[i] = true;
-    RLF_TRY(kern_members_link(c, all, chosen, count, rlf_transport_rank(c->transport) - first, &c->link));
+    RLF_TRY(kern_members_link(c, all, chosen, count, rlf_transport_rank(c->transport) - first, 0, &c->link));
 out:
     free(chosen);
     free(all);

@@ -1,13 +1,10 @@
 /* Tensors between ranks: gradients added over learners, weights gathered and handed over.
  *
  * Three ways, the best that all concerned have:
- *   cards, each rank on one of its own, and NCCL in the build   straight from card to card
- *   one card                     hand-over only: the receiver looks into the giver's memory, and nothing is copied
- *   else                         MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from
- * where they
- *                                lie and received where they belong; elsewhere they go through page-locked memory, a piece at a
- * time, so
- *                                that a slab is never held twice.
+ *   each rank has a card of its own, and the build NCCL: straight from card to card;
+ *   giver and taker are on one card: the taker looks into the giver's memory, and nothing is copied;
+ *   else MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from where they lie and received
+ *   where they belong; elsewhere they go through page-locked memory, a piece at a time, so that a slab is never held twice.
  * All only move bytes. A sum is added on the device, in rank order, element by element, so its bits depend neither on the way nor
  * on the size of the pieces.
  *
@@ -45,8 +42,9 @@ typedef struct kern_handover kern_handover;
 rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int count, kern_buf *buf, size_t n, kern_dtype dtype,
                              kern_buf **shared) RLF_MUST_USE;
 void kern_handover_destroy(kern_handover *handover);
-/* Collective likewise: x of the takers is then the giver's. A shared x is it already: the giver calls once it has settled, before
- * which no taker may look. */
+/* Collective likewise: x of the takers is then the giver's. A shared x is it without this call, and so while the giver writes it:
+ * takers look at x only after the call, and no more once the giver may be writing again. The caller sees to both: here, by
+ * generation and training that take turns. */
 rlf_status kern_handover_run(kern_handover *handover, kern_tensor x, const char *what) RLF_MUST_USE;
 /* The orderly end, collective likewise: takers call it when they have destroyed what they shared, the giver before it destroys
  * its buffer. */

@@ -14,10 +14,10 @@ int kern_comm_left_ms(int64_t deadline_ms) {
     return left > 0 ? (int)left : 0;
 }
 
-rlf_status kern_member_init(kern_member *me, const kern_comm *c) {
+rlf_status kern_member_init(kern_member *me, const kern_comm *c, bool makes) {
     *me = (kern_member){.links = kern_comm_links(c) != NULL};
     memcpy(me->identity, kern_queue_device(c->queue)->identity, sizeof me->identity);
-    return me->links ? kern_comm_links(c)->id(me->link_id) : RLF_OK;
+    return me->links && makes ? kern_comm_links(c)->id(me->link_id) : RLF_OK;
 }
 
 rlf_status kern_members_meet(const kern_comm *c, int first, int count, const kern_member *me, kern_member *all) {
@@ -32,17 +32,17 @@ rlf_status kern_members_meet(const kern_comm *c, int first, int count, const ker
 
 bool kern_same_card(const kern_member *a, const kern_member *b) { return memcmp(a->identity, b->identity, sizeof a->identity) == 0; }
 
-rlf_status kern_members_link(const kern_comm *c, const kern_member *all, const bool *chosen, int n, int me, kern_link **link) {
-    int count = 0, place = 0, first = -1;
+rlf_status kern_members_link(const kern_comm *c, const kern_member *all, const bool *chosen, int n, int me, int maker,
+                             kern_link **link) {
+    int count = 0, place = 0;
     for (int i = 0; i < n; i++) {
         if (!chosen[i]) continue;
         if (!all[i].links) return RLF_OK;
         for (int j = 0; j < i; j++)
             if (chosen[j] && kern_same_card(&all[i], &all[j])) return RLF_OK;
-        if (first < 0) first = i;
         place += i < me;
         count++;
     }
     if (count < 2) return RLF_OK;
-    return kern_comm_links(c)->make(link, kern_queue_device(c->queue)->ctx, all[first].link_id, place, count, c->timeout_ms);
+    return kern_comm_links(c)->make(link, kern_queue_device(c->queue)->ctx, all[maker].link_id, place, count, c->timeout_ms);
 }

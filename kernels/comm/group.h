@@ -22,15 +22,15 @@ typedef struct kern_member {
     unsigned char identity[KERN_IDENTITY_BYTES], link_id[KERN_LINK_ID_BYTES], share[KERN_SHARE_BYTES];
 } kern_member;
 
-/* This rank; with an id for a link, should it be the one that makes it. */
-rlf_status kern_member_init(kern_member *me, const kern_comm *comm) RLF_MUST_USE;
+/* This rank; with an id for a link, where it is the one that `makes` it. */
+rlf_status kern_member_init(kern_member *me, const kern_comm *comm, bool makes) RLF_MUST_USE;
 /* Collective over ranks first..first+count-1: all[i] is what rank first+i tells. */
 rlf_status kern_members_meet(const kern_comm *comm, int first, int count, const kern_member *me, kern_member *all) RLF_MUST_USE;
 bool kern_same_card(const kern_member *a, const kern_member *b);
 /* Links those of n members that are chosen, of which this rank is one, where they can: all have links, each has a card of its
- * own. *link stays NULL else. The first chosen one's id is used. */
+ * own. *link stays NULL else. `maker`, one of them, has the id. */
 rlf_status kern_members_link(const kern_comm *comm, const kern_member *all, const bool *chosen, int n, int me,
-                             kern_link **link) RLF_MUST_USE;
+                             int maker, kern_link **link) RLF_MUST_USE;
 
 const kern_link_ops *kern_comm_links(const kern_comm *comm);
 /* Time until the deadline, at least 0. */

@@ -22,12 +22,12 @@ struct kern_handover {
 
 static bool gives(const kern_handover *h) { return h->me == h->count - 1; }
 
-/* On cards: who shares, and a link for the rest. chosen: (count), all false. */
+/* On cards: who shares, and a link for the rest. chosen: (count), who does not share. */
 static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, bool *chosen, kern_buf **shared) {
     rlf_status status = RLF_OK;
     kern_device *device = kern_queue_device(h->comm->queue);
     kern_member me, *all = rlf_calloc((size_t)h->count, sizeof *all);
-    RLF_TRY(kern_member_init(&me, h->comm));
+    RLF_TRY(kern_member_init(&me, h->comm, gives(h)));
     if (gives(h)) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
     if (gives(h) && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
     RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));
@@ -35,7 +35,7 @@ static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, bool *c
     for (int i = 0; i < h->count; i++) chosen[i] = i == h->count - 1 || !giver->shares || !kern_same_card(&all[i], giver);
     h->shares = !chosen[h->me];
     if (h->shares) RLF_TRY(kern_buf_open(shared, device, giver->share, bytes));
-    else RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, &h->link));
+    else RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->count - 1, &h->link));
 out:
     free(all);
     return status;
