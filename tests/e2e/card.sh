@@ -4,7 +4,7 @@
 # of bfloat16 have other bits; on every token the learners' log-prob is the rollout's all the same.
 source "$(dirname "$0")/lib.sh"
 shim=$RLF_BUILD/tests/simt/simt-rlf-train cpu=$rlf_train
-cards=${RLF_E2E_CARDS:-$shim} # the program: tests/gpu.sh gives that which runs on the machine's cards, few or many
+cards=${RLF_E2E_CARDS:-$shim} # the program; beside it `rlf`. tests/gpu.sh gives those which run on the machine's cards, few or many
 [ -x "$cards" ] || skip "no SIMT shim on this machine"
 fresh_work card
 "$rlf" init --shape quickstart --hidden 32 --layers 2 --heads 2 --kv-heads 1 --head-dim 16 --ffn 48 --std 0.15 \
@@ -30,6 +30,16 @@ exact_log_probs "$work/on_cards" 2
 same_checkpoint "$work/on_cpu/checkpoints/step_2" "$work/on_cards/checkpoints/step_2"
 cmp -s "$work/init/model.safetensors" "$work/on_cards/checkpoints/step_2/model.safetensors" && fail "nothing was learnt"
 echo "two learners and two rollout ranks on three cards, stopped and continued: the bytes of the CPU"
+
+questions="$(head -n 3 "$fixture/data/train.jsonl")" rlf_cards=${cards/rlf-train/rlf}
+"$rlf" score "$work/init" --device cpu <<<"$questions" >"$work/cpu.scores" || fail "rlf score on the CPU"
+"$rlf_cards" score "$work/init" --device cuda <<<"$questions" >"$work/card.scores" 2>"$work/score.err" || fail "rlf score: $(cat "$work/score.err")"
+grep -q "no card has run these kernels yet" "$work/score.err" || fail "rlf score on a card without a warning"
+same_file "$work/cpu.scores" "$work/card.scores"
+for device in cpu cuda; do
+    "$rlf_cards" generate "$work/init" --template chatml --prompt "Peru?" --max-tokens 24 --seed 3 --device $device >"$work/$device.answer" 2>"$work/$device.err" || fail "rlf generate on $device: $(cat "$work/$device.err")"
+done
+same_file "$work/cpu.answer" "$work/cuda.answer"
 
 rl bfloat16 5 "${job[@]}" device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
