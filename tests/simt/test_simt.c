@@ -354,8 +354,8 @@ static float *results_with(size_t floats, size_t *n) {
     ctx.scratch = kern_card_allocate(ctx.card, floats * sizeof *ctx.scratch);
     for (int i = 0; i < ROWS * K; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
     for (int i = 0; i < N * K; i++) w[i] = kern_bf16_of_float(x[i]);
-    kern_cuda_linear(&ctx, at, x, w, KERN_BF16, NULL, M, N, K, false), at += M * N;
-    kern_cuda_linear_grad_input(&ctx, at, x, w, KERN_BF16, M, N, K, false), at += M * K;
+    kern_cuda_linear(&ctx, at, x, w, KERN_BF16, NULL, KERN_BF16, M, N, K, false), at += M * N;
+    kern_cuda_linear_grad_input(&ctx, at, x, w, KERN_BF16, KERN_BF16, M, N, K, false), at += M * K;
     kern_cuda_linear_grad_weight(&ctx, at, x, x, KERN_BF16, M, N, K), at += N * K;
     ctx.scratch_floats /= 10;
     kern_cuda_rmsnorm_grad(&ctx, at, at + M * K, x, x, x, 1e-6f, M, K), at += M * K + K;
