@@ -131,8 +131,8 @@ KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_task *t, int key0, int
     const int valid = t->item.end - key0;
     KERN_UNROLL for (int first = 0; first < KEYS; first += 16) {
         const uint16_t *keys = key_at(t, first < valid ? key0 + first : key0, d);
-        KERN_UNROLL for (int i = kern_thread(); i < 16 * d / COPY; i += THREADS) {
-            const int j = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = first + j < valid ? 16 : 0;
+        KERN_UNROLL for (int n = 0; n < 16 * d / COPY; n += THREADS) {
+            const int i = n + kern_thread(), j = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = first + j < valid ? 16 : 0;
             const uint16_t *from = keys + (bytes ? j * d : 0) + part;
             uint16_t *to = stage + (first + j) * tile_stride(d) + part;
             kern_copy_async16(to, from, bytes);

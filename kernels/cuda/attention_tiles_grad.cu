@@ -85,8 +85,8 @@ KERN_BOTH size_t grad_bytes(int d) { return sizeof(uint16_t) * (size_t)(6 * tile
 /* Begins to copy rows at.. of a sequence from two arrays of (m, D) to two tiles; rows beyond the sequence: zeros. */
 KERN_DEVICE void fetch_pair(uint16_t *tiles, const uint16_t *x, const uint16_t *y, const grad_item *item, int at, int d) {
     const int valid = item->rows - at;
-    KERN_UNROLL for (int i = kern_thread(); i < ROWS * d / COPY; i += THREADS) {
-        const int row = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = row < valid ? 16 : 0;
+    KERN_UNROLL for (int n = 0; n < ROWS * d / COPY; n += THREADS) {
+        const int i = n + kern_thread(), row = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = row < valid ? 16 : 0;
         const size_t from = (size_t)(item->begin + at + (bytes ? row : 0)) * d + part;
         uint16_t *to = tiles + row * tile_stride(d) + part;
         kern_copy_async16(to, x + from, bytes);
