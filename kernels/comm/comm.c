@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/group.h"
 
@@ -45,6 +46,7 @@ rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     RLF_TRY(kern_members_meet(c, first, count, &me, all));
     for (int i = 0; i < count; i++) chosen[i] = true;
     RLF_TRY(kern_members_link(c, all, chosen, count, rlf_transport_rank(c->transport) - first, 0, &c->link));
+    if (!host_memory(c)) RLF_INFO("%d ranks exchange gradients and weights %s", count, kern_comm_way(c->link));
 out:
     free(chosen);
     free(all);

@@ -9,6 +9,8 @@
 
 const kern_link_ops *kern_comm_links(const kern_comm *c) { return kern_queue_device(c->queue)->backend->link; }
 
+const char *kern_comm_way(const kern_link *link) { return link ? "from card to card" : "through the host"; }
+
 int kern_comm_left_ms(int64_t deadline_ms) {
     int64_t left = deadline_ms - rlf_now_ms();
     return left > 0 ? (int)left : 0;

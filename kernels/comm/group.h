@@ -33,6 +33,8 @@ rlf_status kern_members_link(const kern_comm *comm, const kern_member *all, cons
                              int maker, kern_link **link) RLF_MUST_USE;
 
 const kern_link_ops *kern_comm_links(const kern_comm *comm);
+/* For the log. */
+const char *kern_comm_way(const kern_link *link);
 /* Time until the deadline, at least 0. */
 int kern_comm_left_ms(int64_t deadline_ms);
 

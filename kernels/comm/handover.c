@@ -45,15 +45,17 @@ rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, in
                              kern_buf **shared) {
     rlf_status status = RLF_OK;
     kern_handover *h = rlf_calloc(1, sizeof *h);
-    bool *chosen = rlf_calloc((size_t)count, sizeof *chosen);
+    bool *chosen = rlf_calloc((size_t)count, sizeof *chosen), host_memory = kern_queue_device(comm->queue)->backend->host_memory;
     *h = (kern_handover){.comm = comm, .first = first, .count = count, .me = rlf_transport_rank(comm->transport) - first, .n = n};
     h->to = rlf_calloc((size_t)count, sizeof *h->to);
     *shared = NULL;
     assert(gives(h) == (buf != NULL));
     for (int i = 0; i < count; i++) chosen[i] = true;
-    if (!kern_queue_device(comm->queue)->backend->host_memory) RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
+    if (!host_memory) RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
     for (int i = 0; i < count - 1; i++)
         if (chosen[i]) h->to[h->n_to++] = first + i;
+    if (gives(h) && !host_memory)
+        RLF_INFO("weights go to %zu of %d rollout ranks %s; the others look into this rank's", h->n_to, count - 1, kern_comm_way(h->link));
     *out = h;
     h = NULL;
 out:

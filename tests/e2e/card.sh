@@ -22,6 +22,7 @@ if [ "$cards" = "$shim" ]; then
     grep -q "rank 4 learner .* card 0" "$work/on_cards.log" && grep -q "rank 5 learner .* card 1" "$work/on_cards.log" &&
         grep -q "rank 2 rollout .* card 2" "$work/on_cards.log" && grep -q "rank 3 rollout .* card 0" "$work/on_cards.log" ||
         fail "expected learners on cards 0 and 1, rollout ranks on 2 and 0"
+    grep -q "rank 4 learner .* 2 ranks exchange gradients and weights from card to card" "$work/on_cards.log" || fail "learners on two cards"
     [ "$(grep -c "rank . rollout .* weights are those of the first learner" "$work/on_cards.log")" -eq 1 ] &&
         grep -q "rank 3 rollout .* weights are those" "$work/on_cards.log" || fail "rank 3, and only it, shares the weights on card 0"
 fi
@@ -41,12 +42,15 @@ for device in cpu cuda; do
 done
 same_file "$work/cpu.answer" "$work/cuda.answer"
 
-rl bfloat16 5 "${job[@]}" device=cuda model.dtype=bfloat16
+# More ranks than cards.
+rl bfloat16 10 "${job[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
 for device in cpu cuda; do rl "stored_$device" 5 "${job[@]}" device=$device model.dtype=bfloat16 model.compute_dtype=float32 train.steps=1; done
 same_checkpoint "$work/stored_cpu/checkpoints/step_1" "$work/stored_cuda/checkpoints/step_1"
 
 [ "$cards" = "$shim" ] || exit 0
+grep -q "rank 6 learner .* 4 ranks exchange gradients and weights through the host" "$work/bfloat16.log" || fail "four learners on three cards"
+grep -q "rank 6 learner .* weights go to 3 of 4 rollout ranks through the host" "$work/bfloat16.log" || fail "four rollout ranks on three cards"
 launch 5 --check "${rl_job[@]}" "${job[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
 grep -q "^card 0 .* MB taken by rank 4 learner$" "$work/check.log" || fail "--check does not say what is on card 0: $(grep card "$work/check.log")"
 launch 5 "${rl_job[@]}" "${job[@]}" output="$work/large" device=cuda rollout.cache_tokens=50000000 >"$work/large.log" 2>&1 && fail "a cache of more than a card"
