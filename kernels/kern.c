@@ -249,6 +249,10 @@ void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tens
     ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), weights(x, 0), x.dtype, i32(index, (size_t)m), m, k);
 }
 
+void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k) {
+    ops_of(queue)->rows_add(ctx_of(queue), f32(y, (size_t)k), f32(x, area(m, k)), m, k);
+}
+
 void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
     ops_of(queue)->rows_scatter(ctx_of(queue), f32(y, 0), f32(x, area(m, k)), i32(index, (size_t)m), m, k);
 }

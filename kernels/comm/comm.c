@@ -167,7 +167,7 @@ static rlf_status reduce_piece(collective *o) {
     if (mine == 0) goto out;
     kern_copy(q, kern_at(parts, (size_t)o->me * mine), own, mine);
     kern_copy(q, own, parts, mine);
-    kern_bias_grad(q, own, kern_at(parts, mine), o->count - 1, (int)mine); /* adds the rows of a matrix, one after the other */
+    kern_rows_add(q, own, kern_at(parts, mine), o->count - 1, (int)mine);
     RLF_TRY(kern_sync(q));
 out:
     return status;

@@ -33,9 +33,6 @@ struct kern_ctx {
  * operations that come before in the stream, and so are done with it. */
 const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
 
-/* y[j] += parts (n, k): column sums, in order (rows.cu). */
-void kern_cuda_add_parts(kern_ctx *ctx, float *y, const float *parts, int n, int k);
-
 /* For an operation that needs so many bytes of scratch for each `rows` rows: how many rows it may take at a time, a multiple of them, at
  * least one. */
 static inline int kern_cuda_rows_at_a_time(const kern_ctx *ctx, int rows, size_t bytes) {

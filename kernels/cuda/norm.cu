@@ -68,6 +68,6 @@ void kern_cuda_rmsnorm_grad(kern_ctx *ctx, float *dx, float *dweight, const floa
         const norm_grad_args args = {dx + at, ctx->scratch, ctx->scratch + rows, dy + at, x + at, weight, eps, rows, k};
         KERN_LAUNCH(ctx, norm_grad_rows, kern_blocks_for((size_t)rows, TEAMS), THREADS, args);
         KERN_LAUNCH(ctx, norm_grad_columns, parts * kern_blocks_for((size_t)k, COLUMN_THREADS), COLUMN_THREADS, args);
-        kern_cuda_add_parts(ctx, dweight, args.parts, parts, k);
+        kern_cuda_rows_add(ctx, dweight, args.parts, parts, k);
     }
 }

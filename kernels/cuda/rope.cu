@@ -123,8 +123,8 @@ static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args, float *dq_norm
     if (args.q_norm || args.k_norm) {
         KERN_LAUNCH(ctx, rope_rstd, kern_blocks_for(m * (size_t)(args.shape.heads + args.shape.kv_heads), TEAMS), THREADS, args);
         KERN_LAUNCH(ctx, rope_weights, 2 * parts * kern_blocks_for((size_t)d / 2, COLUMN_THREADS), COLUMN_THREADS, args);
-        if (dq_norm) kern_cuda_add_parts(ctx, dq_norm, args.q_parts, parts, d);
-        if (dk_norm) kern_cuda_add_parts(ctx, dk_norm, args.k_parts, parts, d);
+        if (dq_norm) kern_cuda_rows_add(ctx, dq_norm, args.q_parts, parts, d);
+        if (dk_norm) kern_cuda_rows_add(ctx, dk_norm, args.k_parts, parts, d);
     }
     KERN_LAUNCH(ctx, rope_grad_rows, kern_blocks_for(m * (size_t)all_heads(args.shape), TEAMS), THREADS, args);
 }

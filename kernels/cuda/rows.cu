@@ -5,7 +5,8 @@
  *   embed_grad                  y[ids[i]] += x[i], i ascending: a block for each id that occurs, which looks through all ids (from the cache)
  *                               for its rows. Bytes: x once, y twice a row
  *   bias_grad                   a thread a column of a part of KERN_PART_ROWS rows, then a thread a column through the parts, whose loads
- *                               go ahead of the additions. Bytes: x once, and 1/16 of it */
+ *                               go ahead of the additions. Bytes: x once, and 1/16 of it
+ *   rows_add                    the second of these */
 #include "kernels/cuda/dialect.h"
 
 enum { THREADS = 128 };
@@ -86,6 +87,35 @@ void kern_cuda_embed_grad(kern_ctx *ctx, float *dtable, const float *dy, const i
     KERN_LAUNCH(ctx, embed_grad, m, THREADS, args);
 }
 
+typedef struct add_rows_args {
+    float *y;
+    const float *x;
+    int m, k;
+} add_rows_args;
+
+enum { ADD_THREADS = 32, ADD_AHEAD = 16 };
+
+KERN_KERNEL(add_rows) {
+    const int j = kern_block() * ADD_THREADS + kern_thread();
+    if (j >= a.k) return;
+    float sum = a.y[j];
+    for (int i = 0; i < a.m; i += ADD_AHEAD) {
+        float row[ADD_AHEAD];
+        const int n = a.m - i < ADD_AHEAD ? a.m - i : ADD_AHEAD;
+        KERN_UNROLL
+        for (int l = 0; l < ADD_AHEAD; l++) row[l] = l < n ? a.x[(size_t)(i + l) * a.k + j] : 0.0f;
+        KERN_UNROLL
+        for (int l = 0; l < ADD_AHEAD; l++)
+            if (l < n) sum += row[l];
+    }
+    a.y[j] = sum;
+}
+
+void kern_cuda_rows_add(kern_ctx *ctx, float *y, const float *x, int m, int k) {
+    const add_rows_args args = {y, x, m, k};
+    KERN_LAUNCH(ctx, add_rows, kern_blocks_for((size_t)k, ADD_THREADS), ADD_THREADS, args);
+}
+
 typedef struct sum_part_args {
     float *parts; /* (parts, k) */
     const float *x;
@@ -107,35 +137,6 @@ void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const float *dy, int m, in
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
         const sum_part_args args = {ctx->scratch, dy + (size_t)begin * n, rows, n};
         KERN_LAUNCH(ctx, sum_part, parts * kern_blocks_for((size_t)n, THREADS), THREADS, args);
-        kern_cuda_add_parts(ctx, dbias, ctx->scratch, parts, n);
+        kern_cuda_rows_add(ctx, dbias, ctx->scratch, parts, n);
     }
-}
-
-typedef struct add_parts_args {
-    float *y;
-    const float *parts;
-    int n, k;
-} add_parts_args;
-
-enum { ADD_THREADS = 32, ADD_AHEAD = 16 };
-
-KERN_KERNEL(add_parts) {
-    const int j = kern_block() * ADD_THREADS + kern_thread();
-    if (j >= a.k) return;
-    float sum = a.y[j];
-    for (int i = 0; i < a.n; i += ADD_AHEAD) {
-        float x[ADD_AHEAD];
-        const int n = a.n - i < ADD_AHEAD ? a.n - i : ADD_AHEAD;
-        KERN_UNROLL
-        for (int l = 0; l < ADD_AHEAD; l++) x[l] = l < n ? a.parts[(size_t)(i + l) * a.k + j] : 0.0f;
-        KERN_UNROLL
-        for (int l = 0; l < ADD_AHEAD; l++)
-            if (l < n) sum += x[l];
-    }
-    a.y[j] = sum;
-}
-
-void kern_cuda_add_parts(kern_ctx *ctx, float *y, const float *parts, int n, int k) {
-    const add_parts_args args = {y, parts, n, k};
-    KERN_LAUNCH(ctx, add_parts, kern_blocks_for((size_t)k, ADD_THREADS), ADD_THREADS, args);
 }

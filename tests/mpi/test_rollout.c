@@ -224,7 +224,7 @@ static bool run_learner(void) {
 }
 
 static bool run_rollout(int rank) {
-    rlf_config c = {.mode = (char[]){"rl"}, .threads = 1, .model = {.path = g_dir, .dtype = (char[]){"float32"}},
+    rlf_config c = {.mode = (char[]){"rl"}, .threads = 1, .model = {.path = g_dir, .dtype = (char[]){"float32"}, .compute_dtype = (char[]){"auto"}},
                     .ranks = {.rollout = g_ranks.rollouts, .tool = g_ranks.tools},
                     .episode = {.chat = (char[]){"chatml"}, .stop_at_answer = true, .max_calls = 4, .max_prompt_tokens = 100,
                                 .max_tokens = 200},

@@ -1,7 +1,7 @@
 /* The operations that are one pass over memory: rows by index, sums, conversions, AdamW, checksum.
  *
  * Work is cut into pieces whose size depends on the shape alone. Where pieces meet in one number (sumsq, checksum) each leaves its own part
- * in memory and the parts are added in order; where they would meet in one element (bias_grad, embed_grad) the cut is by columns, and each
+ * in memory and the parts are added in order; where they would meet in one element (bias_grad, embed_grad, rows_add) the cut is by columns, and each
  * task goes through all rows ascending. Loops are plain C: the compiler makes vectors of them, and no step depends on their width. */
 #include "kernels/cpu/isa/isa.h"
 
@@ -79,6 +79,19 @@ static void embed_grad_task(void *arg, int task, int thread) {
 void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
     sum_rows_job job = {.y = dtable, .x = dy, .index = ids, .k = (size_t)k, .m = m};
     kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), embed_grad_task, &job);
+}
+
+static void rows_add_task(void *arg, int task, int thread) {
+    const sum_rows_job *job = arg;
+    (void)thread;
+    size_t begin = (size_t)task * COLUMNS, end = kern_min_size(job->k, begin + COLUMNS);
+    for (int i = 0; i < job->m; i++)
+        for (size_t j = begin; j < end; j++) job->y[j] += job->x[(size_t)i * job->k + j];
+}
+
+void KERN_OP(rows_add)(kern_cpu_ctx *ctx, float *y, const float *x, int m, int k) {
+    sum_rows_job job = {.y = y, .x = x, .k = (size_t)k, .m = m};
+    kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), rows_add_task, &job);
 }
 
 static void bias_grad_task(void *arg, int task, int thread) {
