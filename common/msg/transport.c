@@ -327,10 +327,6 @@ out:
     return status;
 }
 
-rlf_status rlf_bulk_send(rlf_transport *t, int to, const void *data, size_t bytes, int timeout_ms, const char *what) {
-    return rlf_bulk_send_many(t, &to, 1, data, bytes, timeout_ms, what);
-}
-
 rlf_status rlf_bulk_receive(rlf_transport *t, int from, void *data, size_t bytes, int timeout_ms, const char *what) {
     rlf_status status = RLF_OK;
     int64_t deadline = rlf_now_ms() + timeout_ms;

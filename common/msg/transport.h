@@ -64,9 +64,8 @@ rlf_status rlf_receive(rlf_transport *transport, rlf_received *message, int time
 rlf_status rlf_transport_poll(rlf_transport *transport, bool *sending) RLF_MUST_USE;
 
 /* Blocking, with a deadline. `what` ("weights version 7") is for the error text. */
-rlf_status rlf_bulk_send(rlf_transport *transport, int to, const void *data, size_t bytes, int timeout_ms, const char *what) RLF_MUST_USE;
 rlf_status rlf_bulk_receive(rlf_transport *transport, int from, void *data, size_t bytes, int timeout_ms, const char *what) RLF_MUST_USE;
-/* The same data to several ranks at once (skips the caller itself). */
+/* The same data to one rank or several at once (skips the caller itself). */
 rlf_status rlf_bulk_send_many(rlf_transport *transport, const int *to, size_t n, const void *data, size_t bytes, int timeout_ms,
                               const char *what) RLF_MUST_USE;
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/comm.h"
 #include "tests/unit/kernels/device.h"
@@ -185,6 +186,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", rlf_error_message());
         return 1;
     }
+    rlf_log_init(rlf_transport_rank(g_t), "test", RLF_LOG_WARN);
     int failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int mine = cases[i].run(), all = 0;
