@@ -34,14 +34,19 @@ rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) {
                          device->backend->free_bytes(device->ctx));
     kern_buf *buf = rlf_calloc(1, sizeof *buf);
     *buf = (kern_buf){device, ptr, bytes, false};
+    device->bytes += bytes;
     *out = buf;
     return RLF_OK;
 }
 
 void kern_buf_destroy(kern_buf *buf) {
     if (!buf) return;
-    if (buf->borrowed) buf->device->backend->close_shared(buf->device->ctx, buf->ptr);
-    else buf->device->backend->release(buf->device->ctx, buf->ptr, buf->bytes);
+    if (buf->borrowed) {
+        buf->device->backend->close_shared(buf->device->ctx, buf->ptr);
+    } else {
+        buf->device->backend->release(buf->device->ctx, buf->ptr, buf->bytes);
+        buf->device->bytes -= buf->bytes;
+    }
     free(buf);
 }
 
@@ -131,6 +136,7 @@ void kern_device_close(kern_device *device) {
 }
 
 const char *kern_device_name(const kern_device *device) { return device->name; }
+size_t kern_device_bytes(const kern_device *device) { return device->bytes; }
 bool kern_device_is_card(const kern_device *device) { return !device->backend->host_memory; }
 
 rlf_status kern_queue_new(kern_queue **out, kern_device *device) {

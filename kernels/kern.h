@@ -93,6 +93,8 @@ void kern_device_close(kern_device *device);
 /* e.g. "cpu avx512, 2 threads". Valid while the device is open. */
 const char *kern_device_name(const kern_device *device);
 bool kern_device_is_card(const kern_device *device);
+/* Bytes of all buffers there are, but for those of other processes. */
+size_t kern_device_bytes(const kern_device *device);
 
 /* Zeroed. Free with kern_buf_destroy before the device closes. */
 rlf_status kern_buf_new(kern_buf **out, kern_device *device, size_t bytes) RLF_MUST_USE;

@@ -119,6 +119,7 @@ struct kern_device {
     const kern_ops *ops;
     kern_ctx *ctx;
     float *vectors; /* on the device: float32 copies of the weight vectors of the operation at work */
+    size_t bytes;   /* in buffers */
     char name[160];
     unsigned char identity[KERN_IDENTITY_BYTES]; /* of a card: the same in all processes that use it, and no other's */
 };

@@ -88,8 +88,6 @@ static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------------- */
 
-static size_t weights_bytes(const rollout_rank *r) { return r->layout.total * rlf_dtype_size(r->precision.stored); }
-
 static rlf_status settle_weights(rollout_rank *r, int64_t version, uint64_t *checksum) {
     rlf_status status = RLF_OK;
     *checksum = kern_checksum(r->queue, kern_model_params(r->model), r->layout.total);
@@ -268,11 +266,9 @@ static rlf_status set_up(rollout_rank *r, const kern_device_options *device) {
     r->episodes = rollout_episodes_new(r->engine, r->chat, &options, (rollout_port){r, port_send});
     r->version = -1;
     if (evaluates(r)) RLF_TRY(read_weights(r));
-    kern_kv_shape kv = {r->layout.shape.layers, r->layout.shape.kv_heads, r->layout.shape.head_dim, (int)c->rollout.page_size,
-                        (int)(c->rollout.cache_tokens / c->rollout.page_size), r->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
-    RLF_INFO("%s, %zu parameters, cache of %lld tokens", kern_device_name(r->device), r->layout.total, (long long)c->rollout.cache_tokens);
-    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)(weights_bytes(r) + kern_kv_bytes(r->device, kv)),
-                         kern_device_name(r->device)));
+    RLF_INFO("%s, %.1f MB, %zu parameters, cache of %lld tokens", kern_device_name(r->device),
+             (double)kern_device_bytes(r->device) * 1e-6, r->layout.total, (long long)c->rollout.cache_tokens);
+    RLF_TRY(send_control(r, RLF_CONTROL_READY, (int64_t)kern_device_bytes(r->device), kern_device_name(r->device)));
 out:
     return status;
 }

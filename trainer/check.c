@@ -103,10 +103,10 @@ static void print_rollouts(const rlf_config *config, const trainer_topology *top
 
 static void print_learners(const rlf_config *config, const trainer_topology *top, const trainer_memory *m, rlf_str *out) {
     rlf_str_printf(out, "rank %d-%d  learner      %.1f MB each: weights %.1f, gradients %.1f, optimizer %.1f (1/%d), reference "
-                        "%.1f, activations %.1f (%lld tokens)\n",
+                        "%.1f, activations %.1f (%lld tokens), exchange %.1f\n",
                    top->learner_first, top->learner_first + top->learners - 1, MB(trainer_memory_sum(m)), MB(m->weights),
                    MB(m->gradients), MB(m->optimizer), top->learners, MB(m->reference), MB(m->activations),
-                   (long long)trainer_micro_rows(config));
+                   (long long)trainer_micro_rows(config), MB(m->exchange));
 }
 
 /* The cards of this node. A job that is checked alone is planned as if all its ranks were here. */

@@ -267,7 +267,7 @@ static rlf_status load_weights(learner *l) {
     if (l->version > 0) RLF_TRY(trainer_optimizer_read(l->optimizer, from));
     else trainer_optimizer_begin(l->optimizer);
     if (l->reference) RLF_TRY(kern_model_read(l->reference, l->config->model.path));
-    RLF_INFO("%s, weights of %s", kern_device_name(l->device), from);
+    RLF_INFO("%s, %.1f MB, weights of %s", kern_device_name(l->device), (double)kern_device_bytes(l->device) * 1e-6, from);
 out:
     rlf_str_clean_up(&resume);
     return status;
@@ -309,9 +309,7 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
                                                       .count = l->topology.learners, .index = learner_index(l),
                                                       .timeout_ms = collective_ms(l)}));
     RLF_TRY(load_weights(l));
-    size_t held = l->layout.total * (rlf_dtype_size(l->precision.stored) + sizeof(float)) +
-                  trainer_optimizer_bytes(&l->layout, l->precision.stored, l->topology.learners);
-    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)held, kern_device_name(l->device)));
+    RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)kern_device_bytes(l->device), kern_device_name(l->device)));
 out:
     return status;
 }

@@ -31,9 +31,10 @@ trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_mod
     return (trainer_memory){.weights = weights_bytes(config, layout), .gradients = (double)layout->total * sizeof(float),
                             .optimizer = (double)trainer_optimizer_bytes(layout, stored_dtype(config), learners),
                             .reference = reference ? weights_bytes(config, layout) : 0,
-                            .activations = (double)kern_trainer_bytes(layout, &options)};
+                            .activations = (double)kern_trainer_bytes(layout, &options),
+                            .exchange = (double)kern_comm_bytes(KERN_WINDOW_BYTES, learners)};
 }
 
 double trainer_memory_sum(const trainer_memory *m) {
-    return m->weights + m->cache + m->gradients + m->optimizer + m->reference + m->activations;
+    return m->weights + m->cache + m->gradients + m->optimizer + m->reference + m->activations + m->exchange;
 }

@@ -13,7 +13,7 @@ typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout 
 typedef struct trainer_memory {
     double weights, cache;                     /* cache: of a rollout rank */
     double gradients, optimizer, reference;    /* of a learner */
-    double activations;
+    double activations, exchange;              /* exchange: of several learners */
 } trainer_memory;
 
 trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, trainer_work_fn *rollout_work);

@@ -34,6 +34,8 @@ void kern_comm_destroy(kern_comm *c) {
     free(c);
 }
 
+size_t kern_comm_bytes(size_t piece_bytes, int count) { return count > 1 ? piece_bytes / 2 : 0; }
+
 rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     rlf_status status = RLF_OK;
     kern_member me, *all = rlf_calloc((size_t)count, sizeof *all);
@@ -41,7 +43,7 @@ rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     c->first = first;
     c->count = count;
     if (count == 1) goto out;
-    RLF_TRY(kern_buf_new(&c->parts, kern_queue_device(c->queue), c->piece_bytes / 2));
+    RLF_TRY(kern_buf_new(&c->parts, kern_queue_device(c->queue), kern_comm_bytes(c->piece_bytes, count)));
     RLF_TRY(kern_member_init(&me, c, rlf_transport_rank(c->transport) == first));
     RLF_TRY(kern_members_meet(c, first, count, &me, all));
     for (int i = 0; i < count; i++) chosen[i] = true;

@@ -24,6 +24,8 @@ void kern_comm_destroy(kern_comm *comm);
 
 /* Ranks first..first+count-1 join in the two collectives below; itself collective over them. Once for a comm. */
 rlf_status kern_comm_join(kern_comm *comm, int first, int count) RLF_MUST_USE;
+/* Bytes of the device that this takes: for the memory plan. */
+size_t kern_comm_bytes(size_t piece_bytes, int count);
 /* Reduce-scatter: x (n) float32 of every rank; rank first+i ends with the sum over ranks of part i in place, the parts being
  * rlf_shard(n, count, i). All-gather: the inverse, for any dtype; part i is taken from rank first+i. Either may be called with
  * one rank, and does nothing. */
