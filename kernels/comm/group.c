@@ -17,17 +17,23 @@ int kern_comm_left_ms(int64_t deadline_ms) {
 }
 
 rlf_status kern_member_init(kern_member *me, const kern_comm *c, bool makes) {
-    *me = (kern_member){.links = kern_comm_links(c) != NULL};
+    *me = (kern_member){.card = kern_device_is_card(kern_queue_device(c->queue)), .links = kern_comm_links(c) != NULL};
     memcpy(me->identity, kern_queue_device(c->queue)->identity, sizeof me->identity);
     return me->links && makes ? kern_comm_links(c)->id(me->link_id) : RLF_OK;
 }
 
 rlf_status kern_members_meet(const kern_comm *c, int first, int count, const kern_member *me, kern_member *all) {
+    rlf_status status = RLF_OK;
+    int rank = rlf_transport_rank(c->transport);
     rlf_exchange *with = rlf_calloc((size_t)count, sizeof *with);
     for (int i = 0; i < count; i++) with[i] = (rlf_exchange){me, &all[i], sizeof *me, sizeof *me};
-    rlf_status status = rlf_exchange_all(c->transport, first, count, with, c->timeout_ms,
-                                         "acquaintance of the ranks that exchange tensors");
-    all[rlf_transport_rank(c->transport) - first] = *me;
+    RLF_TRY(rlf_exchange_all(c->transport, first, count, with, c->timeout_ms, "acquaintance of the ranks that exchange tensors"));
+    all[rank - first] = *me;
+    for (int i = 0; i < count; i++)
+        if (all[i].card != me->card)
+            RLF_FAIL(INVALID, "rank %d computes on %s, rank %d on %s: set device to cpu, or start the job where every node has cards", rank,
+                     me->card ? "a card" : "the CPU", first + i, me->card ? "the CPU" : "a card");
+out:
     free(with);
     return status;
 }

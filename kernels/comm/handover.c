@@ -22,14 +22,14 @@ struct kern_handover {
 
 static bool gives(const kern_handover *h) { return h->me == h->count - 1; }
 
-/* On cards: who shares, and a link for the rest. chosen: (count), who does not share. */
+/* Who shares, and a link for the rest. chosen: (count), who does not share. */
 static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, bool *chosen, kern_buf **shared) {
     rlf_status status = RLF_OK;
     kern_device *device = kern_queue_device(h->comm->queue);
     kern_member me, *all = rlf_calloc((size_t)h->count, sizeof *all);
     RLF_TRY(kern_member_init(&me, h->comm, gives(h)));
-    if (gives(h)) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
-    if (gives(h) && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
+    if (gives(h) && me.card) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
+    if (gives(h) && me.card && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
     RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));
     const kern_member *giver = &all[h->count - 1];
     for (int i = 0; i < h->count; i++) chosen[i] = i == h->count - 1 || !giver->shares || !kern_same_card(&all[i], giver);
@@ -50,8 +50,7 @@ rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, in
     h->to = rlf_calloc((size_t)count, sizeof *h->to);
     *shared = NULL;
     assert(gives(h) == (buf != NULL));
-    for (int i = 0; i < count; i++) chosen[i] = true;
-    if (!host_memory) RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
+    RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
     for (int i = 0; i < count - 1; i++)
         if (chosen[i]) h->to[h->n_to++] = first + i;
     if (gives(h) && !host_memory)

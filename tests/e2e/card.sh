@@ -64,3 +64,9 @@ rlf_train=$cpu
 [ -e /dev/nvidia0 ] && exit 0
 launch 5 "${rl_job[@]}" "${job[@]}" output="$work/none" device=cuda >"$work/none.log" 2>&1 && fail "device=cuda without a card"
 [ "$(own_lines "$work/none.log" | grep -c "device: cuda: ")" -eq 1 ] || fail "expected one line about the device: $(cat "$work/none.log")"
+
+# Some ranks on cards, some not.
+mixed=("${rl_job[@]}" "${job[@]}" output="$work/mixed" ranks.rollout=2)
+mpirun -q --bind-to none --oversubscribe -np 4 "$cpu" "${mixed[@]}" : -np 1 "$shim" "${mixed[@]}" >"$work/mixed.log" 2>&1 && fail "a job on cards and CPUs"
+[ "$(own_lines "$work/mixed.log" | grep -c "computes on .*: set device to cpu, or start the job where every node has cards")" -eq 1 ] ||
+    fail "expected one line about the devices: $(tail -n 5 "$work/mixed.log")"

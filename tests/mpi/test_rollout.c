@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/model/checkpoint.h"
+#include "kernels/comm/comm.h"
 #include "rollout/rollout.h"
 #include "tests/unit/rollout/byte_tokenizer.h"
 
@@ -208,14 +209,28 @@ static bool run_learner(void) {
     inbox in = {0};
     rlf_model_layout layout = {0};
     float *weights = random_weights(&layout);
-    int from, to[64];
+    int from;
     rlf_message_type type;
     any m;
+    kern_device *device = NULL;
+    kern_queue *queue = NULL;
+    kern_buf *buf = NULL, *shared;
+    kern_comm *comm = NULL;
+    kern_handover *handover = NULL;
     bool good = weights != NULL;
-    for (int i = 0; i < g_ranks.rollouts; i++) to[i] = g_ranks.rollout_first + i;
+    good = good && CHECK(kern_device_open(&device, &(kern_device_options){.name = "cpu", .threads = 1}) == RLF_OK) &&
+           CHECK(kern_queue_new(&queue, device) == RLF_OK) && CHECK(kern_buf_new(&buf, device, layout.total * sizeof *weights) == RLF_OK) &&
+           CHECK(kern_comm_new(&comm, queue, g_t, KERN_WINDOW_BYTES, WAIT_MS) == RLF_OK) &&
+           CHECK(kern_handover_new(&handover, comm, g_ranks.rollout_first, g_ranks.rollouts + 1, buf, layout.total, KERN_F32, &shared) ==
+                 RLF_OK);
+    if (good) kern_upload(queue, kern_view(buf, KERN_F32), weights, layout.total);
     while (good && (good = next(&in, &from, &type, &m)) && m.control.kind == RLF_CONTROL_PUBLISH)
-        good = CHECK(rlf_bulk_send_many(g_t, to, (size_t)g_ranks.rollouts, weights, layout.total * sizeof *weights, WAIT_MS,
-                                        "weights") == RLF_OK);
+        good = CHECK(kern_handover_run(handover, kern_view(buf, KERN_F32), "weights") == RLF_OK);
+    kern_handover_destroy(handover);
+    kern_comm_destroy(comm);
+    kern_buf_destroy(buf);
+    kern_queue_destroy(queue);
+    kern_device_close(device);
     rlf_str_clean_up(&in.m.bytes);
     rlf_arena_clean_up(&in.arena);
     rlf_model_layout_clean_up(&layout);
