@@ -313,6 +313,14 @@ void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, 
 
 size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape) { return device->ops->kv_bytes(shape); }
 
+size_t kern_kv_bytes_on(const char *device, kern_kv_shape shape) {
+#ifdef KERN_HAVE_CUDA
+    if (strcmp(device, "cuda") == 0) return kern_cuda_kv_bytes(shape);
+#endif
+    (void)device;
+    return kern_cpu_kv_bytes(shape);
+}
+
 static void *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape, kern_attn_shape used_with) {
     assert(shape.kv_heads == used_with.kv_heads && shape.head_dim == used_with.head_dim && shape.factors == used_with.factors);
     return must(kv, KERN_U8, kern_kv_bytes(queue->device, shape));

@@ -206,6 +206,8 @@ typedef struct kern_kv_shape {
     kern_dtype factors; /* these and the head's sizes: as in the kern_attn_shape that the cache is used with */
 } kern_kv_shape;
 size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape);
+/* The same for a device that is not open yet: "cpu" or "cuda". */
+size_t kern_kv_bytes_on(const char *device, kern_kv_shape shape);
 /* Stores k and v of the M rows at slots (M) int32: page * page_size + place in page. */
 void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
                    kern_attn_shape shape);

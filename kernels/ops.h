@@ -145,6 +145,12 @@ rlf_status kern_buf_open(kern_buf **out, kern_device *device, const unsigned cha
 void *kern_address(kern_tensor t);
 
 /* Each fills backend, ops, ctx and name, and of a card the identity. */
+/* kv_bytes of each. */
+size_t kern_cpu_kv_bytes(kern_kv_shape shape);
+#ifdef __cplusplus
+extern "C"
+#endif
+size_t kern_cuda_kv_bytes(kern_kv_shape shape);
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) RLF_MUST_USE;
 

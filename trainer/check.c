@@ -110,14 +110,12 @@ static void print_learners(const rlf_config *config, const trainer_topology *top
 }
 
 /* The cards of this node. A job that is checked alone is planned as if all its ranks were here. */
-static rlf_status check_cards(const trainer_check_options *o, const trainer_topology *top, const trainer_memory *rollout,
+static rlf_status check_cards(const trainer_check_options *o, const trainer_topology *top, int cards, const trainer_memory *rollout,
                               const trainer_memory *learner, rlf_str *out) {
     rlf_status status = RLF_OK;
-    int cards;
     rlf_neighbour *all = rlf_calloc((size_t)top->size, sizeof *all);
     for (int rank = 0; rank < top->size; rank++) all[rank].rank = rank;
     bool alone = o->size == 1;
-    RLF_TRY(trainer_cards(o->config, &cards));
     if (cards == 0) rlf_str_printf(out, "device      cpu\n");
     RLF_TRY(trainer_cards_plan(top, alone ? all : o->near, alone ? (size_t)top->size : o->n_near, cards, rollout, learner, out));
 out:
@@ -128,9 +126,10 @@ out:
 static rlf_status check_plan(const trainer_check_options *o, const rlf_model_layout *layout, rlf_str *out) {
     rlf_status status = RLF_OK;
     trainer_topology top;
-    int ranks = o->size > 1 ? o->size : trainer_topology_least(o->config);
+    int cards, ranks = o->size > 1 ? o->size : trainer_topology_least(o->config);
     RLF_TRY(trainer_topology_init(&top, o->config, ranks));
-    trainer_memory rollout = trainer_memory_of_rollout(o->config, layout, o->rollout_work);
+    RLF_TRY(trainer_cards(o->config, &cards));
+    trainer_memory rollout = trainer_memory_of_rollout(o->config, layout, cards > 0, o->rollout_work);
     trainer_memory learner = trainer_memory_of_learner(o->config, layout, top.learners ? top.learners : 1);
     rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks,
                    o->size > 1 ? "" : " (the least this job can be started with)");
@@ -139,7 +138,7 @@ static rlf_status check_plan(const trainer_check_options *o, const rlf_model_lay
                        top.tool_first + top.tools - 1, o->config->n_tools);
     if (top.rollouts) print_rollouts(o->config, &top, &rollout, out);
     if (top.learners) print_learners(o->config, &top, &learner, out);
-    RLF_TRY(check_cards(o, &top, &rollout, &learner, out));
+    RLF_TRY(check_cards(o, &top, cards, &rollout, &learner, out));
 out:
     return status;
 }

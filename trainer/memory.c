@@ -1,14 +1,20 @@
 /* Sizes of what rollout ranks and learners allocate (memory.h). */
 #include "trainer/memory.h"
 
+#include <assert.h>
+
 #include "kernels/transformer/transformer.h"
 #include "trainer/optimizer.h"
 
-static rlf_dtype stored_dtype(const rlf_config *config) {
-    rlf_dtype dtype = RLF_DTYPE_F32;
-    rlf_dtype_parse(config->model.dtype, &dtype); /* the config has been checked */
-    return dtype;
+static kern_precision precision_of(const rlf_config *config) {
+    kern_precision precision = {RLF_DTYPE_F32, RLF_DTYPE_F32};
+    rlf_status status = kern_precision_parse(config->model.dtype, config->model.compute_dtype, &precision);
+    assert(status == RLF_OK); /* the config has been checked */
+    (void)status;
+    return precision;
 }
+
+static rlf_dtype stored_dtype(const rlf_config *config) { return precision_of(config).stored; }
 
 static double weights_bytes(const rlf_config *config, const rlf_model_layout *layout) {
     return (double)layout->total * (double)rlf_dtype_size(stored_dtype(config));
@@ -18,10 +24,15 @@ int64_t trainer_micro_rows(const rlf_config *config) {
     return config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
 }
 
-trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, trainer_work_fn *rollout_work) {
+trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, bool on_cards,
+                                         trainer_work_fn *rollout_work) {
     const rlf_model_shape *s = &layout->shape;
+    const kern_kv_shape cache = {.layers = s->layers, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
+                                 .page_size = (int)config->rollout.page_size,
+                                 .pages = (int)(config->rollout.cache_tokens / config->rollout.page_size),
+                                 .factors = precision_of(config).factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     return (trainer_memory){.weights = weights_bytes(config, layout), .activations = (double)rollout_work(config, layout),
-                            .cache = (double)config->rollout.cache_tokens * s->layers * 2 * s->kv_heads * s->head_dim * sizeof(float)};
+                            .cache = (double)kern_kv_bytes_on(on_cards ? "cuda" : "cpu", cache)};
 }
 
 trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners) {

@@ -16,7 +16,8 @@ typedef struct trainer_memory {
     double activations, exchange;              /* exchange: of several learners */
 } trainer_memory;
 
-trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, trainer_work_fn *rollout_work);
+trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, bool on_cards,
+                                         trainer_work_fn *rollout_work);
 trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners);
 double trainer_memory_sum(const trainer_memory *memory);
 /* Rows of one micro-batch: no sequence is cut. */

@@ -123,6 +123,8 @@ static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close
                                          .host_allocate = cpu_allocate, .host_release = cpu_release,
                                          .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync};
 
+size_t kern_cpu_kv_bytes(kern_kv_shape shape) { return kern_cpu_ops_portable.kv_bytes(shape); }
+
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
     isa_entry isa = {0};

@@ -12,9 +12,8 @@
 # Beside other work, take THREADS=1 CPU_TIME=1: llama.cpp's threads spin while they wait for each other, and one that has lost its core
 # makes the figures of several threads meaningless.
 #
-# First the log-probs of both are compared and the largest difference is printed (with BF16 weights llama.cpp rounds activations to BF16
-# as well, rlf does not). Then each of llama.cpp's settings is tried for a moment and the fastest kept for each measure, and the rounds
-# follow. Figures are tokens/s, the median of the rounds and the best.
+# First the log-probs of both are compared and the largest difference is printed (with BF16 weights both round activations to BF16). Then
+# each of llama.cpp's settings is tried for a moment and the fastest kept for each measure, and the rounds follow. Figures are tokens/s, the median of the rounds and the best.
 set -euo pipefail
 export LC_ALL=C
 [ $# -ge 2 ] || { echo "run.sh: expected BUILD LLAMA [SHAPE [DTYPE]]" >&2; exit 2; }
@@ -41,7 +40,7 @@ of_rlf() {
         awk '$1 == "prefill" { print "prefill", $3 } $1 == "decode" { print $2, $7 }'
 }
 
-difference=$(head -n 60 "$source_dir/README.md" | "$rlf" score "$work/model" --threads "$threads" | of_llama --compare | cut -f3)
+difference=$(head -n 60 "$source_dir/README.md" | "$rlf" score "$work/model" --compute-dtype "$dtype" --threads "$threads" | of_llama --compare | cut -f3)
 echo "$shape, $dtype, $threads threads; largest difference of log-probs: $difference"
 setting=${SETTING:+:$SETTING}
 of_llama --steps 16 --seconds 0 "${clock[@]}" "prefill$setting" "1$setting" "16$setting" "32$setting" | sort -k1,1 -k3,3gr > "$work/settings"
