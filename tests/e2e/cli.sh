@@ -138,6 +138,25 @@ for command in tokenize render index search init config score generate bench; do
     head -n 1 "$out" | grep -q "^usage: rlf $command" || fail "rlf $command --help begins with its usage"
 done
 
+# Each part of rlf bench, at once: one JSON object, from which `report --get` reads.
+tiny=(--shape tiny --device cpu --seconds 0 --json)
+measured() { # part, a key
+    local part=$1 key=$2
+    mkdir -p "$work/bench_$part"
+    "$rlf" bench "$part" "${tiny[@]}" "${sizes[@]}" >"$work/bench_$part/summary.json" || fail "rlf bench $part"
+    "$rlf" report "$work/bench_$part" --get "$key" >"$out" || fail "rlf bench $part --json: no $key"
+    every_line "$out" 1 "^$number\$"
+}
+sizes=(--dtype bfloat16 --sequences 2 --length 32 --batch 1,3 --context 20)
+measured sgemm matrix_gflops
+measured kernels kernels.20.share_of_matrix
+measured train train.tokens_per_s
+measured decode decode.1.share_of_copy
+measured prefill prefill.tokens_per_s
+measured all decode.1.bytes_per_step
+refused 1 'tiny has 2048 positions' bench train --shape tiny --length 4096 --device cpu
+refused 2 'options within their ranges' bench decode --batch 1,0
+
 # --check reads everything and starts nothing.
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }
 tail -n 1 "$out" | grep -qx ok || fail "--check ends in ok"

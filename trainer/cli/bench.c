@@ -1,17 +1,23 @@
 /* rlf bench: what this machine does with a model of a named shape and random weights.
  *
- *   sgemm    2048 x 2048 x 2048 product: the rate all others are given a share of, measured in the same run
- *   train    8 sequences of 256 tokens: forward, loss, backward, global norm, AdamW
- *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each
- *   prefill  a prompt of 512 tokens
+ *   sgemm    a large square product in float32, and one of the factors' dtype: the rates all others are given a share of, measured in the
+ *            same run
+ *   kernels  each operation by itself (bench_kernels.c)
+ *   train    8 sequences of 256 tokens: forward, loss, backward, global norm, AdamW (bench_train.c)
+ *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each (bench_decode.c)
+ *   prefill  a prompt of 512 tokens (bench_decode.c)
  *   rollout  episodes that wait for tools (bench_rollout.c)
  *   tokenize loading a tokenizer, encoding a text (bench_tokenize.c)
  *
  * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point operations
  * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed)
- * and 4 heads * D per attended key, layer and token; training three times that (recomputation is not counted). */
+ * and 4 heads * D per attended key, layer and token; training three times that (recomputation is not counted). A copy's bytes count twice,
+ * read and written.
+ *
+ * Times are the host's, on a card too. Single operations are queued in batches and waited for once, which takes the wait out; steps of
+ * training and decoding end in a wait that is theirs (the norm; the drawn tokens), so that an event on the card would see less than what a
+ * step costs, and there is no event behind kern.h. */
 #include <getopt.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,406 +26,378 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "kernels/transformer/transformer.h"
-#include "trainer/cli/bench_rollout.h"
-#include "trainer/cli/bench_kernels.h"
-#include "trainer/cli/bench_tokenize.h"
+#include "trainer/cli/bench.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/model.h"
 
-enum { SGEMM_N = 2048, TRAIN_SEQS = 8, TRAIN_LENGTH = 256, CONTEXT = 128, DRAWN = 128, PREFILL = 512, PAGE = 64 };
+enum { MOST_BATCHES = 16, MOST_SEQUENCES = 4096, MOST_TOKENS = 1 << 20, COPY_BYTES = 256 << 20, BATCHES = 5 };
 
-static const char USAGE[] = "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N] "
-                            "[--device auto|cpu|cuda] [--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
-                            "rlf bench rollout [options]: see rlf bench rollout --help\n"
-                            "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
-                            "  --dtype    how weights are stored (float32)\n"
-                            "  --compute-dtype  what is multiplied (as weights are stored)\n"
-                            "  --device   what computes: auto (a CUDA card where there is one, unless an option is the CPU's), cpu or cuda\n"
-                            "  --threads  0 (default): one per core\n"
-                            "  --recompute  train keeps each layer's input alone (train.recompute)\n"
-                            "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
-                            "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine "
-                            "busy with other work";
+static const char USAGE[] =
+    "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
+    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
+    "                 [--sequences 8] [--length N] [--batch 1,16,32] [--context 128]\n"
+    "rlf bench rollout [options]: see rlf bench rollout --help\n"
+    "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
+    "  --dtype    how weights are stored (float32)\n"
+    "  --compute-dtype  what is multiplied (as weights are stored)\n"
+    "  --device   what computes: auto (a CUDA card where there is one, unless an option is the CPU's), cpu or cuda\n"
+    "  --threads  0 (default): one per core\n"
+    "  --sequences  packed sequences of train and of the packed operations of kernels\n"
+    "  --length   tokens of each of them (256), or of the prompt of prefill (512)\n"
+    "  --batch    sequences that decode together, a measurement each\n"
+    "  --context  tokens that each of them has before the first drawn one\n"
+    "  --recompute  train keeps each layer's input alone (train.recompute)\n"
+    "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
+    "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine busy with other work";
 
-typedef struct bench {
+typedef struct options {
     const char *what, *shape_name, *device_name, *isa;
-    kern_precision precision;
-    int threads;
-    double seconds;
-    bool json, cpu_time, recompute;
-    kern_device *device;
-    kern_queue *queue;
-    rlf_model_layout layout;
-    kern_model *model;
-    double sgemm_flops; /* per second */
-    json_t *report;
-} bench;
+    int sequences, length; /* length 0: each measurement's own */
+    int batches[MOST_BATCHES], n_batches, context;
+    bool json, recompute;
+} options;
 
-/* ---- counting and reporting ------------------------------------------------------------------------------------------------------- */
+/* ---- shared by the parts ---------------------------------------------------------------------------------------------------------- */
 
-/* Seconds of the clock, or of the processors this process had: what others took is then left out, and so is its own idling. */
-static double now(const bench *b) {
+double rlf_bench_clock(bool cpu_time) {
     struct timespec t;
-    if (!b->cpu_time) return rlf_now_s();
+    if (!cpu_time) return rlf_now_s();
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return ((double)t.tv_sec + (double)t.tv_nsec * 1e-9) / b->threads;
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Forward operations of a token at each of positions first..last-1, without the head. */
-static double body_flops(const rlf_model_shape *s, int first, int last) {
-    double inner = (double)s->heads * s->head_dim, width = inner + 2.0 * s->kv_heads * s->head_dim;
-    double matrices = s->layers * (width * s->hidden + inner * s->hidden + 3.0 * s->ffn * s->hidden);
-    double keys = 0.5 * ((double)last * (last + 1) - (double)first * (first + 1));
-    return 2 * matrices * (last - first) + 4 * inner * s->layers * keys;
+static double now(const rlf_bench *b) { return rlf_bench_clock(b->cpu_time) / (b->cpu_time ? b->threads : 1); }
+
+rlf_status rlf_bench_best(const rlf_bench *b, int least, rlf_bench_step *step, void *ctx, double *seconds) {
+    *seconds = INFINITY;
+    for (double end = rlf_now_s() + b->seconds; least > 0 || rlf_now_s() < end; least--) {
+        double start = now(b);
+        rlf_status status = step(ctx);
+        if (status != RLF_OK) return status;
+        *seconds = fmin(*seconds, now(b) - start);
+    }
+    return RLF_OK;
 }
 
-static double head_flops(const rlf_model_shape *s) { return 2.0 * s->hidden * s->vocab; }
-
-/* One result: to the report, and as a line to read unless JSON was asked for. */
-static json_t *report(const bench *b, const char *label, double tokens, double seconds, double flops) {
-    double share = flops / seconds / b->sgemm_flops;
-    if (!b->json)
-        printf("%-24s %9.1f tokens/s  %9.2f ms  %7.1f GFLOP/s  %5.1f %% of sgemm\n", label, tokens / seconds, seconds * 1e3,
-               flops / seconds * 1e-9, share * 100);
-    return json_pack("{s:f, s:f, s:f, s:f}", "tokens_per_s", tokens / seconds, "seconds", seconds, "gflops", flops / seconds * 1e-9,
-                     "share_of_sgemm", share);
+rlf_status rlf_bench_queued(const rlf_bench *b, double seconds, rlf_bench_call *call, void *ctx, double *each) {
+    rlf_status status = RLF_OK;
+    int calls = 1;
+    double spent = 0, batch;
+    *each = INFINITY;
+    call(ctx);
+    RLF_TRY(kern_sync(b->queue));
+    do {
+        double start = now(b);
+        for (int i = 0; i < calls; i++) call(ctx);
+        RLF_TRY(kern_sync(b->queue));
+        batch = now(b) - start;
+        *each = fmin(*each, batch / calls);
+        spent += batch;
+        if (batch * BATCHES < seconds && calls < 1 << 20) calls *= 2;
+    } while (spent < seconds);
+out:
+    return status;
 }
 
-/* ---- sgemm ------------------------------------------------------------------------------------------------------------------------ */
-
-static rlf_status sgemm(bench *b) {
+rlf_status rlf_bench_fill(kern_queue *queue, kern_tensor t, size_t n, float low, float high, uint32_t stream) {
+    enum { PIECE = 65521 }; /* a prime: rows of a matrix differ */
     rlf_status status = RLF_OK;
     kern_buf *buf = NULL;
-    size_t n = (size_t)SGEMM_N * SGEMM_N;
-    double best = INFINITY, end = rlf_now_s() + b->seconds;
-    float *host = rlf_calloc(2 * n, sizeof *host);
-    for (size_t i = 0; i < 2 * n; i++) host[i] = (float)(i % 251) / 251.0f - 0.5f;
-    RLF_TRY(kern_buf_new(&buf, b->device, 3 * n * sizeof(float)));
-    kern_tensor x = kern_view(buf, KERN_F32), w = kern_at(x, n), y = kern_at(w, n);
-    kern_upload(b->queue, x, host, 2 * n);
-    while (rlf_now_s() < end || !isfinite(best)) {
-        double start = now(b);
-        kern_linear(b->queue, y, x, w, kern_none(), KERN_F32, SGEMM_N, SGEMM_N, SGEMM_N, false);
-        RLF_TRY(kern_sync(b->queue));
-        best = fmin(best, now(b) - start);
-    }
-    b->sgemm_flops = 2.0 * (double)n * SGEMM_N / best;
-    json_object_set_new(b->report, "sgemm_gflops", json_real(b->sgemm_flops * 1e-9));
-    if (!b->json) printf("%-24s %7.1f GFLOP/s\n", "sgemm 2048", b->sgemm_flops * 1e-9);
+    size_t piece = n < PIECE ? n : PIECE;
+    float *host = rlf_calloc(piece, sizeof *host);
+    for (size_t i = 0; i < piece; i++) host[i] = low + (high - low) * rlf_rng_uniform(1, RLF_RNG_TEST, i, stream, 0);
+    RLF_TRY(kern_buf_new(&buf, kern_queue_device(queue), piece * sizeof *host));
+    kern_upload(queue, kern_view(buf, KERN_F32), host, piece);
+    for (size_t at = 0; at < n; at += piece) kern_convert(queue, kern_at(t, at), kern_view(buf, KERN_F32), n - at < piece ? n - at : piece);
+    RLF_TRY(kern_sync(queue));
 out:
     kern_buf_destroy(buf);
     free(host);
     return status;
 }
 
-/* ---- kernels ---------------------------------------------------------------------------------------------------------------------- */
+double rlf_bench_body_flops(const rlf_model_shape *s, int first, int last) {
+    double inner = (double)s->heads * s->head_dim, width = inner + 2.0 * s->kv_heads * s->head_dim;
+    double matrices = s->layers * (width * s->hidden + inner * s->hidden + 3.0 * s->ffn * s->hidden);
+    double keys = 0.5 * ((double)last * (last + 1) - (double)first * (first + 1));
+    return 2 * matrices * (last - first) + 4 * inner * s->layers * keys;
+}
 
-static double now_of(const void *ctx) { return now(ctx); }
+double rlf_bench_head_flops(const rlf_model_shape *s) { return 2.0 * s->hidden * s->vocab; }
 
-static rlf_status kernels(bench *b) {
-    const rlf_bench_kernels options = {.queue = b->queue, .shape = &b->layout.shape, .precision = b->precision, .matrix_flops = b->sgemm_flops,
-                                       .seconds = b->seconds / 8, .now = now_of, .ctx = b, .print = !b->json};
-    json_t *results;
-    rlf_status status = rlf_bench_kernels_run(&options, &results);
-    json_object_set_new(b->report, "kernels", results);
+json_t *rlf_bench_result(const rlf_bench *b, const char *label, double tokens, double seconds, double flops, double bytes) {
+    double rate = flops / seconds;
+    json_t *result = json_pack("{s:f, s:f, s:f, s:f, s:f}", "tokens_per_s", tokens / seconds, "seconds", seconds, "gflops", rate * 1e-9,
+                               "share_of_sgemm", rate / b->sgemm_flops, "share_of_matrix", rate / b->matrix_flops);
+    if (bytes > 0) {
+        json_object_set_new(result, "bytes", json_real(bytes));
+        json_object_set_new(result, "share_of_copy", json_real(bytes / seconds / b->copy_bytes));
+    }
+    if (b->print) {
+        printf("%-24s %9.1f tokens/s  %9.2f ms  %7.1f GFLOP/s  %5.1f %% of matrix", label, tokens / seconds, seconds * 1e3, rate * 1e-9,
+               rate / b->matrix_flops * 100);
+        if (bytes > 0) printf("  %6.1f GB/s  %5.1f %% of copy", bytes / seconds * 1e-9, bytes / seconds / b->copy_bytes * 100);
+        printf("\n");
+    }
+    return result;
+}
+
+void rlf_bench_dump(const json_t *report) {
+    json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    printf("\n");
+}
+
+/* ---- what the device could do ----------------------------------------------------------------------------------------------------- */
+
+typedef struct product {
+    kern_queue *queue;
+    kern_tensor x, w, y; /* (n, n) */
+    kern_dtype factors;
+    int n;
+} product;
+
+static void multiply(void *ctx) {
+    const product *p = ctx;
+    kern_linear(p->queue, p->y, p->x, p->w, kern_none(), p->factors, p->n, p->n, p->n, false);
+}
+
+static rlf_status time_product(const rlf_bench *b, kern_dtype factors, int n, double seconds, double *each) {
+    rlf_status status = RLF_OK;
+    kern_buf *activations = NULL, *weights = NULL;
+    const size_t square = (size_t)n * (size_t)n;
+    RLF_TRY(kern_buf_new(&activations, b->device, 2 * square * sizeof(float)));
+    RLF_TRY(kern_buf_new(&weights, b->device, square * kern_dtype_size(factors)));
+    product p = {.queue = b->queue, .x = kern_view(activations, KERN_F32), .w = kern_view(weights, factors), .factors = factors, .n = n};
+    p.y = kern_at(p.x, square);
+    RLF_TRY(rlf_bench_fill(b->queue, p.x, square, -0.5f, 0.5f, 1));
+    RLF_TRY(rlf_bench_fill(b->queue, p.w, square, -0.5f, 0.5f, 2));
+    RLF_TRY(rlf_bench_queued(b, seconds, multiply, &p, each));
+out:
+    kern_buf_destroy(activations);
+    kern_buf_destroy(weights);
     return status;
 }
 
-/* ---- train ------------------------------------------------------------------------------------------------------------------------ */
-
-typedef struct training {
-    kern_trainer *trainer;
-    kern_buf *state; /* gradients, both moments, master weights: (4, total) */
-    int32_t tokens[TRAIN_SEQS * TRAIN_LENGTH], targets[TRAIN_SEQS * TRAIN_LENGTH], begin[TRAIN_SEQS + 1];
-    double loss;
-} training;
-
-static void mean_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
-    (void)row, (void)entropy, (void)dentropy;
-    training *t = ctx;
-    for (int i = 0; i < n; i++) {
-        t->loss -= (double)logprob[i] / (TRAIN_SEQS * (TRAIN_LENGTH - 1));
-        dlogprob[i] = -1.0f / (TRAIN_SEQS * (TRAIN_LENGTH - 1));
-    }
-}
-
-static void fill_batch(training *t, int vocab) {
-    for (uint32_t i = 0; i < TRAIN_SEQS * TRAIN_LENGTH; i++)
-        t->tokens[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 0, i, (uint64_t)vocab);
-    for (int i = 0; i < TRAIN_SEQS * TRAIN_LENGTH; i++) t->targets[i] = (i + 1) % TRAIN_LENGTH ? t->tokens[i + 1] : -1;
-    for (int s = 0; s <= TRAIN_SEQS; s++) t->begin[s] = s * TRAIN_LENGTH;
-}
-
-static rlf_status train_step(bench *b, training *t, int64_t step) {
+/* The rate of an n x n x n product that takes the device a while, or is as large as the largest of a model. */
+static rlf_status measure_product(const rlf_bench *b, json_t *report, const char *name, kern_dtype factors, double *flops) {
+    enum { SMALLEST = 256, LARGEST = 8192 };
+    const double a_while = 0.02;
     rlf_status status = RLF_OK;
-    size_t total = b->layout.total;
-    kern_batch batch = {TRAIN_SEQS * TRAIN_LENGTH, TRAIN_SEQS, t->tokens, t->begin, t->targets};
-    kern_filter filter = {.temperature = 1, .top_p = 1};
-    kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total), master = kern_at(v, total);
-    t->loss = 0;
-    kern_zero(b->queue, grads, total);
-    RLF_TRY(kern_trainer_gradients(t->trainer, &batch, filter, mean_loss, t, grads));
-    double norm = sqrt(kern_sumsq(b->queue, grads, total));
-    kern_adamw_args args = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = step,
-                            .grad_scale = (float)fmin(1, 1 / (norm + 1e-6))};
-    kern_adamw(b->queue, b->precision.stored == RLF_DTYPE_F32 ? kern_model_params(b->model) : master, grads, m, v, total, args);
-    if (b->precision.stored != RLF_DTYPE_F32) kern_convert(b->queue, kern_model_params(b->model), master, total);
-    RLF_TRY(kern_sync(b->queue));
+    double each = 0;
+    int n = SMALLEST;
+    char key[32];
+    RLF_TRY(time_product(b, factors, n, 0, &each));
+    while (each < a_while && n < LARGEST) RLF_TRY(time_product(b, factors, n *= 2, 0, &each));
+    if (b->seconds > 0) RLF_TRY(time_product(b, factors, n, b->seconds, &each));
+    *flops = 2.0 * n * n * n / each;
+    snprintf(key, sizeof key, "%s_gflops", name);
+    json_object_set_new(report, key, json_real(*flops * 1e-9));
+    snprintf(key, sizeof key, "%s_n", name);
+    json_object_set_new(report, key, json_integer(n));
+    if (b->print) printf("%-6s %-17d %7.1f GFLOP/s\n", name, n, *flops * 1e-9);
 out:
     return status;
 }
 
-static rlf_status train(bench *b) {
+typedef struct copying {
+    kern_queue *queue;
+    kern_tensor to, from;
+} copying;
+
+static void copy(void *ctx) {
+    const copying *c = ctx;
+    kern_copy(c->queue, c->to, c->from, COPY_BYTES);
+}
+
+static rlf_status measure_copy(rlf_bench *b, json_t *report) {
     rlf_status status = RLF_OK;
-    const rlf_model_shape *s = &b->layout.shape;
-    training *t = rlf_calloc(1, sizeof *t);
-    kern_trainer_options options = {.max_tokens = TRAIN_SEQS * TRAIN_LENGTH, .max_seqs = TRAIN_SEQS, .gradients = true,
-                                    .recompute = b->recompute};
-    double best = INFINITY, end = rlf_now_s() + b->seconds, first_loss = 0;
-    RLF_TRY(kern_trainer_new(&t->trainer, b->model, &options));
-    RLF_TRY(kern_buf_new(&t->state, b->device, 4 * b->layout.total * sizeof(float))); /* float32 never touches the last quarter */
-    if (b->precision.stored != RLF_DTYPE_F32)
-        kern_convert(b->queue, kern_at(kern_view(t->state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model), b->layout.total);
-    fill_batch(t, s->vocab);
-    for (int64_t step = 1; step <= 3 || rlf_now_s() < end; step++) {
-        double start = now(b);
-        RLF_TRY(train_step(b, t, step));
-        best = fmin(best, now(b) - start);
-        if (step == 1) first_loss = t->loss;
-    }
-    double flops = 3 * TRAIN_SEQS * (body_flops(s, 0, TRAIN_LENGTH) + (TRAIN_LENGTH - 1) * head_flops(s));
-    json_t *result = report(b, "train 8 x 256", TRAIN_SEQS * TRAIN_LENGTH, best, flops);
-    json_object_set_new(result, "loss_first", json_real(first_loss));
-    json_object_set_new(result, "loss_last", json_real(t->loss));
-    json_object_set_new(b->report, "train", result);
-    if (!b->json) printf("%-24s %9.4f -> %.4f\n", "  loss, first -> last", first_loss, t->loss);
+    kern_buf *to = NULL, *from = NULL;
+    double each;
+    RLF_TRY(kern_buf_new(&to, b->device, COPY_BYTES));
+    RLF_TRY(kern_buf_new(&from, b->device, COPY_BYTES));
+    copying c = {b->queue, kern_view(to, KERN_U8), kern_view(from, KERN_U8)};
+    RLF_TRY(rlf_bench_queued(b, b->seconds, copy, &c, &each));
+    b->copy_bytes = 2.0 * COPY_BYTES / each;
+    json_object_set_new(report, "copy_gb_per_s", json_real(b->copy_bytes * 1e-9));
+    if (b->print) printf("%-24s %7.1f GB/s\n", "copy", b->copy_bytes * 1e-9);
 out:
-    kern_trainer_destroy(t->trainer);
-    kern_buf_destroy(t->state);
-    free(t);
-    return status;
-}
-
-/* ---- decode and prefill ----------------------------------------------------------------------------------------------------------- */
-
-typedef struct decoding {
-    int seqs, max_pages;
-    int32_t *page_table; /* (seqs, max_pages) */
-    int32_t *tokens, *pos, *seq, *slots, *rows; /* one step: (longer of seqs and a prompt) */
-    float *logprobs;
-    kern_sample_key *keys;
-} decoding;
-
-static decoding decoding_new(int seqs, int length, int rows) {
-    size_t n = (size_t)(seqs > rows ? seqs : rows);
-    decoding d = {.seqs = seqs, .max_pages = (length + PAGE - 1) / PAGE};
-    int32_t **arrays[] = {&d.tokens, &d.pos, &d.seq, &d.slots, &d.rows};
-    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) *arrays[i] = rlf_calloc(n, sizeof(int32_t));
-    d.page_table = rlf_calloc((size_t)(seqs * d.max_pages), sizeof(int32_t));
-    for (int i = 0; i < seqs * d.max_pages; i++) d.page_table[i] = i;
-    d.logprobs = rlf_calloc(n, sizeof *d.logprobs);
-    d.keys = rlf_calloc(n, sizeof *d.keys);
-    return d;
-}
-
-static void decoding_free(decoding *d) {
-    int32_t *arrays[] = {d->tokens, d->pos, d->seq, d->slots, d->rows, d->page_table};
-    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) free(arrays[i]);
-    free(d->logprobs);
-    free(d->keys);
-}
-
-static void set_row(decoding *d, int i, int seq, int pos) {
-    d->seq[i] = seq;
-    d->pos[i] = pos;
-    d->slots[i] = (seq * d->max_pages + pos / PAGE) * PAGE + pos % PAGE;
-}
-
-static kern_step step_of(const decoding *d, int rows, int outputs) {
-    return (kern_step){.rows = rows, .tokens = d->tokens, .pos = d->pos, .seq = d->seq, .slots = d->slots, .max_pages = d->max_pages,
-                       .page_table = d->page_table, .outputs = outputs, .output_rows = d->rows};
-}
-
-/* A prompt of `length` random tokens for sequence `seq`, in one step; the logits of its last row. */
-static rlf_status prompt(kern_decoder *decoder, decoding *d, int seq, int length, int vocab) {
-    for (int i = 0; i < length; i++) {
-        d->tokens[i] = (int32_t)rlf_rng_below(2, RLF_RNG_TEST, (uint64_t)seq, 0, (uint32_t)i, (uint64_t)vocab);
-        set_row(d, i, seq, i);
-    }
-    d->rows[0] = length - 1;
-    kern_step step = step_of(d, length, 1);
-    return kern_decoder_step(decoder, &step);
-}
-
-/* DRAWN steps after the prompts; each row's token is the one drawn before. */
-static rlf_status draw(kern_decoder *decoder, decoding *d) {
-    rlf_status status = RLF_OK;
-    kern_filter filter = {.temperature = 1, .top_p = 1};
-    for (int i = 0; i < d->seqs; i++) d->rows[i] = i;
-    for (int pos = CONTEXT; pos < CONTEXT + DRAWN; pos++) {
-        for (int i = 0; i < d->seqs; i++) {
-            set_row(d, i, i, pos);
-            d->keys[i] = (kern_sample_key){.uid = (uint64_t)i, .position = (uint32_t)pos + 1};
-        }
-        kern_step step = step_of(d, d->seqs, d->seqs);
-        RLF_TRY(kern_decoder_step(decoder, &step));
-        RLF_TRY(kern_decoder_sample(decoder, filter, 1, d->keys, d->tokens, d->logprobs));
-    }
-out:
-    return status;
-}
-
-static rlf_status decode(bench *b, int seqs, json_t *results) {
-    rlf_status status = RLF_OK;
-    const rlf_model_shape *s = &b->layout.shape;
-    kern_decoder *decoder = NULL;
-    decoding d = decoding_new(seqs, CONTEXT + DRAWN, CONTEXT);
-    kern_decoder_options options = {.page_size = PAGE, .pages = seqs * d.max_pages, .max_rows = seqs > CONTEXT ? seqs : CONTEXT,
-                                    .max_outputs = seqs};
-    double best = INFINITY, end = rlf_now_s() + b->seconds;
-    char label[32];
-    RLF_TRY(kern_decoder_new(&decoder, b->model, &options));
-    for (int i = 0; i < seqs; i++) RLF_TRY(prompt(decoder, &d, i, CONTEXT, s->vocab));
-    while (rlf_now_s() < end || !isfinite(best)) {
-        double start = now(b);
-        RLF_TRY(draw(decoder, &d));
-        best = fmin(best, now(b) - start);
-    }
-    snprintf(label, sizeof label, "decode %d x 128 at 128", seqs);
-    json_t *result = report(b, label, (double)seqs * DRAWN, best, seqs * (body_flops(s, CONTEXT, CONTEXT + DRAWN) + DRAWN * head_flops(s)));
-    json_object_set_new(result, "sequences", json_integer(seqs));
-    json_array_append_new(results, result);
-out:
-    kern_decoder_destroy(decoder);
-    decoding_free(&d);
-    return status;
-}
-
-static rlf_status decode_all(bench *b) {
-    static const int sizes[] = {1, 16, 32};
-    rlf_status status = RLF_OK;
-    json_t *results = json_array();
-    json_object_set_new(b->report, "decode", results);
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) RLF_TRY(decode(b, sizes[i], results));
-out:
-    return status;
-}
-
-static rlf_status prefill(bench *b) {
-    rlf_status status = RLF_OK;
-    const rlf_model_shape *s = &b->layout.shape;
-    kern_decoder *decoder = NULL;
-    decoding d = decoding_new(1, PREFILL, PREFILL);
-    kern_decoder_options options = {.page_size = PAGE, .pages = d.max_pages, .max_rows = PREFILL, .max_outputs = 1};
-    double best = INFINITY, end = rlf_now_s() + b->seconds;
-    RLF_TRY(kern_decoder_new(&decoder, b->model, &options));
-    while (rlf_now_s() < end || !isfinite(best)) {
-        double start = now(b);
-        RLF_TRY(prompt(decoder, &d, 0, PREFILL, s->vocab));
-        best = fmin(best, now(b) - start);
-    }
-    json_object_set_new(b->report, "prefill", report(b, "prefill 512", PREFILL, best, body_flops(s, 0, PREFILL) + head_flops(s)));
-out:
-    kern_decoder_destroy(decoder);
-    decoding_free(&d);
+    kern_buf_destroy(to);
+    kern_buf_destroy(from);
     return status;
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------------------------ */
 
-static rlf_status open_model(bench *b) {
-    rlf_status status = RLF_OK;
-    kern_device_options options = {.name = b->device_name, .threads = b->threads, .isa = b->isa};
-    rlf_model_shape shape;
-    RLF_TRY(rlf_model_shape_named(&shape, b->shape_name));
-    RLF_TRY(rlf_cli_device_open(&b->device, &options));
-    RLF_TRY(kern_queue_new(&b->queue, b->device));
-    rlf_model_layout_init(&b->layout, &shape);
-    RLF_TRY(rlf_cli_model_random(&b->model, b->queue, &b->layout, b->precision, PREFILL));
-    json_object_set_new(b->report, "shape", json_string(b->shape_name));
-    json_object_set_new(b->report, "dtype", json_string(rlf_dtype_torch_name(b->precision.stored)));
-    json_object_set_new(b->report, "compute_dtype", json_string(rlf_dtype_torch_name(b->precision.factors)));
-    json_object_set_new(b->report, "device", json_string(kern_device_name(b->device)));
-    json_object_set_new(b->report, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
-    if (!b->json) printf("%s, weights %s, factors %s, on %s\n", b->shape_name, rlf_dtype_torch_name(b->precision.stored),
-                         rlf_dtype_torch_name(b->precision.factors), kern_device_name(b->device));
-out:
-    return status;
+static bool asked(const options *o, const char *name) { return !strcmp(o->what, name) || !strcmp(o->what, "all"); }
+static int train_length(const options *o) { return o->length ? o->length : 256; }
+static int prefill_length(const options *o) { return o->length ? o->length : 512; }
+
+static int positions(const options *o) {
+    int drawn = asked(o, "decode") ? o->context + RLF_BENCH_DRAWN : 1, prompt = asked(o, "prefill") ? prefill_length(o) : 1;
+    int trained = asked(o, "train") ? train_length(o) : 1, longest = drawn > prompt ? drawn : prompt;
+    return longest > trained ? longest : trained;
 }
 
-static void close_model(bench *b) {
-    kern_model_destroy(b->model);
-    rlf_model_layout_clean_up(&b->layout);
-    kern_queue_destroy(b->queue);
-    if (b->device) kern_device_close(b->device);
-    json_decref(b->report);
-}
-
-static bool asked(const bench *b, const char *name) { return !strcmp(b->what, name) || !strcmp(b->what, "all"); }
-
-static rlf_status run(bench *b) {
+/* Random weights on the device, in pieces that repeat: to draw billions would take minutes. Norms 1, biases 0. */
+static rlf_status fill_model(const rlf_bench *b) {
     rlf_status status = RLF_OK;
-    RLF_TRY(open_model(b));
-    RLF_TRY(sgemm(b));
-    if (!strcmp(b->what, "kernels")) RLF_TRY(kernels(b));
-    if (asked(b, "train")) RLF_TRY(train(b));
-    if (asked(b, "prefill")) RLF_TRY(prefill(b));
-    if (asked(b, "decode")) RLF_TRY(decode_all(b));
-    if (b->json) {
-        json_dumpf(b->report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        printf("\n");
+    for (size_t i = 0; i < b->layout.n_tensors; i++) {
+        const rlf_tensor_info *t = &b->layout.tensors[i];
+        bool bias = t->role == RLF_T_Q_BIAS || t->role == RLF_T_K_BIAS || t->role == RLF_T_V_BIAS;
+        float high = bias ? 0.0f : t->vector ? 1.0f : 0.035f; /* of a matrix: a standard deviation of 0.02 */
+        RLF_TRY(rlf_bench_fill(b->queue, kern_at(kern_model_params(b->model), t->offset), (size_t)t->rows * (size_t)t->cols,
+                               t->vector ? high : -high, high, (uint32_t)i));
     }
 out:
     return status;
 }
 
-static bool parse(bench *b, int argc, char **argv, bool *help) {
-    static const struct option options[] = {{"shape", required_argument, NULL, 's'},   {"threads", required_argument, NULL, 't'},
-                                            {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
-                                            {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
-                                            {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
-                                            {"recompute", no_argument, NULL, 'r'},     {"device", required_argument, NULL, 'D'},
-                                            {"compute-dtype", required_argument, NULL, 'C'}, {NULL, 0, NULL, 0}};
-    double threads = 0;
+static rlf_status open_model(rlf_bench *b, const options *o, json_t *report) {
+    rlf_status status = RLF_OK;
+    const kern_device_options device = {.name = o->device_name, .threads = b->threads, .isa = o->isa};
+    rlf_model_shape shape;
+    RLF_TRY(rlf_model_shape_named(&shape, o->shape_name));
+    if (positions(o) > shape.max_positions)
+        RLF_FAIL(LIMIT, "%d tokens: %s has %d positions", positions(o), o->shape_name, shape.max_positions);
+    RLF_TRY(rlf_cli_device_open(&b->device, &device));
+    RLF_TRY(kern_queue_new(&b->queue, b->device));
+    rlf_model_layout_init(&b->layout, &shape);
+    json_object_set_new(report, "shape", json_string(o->shape_name));
+    json_object_set_new(report, "dtype", json_string(rlf_dtype_torch_name(b->precision.stored)));
+    json_object_set_new(report, "compute_dtype", json_string(rlf_dtype_torch_name(b->precision.factors)));
+    json_object_set_new(report, "device", json_string(kern_device_name(b->device)));
+    json_object_set_new(report, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
+    if (b->print) printf("%s, weights %s, factors %s, on %s\n", o->shape_name, rlf_dtype_torch_name(b->precision.stored),
+                         rlf_dtype_torch_name(b->precision.factors), kern_device_name(b->device));
+    RLF_TRY(kern_model_new(&b->model, b->queue, &b->layout, b->precision, positions(o)));
+    RLF_TRY(fill_model(b));
+out:
+    return status;
+}
+
+static void close_model(rlf_bench *b) {
+    kern_model_destroy(b->model);
+    rlf_model_layout_clean_up(&b->layout);
+    kern_queue_destroy(b->queue);
+    if (b->device) kern_device_close(b->device);
+}
+
+static rlf_status measure_device(rlf_bench *b, const options *o, json_t *report) {
+    rlf_status status = RLF_OK;
+    RLF_TRY(measure_product(b, report, "sgemm", KERN_F32, &b->sgemm_flops));
+    b->matrix_flops = b->sgemm_flops;
+    if (b->precision.factors == RLF_DTYPE_BF16) RLF_TRY(measure_product(b, report, "matrix", KERN_BF16, &b->matrix_flops));
+    else json_object_set_new(report, "matrix_gflops", json_real(b->matrix_flops * 1e-9));
+    if (!strcmp(o->what, "kernels") || asked(o, "decode")) RLF_TRY(measure_copy(b, report));
+out:
+    return status;
+}
+
+/* What fails, a card that is full for one, ends the measurements; those before it are in the report. */
+static rlf_status run(rlf_bench *b, const options *o, json_t *report) {
+    rlf_status status = RLF_OK;
+    json_t *part;
+    RLF_TRY(open_model(b, o, report));
+    RLF_TRY(measure_device(b, o, report));
+    if (!strcmp(o->what, "kernels")) {
+        RLF_TRY(rlf_bench_kernels(b, o->sequences, train_length(o), &part));
+        json_object_set_new(report, "kernels", part);
+    }
+    if (asked(o, "train")) {
+        RLF_TRY(rlf_bench_train(b, o->sequences, train_length(o), o->recompute, &part));
+        json_object_set_new(report, "train", part);
+    }
+    if (asked(o, "prefill")) {
+        RLF_TRY(rlf_bench_prefill(b, prefill_length(o), &part));
+        json_object_set_new(report, "prefill", part);
+    }
+    if (asked(o, "decode")) json_object_set_new(report, "decode", json_array());
+    for (int i = 0; asked(o, "decode") && i < o->n_batches; i++) {
+        RLF_TRY(rlf_bench_decode(b, o->batches[i], o->context, &part));
+        json_array_append_new(json_object_get(report, "decode"), part);
+    }
+out:
+    if (o->json && b->queue) rlf_bench_dump(report);
+    return status;
+}
+
+static bool parse_int(const char *text, int low, int high, int *out) {
+    double number;
+    bool good = rlf_cli_number(text, low, high, &number);
+    if (good) *out = (int)number;
+    return good;
+}
+
+static bool parse_batches(const char *text, options *o) {
+    char one[16];
+    for (o->n_batches = 0; o->n_batches < MOST_BATCHES; text++) {
+        size_t n = strcspn(text, ",");
+        if (n >= sizeof one) return false;
+        memcpy(one, text, n);
+        one[n] = 0;
+        if (!parse_int(one, 1, MOST_SEQUENCES, &o->batches[o->n_batches++])) return false;
+        text += n;
+        if (!*text) return true;
+    }
+    return false;
+}
+
+static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
+    static const struct option known[] = {{"shape", required_argument, NULL, 's'},   {"threads", required_argument, NULL, 't'},
+                                          {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
+                                          {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
+                                          {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
+                                          {"recompute", no_argument, NULL, 'r'},     {"device", required_argument, NULL, 'D'},
+                                          {"compute-dtype", required_argument, NULL, 'C'}, {"sequences", required_argument, NULL, 'q'},
+                                          {"length", required_argument, NULL, 'l'},  {"batch", required_argument, NULL, 'b'},
+                                          {"context", required_argument, NULL, 'x'}, {NULL, 0, NULL, 0}};
     int c;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        if (c == 's') b->shape_name = optarg;
-        else if (c == 't' && rlf_cli_number(optarg, 0, 256, &threads)) b->threads = (int)threads;
-        else if (c == 'i') b->isa = optarg;
+    while ((c = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        if (c == 's') o->shape_name = optarg;
+        else if (c == 't' && parse_int(optarg, 0, 256, &b->threads)) continue;
+        else if (c == 'i') o->isa = optarg;
         else if (c == 'd' && rlf_dtype_parse(optarg, &b->precision.stored)) continue;
         else if (c == 'C' && rlf_dtype_parse(optarg, &b->precision.factors)) continue;
-        else if (c == 'D' && rlf_cli_device_parse(optarg, &b->device_name)) continue;
+        else if (c == 'D' && rlf_cli_device_parse(optarg, &o->device_name)) continue;
         else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
-        else if (c == 'r') b->recompute = true;
-        else if (c == 'j') b->json = true;
+        else if (c == 'q' && parse_int(optarg, 1, MOST_SEQUENCES, &o->sequences)) continue;
+        else if (c == 'l' && parse_int(optarg, 2, MOST_TOKENS, &o->length)) continue;
+        else if (c == 'b' && parse_batches(optarg, o)) continue;
+        else if (c == 'x' && parse_int(optarg, 1, MOST_TOKENS, &o->context)) continue;
+        else if (c == 'r') o->recompute = true;
+        else if (c == 'j') o->json = true;
         else if (c == 'c') b->cpu_time = true;
         else if (c == 'h') *help = true;
         else return false;
     }
     if (b->precision.factors == RLF_DTYPE_OTHER) b->precision.factors = b->precision.stored;
-    b->what = optind < argc ? argv[optind] : "";
+    if (*help) return true;
+    o->what = optind < argc ? argv[optind] : "";
     static const char *const names[] = {"sgemm", "kernels", "train", "decode", "prefill", "all"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(b->what, names[i])) return optind + 1 == argc;
-    return *help;
+        if (!strcmp(o->what, names[i])) return optind + 1 == argc && (int64_t)o->sequences * train_length(o) <= MOST_TOKENS;
+    return false;
 }
 
 int rlf_cmd_bench(int argc, char **argv) {
-    bench b = {.shape_name = "bench-42m", .device_name = "auto", .seconds = 4};
+    rlf_bench b = {.precision = {RLF_DTYPE_F32, RLF_DTYPE_OTHER}, .seconds = 4};
+    options o = {.shape_name = "bench-42m", .device_name = "auto", .sequences = 8, .batches = {1, 16, 32}, .n_batches = 3, .context = 128};
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
-    if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "expected one of sgemm, kernels, train, decode, prefill, all, then options");
+    if (!parse(&b, &o, argc, argv, &help))
+        return rlf_cli_misuse("bench", "expected one of sgemm, kernels, train, decode, prefill, all, then options within their ranges");
     if (help) return rlf_cli_help(USAGE);
-    if (b.isa || b.cpu_time) {
-        if (!strcmp(b.device_name, "cuda")) return rlf_cli_misuse("bench", "--isa and --cpu-time are for --device cpu");
-        b.device_name = "cpu";
+    if (o.isa || b.cpu_time) {
+        if (!strcmp(o.device_name, "cuda")) return rlf_cli_misuse("bench", "--isa and --cpu-time are for --device cpu");
+        o.device_name = "cpu";
     }
     if (b.cpu_time && !b.threads) return rlf_cli_misuse("bench", "--cpu-time needs --threads");
-    b.report = json_object();
-    rlf_status status = run(&b);
+    b.print = !o.json;
+    json_t *report = json_object();
+    rlf_status status = run(&b, &o, report);
+    json_decref(report);
     close_model(&b);
     return status == RLF_OK ? 0 : rlf_cli_fail("bench");
 }

@@ -6,42 +6,41 @@
  *
  * Tensors are cut from one buffer, each as large as any case needs, filled with small numbers; what an operation leaves there is the next
  * one's input. Only times matter here. */
-#include "trainer/cli/bench_kernels.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "trainer/cli/bench.h"
 
-enum { TRAIN_ROWS = 2048, SEQS = 8, CONTEXT = 1024, PAGE = 64, MAX_BATCH = 256, HEAD_ROWS = 64, COPY_BYTES = 256 << 20, BATCHES = 5 };
+enum { CONTEXT = 1024, PAGE = 64, MAX_BATCH = 256, HEAD_ROWS = 64 };
 
 typedef struct sizes {
     size_t hidden, inner, width, ffn, vocab; /* inner: heads * D; width: (heads + 2 kv_heads) * D */
 } sizes;
 
 typedef struct bench {
-    const rlf_bench_kernels *options;
+    const rlf_bench *on;
     kern_queue *q;
-    const rlf_model_shape *shape;
+    int seqs, length, rows; /* packed sequences, as in training; rows = seqs * length */
+    size_t most;            /* rows of any operation: rows, or MAX_BATCH */
     sizes n;
     kern_attn_shape attn;
     kern_kv_shape kv_shape;
-    kern_buf *buf, *kv_buf, *copy_buf;
-    kern_tensor x, y, z;       /* (TRAIN_ROWS, widest) float32 */
+    kern_buf *buf, *kv_buf;
+    kern_tensor x, y, z;       /* (most, widest) float32 */
     kern_tensor w;             /* (vocab, hidden) or the largest matrix of a layer, as weights are stored */
     kern_tensor norm, d_norm;  /* (widest of hidden and D): as stored; its gradient, float32 */
     kern_tensor dw, m, v;      /* as many as w, float32 */
-    kern_tensor lse, rope;     /* (TRAIN_ROWS, heads); (positions, D) */
+    kern_tensor lse, rope;     /* (most, heads); (positions, D) */
     kern_tensor logits, stats, logprob; /* (HEAD_ROWS, vocab), (HEAD_ROWS, KERN_HEAD_STATS), (HEAD_ROWS) */
-    kern_tensor ids, pos, slots; /* (TRAIN_ROWS) int32 */
+    kern_tensor ids, pos, slots; /* (most) int32 */
     kern_tensor kv;
     size_t matrix;             /* elements of w */
-    int32_t seq_begin[SEQS + 1];
+    int32_t *seq_begin; /* (seqs + 1) */
     int32_t *seq, *last, *pages; /* paged decoding: (MAX_BATCH), (MAX_BATCH), (MAX_BATCH, CONTEXT / PAGE) */
     kern_sample_key keys[HEAD_ROWS];
-    double copy_bytes; /* a second */
     json_t *results;
 } bench;
 
@@ -77,11 +76,11 @@ static void qk_rope_grad(bench *b, int m) {
 }
 static void attention(bench *b, int m) {
     (void)m;
-    kern_attention(b->q, b->y, b->lse, b->x, b->seq_begin, SEQS, b->attn);
+    kern_attention(b->q, b->y, b->lse, b->x, b->seq_begin, b->seqs, b->attn);
 }
 static void attention_grad(bench *b, int m) {
     (void)m;
-    kern_attention_grad(b->q, b->z, b->y, b->y, b->lse, b->x, b->seq_begin, SEQS, b->attn);
+    kern_attention_grad(b->q, b->z, b->y, b->y, b->lse, b->x, b->seq_begin, b->seqs, b->attn);
 }
 static void kv_write(bench *b, int m) { kern_kv_write(b->q, b->kv, b->kv_shape, 0, b->x, b->slots, m, b->attn); }
 static void attention_paged(bench *b, int m) {
@@ -94,10 +93,15 @@ static void logprob_grad(bench *b, int m) {
     kern_logprob_grad(b->q, b->logits, b->stats, b->ids, b->logprob, kern_none(), PLAIN, m, (int)b->n.vocab);
 }
 static void sample(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, NUCLEUS, 1, b->keys, m, (int)b->n.vocab); }
+/* Parameters that AdamW updates here: as many as there is room for. */
+static size_t updated(const bench *b) {
+    size_t room = (size_t)b->rows * b->n.width;
+    return b->matrix < room ? b->matrix : room;
+}
 static void adamw(bench *b, int m) {
     (void)m;
     const kern_adamw_args args = {.lr = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = 1, .grad_scale = 1};
-    kern_adamw(b->q, b->z, b->dw, b->m, b->v, b->matrix < TRAIN_ROWS * b->n.width ? b->matrix : TRAIN_ROWS * b->n.width, args);
+    kern_adamw(b->q, b->z, b->dw, b->m, b->v, updated(b), args);
 }
 static void sumsq(bench *b, int m) {
     (void)m;
@@ -108,54 +112,26 @@ static void checksum(bench *b, int m) {
     (void)kern_checksum(b->q, b->w, b->matrix);
 }
 
-/* Uniform within scale on either side of 0. */
-static void fill_floats(bench *b, kern_tensor t, size_t n, float scale, uint32_t stream) {
-    enum { PIECE = 1 << 16 };
-    float *piece = rlf_calloc(PIECE, sizeof *piece);
-    kern_tensor staged = kern_view(b->copy_buf, KERN_F32);
-    for (size_t i = 0; i < PIECE; i++) piece[i] = scale * (2.0f * rlf_rng_uniform(1, RLF_RNG_TEST, i, stream, 0) - 1.0f);
-    kern_upload(b->q, staged, piece, PIECE);
-    for (size_t at = 0; at < n; at += PIECE) kern_convert(b->q, kern_at(t, at), staged, n - at < PIECE ? n - at : PIECE);
-    free(piece);
-}
-
 /* ---- measuring --------------------------------------------------------------------------------------------------------------------- */
 
-/* Seconds of one call: calls are queued until a batch takes long enough; the best batch counts. */
-static rlf_status time_of(bench *b, void (*run)(bench *, int), int rows, double *seconds) {
-    const rlf_bench_kernels *o = b->options;
-    rlf_status status = RLF_OK;
-    int calls = 1;
-    *seconds = INFINITY;
-    run(b, rows);
-    RLF_TRY(kern_sync(b->q));
-    for (int batch = 0; batch < BATCHES;) {
-        double start = o->now(o->ctx);
-        for (int i = 0; i < calls; i++) run(b, rows);
-        RLF_TRY(kern_sync(b->q));
-        double spent = o->now(o->ctx) - start;
-        *seconds = fmin(*seconds, spent / calls);
-        if (spent * BATCHES < o->seconds && calls < 1 << 20) calls *= 2;
-        else batch++;
-    }
-out:
-    return status;
-}
+typedef struct call {
+    bench *b;
+    const measured *what;
+} call;
 
-static void copy(bench *b, int m) {
-    (void)m;
-    kern_tensor t = kern_view(b->copy_buf, KERN_F32);
-    size_t n = COPY_BYTES / sizeof(float);
-    kern_copy(b->q, kern_at(t, n), t, n);
+static void run_call(void *ctx) {
+    const call *c = ctx;
+    c->what->run(c->b, c->what->rows);
 }
 
 static rlf_status measure(bench *b, const measured *what) {
     double seconds, of_copy, of_matrix;
-    rlf_status status = time_of(b, what->run, what->rows, &seconds);
+    call c = {b, what};
+    rlf_status status = rlf_bench_queued(b->on, b->on->seconds / 8, run_call, &c, &seconds);
     if (status != RLF_OK) return status;
-    of_copy = what->bytes / seconds / b->copy_bytes;
-    of_matrix = what->flops / seconds / b->options->matrix_flops;
-    if (b->options->print)
+    of_copy = what->bytes / seconds / b->on->copy_bytes;
+    of_matrix = what->flops / seconds / b->on->matrix_flops;
+    if (b->on->print)
         printf("%-18s %6d %11.1f us %8.1f GB/s %6.1f %% of copy %9.1f GFLOP/s %6.1f %% of matrix\n", what->name, what->rows, seconds * 1e6,
                what->bytes / seconds * 1e-9, of_copy * 100, what->flops / seconds * 1e-9, of_matrix * 100);
     json_array_append_new(b->results, json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:f}", "op", what->name, "rows", what->rows, "seconds",
@@ -166,13 +142,13 @@ static rlf_status measure(bench *b, const measured *what) {
 
 /* Of y (m, n) = x (m, k) · w. */
 static measured product(const bench *b, const char *name, void (*run)(bench *, int), int rows, size_t n, size_t k, double out_times) {
-    double m = rows, stored = (double)rlf_dtype_size(b->options->precision.stored);
+    double m = rows, stored = (double)rlf_dtype_size(b->on->precision.stored);
     return (measured){name, rows, run, 2 * m * (double)n * (double)k,
                       4 * m * ((double)k + out_times * (double)n) + stored * (double)n * (double)k};
 }
 
 static rlf_status measure_products(bench *b) {
-    static const int rows[] = {1, 16, 64, 256, TRAIN_ROWS};
+    const int rows[] = {1, 16, 64, 256, b->rows};
     const sizes *n = &b->n;
     rlf_status status = RLF_OK;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -182,9 +158,9 @@ static rlf_status measure_products(bench *b) {
                                     product(b, "head", head, rows[i], n->vocab, n->hidden, 1)};
         for (int k = 0; k < (rows[i] > HEAD_ROWS ? 3 : 4); k++) RLF_TRY(measure(b, &forward[k]));
     }
-    const measured input = product(b, "gate_up grad x", grad_input, TRAIN_ROWS, n->hidden, 2 * n->ffn, 1);
-    measured weight = product(b, "gate_up grad w", grad_weight, TRAIN_ROWS, n->hidden, 2 * n->ffn, 1);
-    weight.bytes = 4.0 * (double)(TRAIN_ROWS * (2 * n->ffn + n->hidden) + 2 * (2 * n->ffn * n->hidden));
+    const measured input = product(b, "gate_up grad x", grad_input, b->rows, n->hidden, 2 * n->ffn, 1);
+    measured weight = product(b, "gate_up grad w", grad_weight, b->rows, n->hidden, 2 * n->ffn, 1);
+    weight.bytes = 4.0 * (double)((size_t)b->rows * (2 * n->ffn + n->hidden) + 2 * (2 * n->ffn * n->hidden));
     RLF_TRY(measure(b, &input));
     RLF_TRY(measure(b, &weight));
 out:
@@ -193,26 +169,26 @@ out:
 
 static rlf_status measure_rows(bench *b) {
     const sizes *n = &b->n;
-    const double m = TRAIN_ROWS, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width;
+    const double m = b->rows, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width;
     rlf_status status = RLF_OK;
     const measured ops[] = {
-        {"embed", TRAIN_ROWS, embed, 0, 8 * m * h},          {"embed grad", TRAIN_ROWS, embed_grad, m * h, 12 * m * h},
-        {"rmsnorm", TRAIN_ROWS, rmsnorm, 4 * m * h, 8 * m * h}, {"rmsnorm grad", TRAIN_ROWS, rmsnorm_grad, 10 * m * h, 16 * m * h},
-        {"swiglu", TRAIN_ROWS, swiglu, 5 * m * f, 12 * m * f},  {"swiglu grad", TRAIN_ROWS, swiglu_grad, 12 * m * f, 20 * m * f},
-        {"qk_rope", TRAIN_ROWS, qk_rope, 10 * m * w, 8 * m * w}, {"qk_rope grad", TRAIN_ROWS, qk_rope_grad, 20 * m * w, 12 * m * w}};
+        {"embed", b->rows, embed, 0, 8 * m * h},          {"embed grad", b->rows, embed_grad, m * h, 12 * m * h},
+        {"rmsnorm", b->rows, rmsnorm, 4 * m * h, 8 * m * h}, {"rmsnorm grad", b->rows, rmsnorm_grad, 10 * m * h, 16 * m * h},
+        {"swiglu", b->rows, swiglu, 5 * m * f, 12 * m * f},  {"swiglu grad", b->rows, swiglu_grad, 12 * m * f, 20 * m * f},
+        {"qk_rope", b->rows, qk_rope, 10 * m * w, 8 * m * w}, {"qk_rope grad", b->rows, qk_rope_grad, 20 * m * w, 12 * m * w}};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
 out:
     return status;
 }
 
-/* SEQS packed sequences of equal length, and decoding with CONTEXT keys. */
+/* Packed sequences, and decoding with CONTEXT keys. */
 static rlf_status measure_attention(bench *b) {
     static const int batches[] = {1, 16, 64, MAX_BATCH};
-    const double m = TRAIN_ROWS, inner = (double)b->n.inner, w = (double)b->n.width, length = (double)TRAIN_ROWS / SEQS;
-    const double pairs = SEQS * length * (length + 1) / 2, keys = w - inner;
+    const double m = b->rows, inner = (double)b->n.inner, w = (double)b->n.width, length = b->length;
+    const double pairs = b->seqs * length * (length + 1) / 2, keys = w - inner;
     rlf_status status = RLF_OK;
-    const measured packed[] = {{"attention", TRAIN_ROWS, attention, 4 * inner * pairs, 4 * m * (w + inner)},
-                               {"attention grad", TRAIN_ROWS, attention_grad, 10 * inner * pairs, 4 * m * (2 * w + 2 * inner)},
+    const measured packed[] = {{"attention", b->rows, attention, 4 * inner * pairs, 4 * m * (w + inner)},
+                               {"attention grad", b->rows, attention_grad, 10 * inner * pairs, 4 * m * (2 * w + 2 * inner)},
                                {"kv_write", MAX_BATCH, kv_write, 0, 8 * MAX_BATCH * keys}};
     for (size_t i = 0; i < sizeof packed / sizeof *packed; i++) RLF_TRY(measure(b, &packed[i]));
     const double token = (double)kern_kv_bytes(kern_queue_device(b->q), b->kv_shape) / ((double)b->kv_shape.pages * PAGE);
@@ -227,15 +203,15 @@ out:
 
 static rlf_status measure_head_and_optimizer(bench *b) {
     const double rows = HEAD_ROWS, logits = rows * (double)b->n.vocab, matrix = (double)b->matrix,
-                 updated = fmin(matrix, TRAIN_ROWS * (double)b->n.width);
+                 updates = (double)updated(b);
     rlf_status status = RLF_OK;
-    fill_floats(b, b->logits, HEAD_ROWS * b->n.vocab, 8.0f, 7); /* as a model's: few tokens have most of the probability */
+    RLF_TRY(rlf_bench_fill(b->q, b->logits, HEAD_ROWS * b->n.vocab, -8.0f, 8.0f, 7)); /* as a model's: few tokens have most of the probability */
     const measured ops[] = {{"sample top-p", HEAD_ROWS, sample, 20 * logits, 4 * logits},
                             {"logprob", HEAD_ROWS, logprob, 20 * logits, 4 * logits},
                             {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, 8 * logits},
-                            {"adamw", 0, adamw, 16 * updated, 28 * updated},
+                            {"adamw", 0, adamw, 16 * updates, 28 * updates},
                             {"sumsq", 0, sumsq, 2 * matrix, 4 * matrix},
-                            {"checksum", 0, checksum, 0, (double)rlf_dtype_size(b->options->precision.stored) * matrix}};
+                            {"checksum", 0, checksum, 0, (double)rlf_dtype_size(b->on->precision.stored) * matrix}};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
 out:
     return status;
@@ -248,16 +224,16 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Called twice: with no buffer it counts, then it cuts. Returns the bytes. */
 static size_t lay_out(bench *b) {
     size_t at = 0;
-    kern_dtype stored = b->options->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
-    size_t wide = TRAIN_ROWS * larger(2 * b->n.ffn, larger(b->n.width, b->n.hidden)), d = (size_t)b->attn.head_dim;
+    kern_dtype stored = b->on->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+    size_t wide = b->most * larger(2 * b->n.ffn, larger(b->n.width, b->n.hidden)), d = (size_t)b->attn.head_dim;
     b->matrix = larger(b->n.vocab * b->n.hidden, 2 * b->n.ffn * b->n.hidden);
     struct { kern_tensor *t; kern_dtype dtype; size_t n; } list[] = {
         {&b->x, KERN_F32, wide}, {&b->y, KERN_F32, wide}, {&b->z, KERN_F32, wide}, {&b->w, stored, b->matrix},
         {&b->norm, stored, larger(b->n.hidden, d)}, {&b->d_norm, KERN_F32, larger(b->n.hidden, d)}, {&b->dw, KERN_F32, b->matrix},
-        {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, TRAIN_ROWS * (size_t)b->attn.heads},
-        {&b->rope, KERN_F32, CONTEXT * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
-        {&b->stats, KERN_F32, HEAD_ROWS * KERN_HEAD_STATS}, {&b->logprob, KERN_F32, HEAD_ROWS}, {&b->ids, KERN_I32, TRAIN_ROWS},
-        {&b->pos, KERN_I32, TRAIN_ROWS}, {&b->slots, KERN_I32, TRAIN_ROWS}};
+        {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, b->most * (size_t)b->attn.heads},
+        {&b->rope, KERN_F32, larger(CONTEXT, (size_t)b->length) * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
+        {&b->stats, KERN_F32, HEAD_ROWS * KERN_HEAD_STATS}, {&b->logprob, KERN_F32, HEAD_ROWS}, {&b->ids, KERN_I32, b->most},
+        {&b->pos, KERN_I32, b->most}, {&b->slots, KERN_I32, b->most}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         *list[i].t = kern_at(kern_view(b->buf, list[i].dtype), at / kern_dtype_size(list[i].dtype));
         at += (list[i].n * kern_dtype_size(list[i].dtype) + 63) / 64 * 64;
@@ -265,47 +241,51 @@ static size_t lay_out(bench *b) {
     return at;
 }
 
-static void fill(bench *b) {
-    int32_t rows[TRAIN_ROWS];
-    fill_floats(b, b->x, TRAIN_ROWS * b->n.hidden, 0.05f, 1);
-    fill_floats(b, b->y, TRAIN_ROWS * b->n.hidden, 0.05f, 2);
-    fill_floats(b, b->w, b->matrix, 0.05f, 3);
-    fill_floats(b, b->norm, b->n.hidden, 0.05f, 4);
-    fill_floats(b, b->rope, CONTEXT * (size_t)b->attn.head_dim, 1.0f, 5);
-    for (uint32_t i = 0; i < TRAIN_ROWS; i++) rows[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 6, i, b->n.vocab);
-    kern_upload(b->q, b->ids, rows, TRAIN_ROWS);
-    for (int i = 0; i < TRAIN_ROWS; i++) rows[i] = i % (TRAIN_ROWS / SEQS);
-    kern_upload(b->q, b->pos, rows, TRAIN_ROWS);
+static rlf_status fill(bench *b) {
+    rlf_status status = RLF_OK;
+    int32_t *rows = rlf_calloc(b->most, sizeof *rows);
+    RLF_TRY(rlf_bench_fill(b->q, b->x, b->most * b->n.hidden, -0.05f, 0.05f, 1));
+    RLF_TRY(rlf_bench_fill(b->q, b->y, b->most * b->n.hidden, -0.05f, 0.05f, 2));
+    RLF_TRY(rlf_bench_fill(b->q, b->w, b->matrix, -0.05f, 0.05f, 3));
+    RLF_TRY(rlf_bench_fill(b->q, b->norm, b->n.hidden, -0.05f, 0.05f, 4));
+    RLF_TRY(rlf_bench_fill(b->q, b->rope, larger(CONTEXT, (size_t)b->length) * (size_t)b->attn.head_dim, -1.0f, 1.0f, 5));
+    for (size_t i = 0; i < b->most; i++) rows[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 6, (uint32_t)i, b->n.vocab);
+    kern_upload(b->q, b->ids, rows, b->most);
+    for (size_t i = 0; i < b->most; i++) rows[i] = (int32_t)(i % (size_t)b->length);
+    kern_upload(b->q, b->pos, rows, b->most);
     for (int i = 0; i < MAX_BATCH; i++) rows[i] = i * CONTEXT + CONTEXT - 1;
     kern_upload(b->q, b->slots, rows, MAX_BATCH);
-    for (int i = 0; i <= SEQS; i++) b->seq_begin[i] = i * (TRAIN_ROWS / SEQS);
+    for (int i = 0; i <= b->seqs; i++) b->seq_begin[i] = i * b->length;
     for (int i = 0; i < MAX_BATCH; i++) {
         b->seq[i] = i;
         b->last[i] = CONTEXT - 1;
         for (int p = 0; p < CONTEXT / PAGE; p++) b->pages[i * (CONTEXT / PAGE) + p] = i * (CONTEXT / PAGE) + p;
     }
     for (uint32_t i = 0; i < HEAD_ROWS; i++) b->keys[i] = (kern_sample_key){.uid = i, .position = i};
+    RLF_TRY(kern_sync(b->q));
+out:
+    free(rows);
+    return status;
 }
 
 static rlf_status set_up(bench *b) {
     rlf_status status = RLF_OK;
-    const rlf_model_shape *s = b->shape;
+    const rlf_model_shape *s = &b->on->layout.shape;
     kern_device *device = kern_queue_device(b->q);
     b->attn = (kern_attn_shape){.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
-                                .factors = b->options->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+                                .factors = b->on->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     b->n = (sizes){(size_t)s->hidden, (size_t)(s->heads * s->head_dim), (size_t)kern_qkv_width(b->attn), (size_t)s->ffn, (size_t)s->vocab};
     b->kv_shape = (kern_kv_shape){.layers = 1, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE,
                                   .pages = MAX_BATCH * (CONTEXT / PAGE), .factors = b->attn.factors};
+    b->seq_begin = rlf_calloc((size_t)b->seqs + 1, sizeof *b->seq_begin);
     b->seq = rlf_calloc(MAX_BATCH, sizeof *b->seq);
     b->last = rlf_calloc(MAX_BATCH, sizeof *b->last);
     b->pages = rlf_calloc((size_t)MAX_BATCH * (CONTEXT / PAGE), sizeof *b->pages);
-    RLF_TRY(kern_buf_new(&b->copy_buf, device, 2 * (size_t)COPY_BYTES));
     RLF_TRY(kern_buf_new(&b->kv_buf, device, kern_kv_bytes(device, b->kv_shape)));
     b->kv = kern_view(b->kv_buf, KERN_U8);
     RLF_TRY(kern_buf_new(&b->buf, device, lay_out(b)));
     lay_out(b);
-    fill(b);
-    RLF_TRY(kern_sync(b->q));
+    RLF_TRY(fill(b));
 out:
     return status;
 }
@@ -313,27 +293,25 @@ out:
 static void tear_down(bench *b) {
     kern_buf_destroy(b->buf);
     kern_buf_destroy(b->kv_buf);
-    kern_buf_destroy(b->copy_buf);
+    free(b->seq_begin);
     free(b->seq);
     free(b->last);
     free(b->pages);
 }
 
-rlf_status rlf_bench_kernels_run(const rlf_bench_kernels *options, json_t **out) {
+rlf_status rlf_bench_kernels(const rlf_bench *on, int sequences, int length, json_t **out) {
     rlf_status status = RLF_OK;
-    double seconds;
-    bench b = {.options = options, .q = options->queue, .shape = options->shape, .results = json_array()};
+    bench b = {.on = on, .q = on->queue, .seqs = sequences, .length = length, .rows = sequences * length,
+               .most = larger((size_t)sequences * (size_t)length, MAX_BATCH), .results = json_array()};
+    *out = NULL;
     RLF_TRY(set_up(&b));
-    RLF_TRY(time_of(&b, copy, 0, &seconds));
-    b.copy_bytes = 2.0 * COPY_BYTES / seconds;
-    if (options->print) printf("%-18s %6s %11.1f us %8.1f GB/s\n", "copy", "", seconds * 1e6, b.copy_bytes * 1e-9);
     RLF_TRY(measure_products(&b));
     RLF_TRY(measure_rows(&b));
     RLF_TRY(measure_attention(&b));
     RLF_TRY(measure_head_and_optimizer(&b));
-    json_array_insert_new(b.results, 0, json_pack("{s:s, s:f, s:f}", "op", "copy", "seconds", seconds, "bytes", 2.0 * COPY_BYTES));
+    *out = json_incref(b.results);
 out:
     tear_down(&b);
-    *out = b.results;
+    json_decref(b.results);
     return status;
 }

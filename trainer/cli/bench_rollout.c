@@ -31,10 +31,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "rollout/episode.h"
-#include "trainer/cli/bench_rollout.h"
+#include "trainer/cli/bench.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/model.h"
 
@@ -154,13 +153,7 @@ static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, con
     return status;
 }
 
-static double spent_s(const bench *b) {
-    struct timespec t;
-    if (pretends(b)) return b->pretended;
-    if (!b->cpu_time) return rlf_now_s();
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+static double spent_s(const bench *b) { return pretends(b) ? b->pretended : rlf_bench_clock(b->cpu_time); }
 
 static double clock_s(const bench *b) { return spent_s(b) + b->skipped; }
 static int64_t all_episodes(const bench *b) { return (int64_t)(b->batches * b->episodes); }
@@ -377,10 +370,7 @@ static rlf_status run(bench *b) {
     json_object_set_new(report, "batch_synchronous", describe(b, "batch-synchronous", &synchronous));
     json_object_set_new(report, "generation_alone", describe(b, "generation alone", &generation));
     report_bounds(b, report, asynchronous.seconds, generation.seconds, alone.seconds, synchronous.seconds / asynchronous.seconds);
-    if (b->json) {
-        json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-        printf("\n");
-    }
+    if (b->json) rlf_bench_dump(report);
     json_decref(report);
 out:
     return status;

@@ -11,7 +11,7 @@
 
 #include "common/base/clock.h"
 #include "common/text/tokenizer.h"
-#include "trainer/cli/bench_tokenize.h"
+#include "trainer/cli/bench.h"
 #include "trainer/cli/cli.h"
 #include "trainer/cli/model.h"
 
@@ -35,21 +35,14 @@ typedef struct bench {
     double load, load_worst, encode, decode; /* seconds; of encode and decode the best */
 } bench;
 
-static double now(const bench *b) {
-    struct timespec t;
-    if (!b->cpu_time) return rlf_now_s();
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static rlf_status time_load(bench *b) {
     b->load = INFINITY;
     for (double end = rlf_now_s() + b->seconds; rlf_now_s() < end || !isfinite(b->load);) {
         rlf_tokenizer_destroy(b->tokenizer);
-        double start = now(b);
+        double start = rlf_bench_clock(b->cpu_time);
         rlf_status status = rlf_tokenizer_load(&b->tokenizer, b->dir);
         if (status != RLF_OK) return status;
-        double took = now(b) - start;
+        double took = rlf_bench_clock(b->cpu_time) - start;
         b->load = fmin(b->load, took);
         b->load_worst = fmax(b->load_worst, took);
     }
@@ -80,9 +73,9 @@ static void decode(bench *b) {
 static double best_of(bench *b, void run(bench *b)) {
     double best = INFINITY;
     for (double end = rlf_now_s() + b->seconds; rlf_now_s() < end || !isfinite(best);) {
-        double start = now(b);
+        double start = rlf_bench_clock(b->cpu_time);
         run(b);
-        best = fmin(best, now(b) - start);
+        best = fmin(best, rlf_bench_clock(b->cpu_time) - start);
     }
     return best;
 }
@@ -99,8 +92,7 @@ static void report(const bench *b) {
     json_t *report = json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:s}", "load_s", b->load, "load_worst_s", b->load_worst, "bytes", bytes,
                                "tokens", (json_int_t)b->ids.n, "encode_mb_per_s", bytes / b->encode * 1e-6, "decode_mb_per_s",
                                (double)b->decoded.len / b->decode * 1e-6, "clock", b->cpu_time ? "cpu" : "wall");
-    json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    printf("\n");
+    rlf_bench_dump(report);
     json_decref(report);
 }
 
