@@ -48,6 +48,8 @@ void kern_handover_destroy(kern_handover *handover);
  * takers look at x only after the call, and no more once the giver may be writing again. The caller sees to both: here, by
  * generation and training that take turns. */
 rlf_status kern_handover_run(kern_handover *handover, kern_tensor x, const char *what) RLF_MUST_USE;
+/* How it comes to this taker: "as the giver's own memory", "from card to card" or "through the host". Of the giver: how it sends. */
+const char *kern_handover_way(const kern_handover *handover);
 /* The orderly end, collective likewise: takers call it when they have destroyed what they shared, the giver before it destroys
  * its buffer. */
 rlf_status kern_handover_part(kern_handover *handover) RLF_MUST_USE;

@@ -70,6 +70,8 @@ void kern_handover_destroy(kern_handover *h) {
     free(h);
 }
 
+const char *kern_handover_way(const kern_handover *h) { return h->shares ? "as the giver's own memory" : kern_comm_way(h->link); }
+
 static rlf_status broadcast(kern_handover *h, kern_tensor x, const char *what) {
     rlf_status status = RLF_OK;
     const kern_link_ops *links = kern_comm_links(h->comm);

@@ -140,10 +140,11 @@ done
 
 # Each part of rlf bench, at once: one JSON object, from which `report --get` reads.
 tiny=(--shape tiny --device cpu --seconds 0 --json)
-measured() { # part, a key
+measured() { # part, a key, the launcher and its arguments
     local part=$1 key=$2
+    shift 2
     mkdir -p "$work/bench_$part"
-    "$rlf" bench "$part" "${tiny[@]}" "${sizes[@]}" >"$work/bench_$part/summary.json" || fail "rlf bench $part"
+    "$@" "$rlf" bench "$part" "${tiny[@]}" "${sizes[@]}" >"$work/bench_$part/summary.json" || fail "rlf bench $part"
     "$rlf" report "$work/bench_$part" --get "$key" >"$out" || fail "rlf bench $part --json: no $key"
     every_line "$out" 1 "^$number\$"
 }
@@ -154,8 +155,11 @@ measured train train.tokens_per_s
 measured decode decode.1.share_of_copy
 measured prefill prefill.tokens_per_s
 measured all decode.1.bytes_per_step
+sizes=()
+measured handover bytes_per_s mpirun -q --bind-to none --oversubscribe -np 2
 refused 1 'tiny has 2048 positions' bench train --shape tiny --length 4096 --device cpu
 refused 2 'options within their ranges' bench decode --batch 1,0
+refused 1 'one rank has nobody' bench handover --shape tiny --device cpu
 
 # --check reads everything and starts nothing.
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }

@@ -1,4 +1,4 @@
-/* rlf: runs one command of the table below. No MPI: one process, one machine. */
+/* rlf: runs one command of the table below. One process, one machine, no MPI, but for `bench handover`. */
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +24,7 @@ static const entry commands[] = {
     {"generate", rlf_cmd_generate, "answers of a model to prompts"},
     {"report", rlf_cmd_report, "what finished runs came to, or one value of a summary"},
     {"tools", rlf_cmd_tools, "the tools of a job, one call of one, or how fast they answer"},
-    {"bench", rlf_cmd_bench, "speed of training, decoding and prefill on this machine"},
+    {"bench", rlf_cmd_bench, "speed of training, decoding, hand-over and more on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
