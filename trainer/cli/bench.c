@@ -1,7 +1,7 @@
 /* rlf bench: what this machine does with a model of a named shape and random weights.
  *
- *   sgemm    a large square product in float32, and one of the factors' dtype: the rates all others are given a share of, measured in the
- *            same run
+ *   sgemm    a large square product in float32, and one of the factors' dtype: the rates all others are given a share of,
+ *            measured in the same run
  *   kernels  each operation by itself (bench_kernels.c)
  *   train    8 sequences of 256 tokens: forward, loss, backward, global norm, AdamW (bench_train.c)
  *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each (bench_decode.c)
@@ -10,14 +10,14 @@
  *   rollout  episodes that wait for tools (bench_rollout.c)
  *   tokenize loading a tokenizer, encoding a text (bench_tokenize.c)
  *
- * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point operations
- * are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are computed)
- * and 4 heads * D per attended key, layer and token; training three times that (recomputation is not counted). A copy's bytes count twice,
- * read and written.
+ * Each measurement is repeated and its best run reported: other work on a machine only ever makes a run slower. Floating-point
+ * operations are counted as 2 per parameter of a matrix and token forward (embedding look-up: none; head: rows whose logits are
+ * computed) and 4 heads * D per attended key, layer and token; training three times that (recomputation is not counted). A copy's
+ * bytes count twice, read and written.
  *
- * Times are the host's, on a card too. Single operations are queued in batches and waited for once, which takes the wait out; steps of
- * training and decoding end in a wait that is theirs (the norm; the drawn tokens), so that an event on the card would see less than what a
- * step costs, and there is no event behind kern.h. */
+ * Times are the host's, on a card too. Single operations are queued in batches and waited for once, which takes the wait out;
+ * steps of training and decoding end in a wait that is theirs (the norm; the drawn tokens), so that an event on the card would
+ * see less than what a step costs, and there is no event behind kern.h. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -110,7 +110,8 @@ rlf_status rlf_bench_fill(kern_queue *queue, kern_tensor t, size_t n, float low,
     for (size_t i = 0; i < piece; i++) host[i] = low + (high - low) * rlf_rng_uniform(1, RLF_RNG_TEST, i, stream, 0);
     RLF_TRY(kern_buf_new(&buf, kern_queue_device(queue), piece * sizeof *host));
     kern_upload(queue, kern_view(buf, KERN_F32), host, piece);
-    for (size_t at = 0; at < n; at += piece) kern_convert(queue, kern_at(t, at), kern_view(buf, KERN_F32), n - at < piece ? n - at : piece);
+    for (size_t at = 0; at < n; at += piece)
+        kern_convert(queue, kern_at(t, at), kern_view(buf, KERN_F32), n - at < piece ? n - at : piece);
     RLF_TRY(kern_sync(queue));
 out:
     kern_buf_destroy(buf);
@@ -129,15 +130,15 @@ double rlf_bench_head_flops(const rlf_model_shape *s) { return 2.0 * s->hidden *
 
 json_t *rlf_bench_result(const rlf_bench *b, const char *label, double tokens, double seconds, double flops, double bytes) {
     double rate = flops / seconds;
-    json_t *result = json_pack("{s:f, s:f, s:f, s:f, s:f}", "tokens_per_s", tokens / seconds, "seconds", seconds, "gflops", rate * 1e-9,
-                               "share_of_sgemm", rate / b->sgemm_flops, "share_of_matrix", rate / b->matrix_flops);
+    json_t *result = json_pack("{s:f, s:f, s:f, s:f, s:f}", "tokens_per_s", tokens / seconds, "seconds", seconds, "gflops",
+                               rate * 1e-9, "share_of_sgemm", rate / b->sgemm_flops, "share_of_matrix", rate / b->matrix_flops);
     if (bytes > 0) {
         json_object_set_new(result, "bytes", json_real(bytes));
         json_object_set_new(result, "share_of_copy", json_real(bytes / seconds / b->copy_bytes));
     }
     if (b->print) {
-        printf("%-24s %9.1f tokens/s  %9.2f ms  %7.1f GFLOP/s  %5.1f %% of matrix", label, tokens / seconds, seconds * 1e3, rate * 1e-9,
-               rate / b->matrix_flops * 100);
+        printf("%-24s %9.1f tokens/s  %9.2f ms  %7.1f GFLOP/s  %5.1f %% of matrix", label, tokens / seconds, seconds * 1e3,
+               rate * 1e-9, rate / b->matrix_flops * 100);
         if (bytes > 0) printf("  %6.1f GB/s  %5.1f %% of copy", bytes / seconds * 1e-9, bytes / seconds / b->copy_bytes * 100);
         printf("\n");
     }
@@ -169,7 +170,8 @@ static rlf_status time_product(const rlf_bench *b, kern_dtype factors, int n, do
     const size_t square = (size_t)n * (size_t)n;
     RLF_TRY(kern_buf_new(&activations, b->device, 2 * square * sizeof(float)));
     RLF_TRY(kern_buf_new(&weights, b->device, square * kern_dtype_size(factors)));
-    product p = {.queue = b->queue, .x = kern_view(activations, KERN_F32), .w = kern_view(weights, factors), .factors = factors, .n = n};
+    product p = {
+        .queue = b->queue, .x = kern_view(activations, KERN_F32), .w = kern_view(weights, factors), .factors = factors, .n = n};
     p.y = kern_at(p.x, square);
     RLF_TRY(rlf_bench_fill(b->queue, p.x, square, -0.5f, 0.5f, 1));
     RLF_TRY(rlf_bench_fill(b->queue, p.w, square, -0.5f, 0.5f, 2));
@@ -269,8 +271,9 @@ static rlf_status open_model(rlf_bench *b, const options *o, json_t *report) {
     json_object_set_new(report, "compute_dtype", json_string(rlf_dtype_torch_name(b->precision.factors)));
     json_object_set_new(report, "device", json_string(kern_device_name(b->device)));
     json_object_set_new(report, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
-    if (b->print) printf("%s, weights %s, factors %s, on %s\n", o->shape_name, rlf_dtype_torch_name(b->precision.stored),
-                         rlf_dtype_torch_name(b->precision.factors), kern_device_name(b->device));
+    if (b->print)
+        printf("%s, weights %s, factors %s, on %s\n", o->shape_name, rlf_dtype_torch_name(b->precision.stored),
+               rlf_dtype_torch_name(b->precision.factors), kern_device_name(b->device));
     RLF_TRY(kern_model_new(&b->model, b->queue, &b->layout, b->precision, positions(o)));
     RLF_TRY(fill_model(b));
 out:
@@ -345,14 +348,22 @@ static bool parse_batches(const char *text, options *o) {
 }
 
 static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
-    static const struct option known[] = {{"shape", required_argument, NULL, 's'},   {"threads", required_argument, NULL, 't'},
-                                          {"isa", required_argument, NULL, 'i'},     {"seconds", required_argument, NULL, 'S'},
-                                          {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
-                                          {"cpu-time", no_argument, NULL, 'c'},      {"dtype", required_argument, NULL, 'd'},
-                                          {"recompute", no_argument, NULL, 'r'},     {"device", required_argument, NULL, 'D'},
-                                          {"compute-dtype", required_argument, NULL, 'C'}, {"sequences", required_argument, NULL, 'q'},
-                                          {"length", required_argument, NULL, 'l'},  {"batch", required_argument, NULL, 'b'},
-                                          {"context", required_argument, NULL, 'x'}, {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"shape", required_argument, NULL, 's'},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"isa", required_argument, NULL, 'i'},
+                                          {"seconds", required_argument, NULL, 'S'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"cpu-time", no_argument, NULL, 'c'},
+                                          {"dtype", required_argument, NULL, 'd'},
+                                          {"recompute", no_argument, NULL, 'r'},
+                                          {"device", required_argument, NULL, 'D'},
+                                          {"compute-dtype", required_argument, NULL, 'C'},
+                                          {"sequences", required_argument, NULL, 'q'},
+                                          {"length", required_argument, NULL, 'l'},
+                                          {"batch", required_argument, NULL, 'b'},
+                                          {"context", required_argument, NULL, 'x'},
+                                          {NULL, 0, NULL, 0}};
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "h", known, NULL)) != -1) {
@@ -384,13 +395,15 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
 
 int rlf_cmd_bench(int argc, char **argv) {
     rlf_bench b = {.precision = {RLF_DTYPE_F32, RLF_DTYPE_OTHER}, .seconds = 4};
-    options o = {.shape_name = "bench-42m", .device_name = "auto", .sequences = 8, .batches = {1, 16, 32}, .n_batches = 3, .context = 128};
+    options o = {
+        .shape_name = "bench-42m", .device_name = "auto", .sequences = 8, .batches = {1, 16, 32}, .n_batches = 3, .context = 128};
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "handover")) return rlf_bench_handover(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
     if (!parse(&b, &o, argc, argv, &help))
-        return rlf_cli_misuse("bench", "expected one of sgemm, kernels, train, decode, prefill, all, then options within their ranges");
+        return rlf_cli_misuse("bench",
+                              "expected one of sgemm, kernels, train, decode, prefill, all, then options within their ranges");
     if (help) return rlf_cli_help(USAGE);
     if (o.isa || b.cpu_time) {
         if (!strcmp(o.device_name, "cuda")) return rlf_cli_misuse("bench", "--isa and --cpu-time are for --device cpu");

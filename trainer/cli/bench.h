@@ -1,5 +1,5 @@
-/* The parts of `rlf bench`, and what those of them share that compute: a model of a named shape on one device, a clock, what the device
- * could do at best, and the form of a result. */
+/* The parts of `rlf bench`, and what those of them share that compute: a model of a named shape on one device, a clock, what the
+ * device could do at best, and the form of a result. */
 #ifndef RLF_TRAINER_CLI_BENCH_H
 #define RLF_TRAINER_CLI_BENCH_H
 
@@ -27,8 +27,8 @@ typedef struct rlf_bench {
 /* The best time of a step, which syncs; it is run `least` times and on until the bench's seconds are over. */
 typedef rlf_status rlf_bench_step(void *ctx);
 rlf_status rlf_bench_best(const rlf_bench *b, int least, rlf_bench_step *step, void *ctx, double *seconds) RLF_MUST_USE;
-/* The best time of a call that only queues work. For `seconds`, batches of calls are queued together and waited for once, so that on a card
- * it is the work's time and not the wait's. */
+/* The best time of a call that only queues work. For `seconds`, batches of calls are queued together and waited for once, so that
+ * on a card it is the work's time and not the wait's. */
 typedef void rlf_bench_call(void *ctx);
 rlf_status rlf_bench_queued(const rlf_bench *b, double seconds, rlf_bench_call *call, void *ctx, double *each) RLF_MUST_USE;
 
@@ -39,14 +39,16 @@ rlf_status rlf_bench_fill(kern_queue *queue, kern_tensor t, size_t n, float low,
 double rlf_bench_body_flops(const rlf_model_shape *shape, int first, int last);
 double rlf_bench_head_flops(const rlf_model_shape *shape);
 
-/* An object with tokens_per_s, seconds, gflops, share_of_sgemm, share_of_matrix and, where bytes are counted, bytes and share_of_copy. */
+/* An object with tokens_per_s, seconds, gflops, share_of_sgemm, share_of_matrix and, where bytes are counted, bytes and
+ * share_of_copy. */
 json_t *rlf_bench_result(const rlf_bench *b, const char *label, double tokens, double seconds, double flops, double bytes);
 /* Prints it on standard output. */
 void rlf_bench_dump(const json_t *report);
 
-/* ---- the parts; each measures with a model that has enough positions, and gives its result, NULL after an error -------------------- */
+/* ---- the parts: each measures with a model that has enough positions, and gives its result, NULL after an error ------------ */
 
-/* Each operation of kernels/kern.h by itself: an array of objects with op, rows, seconds, bytes, flops, share_of_copy, share_of_matrix. */
+/* Each operation of kernels/kern.h by itself: an array of objects with op, rows, seconds, bytes, flops, share_of_copy,
+ * share_of_matrix. */
 rlf_status rlf_bench_kernels(const rlf_bench *b, int sequences, int length, json_t **out) RLF_MUST_USE;
 rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, bool recompute, json_t **out) RLF_MUST_USE;
 enum { RLF_BENCH_DRAWN = 128 }; /* tokens that decoding draws for each sequence */

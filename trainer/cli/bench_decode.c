@@ -1,10 +1,12 @@
 /* rlf bench decode and prefill: steps of kern_decoder.
  *
- * Decoding draws RLF_BENCH_DRAWN tokens for each of several sequences that have the same context, which is computed once and its pages copied.
- * A step cannot avoid reading every weight once (of an embedding table that is not the head as well, a few rows: not counted) and the keys
- * and values of every sequence up to its position; these bytes are compared with those that a copy reads and writes in the same time.
+ * Decoding draws RLF_BENCH_DRAWN tokens for each of several sequences that have the same context, which is computed once and its
+ * pages copied. A step cannot avoid reading every weight once (of an embedding table that is not the head as well, a few rows:
+ * not counted) and the keys and values of every sequence up to its position; these bytes are compared with those that a copy
+ * reads and writes in the same time.
  *
- * A step ends when the host has the drawn tokens: it needs them for the next, so its time is the clock's, that of launching included. */
+ * A step ends when the host has the drawn tokens: it needs them for the next, so its time is the clock's, that of launching
+ * included. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -52,8 +54,15 @@ static void set_row(decoding *d, int i, int seq, int pos) {
 }
 
 static kern_step step_of(const decoding *d, int rows, int outputs) {
-    return (kern_step){.rows = rows, .tokens = d->tokens, .pos = d->pos, .seq = d->seq, .slots = d->slots, .max_pages = d->max_pages,
-                       .page_table = d->page_table, .outputs = outputs, .output_rows = d->rows};
+    return (kern_step){.rows = rows,
+                       .tokens = d->tokens,
+                       .pos = d->pos,
+                       .seq = d->seq,
+                       .slots = d->slots,
+                       .max_pages = d->max_pages,
+                       .page_table = d->page_table,
+                       .outputs = outputs,
+                       .output_rows = d->rows};
 }
 
 /* The context, random tokens, of sequence 0 in one step; the logits of its last row. */
@@ -97,7 +106,11 @@ out:
 /* Bytes of the keys and values of one token, all layers. */
 static double token_bytes(const rlf_bench *b) {
     const rlf_model_shape *s = &b->layout.shape;
-    const kern_kv_shape page = {.layers = s->layers, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE, .pages = 1,
+    const kern_kv_shape page = {.layers = s->layers,
+                                .kv_heads = s->kv_heads,
+                                .head_dim = s->head_dim,
+                                .page_size = PAGE,
+                                .pages = 1,
                                 .factors = b->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
     return (double)kern_kv_bytes(b->device, page) / PAGE;
 }
@@ -107,13 +120,15 @@ static double step_bytes(const decoding *d) {
     const rlf_bench *b = d->b;
     const rlf_model_shape *s = &b->layout.shape;
     double weights = (double)b->layout.total - (s->tied ? 0 : (double)s->vocab * s->hidden);
-    return weights * (double)rlf_dtype_size(b->precision.stored) + d->seqs * (d->context + (RLF_BENCH_DRAWN + 1) / 2.0) * token_bytes(b);
+    return weights * (double)rlf_dtype_size(b->precision.stored) +
+           d->seqs * (d->context + (RLF_BENCH_DRAWN + 1) / 2.0) * token_bytes(b);
 }
 
 rlf_status rlf_bench_decode(const rlf_bench *b, int sequences, int context, json_t **out) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &b->layout.shape;
-    const double flops = sequences * (rlf_bench_body_flops(s, context, context + RLF_BENCH_DRAWN) + RLF_BENCH_DRAWN * rlf_bench_head_flops(s));
+    const double flops = sequences * (rlf_bench_body_flops(s, context, context + RLF_BENCH_DRAWN) +
+                                      RLF_BENCH_DRAWN * rlf_bench_head_flops(s));
     decoding d;
     double best;
     char label[48];

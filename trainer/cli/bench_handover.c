@@ -2,9 +2,10 @@
  *
  *   mpirun -np 2 rlf bench handover --shape qwen3-4b --dtype bfloat16 --device cuda
  *
- * As in a job the last rank is the learner, which gives, and the ranks before it take; they have the machine's cards in turn, or all the CPU.
- * A hand-over begins when all ranks are ready, and ends when a taker has the checksum of what it got: rank 0's clock, the best of several.
- * Waits for other ranks poll (common/msg/transport.h), so no hand-over through MPI takes less than their sleep of up to a millisecond. */
+ * As in a job the last rank is the learner, which gives, and the ranks before it take; they have the machine's cards in turn, or
+ * all the CPU. A hand-over begins when all ranks are ready, and ends when a taker has the checksum of what it got: rank 0's
+ * clock, the best of several. Waits for other ranks poll (common/msg/transport.h), so no hand-over through MPI takes less than
+ * their sleep of up to a millisecond. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -110,14 +111,15 @@ static void report(const bench *b) {
     const char *way = kern_handover_way(b->handover);
     double bytes = bytes_of(b);
     if (!b->json) {
-        printf("%s in %s from one rank to %d, %s, on %s\n%.1f MB in %.2f ms, %.2f GB/s; of that the checksum %.2f ms\n", b->shape_name,
-               rlf_dtype_torch_name(b->dtype), rlf_transport_size(b->transport) - 1, way, kern_device_name(b->device), bytes * 1e-6,
-               b->best * 1e3, bytes / b->best * 1e-9, b->best_checksum * 1e3);
+        printf("%s in %s from one rank to %d, %s, on %s\n%.1f MB in %.2f ms, %.2f GB/s; of that the checksum %.2f ms\n",
+               b->shape_name, rlf_dtype_torch_name(b->dtype), rlf_transport_size(b->transport) - 1, way,
+               kern_device_name(b->device), bytes * 1e-6, b->best * 1e3, bytes / b->best * 1e-9, b->best_checksum * 1e3);
         return;
     }
-    json_t *report = json_pack("{s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:f}", "shape", b->shape_name, "dtype", rlf_dtype_torch_name(b->dtype),
-                               "device", kern_device_name(b->device), "takers", rlf_transport_size(b->transport) - 1, "way", way, "bytes",
-                               bytes, "seconds", b->best, "checksum_seconds", b->best_checksum, "bytes_per_s", bytes / b->best);
+    json_t *report = json_pack("{s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:f}", "shape", b->shape_name, "dtype",
+                               rlf_dtype_torch_name(b->dtype), "device", kern_device_name(b->device), "takers",
+                               rlf_transport_size(b->transport) - 1, "way", way, "bytes", bytes, "seconds", b->best,
+                               "checksum_seconds", b->best_checksum, "bytes_per_s", bytes / b->best);
     rlf_bench_dump(report);
     json_decref(report);
 }
@@ -154,9 +156,12 @@ out:
 }
 
 static bool parse(bench *b, int argc, char **argv, bool *help) {
-    static const struct option known[] = {{"shape", required_argument, NULL, 's'},  {"dtype", required_argument, NULL, 'd'},
-                                          {"device", required_argument, NULL, 'D'}, {"seconds", required_argument, NULL, 'S'},
-                                          {"json", no_argument, NULL, 'j'},         {"help", no_argument, NULL, 'h'},
+    static const struct option known[] = {{"shape", required_argument, NULL, 's'},
+                                          {"dtype", required_argument, NULL, 'd'},
+                                          {"device", required_argument, NULL, 'D'},
+                                          {"seconds", required_argument, NULL, 'S'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     int c;
     opterr = 0;
@@ -180,7 +185,8 @@ int rlf_bench_handover(int argc, char **argv) {
     if (rlf_transport_new(&b.transport, &argc, &argv) != RLF_OK) return rlf_cli_fail("bench");
     rlf_status status = run(&b);
     if (status != RLF_OK) rlf_cli_fail("bench");
-    if (status != RLF_OK && rlf_transport_size(b.transport) > 1) rlf_transport_abort(b.transport, EXIT_FAILURE); /* the others wait */
+    if (status != RLF_OK && rlf_transport_size(b.transport) > 1)
+        rlf_transport_abort(b.transport, EXIT_FAILURE); /* the others wait */
     tear_down(&b);
     if (rlf_transport_destroy(b.transport, GOODBYE_MS) != RLF_OK) {
         rlf_cli_fail("bench");

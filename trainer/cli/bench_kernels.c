@@ -205,7 +205,8 @@ static rlf_status measure_head_and_optimizer(bench *b) {
     const double rows = HEAD_ROWS, logits = rows * (double)b->n.vocab, matrix = (double)b->matrix,
                  updates = (double)updated(b);
     rlf_status status = RLF_OK;
-    RLF_TRY(rlf_bench_fill(b->q, b->logits, HEAD_ROWS * b->n.vocab, -8.0f, 8.0f, 7)); /* as a model's: few tokens have most of the probability */
+    /* as a model's: few tokens have most of the probability */
+    RLF_TRY(rlf_bench_fill(b->q, b->logits, HEAD_ROWS * b->n.vocab, -8.0f, 8.0f, 7));
     const measured ops[] = {{"sample top-p", HEAD_ROWS, sample, 20 * logits, 4 * logits},
                             {"logprob", HEAD_ROWS, logprob, 20 * logits, 4 * logits},
                             {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, 8 * logits},

@@ -1,7 +1,7 @@
 /* rlf bench train: forward, loss, backward, global norm and AdamW on packed sequences of equal length.
  *
- * Operations are the model's: three times those forward, of each row's keys up to itself; recomputation is not counted. Their share of the
- * measured matrix rate is the model-FLOP utilisation. */
+ * Operations are the model's: three times those forward, of each row's keys up to itself; recomputation is not counted. Their
+ * share of the measured matrix rate is the model-FLOP utilisation. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,14 +16,15 @@ typedef struct training {
     kern_buf *state; /* gradients, both moments, and master weights where the model's are not float32: (3 or 4, total) */
     kern_batch batch;
     int32_t *tokens, *targets, *begin; /* of batch */
-    double weight; /* of a token in the mean */
+    double weight;                     /* of a token in the mean */
     int64_t step;
     double loss, first_loss;
 } training;
 
 static bool has_master(const rlf_bench *b) { return b->precision.stored != RLF_DTYPE_F32; }
 
-static void mean_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob, float *dentropy) {
+static void mean_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
+                      float *dentropy) {
     (void)row, (void)entropy, (void)dentropy;
     training *t = ctx;
     for (int i = 0; i < n; i++) {
@@ -38,12 +39,18 @@ static rlf_status train_step(void *ctx) {
     const rlf_bench *b = t->b;
     size_t total = b->layout.total;
     const kern_filter filter = {.temperature = 1, .top_p = 1};
-    kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total), master = kern_at(v, total);
+    kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total),
+                master = kern_at(v, total);
     t->loss = 0;
     kern_zero(b->queue, grads, total);
     RLF_TRY(kern_trainer_gradients(t->trainer, &t->batch, filter, mean_loss, t, grads));
     double norm = sqrt(kern_sumsq(b->queue, grads, total));
-    kern_adamw_args args = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = ++t->step,
+    kern_adamw_args args = {.lr = 1e-4f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .weight_decay = 0.01f,
+                            .step = ++t->step,
                             .grad_scale = (float)fmin(1, 1 / (norm + 1e-6))};
     kern_adamw(b->queue, has_master(b) ? master : kern_model_params(b->model), grads, m, v, total, args);
     if (has_master(b)) kern_convert(b->queue, kern_model_params(b->model), master, total);
@@ -71,7 +78,8 @@ rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, bool r
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &b->layout.shape;
     const double rows = (double)sequences * length;
-    const kern_trainer_options options = {.max_tokens = sequences * length, .max_seqs = sequences, .gradients = true, .recompute = recompute};
+    const kern_trainer_options options = {
+        .max_tokens = sequences * length, .max_seqs = sequences, .gradients = true, .recompute = recompute};
     training t = {.b = b};
     double best;
     char label[48];
@@ -79,7 +87,8 @@ rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, bool r
     RLF_TRY(kern_trainer_new(&t.trainer, b->model, &options));
     RLF_TRY(kern_buf_new(&t.state, b->device, (has_master(b) ? 4 : 3) * b->layout.total * sizeof(float)));
     if (has_master(b))
-        kern_convert(b->queue, kern_at(kern_view(t.state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model), b->layout.total);
+        kern_convert(b->queue, kern_at(kern_view(t.state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model),
+                     b->layout.total);
     make_batch(&t, sequences, length);
     RLF_TRY(rlf_bench_best(b, 3, train_step, &t, &best));
     snprintf(label, sizeof label, "train %d x %d", sequences, length);
