@@ -42,6 +42,11 @@ for device in cpu cuda; do
 done
 same_file "$work/cpu.answer" "$work/cuda.answer"
 
+# What is measured on cards is what they compute: a hand-over ends in an error where a taker's checksum is not the giver's.
+"$rlf_cards" bench all --shape tiny --device cuda --dtype bfloat16 --sequences 2 --length 16 --batch 1,3 --context 16 --seconds 0 --json >"$work/bench.json" 2>"$work/bench.err" || fail "rlf bench all: $(cat "$work/bench.err")"
+mpirun -q --bind-to none --oversubscribe -np 4 "$rlf_cards" bench handover --shape tiny --device cuda --seconds 0 >"$work/handover" 2>"$work/handover.err" || fail "rlf bench handover: $(cat "$work/handover.err")"
+grep -q "from one rank to 3, \(as the giver's own memory\|from card to card\|through the host\), on cuda" "$work/handover" || fail "rlf bench handover: $(cat "$work/handover")"
+
 # More ranks than cards.
 rl bfloat16 10 "${job[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
