@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # For a machine with a CUDA card: builds, runs the tests of tests/unit/kernels on the card (RLF_TEST_DEVICE=cuda: the cards are held against
 # the CPU, bit for bit), exchanges between two ranks and five (NCCL where there are two cards, shared memory where ranks share one), a whole job
-# held against the CPU's; then under compute-sanitizer's memcheck and racecheck where it is installed. Prints a line a test.
+# held against the CPU's; then measures (tests/gpu_bench.sh), and runs under compute-sanitizer's memcheck and racecheck where it is installed.
+# Prints a line a test, and a table of figures.
 # Usage: tests/gpu.sh [BUILD_FOLDER]
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +36,7 @@ for ranks in 2 5; do line "comm, $ranks ranks" mpirun -q --oversubscribe -np $ra
 export RLF_SOURCE=$PWD RLF_BUILD=$(realpath "$build") RLF_E2E_WORK=$(realpath "$build")/tests/e2e/work
 line "fixture of a job" bash tests/e2e/prepare.sh
 RLF_E2E_CARDS=$RLF_BUILD/trainer/rlf-train line "job" bash tests/e2e/card.sh
+tests/gpu_bench.sh "$build"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         for test in simple norm tensor attention attention_tiles head; do

@@ -7,10 +7,12 @@ train: forward, loss, backward, clipping, AdamW on sequences of one length: tran
 torch.compile, and torch's own matrix rate. In bfloat16 the master weights and moments are float32 (autocast).
 generate: transformers' generate with its cache, tokens sampled, prompts of --context tokens; the prompt's time is taken off.
 
-Best of several short runs, as other work on a machine only ever makes a run slower. --cpu-time: as that of rlf bench.
+Best of several short runs (--seconds 0: one), as other work on a machine only ever makes a run slower. --cpu-time: as that of rlf bench.
 """
 import argparse
 import json
+import signal
+import sys
 import time
 
 import torch
@@ -18,9 +20,9 @@ import transformers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 # hidden, layers, heads, kv heads, head dim, ffn, vocabulary, tied: as common/model/model.c has them
-SHAPES = {"bench-42m": (512, 8, 8, 4, 64, 1536, 32000, True), "qwen3-0.6b": (1024, 28, 16, 8, 128, 3072, 151936, True),
-          "qwen3-1.7b": (2048, 28, 16, 8, 128, 6144, 151936, True), "qwen3-4b": (2560, 36, 32, 8, 128, 9728, 151936, True),
-          "qwen3-8b": (4096, 36, 32, 8, 128, 12288, 151936, False)}
+SHAPES = {"tiny": (64, 2, 4, 2, 16, 128, 384, True), "bench-42m": (512, 8, 8, 4, 64, 1536, 32000, True),
+          "qwen3-0.6b": (1024, 28, 16, 8, 128, 3072, 151936, True), "qwen3-1.7b": (2048, 28, 16, 8, 128, 6144, 151936, True),
+          "qwen3-4b": (2560, 36, 32, 8, 128, 9728, 151936, True), "qwen3-8b": (4096, 36, 32, 8, 128, 12288, 151936, False)}
 NEW = 64
 
 
@@ -33,9 +35,9 @@ class Clock:
             torch.cuda.synchronize()
         return time.process_time() / self.args.threads if self.args.cpu_time else time.perf_counter()
 
-    def best(self, step, least=3):
+    def best(self, step):
         best, end, n = float("inf"), time.perf_counter() + self.args.seconds, 0
-        while n < least or time.perf_counter() < end:
+        while n < (3 if self.args.seconds else 1) or time.perf_counter() < end:
             start = self.now()
             step()
             best = min(best, self.now() - start)
@@ -102,9 +104,12 @@ def generate(args, clock, out):
                 model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, max_new_tokens=new,
                                min_new_tokens=new, pad_token_id=0)
 
-        run(2)
-        seconds = clock.best(lambda: run(NEW)) - clock.best(lambda: run(1))
-        out.setdefault("decode_tokens_per_s", {})[str(batch)] = batch * (NEW - 1) / seconds
+        try:
+            run(2)
+            seconds = clock.best(lambda: run(NEW)) - clock.best(lambda: run(1))
+            out.setdefault("decode_tokens_per_s", {})[str(batch)] = batch * (NEW - 1) / seconds
+        except torch.OutOfMemoryError as error:  # a card may be full
+            out[f"error_{batch}"] = str(error).splitlines()[0]
 
 
 def main():
@@ -126,9 +131,12 @@ def main():
     clock = Clock(args)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} threads"
     out = {"torch": torch.__version__, "transformers": transformers.__version__, "device": device, "shape": args.shape, "dtype": str(args.dtype)}
-    out["matrix_gflops"] = matrix_rate(args, clock) * 1e-9
-    {"train": train, "generate": generate}[args.what](args, clock, out)
-    print(json.dumps(out, indent=2))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped, out of time"))
+    try:
+        out["matrix_gflops"] = matrix_rate(args, clock) * 1e-9
+        {"train": train, "generate": generate}[args.what](args, clock, out)
+    finally:  # what was measured so far, if stopped
+        print(json.dumps(out, indent=2))
 
 
 main()
