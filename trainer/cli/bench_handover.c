@@ -4,8 +4,8 @@
  *
  * As in a job the last rank is the learner, which gives, and the ranks before it take; they have the machine's cards in turn, or
  * all the CPU. A hand-over begins when all ranks are ready, and ends when a taker has the checksum of what it got: rank 0's
- * clock, the best of several. Waits for other ranks poll (common/msg/transport.h), so no hand-over through MPI takes less than
- * their sleep of up to a millisecond. */
+ * clock, the best of several. Waits for other ranks poll, with sleeps of up to a millisecond (common/msg/transport.h): times are
+ * true to that. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
