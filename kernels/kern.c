@@ -337,9 +337,11 @@ void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape
 }
 
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
-                          const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape) {
+                          kern_tensor seq, kern_tensor pos, int m, kern_tensor page_table, int max_pages, kern_rows_hint hint,
+                          kern_attn_shape shape) {
     ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)),
-                                   kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+                                   kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, i32(seq, (size_t)m), i32(pos, (size_t)m), m,
+                                   i32(page_table, (size_t)max_pages), max_pages, hint, shape);
 }
 
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,

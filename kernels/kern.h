@@ -213,11 +213,17 @@ void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, in
                    kern_attn_shape shape);
 /* Copies a page, all layers (copy-on-write of a shared prompt's last page). */
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page);
+/* What the host knows of the rows, whose positions only the device has: it shapes the work that is queued, and no bit depends on it. */
+typedef struct kern_rows_hint {
+    int end;       /* all positions are below it */
+    bool decoding; /* neighbouring rows are of different sequences, but for a few */
+} kern_rows_hint;
 /* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table
- * (S, max_pages):
- * host int32 arrays. The rows' own keys have been written. out (M, H*D). Same bits as kern_attention for the same row. */
+ * (S, max_pages): int32, S being as many as seq asks for, which is not checked. The rows' own keys have been written. out (M, H*D). Same
+ * bits as kern_attention for the same row. On tensor cores H is at most 128 G. */
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
-                          const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages, kern_attn_shape shape);
+                          kern_tensor seq, kern_tensor pos, int m, kern_tensor page_table, int max_pages, kern_rows_hint hint,
+                          kern_attn_shape shape);
 
 /* ---- the head: log-prob, entropy, sampling ---------------------------------------------------------------------------------------- */
 

@@ -78,8 +78,11 @@ rollout_model rollout_model_of(kern_decoder *decoder) {
     return (rollout_model){.ctx = decoder, .step = decoder_step, .sample = decoder_sample, .copy_page = decoder_copy_page};
 }
 
+/* That hold the longest episode. */
+static int max_pages_of(const rollout_engine_options *o) { return (o->max_tokens + o->page_size - 1) / o->page_size; }
+
 static kern_decoder_options decoder_options(const rollout_engine_options *o) {
-    return (kern_decoder_options){.page_size = o->page_size, .pages = o->pages, .max_rows = o->batch,
+    return (kern_decoder_options){.page_size = o->page_size, .pages = o->pages, .max_pages = max_pages_of(o), .max_rows = o->batch,
                                   .max_outputs = o->seats < o->batch ? o->seats : o->batch};
 }
 
@@ -110,7 +113,7 @@ rlf_status rollout_engine_new(rollout_engine **out, rollout_model model, const r
     rlf_status status = RLF_OK;
     size_t batch = (size_t)options->batch;
     rollout_engine *e = NULL;
-    int max_pages = (options->max_tokens + options->page_size - 1) / options->page_size;
+    int max_pages = max_pages_of(options);
     RLF_TRY(check_options(options, max_pages));
     e = rlf_calloc(1, sizeof *e);
     e->model = model;

@@ -128,23 +128,19 @@ void kern_cuda_attention(kern_ctx *ctx, float *out, float *lse, const float *qkv
     KERN_LAUNCH(ctx, attend, seq_begin[seqs] * shape.heads, THREADS, args);
 }
 
-/* Pages of as many sequences go to the card as the rows name. */
 void kern_cuda_attention_paged(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                                const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
-                               kern_attn_shape shape) {
+                               kern_rows_hint hint, kern_attn_shape shape) {
     if (attention_by_tiles(shape.factors, shape.head_dim)) {
-        kern_cuda_attention_paged_tiles(ctx, out, qkv, kv, kv_shape, layer, seq, pos, m, page_table, max_pages, shape);
+        kern_cuda_attention_paged_tiles(ctx, out, qkv, kv, kv_shape, layer, seq, pos, m, page_table, max_pages, hint, shape);
         return;
     }
-    const size_t rows = (size_t)m * sizeof *seq;
-    int seqs = 0;
-    for (int i = 0; i < m; i++) seqs = seq[i] >= seqs ? seq[i] + 1 : seqs;
     attend_args args = packed_or_paged(out, NULL, qkv, shape);
     args.layer = (const float *)kv + (size_t)layer * kv_layer(kv_shape);
     args.kv = kv_shape;
-    args.seq = (const int32_t *)kern_cuda_stage(ctx, seq, rows);
-    args.pos = (const int32_t *)kern_cuda_stage(ctx, pos, rows);
-    args.page_table = (const int32_t *)kern_cuda_stage(ctx, page_table, (size_t)seqs * (size_t)max_pages * sizeof *page_table);
+    args.seq = seq;
+    args.pos = pos;
+    args.page_table = page_table;
     args.max_pages = max_pages;
     KERN_LAUNCH(ctx, attend, m * shape.heads, THREADS, args);
 }

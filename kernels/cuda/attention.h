@@ -14,7 +14,7 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const floa
                                kern_attn_shape shape);
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                                      const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
-                                     kern_attn_shape shape);
+                                     kern_rows_hint hint, kern_attn_shape shape);
 void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
                                     const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 #ifdef __cplusplus

@@ -22,9 +22,11 @@
  *            and p go through shared memory
  *
  * Packed keys and values are rounded by a pass of their own, as many kv heads at a time as the work space holds; those of the cache are
- * bfloat16 already. Packed items go through all splits of their keys, and keep what came before in `out` at each boundary. Paged items
- * have one split each, as long as the work space holds their results, and a third kernel merges: so one long context keeps many
- * processors busy.
+ * bfloat16 already. Packed items, which the host lists, go through all splits of their keys, and keep what came before in `out` at each
+ * boundary. Paged items have one split each, as long as the work space holds their results, and a third kernel merges the rows that have
+ * several: so one long context keeps many processors busy. Where rows of a sequence come together is found on the card, as the rows are
+ * there: the host queues blocks of threads for every row (narrow) or group of rows (wide) and every split there may be, and those that
+ * find nothing to do end.
  *
  * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
  * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
@@ -40,7 +42,7 @@ enum {
     OWN_KEYS = KEYS / WARPS,             /* of a warp, narrow */
     P_STRIDE = KEYS + 8,
     MERGE_THREADS = 256, MERGE_TEAMS = MERGE_THREADS / KERN_LANES,
-    ITEMS = 128                          /* that are queued together */
+    ITEMS = 128                          /* packed: that are queued together */
 };
 
 /* A tile and the keys it is to see. */
@@ -48,25 +50,26 @@ typedef struct attend_item {
     int32_t row, first, count; /* rows and heads first .. first+count-1 of the rows from `row` on */
     int32_t source;            /* packed: the row of position 0; paged: the sequence */
     int32_t begin, end;        /* keys; begin is a multiple of SPLIT */
-    int32_t slot;              /* where in the work space the result goes; -1: into out. For attend_merge: that of the first split */
-    int32_t splits;            /* for attend_merge */
 } attend_item;
 
 typedef struct attend_tiles_args {
     float *out, *lse;             /* lse NULL: not wanted */
     const float *qkv;
     kern_attn_shape shape;
-    const attend_item *items;
     int first_kv, kv_heads;       /* the kv heads at work: a block of threads an item and kv head */
+    const attend_item *items;     /* packed */
     const uint16_t *keys;         /* packed: (kv_heads at work, m, D), then as many values; paged: the layer of the cache */
     size_t value;                 /* elements from a key to its value */
     int m;
     kern_kv_shape kv;             /* paged */
-    const int32_t *pos;           /* paged: (m); packed: NULL */
+    const int32_t *seq, *pos;     /* paged: (m); packed: NULL */
     const int32_t *page_table;    /* (sequences, max_pages) */
     int max_pages;
-    float *values;                /* (slots, D): results of splits, before division */
-    float_pair *tops;             /* (slots): top, sum */
+    int first_row, end_row;       /* the rows at work */
+    int tile_rows;                /* rows first_row + i tile_rows .. are never in one tile with those before */
+    int splits;                   /* that a row may have, each by a block of threads of its own; 1: one goes through all there are */
+    float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
+    float_pair *tops;             /* (rows at work, H, splits): top, sum */
 } attend_tiles_args;
 typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args, attend_merge_args;
 typedef attend_tiles_args round_keys_args;
@@ -78,12 +81,34 @@ typedef struct attend_task {
     int kv_head;
 } attend_task;
 
-KERN_DEVICE attend_task task_of(const attend_tiles_args *a) {
-    attend_task t;
-    t.a = a;
-    t.item = a->items[kern_block() / a->kv_heads];
-    t.kv_head = a->first_kv + kern_block() % a->kv_heads;
-    return t;
+/* The tile that paged rows from `row` on make, those of its sequence before `limit`, with the keys of a split: none where begin is end. */
+KERN_DEVICE attend_item paged_item(const attend_tiles_args *a, int row, int limit, int split) {
+    int n = 1, last = a->pos[row];
+    for (; row + n < limit && a->seq[row + n] == a->seq[row]; n++)
+        if (a->pos[row + n] > last) last = a->pos[row + n];
+    attend_item item;
+    item.row = row;
+    item.first = 0;
+    item.count = n * (a->shape.heads / a->shape.kv_heads);
+    item.source = a->seq[row];
+    item.begin = split * SPLIT;
+    item.end = last + 1;
+    if (a->splits > 1 && item.end > item.begin + SPLIT) item.end = item.begin + SPLIT;
+    if (item.end < item.begin) item.end = item.begin;
+    return item;
+}
+
+/* What this block of threads is to look at: an item, a row or a group of rows; a split of its keys; a kv head. */
+typedef struct assignment {
+    int unit, split, kv_head;
+} assignment;
+
+KERN_DEVICE assignment assigned(const attend_tiles_args *a) {
+    assignment n;
+    n.kv_head = a->first_kv + kern_block() % a->kv_heads;
+    n.split = a->pos ? kern_block() / a->kv_heads % a->splits : 0;
+    n.unit = kern_block() / a->kv_heads / (a->pos ? a->splits : 1);
+    return n;
 }
 
 /* ---- rows of a tile --------------------------------------------------------------------------------------------------------------- */
@@ -229,16 +254,18 @@ KERN_DEVICE share share_of(int row0, int c0, int tiles) {
     return s;
 }
 
-KERN_DEVICE float *out_of(const attend_task *t, place p, int d) { return t->a->out + ((size_t)p.row * t->a->shape.heads + p.head) * d; }
-KERN_DEVICE size_t slot_of(const attend_task *t, int split, int i) {
-    return (size_t)t->item.slot + ((size_t)split * t->a->kv_heads + (t->kv_head - t->a->first_kv)) * t->item.count + i;
+KERN_DEVICE float *out_of(const attend_tiles_args *a, place p, int d) { return a->out + ((size_t)p.row * a->shape.heads + p.head) * d; }
+/* Whether the results of a row's splits are merged in the end. */
+KERN_DEVICE bool merged(const attend_tiles_args *a, place p) { return a->pos && a->splits > 1 && p.pos >= SPLIT; }
+KERN_DEVICE size_t slot_of(const attend_tiles_args *a, place p, int split) {
+    return ((size_t)(p.row - a->first_row) * a->shape.heads + p.head) * a->splits + split;
 }
 
 /* Adds to a split's result that of the splits before. */
 KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const place p = place_of(t, own.row0 + lane_row() + 8 * half);
-        const float *from = out_of(t, p, d) + own.c0 + lane_column();
+        const float *from = out_of(t->a, p, d) + own.c0 + lane_column();
         const joint j = join(w->top[half], r->top[half], log2_scale(d));
         if (p.pos < 0) continue;
         KERN_UNROLL for (int n = 0; n < own.tiles; n++) {
@@ -251,13 +278,13 @@ KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t,
     }
 }
 
-/* Values, times a factor for each row, to out or to the item's slot. */
+/* Values, times a factor for each row, to out or to the row's slot for the split. Rows before the split have none. */
 KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int i = own.row0 + lane_row() + 8 * half;
-        const place p = place_of(t, i);
-        float *to = (t->item.slot < 0 ? out_of(t, p, d) : t->a->values + slot_of(t, 0, i) * d) + own.c0 + lane_column();
-        if (p.pos < 0) continue;
+        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        if (p.pos < t->item.begin) continue;
+        float *to = (merged(t->a, p) ? t->a->values + slot_of(t->a, p, t->item.begin / SPLIT) * d : out_of(t->a, p, d)) + own.c0 +
+                    lane_column();
         KERN_UNROLL for (int n = 0; n < own.tiles; n++)
             *(float_pair *)(to + 8 * n) = (float_pair){r->values[n][2 * half] * factor[half] + 0.0f,
                                                        r->values[n][2 * half + 1] * factor[half] + 0.0f};
@@ -284,15 +311,15 @@ KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *
 /* The end of the item. */
 KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, share own, int d) {
     if (!in_first_split(t, t->item.end)) add_waiting(r, w, t, own, d);
-    const bool whole = t->item.slot < 0;
-    const float factor[2] = {whole ? 1.0f / r->sum[0] : 1.0f, whole ? 1.0f / r->sum[2] : 1.0f};
+    float factor[2];
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        factor[half] = merged(t->a, place_of(t, own.row0 + lane_row() + 8 * half)) ? 1.0f : 1.0f / r->sum[2 * half];
     store_values(r, factor, t, own, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int i = own.row0 + lane_row() + 8 * half;
-        const place p = place_of(t, i);
-        if (p.pos < 0 || own.c0 + lane_column() != 0) continue;
-        if (!whole)
-            t->a->tops[slot_of(t, 0, i)] = (float_pair){r->top[half], r->sum[2 * half]};
+        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        if (p.pos < t->item.begin || own.c0 + lane_column() != 0) continue;
+        if (merged(t->a, p))
+            t->a->tops[slot_of(t->a, p, t->item.begin / SPLIT)] = (float_pair){r->top[half], r->sum[2 * half]};
         else if (t->a->lse)
             t->a->lse[(size_t)p.row * t->a->shape.heads + p.head] = lse_of(r->top[half], r->sum[2 * half], d);
     }
@@ -348,37 +375,66 @@ KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const ui
     }
 }
 
-KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int d) {
-    const attend_task t = task_of(a);
+KERN_DEVICE void wide_tile(const attend_task *t, uint16_t *queries, int d) {
     const int row0 = kern_thread() / 32 * EACH * 16;
     uint16_t *const stages = queries + tile_size(WIDE_ROWS, d);
     running r[EACH];
     waiting w[EACH];
     int pos[EACH][2];
     float last = -1; /* the last key that the warp sees */
-    load_queries(queries, &t, WIDE_ROWS, d);
-    fetch_keys(stages, &t, t.item.begin, d);
+    load_queries(queries, t, WIDE_ROWS, d);
+    fetch_keys(stages, t, t->item.begin, d);
     kern_copy_commit();
     KERN_UNROLL for (int e = 0; e < EACH; e++) {
         start(&r[e], d / 8);
         KERN_UNROLL for (int half = 0; half < 2; half++) {
-            pos[e][half] = place_of(&t, row0 + 16 * e + lane_row() + 8 * half).pos;
+            pos[e][half] = place_of(t, row0 + 16 * e + lane_row() + 8 * half).pos;
             last = kern_larger((float)pos[e][half], last);
         }
     }
     last = kern_max32(last);
-    for (int key0 = t.item.begin; key0 < t.item.end; key0 += KEYS) {
+    for (int key0 = t->item.begin; key0 < t->item.end; key0 += KEYS) {
         const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage, next = key0 + KEYS;
         kern_copy_wait(0);
         kern_barrier();
-        if (next < t.item.end) fetch_keys(stages + other, &t, next, d);
+        if (next < t->item.end) fetch_keys(stages + other, t, next, d);
         kern_copy_commit();
         if ((float)key0 <= last) attend_block(r, queries, stages + stage, row0, key0, pos, d);
-        if (split_ends(&t, next)) {
-            KERN_UNROLL for (int e = 0; e < EACH; e++) put_aside(&r[e], &w[e], next, &t, share_of(row0 + 16 * e, 0, d / 8), d);
+        if (split_ends(t, next)) {
+            KERN_UNROLL for (int e = 0; e < EACH; e++) put_aside(&r[e], &w[e], next, t, share_of(row0 + 16 * e, 0, d / 8), d);
         }
     }
-    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], &t, share_of(row0 + 16 * e, 0, d / 8), d);
+    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], t, share_of(row0 + 16 * e, 0, d / 8), d);
+}
+
+/* The item of the list, or the next tile of a group of paged rows that is not narrow; false: there is none. All but the item, which is empty
+ * at first, is worked out again each time, so that registers hold nothing more while a tile is at work. */
+KERN_DEVICE bool next_wide(attend_task *t) {
+    const attend_tiles_args *a = t->a;
+    const assignment n = assigned(a);
+    const int group = a->shape.heads / a->shape.kv_heads, first = a->first_row + n.unit * a->tile_rows;
+    const int limit = first + a->tile_rows < a->end_row ? first + a->tile_rows : a->end_row;
+    const bool begun = t->item.count > 0;
+    t->kv_head = n.kv_head;
+    if (!a->pos) {
+        t->item = a->items[n.unit];
+        return !begun;
+    }
+    for (int row = begun ? t->item.row + t->item.count / group : first; row < limit; row += t->item.count / group) {
+        t->item = paged_item(a, row, limit, n.split);
+        if (t->item.count > NARROW_ROWS && t->item.begin < t->item.end) return true;
+    }
+    return false;
+}
+
+KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int d) {
+    attend_task t;
+    t.a = a;
+    t.item.count = 0;
+    while (next_wide(&t)) {
+        wide_tile(&t, queries, d);
+        kern_barrier();
+    }
 }
 
 KERN_KERNEL(attend_wide_64) {
@@ -444,8 +500,25 @@ KERN_DEVICE void narrow_values(running *r, const narrow_memory *memory, const ui
     }
 }
 
+/* An item of the list, or the tile that begins at a paged row; false where none does. */
+KERN_DEVICE bool find_narrow(attend_task *t) {
+    const attend_tiles_args *a = t->a;
+    const assignment n = assigned(a);
+    t->kv_head = n.kv_head;
+    if (!a->pos) {
+        t->item = a->items[n.unit];
+        return true;
+    }
+    const int row = a->first_row + n.unit, next = row + a->tile_rows - n.unit % a->tile_rows;
+    if (n.unit % a->tile_rows && a->seq[row] == a->seq[row - 1]) return false;
+    t->item = paged_item(a, row, next < a->end_row ? next : a->end_row, n.split);
+    return t->item.count <= NARROW_ROWS && t->item.begin < t->item.end;
+}
+
 KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
-    const attend_task t = task_of(a);
+    attend_task t;
+    t.a = a;
+    if (!find_narrow(&t)) return;
     const share own = share_of(0, kern_thread() / 32 * (d / WARPS), d / 8 / WARPS);
     uint16_t *const queries = (uint16_t *)(memory + 1), *const stages = queries + tile_size(NARROW_ROWS, d);
     running r;
@@ -481,97 +554,48 @@ KERN_KERNEL(attend_narrow_128) {
     attend_narrow(&a, memory, 128);
 }
 
-/* ---- merging the splits of an item: half a warp a row and head -------------------------------------------------------------------- */
+/* ---- merging the splits of a row and head: half a warp each ----------------------------------------------------------------------- */
 
 KERN_KERNEL(attend_merge) {
-    const attend_task t = task_of(&a);
-    const int d = a.shape.head_dim;
-    for (int i = kern_team(); i < t.item.count; i += MERGE_TEAMS) {
-        const place p = place_of(&t, i);
-        const size_t first = slot_of(&t, 0, i);
-        float values[TILE_DIM / KERN_LANES], top = a.tops[first].x, sum = a.tops[first].y;
+    const int d = a.shape.head_dim, i = kern_block() * MERGE_TEAMS + kern_team();
+    if (i >= (a.end_row - a.first_row) * a.shape.heads) return;
+    place p;
+    p.row = a.first_row + i / a.shape.heads;
+    p.head = i % a.shape.heads;
+    p.pos = a.pos[p.row];
+    if (!merged(&a, p)) return;
+    const size_t first = slot_of(&a, p, 0), end = first + p.pos / SPLIT + 1;
+    float values[TILE_DIM / KERN_LANES], top = a.tops[first].x, sum = a.tops[first].y;
+    KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
+        if (n * KERN_LANES < d) values[n] = a.values[first * d + n * KERN_LANES + kern_lane()];
+    for (size_t next = first + 1; next < end; next++) {
+        const joint j = join(top, a.tops[next].x, log2_scale(d));
+        top = j.top;
+        sum = joined(j, sum, a.tops[next].y);
         KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-            if (n * KERN_LANES < d) values[n] = a.values[first * d + n * KERN_LANES + kern_lane()];
-        for (int split = 1; split < t.item.splits; split++) {
-            const size_t next = slot_of(&t, split, i);
-            const joint j = join(top, a.tops[next].x, log2_scale(d));
-            top = j.top;
-            sum = joined(j, sum, a.tops[next].y);
-            KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-                if (n * KERN_LANES < d) values[n] = joined(j, values[n], a.values[next * d + n * KERN_LANES + kern_lane()]);
-        }
-        const float whole = 1.0f / sum;
-        KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-            if (n * KERN_LANES < d) out_of(&t, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
+            if (n * KERN_LANES < d) values[n] = joined(j, values[n], a.values[next * d + n * KERN_LANES + kern_lane()]);
     }
+    const float whole = 1.0f / sum;
+    KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
+        if (n * KERN_LANES < d) out_of(&a, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
 }
 
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
 
-/* Items that wait to be queued, and the work space their results take. */
-typedef struct agenda {
-    kern_ctx *ctx;
-    attend_tiles_args args;
-    attend_item wide[ITEMS], narrow[ITEMS], merges[ITEMS];
-    int n_wide, n_narrow, n_merges;
-    size_t slots, max_slots;
-} agenda;
-
-static attend_tiles_args args_for(const agenda *g, const attend_item *items, int n) {
-    attend_tiles_args args = g->args;
-    args.items = (const attend_item *)kern_cuda_stage(g->ctx, items, (size_t)n * sizeof *items);
-    return args;
-}
-
-static void run_agenda(agenda *g) {
-    const int d = g->args.shape.head_dim, heads = g->args.kv_heads;
-    const attend_tiles_args wide = args_for(g, g->wide, g->n_wide), narrow = args_for(g, g->narrow, g->n_narrow);
-    const attend_tiles_args merges = args_for(g, g->merges, g->n_merges);
-    if (d == 64) {
-        KERN_LAUNCH_SHARED(g->ctx, attend_wide_64, g->n_wide * heads, THREADS, wide_bytes(d), wide);
-        KERN_LAUNCH_SHARED(g->ctx, attend_narrow_64, g->n_narrow * heads, THREADS, narrow_bytes(d), narrow);
-    } else {
-        KERN_LAUNCH_SHARED(g->ctx, attend_wide_128, g->n_wide * heads, THREADS, wide_bytes(d), wide);
-        KERN_LAUNCH_SHARED(g->ctx, attend_narrow_128, g->n_narrow * heads, THREADS, narrow_bytes(d), narrow);
-    }
-    KERN_LAUNCH(g->ctx, attend_merge, g->n_merges * heads, MERGE_THREADS, merges);
-    g->n_wide = g->n_narrow = g->n_merges = 0;
-    g->slots = 0;
-}
-
-static void add_item(agenda *g, attend_item item) {
-    if (item.count > NARROW_ROWS)
-        g->wide[g->n_wide++] = item;
+static void queue_wide(kern_ctx *ctx, attend_tiles_args args, int units) {
+    const int blocks = units * args.kv_heads;
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, attend_wide_64, blocks, THREADS, wide_bytes(64), args);
     else
-        g->narrow[g->n_narrow++] = item;
+        KERN_LAUNCH_SHARED(ctx, attend_wide_128, blocks, THREADS, wide_bytes(128), args);
 }
 
-static void add_whole(agenda *g, attend_item item) {
-    if (g->n_wide == ITEMS || g->n_narrow == ITEMS) run_agenda(g);
-    add_item(g, item);
-}
-
-/* An item for each split of the keys, where the work space allows. */
-static void add_by_splits(agenda *g, attend_item item) {
-    const int splits = (item.end + SPLIT - 1) / SPLIT;
-    const size_t each = (size_t)g->args.kv_heads * (size_t)item.count, slots = each * (size_t)splits;
-    if (splits == 1 || splits > ITEMS || slots > g->max_slots) {
-        add_whole(g, item);
-        return;
-    }
-    const bool fits = g->n_wide + splits <= ITEMS && g->n_narrow + splits <= ITEMS && g->n_merges < ITEMS;
-    if (!fits || g->slots + slots > g->max_slots) run_agenda(g);
-    attend_item split = item;
-    for (int i = 0; i < splits; i++) {
-        split.begin = i * SPLIT;
-        split.end = item.end - split.begin < SPLIT ? item.end : split.begin + SPLIT;
-        split.slot = (int32_t)(g->slots + (size_t)i * each);
-        add_item(g, split);
-    }
-    item.slot = (int32_t)g->slots;
-    item.splits = splits;
-    g->merges[g->n_merges++] = item;
-    g->slots += slots;
+static void queue_narrow(kern_ctx *ctx, attend_tiles_args args, int units) {
+    const int blocks = units * args.kv_heads;
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, attend_narrow_64, blocks, THREADS, narrow_bytes(64), args);
+    else
+        KERN_LAUNCH_SHARED(ctx, attend_narrow_128, blocks, THREADS, narrow_bytes(128), args);
 }
 
 static attend_tiles_args args_of(float *out, float *lse, const float *qkv, kern_attn_shape shape, int m) {
@@ -600,13 +624,41 @@ KERN_KERNEL(round_keys) {
     }
 }
 
+/* Items that wait to be queued. */
+typedef struct agenda {
+    kern_ctx *ctx;
+    attend_tiles_args args;
+    attend_item wide[ITEMS], narrow[ITEMS];
+    int n_wide, n_narrow;
+} agenda;
+
+static attend_tiles_args args_for(const agenda *g, const attend_item *items, int n) {
+    attend_tiles_args args = g->args;
+    args.items = (const attend_item *)kern_cuda_stage(g->ctx, items, (size_t)n * sizeof *items);
+    return args;
+}
+
+static void run_agenda(agenda *g) {
+    queue_wide(g->ctx, args_for(g, g->wide, g->n_wide), g->n_wide);
+    queue_narrow(g->ctx, args_for(g, g->narrow, g->n_narrow), g->n_narrow);
+    g->n_wide = g->n_narrow = 0;
+}
+
+static void add_item(agenda *g, attend_item item) {
+    if (g->n_wide == ITEMS || g->n_narrow == ITEMS) run_agenda(g);
+    if (item.count > NARROW_ROWS)
+        g->wide[g->n_wide++] = item;
+    else
+        g->narrow[g->n_narrow++] = item;
+}
+
 /* Tiles of one sequence, those with most keys first. */
 static void add_sequence(agenda *g, int begin, int rows) {
     const int group = g->args.shape.heads / g->args.shape.kv_heads, n = rows * group;
     for (int first = (n - 1) / WIDE_ROWS * WIDE_ROWS; first >= 0; first -= WIDE_ROWS) {
         const int count = n - first < WIDE_ROWS ? n - first : WIDE_ROWS;
-        const attend_item item = {begin, first, count, begin, 0, (first + count - 1) / group + 1, -1, 1};
-        add_whole(g, item);
+        const attend_item item = {begin, first, count, begin, 0, (first + count - 1) / group + 1};
+        add_item(g, item);
     }
 }
 
@@ -632,39 +684,35 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const floa
 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Rows row .. row+rows-1, of one sequence. */
-static void add_rows(agenda *g, int32_t sequence, const int32_t *pos, int row, int rows) {
-    const int group = g->args.shape.heads / g->args.shape.kv_heads, n = rows * group;
-    for (int first = 0; first < n; first += WIDE_ROWS) {
-        const int count = n - first < WIDE_ROWS ? n - first : WIDE_ROWS;
-        int last = 0;
-        for (int i = first / group; i <= (first + count - 1) / group; i++) last = pos[row + i] > last ? pos[row + i] : last;
-        const attend_item item = {row, first, count, sequence, 0, last + 1, -1, 1};
-        add_by_splits(g, item);
-    }
-}
-
-/* Pages of as many sequences go to the card as the rows name. */
+/* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
+ * through all splits as packed ones do. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                                      const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
-                                     kern_attn_shape shape) {
-    int seqs = 0;
-    agenda g = {0};
-    for (int i = 0; i < m; i++) seqs = seq[i] >= seqs ? seq[i] + 1 : seqs;
-    g.ctx = ctx;
-    g.args = args_of(out, NULL, qkv, shape, m);
-    g.args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
-    g.args.value = kv_half(kv_shape);
-    g.args.kv = kv_shape;
-    g.args.pos = (const int32_t *)kern_cuda_stage(ctx, pos, (size_t)m * sizeof *pos);
-    g.args.page_table = (const int32_t *)kern_cuda_stage(ctx, page_table, (size_t)seqs * (size_t)max_pages * sizeof *page_table);
-    g.args.max_pages = max_pages;
-    g.max_slots = ctx->scratch_floats / (size_t)(shape.head_dim + 2);
-    g.args.values = ctx->scratch;
-    g.args.tops = (float_pair *)(ctx->scratch + g.max_slots * (size_t)shape.head_dim);
-    for (int row = 0, end; row < m; row = end) {
-        for (end = row + 1; end < m && seq[end] == seq[row];) end++;
-        add_rows(&g, seq[row], pos, row, end - row);
+                                     kern_rows_hint hint, kern_attn_shape shape) {
+    const int group = shape.heads / shape.kv_heads, most = (hint.end + SPLIT - 1) / SPLIT;
+    const bool all_narrow = hint.decoding && group <= NARROW_ROWS;
+    const size_t result = (size_t)shape.heads * (size_t)(shape.head_dim + 2); /* floats, of a row and split */
+    const int splits = result * (size_t)most <= ctx->scratch_floats ? most : 1;
+    const int at_once = splits > 1 ? kern_cuda_rows_at_a_time(ctx, 1, result * (size_t)splits * sizeof(float)) : m;
+    attend_tiles_args args = args_of(out, NULL, qkv, shape, m);
+    assert(group <= WIDE_ROWS);
+    args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
+    args.value = kv_half(kv_shape);
+    args.kv = kv_shape;
+    args.seq = seq;
+    args.pos = pos;
+    args.page_table = page_table;
+    args.max_pages = max_pages;
+    args.tile_rows = (all_narrow ? NARROW_ROWS : WIDE_ROWS) / group;
+    args.splits = splits;
+    args.values = ctx->scratch;
+    for (int first = 0; first < m; first += at_once) {
+        const int n = m - first < at_once ? m - first : at_once;
+        args.first_row = first;
+        args.end_row = first + n;
+        args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
+        if (!all_narrow) queue_wide(ctx, args, kern_blocks_for((size_t)n, (size_t)args.tile_rows) * splits);
+        if (group <= NARROW_ROWS) queue_narrow(ctx, args, n * splits);
+        if (splits > 1) KERN_LAUNCH(ctx, attend_merge, kern_blocks_for((size_t)n * (size_t)shape.heads, MERGE_TEAMS), MERGE_THREADS, args);
     }
-    run_agenda(&g);
 }

@@ -1,10 +1,13 @@
 /* The paged decoder: one step runs rows of any mixture of prefill and decode through the layers (layer.h), and keeps the logits of the
- * rows asked for until the next step.
+ * rows asked for until the next step. What a step says of its rows goes to the device at once, so that the operations after that take
+ * everything from there.
  *
  * Within a layer all keys and values of the step are written before any row attends, so rows of one prompt may come together in a step. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/mem.h"
+#include "kernels/ops.h"
 #include "kernels/transformer/layer.h"
 
 struct kern_decoder {
@@ -18,14 +21,21 @@ struct kern_decoder {
     kern_tensor qkv;         /* (M, W) */
     kern_tensor attn;        /* (M, heads*D) */
     kern_tensor gate_up, act; /* (M, 2F), (M, F) */
-    kern_tensor tokens, pos, slots; /* (M) int32 */
     /* O = max_outputs */
+    kern_tensor inputs;      /* int32: the next five, in this order; what a step has of the last is at its beginning */
+    kern_tensor tokens, pos, slots, seq; /* (M) */
+    kern_tensor index;       /* (O): output rows */
+    kern_tensor page_table;  /* (M, max_pages) */
+    kern_stage host;         /* of inputs */
     kern_tensor gathered;    /* (O, H): the residual rows whose logits are wanted */
-    kern_tensor index, ids;  /* (O) int32: output rows; targets or drawn ids */
+    kern_tensor ids;         /* (O) int32: targets or drawn ids */
     kern_tensor logits;      /* (O, V) */
     kern_tensor logprob, stats; /* (O), (O, KERN_HEAD_STATS) */
     int outputs;             /* of the last step */
 };
+
+static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
+static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
 
 static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s) {
     size_t rows = (size_t)d->options.max_rows, outputs = (size_t)d->options.max_outputs;
@@ -35,11 +45,14 @@ static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s) 
     d->attn = kern_slab_take(slab, KERN_F32, rows * (size_t)(s->heads * s->head_dim));
     d->gate_up = kern_slab_take(slab, KERN_F32, rows * 2 * (size_t)s->ffn);
     d->act = kern_slab_take(slab, KERN_F32, rows * (size_t)s->ffn);
-    d->tokens = kern_slab_take(slab, KERN_I32, rows);
-    d->pos = kern_slab_take(slab, KERN_I32, rows);
-    d->slots = kern_slab_take(slab, KERN_I32, rows);
+    d->inputs = kern_slab_take(slab, KERN_I32, inputs_size(&d->options));
+    d->tokens = d->inputs;
+    d->pos = kern_at(d->inputs, rows);
+    d->slots = kern_at(d->inputs, 2 * rows);
+    d->seq = kern_at(d->inputs, 3 * rows);
+    d->index = kern_at(d->inputs, 4 * rows);
+    d->page_table = kern_at(d->inputs, table_at(&d->options));
     d->gathered = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->hidden);
-    d->index = kern_slab_take(slab, KERN_I32, outputs);
     d->ids = kern_slab_take(slab, KERN_I32, outputs);
     d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
     d->logprob = kern_slab_take(slab, KERN_F32, outputs);
@@ -56,10 +69,9 @@ size_t kern_decoder_bytes(const rlf_model_layout *layout, const kern_decoder_opt
 static rlf_status check_options(const kern_decoder_options *o) {
     if (o->page_size < 16 || o->page_size % 16)
         return RLF_RAISE(INVALID, "page_size %d: expected a positive multiple of 16", o->page_size);
-    if (o->pages < 1 || o->max_rows < 1 || o->max_outputs < 1 || o->max_outputs > o->max_rows)
-        return RLF_RAISE(INVALID, "decoder of %d pages, %d rows, %d outputs: expected at least 1 of each and outputs not above "
-                                  "rows", o->pages,
-                         o->max_rows, o->max_outputs);
+    if (o->pages < 1 || o->max_pages < 1 || o->max_rows < 1 || o->max_outputs < 1 || o->max_outputs > o->max_rows)
+        return RLF_RAISE(INVALID, "decoder of %d pages, %d a sequence, %d rows, %d outputs: expected at least 1 of each and outputs not "
+                                  "above rows", o->pages, o->max_pages, o->max_rows, o->max_outputs);
     return RLF_OK;
 }
 
@@ -78,6 +90,7 @@ rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_de
     lay_out(d, &slab, &model->layout->shape);
     RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
     d->kv = kern_view(d->kv_buf, KERN_U8);
+    RLF_TRY(kern_stage_new(&d->host, device, inputs_size(options) * sizeof(int32_t)));
     *out = d;
     d = NULL;
 out:
@@ -87,6 +100,7 @@ out:
 
 void kern_decoder_destroy(kern_decoder *decoder) {
     if (!decoder) return;
+    kern_stage_clean_up(&decoder->host);
     kern_buf_destroy(decoder->kv_buf);
     kern_buf_destroy(decoder->buf);
     free(decoder);
@@ -109,6 +123,8 @@ static rlf_status check_step(const kern_decoder *d, const kern_step *step) {
     if (step->rows < 1 || step->rows > d->options.max_rows || step->outputs < 0 || step->outputs > d->options.max_outputs)
         RLF_FAIL(LIMIT, "step of %d rows and %d outputs: the decoder was made for %d and %d", step->rows, step->outputs,
                  d->options.max_rows, d->options.max_outputs);
+    if (step->max_pages > d->options.max_pages)
+        RLF_FAIL(LIMIT, "step with %d pages a sequence: the decoder was made for %d", step->max_pages, d->options.max_pages);
     RLF_TRY(kern_model_check_ids(d->model, "token of row", step->tokens, step->rows, 0));
     for (int i = 0; i < step->rows; i++) RLF_TRY(check_row(d, step, i));
     for (int i = 0; i < step->outputs; i++)
@@ -118,12 +134,38 @@ out:
     return status;
 }
 
-static void run_layer(kern_decoder *d, const kern_step *step, int layer) {
+/* The step's arrays. The pages of a sequence go to the card once for all rows that come together. */
+static void upload_inputs(kern_decoder *d, const kern_step *step) {
+    const size_t rows = (size_t)step->rows, stride = (size_t)d->options.max_rows, bytes = rows * sizeof(int32_t);
+    const size_t pages = (size_t)step->max_pages;
+    int32_t *host = (int32_t *)(void *)d->host.memory, *seq = host + 3 * stride, *table = host + table_at(&d->options), places = 0;
+    memcpy(host, step->tokens, bytes);
+    memcpy(host + stride, step->pos, bytes);
+    memcpy(host + 2 * stride, step->slots, bytes);
+    if (step->outputs) memcpy(host + 4 * stride, step->output_rows, (size_t)step->outputs * sizeof(int32_t));
+    for (size_t i = 0; i < rows; i++) {
+        if (!i || step->seq[i] != step->seq[i - 1])
+            memcpy(table + (size_t)places++ * pages, step->page_table + (size_t)step->seq[i] * pages, pages * sizeof(int32_t));
+        seq[i] = places - 1;
+    }
+    kern_upload(d->model->queue, d->inputs, host, table_at(&d->options) + (size_t)places * pages);
+}
+
+static kern_rows_hint hint_of(const kern_step *step) {
+    kern_rows_hint hint = {0, true};
+    for (int i = 0; i < step->rows; i++) {
+        if (step->pos[i] >= hint.end) hint.end = step->pos[i] + 1;
+        if (i && step->seq[i] == step->seq[i - 1]) hint.decoding = false;
+    }
+    return hint;
+}
+
+static void run_layer(kern_decoder *d, const kern_step *step, kern_rows_hint hint, int layer) {
     const kern_model *m = d->model;
     kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, step->rows);
     kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, step->rows, m->attn);
-    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, step->seq, step->pos, step->rows, step->page_table,
-                         step->max_pages, m->attn);
+    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, step->rows, d->page_table, step->max_pages,
+                         hint, m->attn);
     kern_layer_attn_out(m, layer, d->x, d->attn, step->rows);
     kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, step->rows);
 }
@@ -133,7 +175,6 @@ static void run_head(kern_decoder *d, const kern_step *step) {
     const kern_model *m = d->model;
     kern_tensor x = d->x;
     if (step->outputs < step->rows) {
-        kern_upload(m->queue, d->index, step->output_rows, (size_t)step->outputs);
         kern_rows_gather(m->queue, d->gathered, d->x, d->index, step->outputs, m->layout->shape.hidden);
         x = d->gathered;
     }
@@ -143,13 +184,11 @@ static void run_head(kern_decoder *d, const kern_step *step) {
 rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) {
     rlf_status status = RLF_OK;
     const kern_model *m = decoder->model;
-    size_t rows = (size_t)step->rows;
     RLF_TRY(check_step(decoder, step));
-    kern_upload(m->queue, decoder->tokens, step->tokens, rows);
-    kern_upload(m->queue, decoder->pos, step->pos, rows);
-    kern_upload(m->queue, decoder->slots, step->slots, rows);
+    const kern_rows_hint hint = hint_of(step);
+    upload_inputs(decoder, step);
     kern_embed(m->queue, decoder->x, kern_at(m->params, m->embed), decoder->tokens, step->rows, m->layout->shape.hidden);
-    for (int i = 0; i < m->layout->shape.layers; i++) run_layer(decoder, step, i);
+    for (int i = 0; i < m->layout->shape.layers; i++) run_layer(decoder, step, hint, i);
     decoder->outputs = step->outputs;
     if (step->outputs) run_head(decoder, step);
     RLF_TRY(kern_sync(m->queue));

@@ -45,6 +45,7 @@ typedef struct kern_decoder kern_decoder;
 typedef struct kern_decoder_options {
     int page_size;          /* tokens a page, a multiple of 16 */
     int pages;              /* in the pool */
+    int max_pages;          /* of one sequence */
     int max_rows;           /* rows in one step, prefill and decode together */
     int max_outputs;        /* rows of one step whose logits are wanted */
 } kern_decoder_options;

@@ -28,7 +28,7 @@ typedef struct decoding {
 
 static rlf_status decoding_init(decoding *d, const rlf_bench *b, int seqs, int context, int drawn) {
     const int rows = seqs > context ? seqs : context, max_pages = (context + drawn + PAGE - 1) / PAGE, pages = seqs * max_pages;
-    const kern_decoder_options options = {.page_size = PAGE, .pages = pages, .max_rows = rows, .max_outputs = seqs};
+    const kern_decoder_options options = {.page_size = PAGE, .pages = pages, .max_pages = max_pages, .max_rows = rows, .max_outputs = seqs};
     *d = (decoding){.b = b, .seqs = seqs, .context = context, .max_pages = max_pages};
     int32_t **arrays[] = {&d->tokens, &d->pos, &d->seq, &d->slots, &d->rows};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) *arrays[i] = rlf_calloc((size_t)rows, sizeof(int32_t));

@@ -39,7 +39,7 @@ typedef struct bench {
     kern_tensor kv;
     size_t matrix;             /* elements of w */
     int32_t *seq_begin; /* (seqs + 1) */
-    int32_t *seq, *last, *pages; /* paged decoding: (MAX_BATCH), (MAX_BATCH), (MAX_BATCH, CONTEXT / PAGE) */
+    kern_tensor seq, last, pages; /* paged decoding: (MAX_BATCH), (MAX_BATCH), (MAX_BATCH, CONTEXT / PAGE) */
     kern_sample_key keys[HEAD_ROWS];
     json_t *results;
 } bench;
@@ -84,7 +84,8 @@ static void attention_grad(bench *b, int m) {
 }
 static void kv_write(bench *b, int m) { kern_kv_write(b->q, b->kv, b->kv_shape, 0, b->x, b->slots, m, b->attn); }
 static void attention_paged(bench *b, int m) {
-    kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->seq, b->last, m, b->pages, CONTEXT / PAGE, b->attn);
+    kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->seq, b->last, m, b->pages, CONTEXT / PAGE,
+                         (kern_rows_hint){CONTEXT, true}, b->attn);
 }
 static void logprob(bench *b, int m) {
     kern_logprob(b->q, b->logprob, b->lse, b->stats, b->logits, b->ids, PLAIN, m, (int)b->n.vocab);
@@ -234,7 +235,8 @@ static size_t lay_out(bench *b) {
         {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, b->most * (size_t)b->attn.heads},
         {&b->rope, KERN_F32, larger(CONTEXT, (size_t)b->length) * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
         {&b->stats, KERN_F32, HEAD_ROWS * KERN_HEAD_STATS}, {&b->logprob, KERN_F32, HEAD_ROWS}, {&b->ids, KERN_I32, b->most},
-        {&b->pos, KERN_I32, b->most}, {&b->slots, KERN_I32, b->most}};
+        {&b->pos, KERN_I32, b->most}, {&b->slots, KERN_I32, b->most},
+        {&b->seq, KERN_I32, MAX_BATCH}, {&b->last, KERN_I32, MAX_BATCH}, {&b->pages, KERN_I32, MAX_BATCH * (CONTEXT / PAGE)}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         *list[i].t = kern_at(kern_view(b->buf, list[i].dtype), at / kern_dtype_size(list[i].dtype));
         at += (list[i].n * kern_dtype_size(list[i].dtype) + 63) / 64 * 64;
@@ -257,10 +259,13 @@ static rlf_status fill(bench *b) {
     for (int i = 0; i < MAX_BATCH; i++) rows[i] = i * CONTEXT + CONTEXT - 1;
     kern_upload(b->q, b->slots, rows, MAX_BATCH);
     for (int i = 0; i <= b->seqs; i++) b->seq_begin[i] = i * b->length;
+    for (int i = 0; i < MAX_BATCH; i++) rows[i] = i;
+    kern_upload(b->q, b->seq, rows, MAX_BATCH);
+    for (int i = 0; i < MAX_BATCH; i++) rows[i] = CONTEXT - 1;
+    kern_upload(b->q, b->last, rows, MAX_BATCH);
     for (int i = 0; i < MAX_BATCH; i++) {
-        b->seq[i] = i;
-        b->last[i] = CONTEXT - 1;
-        for (int p = 0; p < CONTEXT / PAGE; p++) b->pages[i * (CONTEXT / PAGE) + p] = i * (CONTEXT / PAGE) + p;
+        for (int p = 0; p < CONTEXT / PAGE; p++) rows[p] = i * (CONTEXT / PAGE) + p;
+        kern_upload(b->q, kern_at(b->pages, (size_t)i * (CONTEXT / PAGE)), rows, CONTEXT / PAGE);
     }
     for (uint32_t i = 0; i < HEAD_ROWS; i++) b->keys[i] = (kern_sample_key){.uid = i, .position = i};
     RLF_TRY(kern_sync(b->q));
@@ -279,9 +284,6 @@ static rlf_status set_up(bench *b) {
     b->kv_shape = (kern_kv_shape){.layers = 1, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE,
                                   .pages = MAX_BATCH * (CONTEXT / PAGE), .factors = b->attn.factors};
     b->seq_begin = rlf_calloc((size_t)b->seqs + 1, sizeof *b->seq_begin);
-    b->seq = rlf_calloc(MAX_BATCH, sizeof *b->seq);
-    b->last = rlf_calloc(MAX_BATCH, sizeof *b->last);
-    b->pages = rlf_calloc((size_t)MAX_BATCH * (CONTEXT / PAGE), sizeof *b->pages);
     RLF_TRY(kern_buf_new(&b->kv_buf, device, kern_kv_bytes(device, b->kv_shape)));
     b->kv = kern_view(b->kv_buf, KERN_U8);
     RLF_TRY(kern_buf_new(&b->buf, device, lay_out(b)));
@@ -295,9 +297,6 @@ static void tear_down(bench *b) {
     kern_buf_destroy(b->buf);
     kern_buf_destroy(b->kv_buf);
     free(b->seq_begin);
-    free(b->seq);
-    free(b->last);
-    free(b->pages);
 }
 
 rlf_status rlf_bench_kernels(const rlf_bench *on, int sequences, int length, json_t **out) {

@@ -226,7 +226,8 @@ static void paged_task(void *arg, int task, int thread) {
 
 void KERN_OP(attention_paged)(kern_cpu_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
                               const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
-                              kern_attn_shape shape) {
+                              kern_rows_hint hint, kern_attn_shape shape) {
+    (void)hint;
     /* Full blocks share key loads, but a few rows are spread over the threads. */
     const int group = shape.heads / shape.kv_heads, full = group < BLOCK_ROWS ? BLOCK_ROWS / group : 1;
     const int spread = m * shape.kv_heads / (4 * ctx->threads) + 1;

@@ -154,23 +154,36 @@ static inline cache cache_new(fixture *fx, const problem *p, int page_size) {
     return c;
 }
 
-/* Rows order[0..m) of the problem: writes their keys, attends, and puts their outputs in place. */
+/* Rows order[0..m) of the problem: writes their keys, attends, and puts their outputs in place. The hint shows in no bit, where the
+ * backend looks at it. */
 static inline void paged_step(fixture *fx, const problem *p, const cache *c, const int *order, int m, float *out) {
     const size_t width = (size_t)kern_qkv_width(p->shape), o = (size_t)(p->shape.heads * p->shape.head_dim);
     int32_t *seq = rlf_calloc((size_t)m, sizeof *seq), *pos = rlf_calloc((size_t)m, sizeof *pos),
         *slots = rlf_calloc((size_t)m, sizeof *slots);
-    float *rows = zero_floats((size_t)m * width), *got = zero_floats((size_t)m * o);
+    float *rows = zero_floats((size_t)m * width), *got = zero_floats((size_t)m * o), *again = zero_floats((size_t)m * o);
+    kern_rows_hint hint = {0, true}, other;
     for (int i = 0; i < m; i++) {
         while (order[i] >= p->begin[seq[i] + 1]) seq[i]++;
         pos[i] = order[i] - p->begin[seq[i]];
         slots[i] = c->table[seq[i] * c->max_pages + pos[i] / c->shape.page_size] * c->shape.page_size + pos[i] % c->shape.page_size;
+        if (pos[i] >= hint.end) hint.end = pos[i] + 1;
+        if (i && seq[i] == seq[i - 1]) hint.decoding = false;
         memcpy(rows + (size_t)i * width, p->qkv + (size_t)order[i] * width, width * sizeof(float));
     }
     const int mark = fx->n;
     kern_tensor qkv = fx_f32(fx, rows, (size_t)m * width), dst = fx_zeros(fx, KERN_F32, (size_t)m * o);
     kern_kv_write(fx->queue, c->kv, c->shape, LAYER, qkv, fx_i32(fx, slots, (size_t)m), m, p->shape);
-    kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seq, pos, m, c->table, c->max_pages, p->shape);
+    other = (kern_rows_hint){2 * hint.end + 1024, !hint.decoding};
+    kern_tensor seqs = fx_i32(fx, seq, (size_t)m), at = fx_i32(fx, pos, (size_t)m);
+    kern_tensor table = fx_i32(fx, c->table, (size_t)(c->max_pages * p->seqs));
+    kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, hint, p->shape);
     fx_get(fx, got, dst, (size_t)m * o);
+    if (p->shape.factors == KERN_BF16) {
+        kern_zero(fx->queue, dst, (size_t)m * o);
+        kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, other, p->shape);
+        fx_get(fx, again, dst, (size_t)m * o);
+        same_bits("out, another hint", again, got, (size_t)m * o);
+    }
     fx_release(fx, mark);
     for (int i = 0; i < m; i++) memcpy(out + (size_t)order[i] * o, got + (size_t)i * o, o * sizeof(float));
     free(seq);
@@ -178,6 +191,7 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
     free(slots);
     free(rows);
     free(got);
+    free(again);
 }
 
 /* Up to `chunk` tokens of each sequence a step (the last sequence first), until all are through. */

@@ -317,7 +317,8 @@ static void long_contexts_give_the_same_bits_split_or_not(void **state) {
     fx_close(&fx);
 }
 
-/* Room for two kv heads of four, for one head of two with the gradient, and for no result of a split. */
+/* Room for two kv heads of four, for one head of two with the gradient; for no result of a split,
+ * and for those of some rows. */
 static void work_space_for_a_part_at_a_time_gives_the_same_bits(void **state) {
     (void)state;
     if (!on_cards()) skip();
@@ -330,6 +331,8 @@ static void work_space_for_a_part_at_a_time_gives_the_same_bits(void **state) {
     result parts = run_packed(&fx, &p);
     same_results(&p, &parts, &whole);
     fx.device->ctx->scratch_floats = 100;
+    check_long(&fx, &longer, &long_one, 300, 2);
+    fx.device->ctx->scratch_floats = 20000;
     check_long(&fx, &longer, &long_one, 300, 2);
     result_free(&whole);
     result_free(&parts);

@@ -103,7 +103,8 @@ static bool feed_step(feed *f, kern_step *step) {
 
 static void by_decoder(rig *r, const pack *p, kern_filter filter, schedule plan, float *logprob) {
     feed f = feed_new(p, plan);
-    kern_decoder_options options = {.page_size = plan.page_size, .pages = f.pages, .max_rows = plan.chunk * plan.together,
+    kern_decoder_options options = {.page_size = plan.page_size, .pages = f.pages, .max_pages = f.max_pages,
+                                    .max_rows = plan.chunk * plan.together,
                                     .max_outputs = plan.chunk * plan.together};
     kern_decoder *decoder;
     kern_step step;
@@ -374,7 +375,7 @@ static void check_sampled(rig *r, kern_filter filter) {
     float logprobs[GROUP], *rollout = rlf_calloc(2 * GROUP * LENGTH, sizeof *rollout), *trained = rollout + GROUP * LENGTH;
     kern_sample_key keys[GROUP];
     kern_decoder *decoder;
-    kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_rows = PROMPT, .max_outputs = GROUP};
+    kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_pages = MAX_PAGES, .max_rows = PROMPT, .max_outputs = GROUP};
     for (int s = 0; s < GROUP; s++) lengths[s] = LENGTH;
     for (int i = 0; i < GROUP * MAX_PAGES; i++) page_table[i] = i;
     pack p = pack_new(lengths, GROUP, r->layout.shape.vocab);

@@ -97,7 +97,8 @@ enum { PAGE = 64, SEQ_PAGES = MAX_POSITIONS / PAGE };
 
 /* All sequences in one step: sequence s has the pages from s * SEQ_PAGES on. */
 static void check_golden_logits(rig *r, const golden *g) {
-    kern_decoder_options options = {.page_size = PAGE, .pages = g->seqs * SEQ_PAGES, .max_rows = g->rows, .max_outputs = g->rows};
+    kern_decoder_options options = {.page_size = PAGE, .pages = g->seqs * SEQ_PAGES, .max_pages = SEQ_PAGES, .max_rows = g->rows,
+                                    .max_outputs = g->rows};
     kern_decoder *decoder;
     int32_t *pos = rlf_calloc(4 * (size_t)g->rows + (size_t)(g->seqs * SEQ_PAGES), sizeof *pos), *seq = pos + g->rows;
     int32_t *slots = seq + g->rows, *out = slots + g->rows, *page_table = out + g->rows;
@@ -141,7 +142,7 @@ static int32_t greedy_next(kern_decoder *decoder, const int32_t *tokens, int beg
 }
 
 static void check_golden_greedy(rig *r, const golden *g) {
-    kern_decoder_options options = {.page_size = PAGE, .pages = SEQ_PAGES, .max_rows = PAGE, .max_outputs = 1};
+    kern_decoder_options options = {.page_size = PAGE, .pages = SEQ_PAGES, .max_pages = SEQ_PAGES, .max_rows = PAGE, .max_outputs = 1};
     kern_decoder *decoder;
     int32_t tokens[MAX_POSITIONS];
     int s = 0, done = 0;
@@ -416,8 +417,8 @@ static void wrong_steps_are_refused(void **state) {
     rig r;
     rlf_model_shape shape = biased_shape();
     kern_decoder *decoder;
-    kern_decoder_options options = {.page_size = 16, .pages = 2, .max_rows = 2, .max_outputs = 1},
-        odd = {.page_size = 24, .pages = 1, .max_rows = 1, .max_outputs = 1};
+    kern_decoder_options options = {.page_size = 16, .pages = 2, .max_pages = 1, .max_rows = 2, .max_outputs = 1},
+        odd = {.page_size = 24, .pages = 1, .max_pages = 1, .max_rows = 1, .max_outputs = 1};
     assert_true(rig_open(&r, &shape, RLF_DTYPE_F32, NULL, 1));
     assert_int_equal(kern_decoder_new(&decoder, r.model, &odd), RLF_INVALID);
     must(kern_decoder_new(&decoder, r.model, &options));
@@ -437,6 +438,9 @@ static void wrong_steps_are_refused(void **state) {
     out[0] = 2;
     assert_int_equal(kern_decoder_step(decoder, &step), RLF_INVALID);
     out[0] = 1;
+    step.max_pages = 2;
+    assert_int_equal(kern_decoder_step(decoder, &step), RLF_LIMIT);
+    step.max_pages = 1;
     step.rows = 3;
     assert_int_equal(kern_decoder_step(decoder, &step), RLF_LIMIT);
     kern_decoder_destroy(decoder);
