@@ -149,6 +149,36 @@ void kern_queue_destroy(kern_queue *queue) { free(queue); }
 kern_device *kern_queue_device(const kern_queue *queue) { return queue->device; }
 rlf_status kern_sync(kern_queue *queue) { return queue->device->backend->sync(queue->device->ctx); }
 
+struct kern_graph {
+    kern_device *device;
+    void *recorded; /* the backend's */
+};
+
+void kern_graph_begin(kern_queue *queue) {
+    assert(kern_device_is_card(queue->device));
+    queue->device->backend->record(queue->device->ctx);
+}
+
+rlf_status kern_graph_end(kern_queue *queue, kern_graph **out) {
+    void *recorded;
+    rlf_status status = queue->device->backend->recorded(queue->device->ctx, &recorded);
+    if (status != RLF_OK) return status;
+    *out = rlf_calloc(1, sizeof **out);
+    **out = (kern_graph){queue->device, recorded};
+    return RLF_OK;
+}
+
+void kern_graph_run(kern_queue *queue, const kern_graph *graph) {
+    assert(graph->device == queue->device);
+    queue->device->backend->replay(queue->device->ctx, graph->recorded);
+}
+
+void kern_graph_destroy(kern_graph *graph) {
+    if (!graph) return;
+    graph->device->backend->forget(graph->device->ctx, graph->recorded);
+    free(graph);
+}
+
 /* ---- unwrapping ------------------------------------------------------------------------------------------------------------------- */
 
 /* Address of a tensor that must be there, be of `dtype`, and hold n elements. */

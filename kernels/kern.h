@@ -117,6 +117,15 @@ void kern_zero(kern_queue *queue, kern_tensor dst, size_t n);
 /* dst = src, one of them float32 and the other bfloat16, or both the same. To bfloat16: the nearest, the even one of two. */
 void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n);
 
+/* Operations that are queued again and again, as one: on a card, where queueing small kernels one by one takes longer than they do; only
+ * there (kern_device_is_card). Between begin and end operations are kept instead of run, and there are no copies, no kern_zero, no sync,
+ * nothing that takes a host array, and no buffer made or destroyed. A graph runs them on the same tensors, with what these hold then. */
+typedef struct kern_graph kern_graph;
+void kern_graph_begin(kern_queue *queue);
+rlf_status kern_graph_end(kern_queue *queue, kern_graph **out) RLF_MUST_USE;
+void kern_graph_run(kern_queue *queue, const kern_graph *graph);
+void kern_graph_destroy(kern_graph *graph);
+
 /* The host's view of a tensor, a piece at a time. Where device memory is the host's, the piece is the tensor's own memory,
  * however long. Elsewhere it is a copy, in page-locked memory of `bytes`, so that a slab is never held twice. */
 typedef struct kern_window kern_window;

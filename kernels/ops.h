@@ -106,6 +106,11 @@ typedef struct kern_backend {
     void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*zero)(kern_ctx *ctx, void *dst, size_t bytes);
     rlf_status (*sync)(kern_ctx *ctx);
+    /* Graphs, as in kern.h: what is recorded comes back from `recorded`, and is forgotten in the end. NULL where there are none. */
+    void (*record)(kern_ctx *ctx);
+    rlf_status (*recorded)(kern_ctx *ctx, void **graph);
+    void (*replay)(kern_ctx *ctx, void *graph);
+    void (*forget)(kern_ctx *ctx, void *graph);
     /* Memory of one process in another on the same device: a handle to an allocation, and what it opens there. NULL where there
      * is no such. */
     rlf_status (*share)(kern_ctx *ctx, void *ptr, unsigned char handle[KERN_SHARE_BYTES]);

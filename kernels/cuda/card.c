@@ -167,6 +167,33 @@ bool kern_card_idle(kern_card *card) {
     return true;
 }
 
+void kern_card_record(kern_card *card) {
+    cudaSetDevice(card->number);
+    note(card, cudaStreamBeginCapture(card->stream, cudaStreamCaptureModeThreadLocal), "begin of a graph");
+}
+
+rlf_status kern_card_recorded(kern_card *card, void **graph) {
+    cudaGraph_t kept = NULL;
+    cudaGraphExec_t ready = NULL;
+    cudaSetDevice(card->number);
+    cudaError_t result = cudaStreamEndCapture(card->stream, &kept);
+    if (result == cudaSuccess) result = cudaGraphInstantiate(&ready, kept, 0);
+    if (kept) cudaGraphDestroy(kept);
+    *graph = ready;
+    if (result == cudaSuccess) return RLF_OK;
+    return RLF_RAISE(DEVICE, "CUDA card %d, %s: graph: %s", card->number, card->name, cudaGetErrorString(result));
+}
+
+void kern_card_replay(kern_card *card, void *graph) {
+    cudaSetDevice(card->number);
+    note(card, cudaGraphLaunch((cudaGraphExec_t)graph, card->stream), "graph");
+}
+
+void kern_card_forget(kern_card *card, void *graph) {
+    cudaSetDevice(card->number);
+    note(card, cudaGraphExecDestroy((cudaGraphExec_t)graph), "end of a graph");
+}
+
 void kern_card_identity(const kern_card *card, unsigned char out[16]) { memcpy(out, card->identity, sizeof card->identity); }
 
 static rlf_status shared(const kern_card *card, cudaError_t result, const char *what) {

@@ -45,6 +45,14 @@ rlf_status kern_card_sync(kern_card *card) RLF_MUST_USE;
 /* Whether everything queued is through, or has failed: a look, no wait. */
 bool kern_card_idle(kern_card *card);
 
+/* Launches that are queued again as one, with the arguments that they had. From `record` on launches are kept instead of run, until
+ * `recorded` gives what was kept, a graph to replay any number of times and to forget in the end. In between nothing is asked of the card
+ * but launches. */
+void kern_card_record(kern_card *card);
+rlf_status kern_card_recorded(kern_card *card, void **graph) RLF_MUST_USE;
+void kern_card_replay(kern_card *card, void *graph);
+void kern_card_forget(kern_card *card, void *graph);
+
 /* A number that no other card has. */
 void kern_card_identity(const kern_card *card, unsigned char out[16]);
 /* Memory of one process in another that has the same card: a handle to what kern_card_allocate gave, and the address that it

@@ -35,6 +35,11 @@ static void copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern
 static void zero(kern_ctx *ctx, void *dst, size_t bytes) { kern_card_zero(ctx->card, dst, bytes); }
 static rlf_status sync_card(kern_ctx *ctx) { return kern_card_sync(ctx->card); }
 
+static void record(kern_ctx *ctx) { kern_card_record(ctx->card); }
+static rlf_status recorded(kern_ctx *ctx, void **graph) { return kern_card_recorded(ctx->card, graph); }
+static void replay(kern_ctx *ctx, void *graph) { kern_card_replay(ctx->card, graph); }
+static void forget(kern_ctx *ctx, void *graph) { kern_card_forget(ctx->card, graph); }
+
 static rlf_status share(kern_ctx *ctx, void *ptr, unsigned char handle[KERN_SHARE_BYTES]) {
     return kern_card_share(ctx->card, ptr, handle);
 }
@@ -65,7 +70,8 @@ static void close_card(kern_ctx *ctx) {
 
 static const kern_backend cuda_backend = {.close = close_card, .free_bytes = free_bytes, .allocate = allocate, .release = release,
                                           .host_allocate = host_allocate, .host_release = host_release, .upload = upload,
-                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card, .share = share,
+                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card, .record = record,
+                                          .recorded = recorded, .replay = replay, .forget = forget, .share = share,
                                           .open_shared = open_shared, .close_shared = close_shared, .link = LINKS};
 
 #define ENTRY_(type, name, parameters) .name = kern_cuda_##name,

@@ -2,6 +2,11 @@
  * rows asked for until the next step. What a step says of its rows goes to the device at once, so that the operations after that take
  * everything from there.
  *
+ * Graphs. On a card, a step that only decodes (every row is of another sequence than the one before, and all logits are wanted) is queued
+ * as one graph, recorded the first time that such a step comes. What is queued depends on the plan of the step alone; in a step that only
+ * decodes, the plan has as many rows, and positions, as the next power of two, so that there are few. The rows that are too many repeat
+ * the last one: they write the same bits to the same slot, and nobody reads their logits.
+ *
  * Within a layer all keys and values of the step are written before any row attends, so rows of one prompt may come together in a step. */
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +14,8 @@
 #include "common/base/mem.h"
 #include "kernels/ops.h"
 #include "kernels/transformer/layer.h"
+
+enum { LOGS = 31, FEWEST_POSITIONS = 1024 };
 
 struct kern_decoder {
     kern_model *model; /* borrowed */
@@ -32,7 +39,16 @@ struct kern_decoder {
     kern_tensor logits;      /* (O, V) */
     kern_tensor logprob, stats; /* (O), (O, KERN_HEAD_STATS) */
     int outputs;             /* of the last step */
+    kern_graph *graphs[LOGS][LOGS]; /* by the binary logarithm of rows, and of positions; NULL: none yet */
+    int graph_pages;         /* max_pages of the steps they are for */
 };
+
+/* What a step queues depends on this and nothing else. */
+typedef struct plan {
+    int rows, outputs, max_pages;
+    kern_rows_hint hint;
+    bool graph;
+} plan;
 
 static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
 static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
@@ -98,8 +114,14 @@ out:
     return status;
 }
 
+static void drop_graphs(kern_decoder *d) {
+    for (int i = 0; i < LOGS * LOGS; i++) kern_graph_destroy(d->graphs[i / LOGS][i % LOGS]);
+    memset(d->graphs, 0, sizeof d->graphs);
+}
+
 void kern_decoder_destroy(kern_decoder *decoder) {
     if (!decoder) return;
+    drop_graphs(decoder);
     kern_stage_clean_up(&decoder->host);
     kern_buf_destroy(decoder->kv_buf);
     kern_buf_destroy(decoder->buf);
@@ -134,23 +156,6 @@ out:
     return status;
 }
 
-/* The step's arrays. The pages of a sequence go to the card once for all rows that come together. */
-static void upload_inputs(kern_decoder *d, const kern_step *step) {
-    const size_t rows = (size_t)step->rows, stride = (size_t)d->options.max_rows, bytes = rows * sizeof(int32_t);
-    const size_t pages = (size_t)step->max_pages;
-    int32_t *host = (int32_t *)(void *)d->host.memory, *seq = host + 3 * stride, *table = host + table_at(&d->options), places = 0;
-    memcpy(host, step->tokens, bytes);
-    memcpy(host + stride, step->pos, bytes);
-    memcpy(host + 2 * stride, step->slots, bytes);
-    if (step->outputs) memcpy(host + 4 * stride, step->output_rows, (size_t)step->outputs * sizeof(int32_t));
-    for (size_t i = 0; i < rows; i++) {
-        if (!i || step->seq[i] != step->seq[i - 1])
-            memcpy(table + (size_t)places++ * pages, step->page_table + (size_t)step->seq[i] * pages, pages * sizeof(int32_t));
-        seq[i] = places - 1;
-    }
-    kern_upload(d->model->queue, d->inputs, host, table_at(&d->options) + (size_t)places * pages);
-}
-
 static kern_rows_hint hint_of(const kern_step *step) {
     kern_rows_hint hint = {0, true};
     for (int i = 0; i < step->rows; i++) {
@@ -160,38 +165,94 @@ static kern_rows_hint hint_of(const kern_step *step) {
     return hint;
 }
 
-static void run_layer(kern_decoder *d, const kern_step *step, kern_rows_hint hint, int layer) {
+/* The smallest l with n <= 2^l. */
+static int log2_up(int n) {
+    int l = 0;
+    while (l < LOGS - 1 && n > 1 << l) l++;
+    return l;
+}
+static int least(int a, int b) { return a < b ? a : b; }
+
+static plan plan_of(const kern_decoder *d, const kern_step *step) {
+    plan p = {step->rows, step->outputs, step->max_pages, hint_of(step), false};
+    p.graph = p.hint.decoding && p.outputs == p.rows && kern_device_is_card(kern_queue_device(d->model->queue));
+    if (!p.graph) return p;
+    p.rows = p.outputs = least(1 << log2_up(p.rows), d->options.max_outputs);
+    p.hint.end = p.hint.end > FEWEST_POSITIONS ? 1 << log2_up(p.hint.end) : FEWEST_POSITIONS;
+    return p;
+}
+
+/* The step's arrays, for as many rows as planned. The pages of a sequence go to the device once for all rows that come together. */
+static void upload_inputs(kern_decoder *d, const kern_step *step, const plan *p) {
+    const size_t stride = (size_t)d->options.max_rows, pages = (size_t)p->max_pages;
+    int32_t *tokens = (int32_t *)(void *)d->host.memory, *pos = tokens + stride, *slots = pos + stride, *seq = slots + stride;
+    int32_t *table = tokens + table_at(&d->options), places = 0;
+    for (int i = 0; i < p->rows; i++) {
+        const int row = least(i, step->rows - 1);
+        if (!i || step->seq[row] != step->seq[least(i - 1, row)])
+            memcpy(table + (size_t)places++ * pages, step->page_table + (size_t)step->seq[row] * pages, pages * sizeof(int32_t));
+        tokens[i] = step->tokens[row];
+        pos[i] = step->pos[row];
+        slots[i] = step->slots[row];
+        seq[i] = places - 1;
+    }
+    if (step->outputs) memcpy(seq + stride, step->output_rows, (size_t)step->outputs * sizeof(int32_t));
+    kern_upload(d->model->queue, d->inputs, tokens, table_at(&d->options) + (size_t)places * pages);
+}
+
+static void run_layer(kern_decoder *d, const plan *p, int layer) {
     const kern_model *m = d->model;
-    kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, step->rows);
-    kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, step->rows, m->attn);
-    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, step->rows, d->page_table, step->max_pages,
-                         hint, m->attn);
-    kern_layer_attn_out(m, layer, d->x, d->attn, step->rows);
-    kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, step->rows);
+    kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, p->rows);
+    kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, p->rows, m->attn);
+    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, p->rows, d->page_table, p->max_pages, p->hint,
+                         m->attn);
+    kern_layer_attn_out(m, layer, d->x, d->attn, p->rows);
+    kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, p->rows);
 }
 
 /* Rows are gathered only where some are left out. */
-static void run_head(kern_decoder *d, const kern_step *step) {
+static void run_head(kern_decoder *d, const plan *p) {
     const kern_model *m = d->model;
     kern_tensor x = d->x;
-    if (step->outputs < step->rows) {
-        kern_rows_gather(m->queue, d->gathered, d->x, d->index, step->outputs, m->layout->shape.hidden);
+    if (p->outputs < p->rows) {
+        kern_rows_gather(m->queue, d->gathered, d->x, d->index, p->outputs, m->layout->shape.hidden);
         x = d->gathered;
     }
-    kern_model_head(m, d->logits, d->normed, x, step->outputs);
+    kern_model_head(m, d->logits, d->normed, x, p->outputs);
+}
+
+static void run_plan(kern_decoder *d, const plan *p) {
+    const kern_model *m = d->model;
+    kern_embed(m->queue, d->x, kern_at(m->params, m->embed), d->tokens, p->rows, m->layout->shape.hidden);
+    for (int i = 0; i < m->layout->shape.layers; i++) run_layer(d, p, i);
+    if (p->outputs) run_head(d, p);
+}
+
+static rlf_status run_graph(kern_decoder *d, const plan *p) {
+    rlf_status status = RLF_OK;
+    kern_queue *q = d->model->queue;
+    kern_graph **graph = &d->graphs[log2_up(p->rows)][log2_up(p->hint.end)];
+    if (d->graph_pages != p->max_pages) drop_graphs(d);
+    d->graph_pages = p->max_pages;
+    if (!*graph) {
+        kern_graph_begin(q);
+        run_plan(d, p);
+        RLF_TRY(kern_graph_end(q, graph));
+    }
+    kern_graph_run(q, *graph);
+out:
+    return status;
 }
 
 rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) {
     rlf_status status = RLF_OK;
-    const kern_model *m = decoder->model;
     RLF_TRY(check_step(decoder, step));
-    const kern_rows_hint hint = hint_of(step);
-    upload_inputs(decoder, step);
-    kern_embed(m->queue, decoder->x, kern_at(m->params, m->embed), decoder->tokens, step->rows, m->layout->shape.hidden);
-    for (int i = 0; i < m->layout->shape.layers; i++) run_layer(decoder, step, hint, i);
+    const plan p = plan_of(decoder, step);
+    upload_inputs(decoder, step, &p);
     decoder->outputs = step->outputs;
-    if (step->outputs) run_head(decoder, step);
-    RLF_TRY(kern_sync(m->queue));
+    if (p.graph) RLF_TRY(run_graph(decoder, &p));
+    else run_plan(decoder, &p);
+    RLF_TRY(kern_sync(decoder->model->queue));
 out:
     return status;
 }

@@ -15,10 +15,31 @@
 enum { PAGE = 4096, ALIGN = 16, CANARY = 0xa5 };
 #define CARD_BYTES ((size_t)8 << 30) /* what a card is said to have */
 
+/* A launch that was kept; its arguments follow. */
+typedef struct launch {
+    const char *name;
+    simt_kernel *kernel;
+    int blocks, threads;
+    size_t shared_bytes;
+    struct launch *next;
+} launch;
+
+typedef struct graph {
+    launch *first, **last;
+} graph;
+
 struct kern_card {
     simt_order order;
     char name[64];
+    graph *recording; /* NULL: launches run */
 };
+
+/* What a card refuses while a graph is recorded. */
+static void not_recording(const kern_card *card, const char *what) {
+    if (!card->recording) return;
+    fprintf(stderr, "simt: %s while a graph is recorded\n", what);
+    abort();
+}
 
 /* Lies in the page before the buffer's first. */
 typedef struct block_head {
@@ -57,7 +78,50 @@ size_t kern_card_free_bytes(kern_card *card) {
 
 void kern_card_close(kern_card *card) { free(card); }
 const char *kern_card_name(const kern_card *card) { return card->name; }
-simt_order simt_order_of(const struct kern_card *card) { return card->order; }
+
+/* ---- launches and graphs ---------------------------------------------------------------------------------------------------------- */
+
+void simt_queue(kern_card *card, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args,
+                size_t args_bytes) {
+    if (!card->recording) {
+        simt_launch(card->order, name, kernel, blocks, threads, shared_bytes, args);
+        return;
+    }
+    launch *l = rlf_calloc(1, sizeof *l + args_bytes);
+    *l = (launch){name, kernel, blocks, threads, shared_bytes, NULL};
+    memcpy(l + 1, args, args_bytes);
+    *card->recording->last = l;
+    card->recording->last = &l->next;
+}
+
+void kern_card_record(kern_card *card) {
+    not_recording(card, "another graph");
+    card->recording = rlf_calloc(1, sizeof *card->recording);
+    card->recording->last = &card->recording->first;
+}
+
+rlf_status kern_card_recorded(kern_card *card, void **out) {
+    *out = card->recording;
+    card->recording = NULL;
+    return RLF_OK;
+}
+
+void kern_card_replay(kern_card *card, void *recorded) {
+    not_recording(card, "another graph");
+    for (const launch *l = ((const graph *)recorded)->first; l; l = l->next)
+        simt_launch(card->order, l->name, l->kernel, l->blocks, l->threads, l->shared_bytes, l + 1);
+}
+
+void kern_card_forget(kern_card *card, void *recorded) {
+    not_recording(card, "another graph");
+    for (launch *l = ((graph *)recorded)->first, *next; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+    free(recorded);
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
 
 static char *map_block(int fd, size_t mapped) {
     char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -68,7 +132,7 @@ static char *map_block(int fd, size_t mapped) {
 
 /* head page | page that cannot be touched | ... buffer | page that cannot be touched */
 void *kern_card_allocate(kern_card *card, size_t bytes) {
-    (void)card;
+    not_recording(card, "memory taken");
     if (bytes > SIZE_MAX / 8) return NULL;
     const size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN, pages = (rounded + PAGE - 1) / PAGE * PAGE, mapped = pages + 3 * PAGE;
     const int fd = memfd_create("card", MFD_CLOEXEC);
@@ -86,7 +150,7 @@ void *kern_card_allocate(kern_card *card, size_t bytes) {
 static char *base_of(void *ptr) { return (char *)((uintptr_t)ptr / PAGE * PAGE) - 2 * PAGE; }
 
 void kern_card_release(kern_card *card, void *ptr) {
-    (void)card;
+    not_recording(card, "memory given back");
     char *base = base_of(ptr);
     /* An empty buffer is at the very end, so on the page that cannot be touched. */
     const block_head head = *(const block_head *)(void *)base;
@@ -137,12 +201,12 @@ void kern_card_close_shared(kern_card *card, void *ptr) {
 }
 
 void *kern_card_host_allocate(kern_card *card, size_t bytes) {
-    (void)card;
+    not_recording(card, "memory taken");
     return rlf_calloc(1, bytes ? bytes : 1);
 }
 
 void kern_card_host_release(kern_card *card, void *ptr) {
-    (void)card;
+    not_recording(card, "memory given back");
     free(ptr);
 }
 
@@ -150,12 +214,12 @@ void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes)
 void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
 
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
-    (void)card;
+    not_recording(card, "a copy");
     memcpy(dst, src, bytes);
 }
 
 void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
-    (void)card;
+    not_recording(card, "a copy");
     memset(dst, 0, bytes);
 }
 
@@ -170,6 +234,6 @@ void kern_card_identity(const kern_card *card, unsigned char out[16]) {
 }
 
 rlf_status kern_card_sync(kern_card *card) {
-    (void)card;
+    not_recording(card, "a sync");
     return RLF_OK;
 }

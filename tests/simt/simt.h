@@ -8,6 +8,7 @@
  *   a missing barrier, a race, memory read before it was written    other bits: the three cards of this machine run threads and blocks in
  *                             ascending, descending and shuffled order, and fill shared memory with a pattern of their own
  *   an asynchronous copy that is not waited for, or overtakes a reader    other bits: until the wait its destination holds that pattern
+ *   a copy, a sync, or memory taken or given back while a graph is recorded    a message, abort
  *   an address that is not aligned as ldmatrix and asynchronous copies want it; more shared memory than a block may have: a message, abort
  *
  * A block is as many threads as a card allows, a multiple of 32. x86-64 only. One host thread at a time. */
@@ -68,9 +69,10 @@ _Noreturn void simt_broken(const char *what);
 bool simt_is_shared(const void *at, size_t bytes);
 void simt_poison(void *at, size_t bytes); /* with what this card fills memory with; multiples of 8 bytes */
 
-/* The order of the card that a context is on: tests/simt/card.c. */
+/* A launch on the card of a context, which keeps it where it records a graph: tests/simt/card.c. */
 struct kern_card;
-simt_order simt_order_of(const struct kern_card *card);
+void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes,
+                const void *args, size_t args_bytes);
 
 #define KERN_DEVICE static inline
 #define KERN_KERNEL(name)                                                                      \
@@ -80,9 +82,9 @@ simt_order simt_order_of(const struct kern_card *card);
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
 #define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
 #define KERN_LAUNCH(ctx, name, blocks, threads, args) \
-    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, 0, &(args))
+    simt_queue((ctx)->card, #name, name##_thread, blocks, threads, 0, &(args), sizeof(args))
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
-    simt_launch(simt_order_of((ctx)->card), #name, name##_thread, blocks, threads, bytes, &(args))
+    simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
 
 #define KERN_UNROLL
 

@@ -442,6 +442,48 @@ static void a_write_into_what_alignment_leaves_over_is_found_when_the_buffer_is_
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 }
 
+static void a_graph_runs_when_it_is_replayed_with_the_arguments_it_was_recorded_with(void **state) {
+    (void)state;
+    float y[BLOCKS * THREADS] = {0};
+    void *graph;
+    for (int card = 0; card < SIMT_ORDERS; card++) {
+        kern_ctx ctx = {.card = cards[card]};
+        float *buf = kern_card_allocate(ctx.card, 2 * sizeof y);
+        values args = {buf, 0};
+        kern_card_record(ctx.card);
+        launch_reversed(&ctx, args);
+        args.y += BLOCKS * THREADS;
+        launch_reversed(&ctx, args);
+        args.y = NULL;
+        assert_int_equal(kern_card_recorded(ctx.card, &graph), RLF_OK);
+        for (int half = 0; half < 2; half++) {
+            kern_card_download(ctx.card, y, buf + half * BLOCKS * THREADS, sizeof y);
+            for (int i = 0; i < BLOCKS * THREADS; i++) assert_true(y[i] == 0.0f);
+        }
+        for (int time = 0; time < 2; time++) {
+            kern_card_zero(ctx.card, buf, 2 * sizeof y);
+            kern_card_replay(ctx.card, graph);
+            for (int half = 0; half < 2; half++) {
+                kern_card_download(ctx.card, y, buf + half * BLOCKS * THREADS, sizeof y);
+                assert_true(y[0] == THREADS - 1.0f && y[BLOCKS * THREADS - 1] == (BLOCKS - 1.0f) * THREADS);
+            }
+        }
+        kern_card_forget(ctx.card, graph);
+        kern_card_release(ctx.card, buf);
+    }
+}
+
+static void copy_in_graph(kern_ctx *ctx, values args) {
+    const float x = 0;
+    kern_card_record(ctx->card);
+    kern_card_upload(ctx->card, args.y, &x, sizeof x);
+}
+
+static void a_copy_while_a_graph_is_recorded_ends_the_program(void **state) {
+    (void)state;
+    assert_int_equal(signal_of(copy_in_graph, 0), SIGABRT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_meet_at_barriers_and_shuffles),
@@ -457,6 +499,8 @@ int main(void) {
         cmocka_unit_test(a_copy_used_early_or_into_memory_in_use_gives_other_bits_on_other_cards),
         cmocka_unit_test(a_copy_that_is_not_waited_for_or_not_aligned_ends_the_program),
         cmocka_unit_test(a_write_into_what_alignment_leaves_over_is_found_when_the_buffer_is_freed),
+        cmocka_unit_test(a_graph_runs_when_it_is_replayed_with_the_arguments_it_was_recorded_with),
+        cmocka_unit_test(a_copy_while_a_graph_is_recorded_ends_the_program),
     };
     return cmocka_run_group_tests(tests, open_cards, close_cards);
 }

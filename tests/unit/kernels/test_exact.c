@@ -420,6 +420,78 @@ static void training_sees_the_very_logprobs_sampling_had(void **state) {
     }
 }
 
+/* ---- decoding alone and together: one graph for each number of rows, on a card ------------------------------------------------------- */
+
+enum { TOGETHER = 5, ROWS = TOGETHER + 1, FAR = 1100 }; /* rows that are decoded, and a neighbour of the last; positions of the model */
+
+/* A sequence each, whose keys are zero but where the test decodes, in pages from the pool's end on. */
+typedef struct decoded {
+    int32_t tokens[ROWS], pos[ROWS], seq[ROWS], slots[ROWS], *page_table;
+    int max_pages;
+} decoded;
+
+static void set_pages(decoded *d, int max_pages, int pages) {
+    d->max_pages = max_pages;
+    for (int i = 0; i < ROWS * max_pages; i++) {
+        const int page = i / max_pages * (pages / ROWS) + i % max_pages;
+        d->page_table[i] = i % max_pages < pages / ROWS ? pages - 1 - page : 0;
+    }
+    for (int i = 0; i < ROWS; i++) d->slots[i] = d->page_table[i * max_pages + d->pos[i] / PAGE] * PAGE + d->pos[i] % PAGE;
+}
+
+static void run_decoded(kern_decoder *decoder, const decoded *d, int first, int rows, int outputs, float *logits) {
+    const int32_t all[TOGETHER] = {0, 1, 2, 3, 4};
+    kern_step step = {.rows = rows, .tokens = d->tokens + first, .pos = d->pos + first, .seq = d->seq + first, .slots = d->slots + first,
+                      .max_pages = d->max_pages, .page_table = d->page_table, .outputs = outputs, .output_rows = all};
+    must(kern_decoder_step(decoder, &step));
+    must(kern_decoder_logits(decoder, logits));
+}
+
+/* All together, and in each smaller number, all logits wanted; against each with a neighbour whose logits are not wanted: no graph. */
+static void check_decoded(kern_decoder *decoder, const decoded *d, int vocab) {
+    const size_t row = (size_t)vocab, bytes = row * sizeof(float);
+    float *logits = rlf_calloc(2 * TOGETHER * row, sizeof *logits), *one = logits + TOGETHER * row;
+    for (int rows = TOGETHER; rows > 0; rows--)
+        for (int again = 0; again < 2; again++) {
+            run_decoded(decoder, d, 0, rows, rows, logits);
+            for (int i = 0; i < rows; i++) {
+                run_decoded(decoder, d, i, 2, 1, one);
+                if (memcmp(logits + (size_t)i * row, one, bytes)) fail_msg("row %d of %d", i, rows);
+            }
+        }
+    free(logits);
+}
+
+static void check_graphs(const rlf_model_shape *shape, rlf_dtype dtype) {
+    enum { PAGES = (FAR + PAGE - 1) / PAGE };
+    rig r;
+    kern_model *model;
+    kern_decoder *decoder;
+    int32_t table[ROWS * (PAGES + 1)];
+    decoded d = {{3, 14, 15, 9, 26, 5}, {0, 16, 1022, 40, 255, 7}, {0, 1, 2, 3, 4, 5}, {0}, table, 0};
+    kern_decoder_options options = {.page_size = PAGE, .pages = ROWS * PAGES, .max_pages = PAGES + 1, .max_rows = 7,
+                                    .max_outputs = TOGETHER};
+    assert_true(rig_open(&r, shape, dtype, NULL, 2));
+    must(kern_model_new(&model, r.queue, &r.layout, (kern_precision){dtype, dtype}, FAR));
+    kern_copy(r.queue, kern_model_params(model), kern_model_params(r.model), r.layout.total);
+    must(kern_decoder_new(&decoder, model, &options));
+    for (int step = 0; step < 4; step++) {
+        set_pages(&d, PAGES + (step > 2), options.pages);
+        check_decoded(decoder, &d, shape->vocab);
+        for (int i = 0; i < ROWS; i++) d.pos[i]++;
+    }
+    kern_decoder_destroy(decoder);
+    kern_model_destroy(model);
+    rig_close(&r);
+}
+
+static void rows_decoded_together_have_the_bits_they_have_alone_on_both_sides_of_a_split(void **state) {
+    (void)state;
+    const rlf_model_shape even = even_shape(), tiles = tiles_shape();
+    check_graphs(&even, RLF_DTYPE_F32);
+    check_graphs(&tiles, RLF_DTYPE_BF16);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decoder_equals_trainer_at_every_chunk_batch_and_page_size),
@@ -431,6 +503,7 @@ int main(void) {
         cmocka_unit_test(bfloat16_factors_stay_near_float32_factors_of_the_same_numbers),
         cmocka_unit_test(attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_every_order_of_threads),
         cmocka_unit_test(training_sees_the_very_logprobs_sampling_had),
+        cmocka_unit_test(rows_decoded_together_have_the_bits_they_have_alone_on_both_sides_of_a_split),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
