@@ -57,7 +57,7 @@ typedef struct kern_ctx kern_ctx;
     X(void, kv_copy_page, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                   \
     X(void, attention_paged, (kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,              \
                               const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,                     \
-                              kern_rows_hint hint, kern_attn_shape shape))                                                                                      \
+                              kern_rows_hint hint, kern_attn_shape shape))                                                                 \
     /* head.c */                                                                                                                           \
     X(void, logprob, (kern_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,            \
                       kern_filter filter, int m, int v))                                                                                   \

@@ -407,8 +407,8 @@ KERN_DEVICE void wide_tile(const attend_task *t, uint16_t *queries, int d) {
     KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], t, share_of(row0 + 16 * e, 0, d / 8), d);
 }
 
-/* The item of the list, or the next tile of a group of paged rows that is not narrow; false: there is none. All but the item, which is empty
- * at first, is worked out again each time, so that registers hold nothing more while a tile is at work. */
+/* The item of the list, or the next tile of a group of paged rows that is not narrow; false: there is none. The item is empty at first, and
+ * all else is worked out again each time: registers are short while a tile is at work. */
 KERN_DEVICE bool next_wide(attend_task *t) {
     const attend_tiles_args *a = t->a;
     const assignment n = assigned(a);

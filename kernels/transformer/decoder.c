@@ -204,8 +204,8 @@ static void run_layer(kern_decoder *d, const plan *p, int layer) {
     const kern_model *m = d->model;
     kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, p->rows);
     kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, p->rows, m->attn);
-    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, p->rows, d->page_table, p->max_pages, p->hint,
-                         m->attn);
+    kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, p->rows, d->page_table, p->max_pages,
+                         p->hint, m->attn);
     kern_layer_attn_out(m, layer, d->x, d->attn, p->rows);
     kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, p->rows);
 }

@@ -375,7 +375,8 @@ static void check_sampled(rig *r, kern_filter filter) {
     float logprobs[GROUP], *rollout = rlf_calloc(2 * GROUP * LENGTH, sizeof *rollout), *trained = rollout + GROUP * LENGTH;
     kern_sample_key keys[GROUP];
     kern_decoder *decoder;
-    kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_pages = MAX_PAGES, .max_rows = PROMPT, .max_outputs = GROUP};
+    kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_pages = MAX_PAGES, .max_rows = PROMPT,
+                                    .max_outputs = GROUP};
     for (int s = 0; s < GROUP; s++) lengths[s] = LENGTH;
     for (int i = 0; i < GROUP * MAX_PAGES; i++) page_table[i] = i;
     pack p = pack_new(lengths, GROUP, r->layout.shape.vocab);
