@@ -3,7 +3,7 @@
  * everything from there.
  *
  * Graphs. On a card, a step that only decodes (every row is of another sequence than the one before, and all logits are wanted) is queued
- * as one graph, recorded the first time that such a step comes. What is queued depends on the plan of the step alone; in a step that only
+ * as one graph, recorded when such a step came for the first time. What is queued depends on the plan of the step alone; in a step that only
  * decodes, the plan has as many rows, and positions, as the next power of two, so that there are few. The rows that are too many repeat
  * the last one: they write the same bits to the same slot, and nobody reads their logits.
  *
@@ -228,20 +228,21 @@ static void run_plan(kern_decoder *d, const plan *p) {
     if (p->outputs) run_head(d, p);
 }
 
+/* The first time the operations run one by one, and are recorded for the next: a kernel's first launch may load it, which must not happen
+ * while a graph is recorded. */
 static rlf_status run_graph(kern_decoder *d, const plan *p) {
-    rlf_status status = RLF_OK;
     kern_queue *q = d->model->queue;
     kern_graph **graph = &d->graphs[log2_up(p->rows)][log2_up(p->hint.end)];
     if (d->graph_pages != p->max_pages) drop_graphs(d);
     d->graph_pages = p->max_pages;
-    if (!*graph) {
-        kern_graph_begin(q);
-        run_plan(d, p);
-        RLF_TRY(kern_graph_end(q, graph));
+    if (*graph) {
+        kern_graph_run(q, *graph);
+        return RLF_OK;
     }
-    kern_graph_run(q, *graph);
-out:
-    return status;
+    run_plan(d, p);
+    kern_graph_begin(q);
+    run_plan(d, p);
+    return kern_graph_end(q, graph);
 }
 
 rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) {
