@@ -5,7 +5,8 @@
  * kern_decoder  a paged cache and work space: steps of mixed prefill and decode rows, sampling, scoring
  * kern_trainer  activations and work space for one micro-batch: log-probs, entropy, loss, gradients
  *
- * All memory is taken at creation; a step allocates nothing. None of these is thread safe. */
+ * All memory is taken at creation; a step allocates nothing, but for the graphs of a decoder on a card (decoder.c), each once. None of these
+ * is thread safe. */
 #ifndef RLF_KERNELS_TRANSFORMER_TRANSFORMER_H
 #define RLF_KERNELS_TRANSFORMER_TRANSFORMER_H
 
