@@ -41,6 +41,10 @@ toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_reque
     *g_sent = (toolsvc_exchange){done, user};
     return g_sent;
 }
+const char *toolsvc_http_url_error(const char *url) {
+    (void)url;
+    return NULL;
+}
 bool toolsvc_http_resolve(const char *base, const char *reference, rlf_str *out) {
     (void)base, (void)reference, (void)out;
     return false;

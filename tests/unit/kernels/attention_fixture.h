@@ -210,4 +210,35 @@ static inline void run_paged(fixture *fx, const problem *p, int page_size, int c
     fx_release(fx, mark);
 }
 
+/* All rows in one step, in an order far from theirs: the bits of packed rows. */
+static inline void check_any_order(fixture *fx, const problem *p, const float *packed) {
+    float *out = zero_floats(out_size(p));
+    int *order = malloc((size_t)p->rows * sizeof *order);
+    for (int i = 0; i < p->rows; i++) order[i] = (i * 10 + 7) % p->rows; /* 10 and the number of rows have no divisor in common */
+    cache c = cache_new(fx, p, 16);
+    paged_step(fx, p, &c, order, p->rows, out);
+    same_bits("paged", out, packed, out_size(p));
+    free(c.table);
+    free(order);
+    free(out);
+}
+
+/* Of one sequence of 21 rows: the last one reads the second page where it was copied to. */
+static inline void check_copied_page(fixture *fx, const problem *p, const float *packed) {
+    const size_t o = (size_t)(p->shape.heads * p->shape.head_dim);
+    float *out = zero_floats(out_size(p));
+    int order[21];
+    for (int i = 0; i < 21; i++) order[i] = i;
+    cache c = cache_new(fx, p, 16);
+    paged_step(fx, p, &c, order, 20, out);
+    const int copy = c.table[1] == 0 ? 1 : 0;
+    assert_int_not_equal(copy, c.table[0]);
+    kern_kv_copy_page(fx->queue, c.kv, c.shape, copy, c.table[1]);
+    c.table[1] = copy;
+    paged_step(fx, p, &c, order + 20, 1, out);
+    same_bits("row after the copy", out + 20 * o, packed + 20 * o, o);
+    free(c.table);
+    free(out);
+}
+
 #endif

@@ -151,17 +151,10 @@ static void paged_attention_is_the_same_on_every_instruction_set(void **state) {
 static void rows_of_a_step_may_come_in_any_order(void **state) {
     (void)state;
     problem p = problem_new(SHAPES[0], (const int[]){20, 33}, 2);
-    float *out = zero_floats(out_size(&p));
-    int order[53];
-    for (int i = 0; i < p.rows; i++) order[i] = (i * 10 + 7) % p.rows;
     fixture fx;
     assert_true(fx_open(&fx, NULL, 2));
     result packed = run_packed(&fx, &p);
-    cache c = cache_new(&fx, &p, 16);
-    paged_step(&fx, &p, &c, order, p.rows, out);
-    same_bits("paged", out, packed.out, out_size(&p));
-    free(c.table);
-    free(out);
+    check_any_order(&fx, &p, packed.out);
     result_free(&packed);
     fx_close(&fx);
     problem_free(&p);
@@ -170,23 +163,10 @@ static void rows_of_a_step_may_come_in_any_order(void **state) {
 static void a_copied_page_serves_like_the_original(void **state) {
     (void)state;
     problem p = problem_new(SHAPES[0], (const int[]){21}, 1);
-    const size_t o = (size_t)(p.shape.heads * p.shape.head_dim);
-    float *out = zero_floats(out_size(&p));
-    int order[21];
-    for (int i = 0; i < 21; i++) order[i] = i;
     fixture fx;
     assert_true(fx_open(&fx, NULL, 2));
     result packed = run_packed(&fx, &p);
-    cache c = cache_new(&fx, &p, 16);
-    paged_step(&fx, &p, &c, order, 20, out);
-    const int copy = c.table[1] == 0 ? 1 : 0;
-    assert_int_not_equal(copy, c.table[0]);
-    kern_kv_copy_page(fx.queue, c.kv, c.shape, copy, c.table[1]);
-    c.table[1] = copy;
-    paged_step(&fx, &p, &c, order + 20, 1, out);
-    same_bits("row after the copy", out + 20 * o, packed.out + 20 * o, o);
-    free(c.table);
-    free(out);
+    check_copied_page(&fx, &p, packed.out);
     result_free(&packed);
     fx_close(&fx);
     problem_free(&p);
