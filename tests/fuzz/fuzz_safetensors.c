@@ -2,23 +2,27 @@
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/mem.h"
 #include "common/model/load.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-/* Into a slab of just its size. */
+/* Into memory of just its size, whole and compared with itself, then its second half. */
 static void load(const rlf_safetensors *file, const rlf_st_tensor *t, rlf_dtype dtype) {
-    void *slab = rlf_calloc(t->bytes / rlf_dtype_size(t->dtype), rlf_dtype_size(dtype));
-    rlf_load one = {.file = file, .tensor = t, .dtype = dtype, .to = slab};
-    if (rlf_load_run(&one, 1) == RLF_OK) {
-        one.compare = true;
-        rlf_status status = rlf_load_run(&one, 1);
-        assert(status == RLF_OK);
+    const size_t n = t->bytes / rlf_dtype_size(t->dtype), half = n / 2;
+    const rlf_stored stored = {file, t};
+    void *all = rlf_calloc(n, rlf_dtype_size(dtype)), *part = rlf_calloc(n - half, rlf_dtype_size(dtype));
+    const rlf_load whole = {.from = stored, .twin = stored, .n = n, .dtype = dtype, .to = all},
+                   second = {.from = stored, .begin = half, .n = n - half, .dtype = dtype, .to = part};
+    if (rlf_load_run(&whole, 1) == RLF_OK) {
+        rlf_status status = rlf_load_run(&second, 1);
+        assert(status == RLF_OK && !memcmp((const char *)all + half * rlf_dtype_size(dtype), part, (n - half) * rlf_dtype_size(dtype)));
         (void)status;
     }
-    free(slab);
+    free(all);
+    free(part);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
