@@ -49,9 +49,9 @@ static void compute(kern_queue *q, product way, shape s, const factors *f, bool 
     memcpy(moved + offset, f->right, right * sizeof *moved);
     kern_tensor a = tensor_of(q, KERN_F32, f->left, left), y = tensor_of(q, KERN_F32, f->old, area(r.m, r.n));
     kern_tensor b = way == GRAD_WEIGHT ? tensor_of(q, KERN_F32, f->right, right) : weights_of(q, KERN_BF16, moved, right + offset);
-    kern_tensor bias = weights_of(q, KERN_BF16, f->bias, (size_t)s.n);
+    kern_tensor bias = with_bias ? weights_of(q, KERN_BF16, f->bias, (size_t)s.n) : kern_none();
     if (way == FORWARD)
-        kern_linear(q, y, a, kern_at(b, offset), with_bias ? bias : kern_none(), KERN_BF16, s.m, s.n, s.k, accumulate);
+        kern_linear(q, y, a, kern_at(b, offset), bias, KERN_BF16, s.m, s.n, s.k, accumulate);
     else if (way == GRAD_INPUT)
         kern_linear_grad_input(q, y, a, kern_at(b, offset), KERN_BF16, s.m, s.n, s.k, accumulate);
     else
