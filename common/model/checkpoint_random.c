@@ -1,6 +1,8 @@
 /* Random weights (checkpoint.h). */
 #include <assert.h>
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -39,25 +41,59 @@ static void fill_run(const random_source *from, const rlf_tensor_info *t, size_t
     }
 }
 
-void rlf_checkpoint_random_range(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, size_t begin, size_t n,
-                                 void *to) {
+/* A thread's part of a range: elements begin .. begin+n-1 of the model, at `to`. */
+typedef struct part {
+    const rlf_model_layout *layout;
+    random_source from;
+    rlf_dtype dtype;
+    size_t begin, n;
+    char *to;
+} part;
+
+static void *fill_part(void *arg) {
     enum { AT_ONCE = 1024 };
-    const random_source from = {seed, std};
+    const part *p = arg;
     float values[AT_ONCE];
-    size_t size = rlf_dtype_size(dtype), bad;
+    size_t size = rlf_dtype_size(p->dtype), bad;
     rlf_model_run run;
-    for (size_t at = begin, end = begin + n; at < end; at += run.n) {
-        char *place = (char *)to + (at - begin) * size;
-        run = rlf_model_run_at(layout, at, end - at < AT_ONCE ? end : at + AT_ONCE);
+    for (size_t at = p->begin, end = p->begin + p->n; at < end; at += run.n) {
+        char *place = p->to + (at - p->begin) * size;
+        run = rlf_model_run_at(p->layout, at, end - at < AT_ONCE ? end : at + AT_ONCE);
         if (!run.tensor) {
             memset(place, 0, run.n * size);
             continue;
         }
-        fill_run(&from, run.tensor, (size_t)(run.tensor - layout->tensors), run.begin, run.n, values);
-        bool finite = rlf_values_convert(place, dtype, values, RLF_DTYPE_F32, run.n, &bad);
+        fill_run(&p->from, run.tensor, (size_t)(run.tensor - p->layout->tensors), run.begin, run.n, values);
+        bool finite = rlf_values_convert(place, p->dtype, values, RLF_DTYPE_F32, run.n, &bad);
         assert(finite);
         (void)finite;
     }
+    return NULL;
+}
+
+/* The cores this process may use, up to `most`. */
+static size_t cores(size_t most) {
+    cpu_set_t set;
+    size_t n = sched_getaffinity(0, sizeof set, &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+    return n < most ? n : most;
+}
+
+void rlf_checkpoint_random_range(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, size_t begin, size_t n,
+                                 void *to) {
+    enum { THREADS_MAX = 16, THREAD_ELEMENTS = 1 << 18 };
+    const size_t most = 1 + n / THREAD_ELEMENTS, threads = most > 1 ? cores(most < THREADS_MAX ? most : THREADS_MAX) : 1;
+    part parts[THREADS_MAX];
+    pthread_t ids[THREADS_MAX];
+    bool started[THREADS_MAX] = {false};
+    for (size_t i = 0; i < threads; i++) {
+        size_t at = n * i / threads;
+        parts[i] = (part){layout, {seed, std}, dtype, begin + at, n * (i + 1) / threads - at, (char *)to + at * rlf_dtype_size(dtype)};
+        started[i] = i > 0 && pthread_create(&ids[i], NULL, fill_part, &parts[i]) == 0;
+    }
+    for (size_t i = 0; i < threads; i++)
+        if (!started[i]) fill_part(&parts[i]);
+    for (size_t i = 0; i < threads; i++)
+        if (started[i]) pthread_join(ids[i], NULL);
 }
 
 void rlf_checkpoint_random(const rlf_model_layout *layout, uint64_t seed, double std, rlf_dtype dtype, void *weights) {
