@@ -122,6 +122,10 @@ extern "C" {
 enum { FEW_ROWS = 64 };
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
 
+/* The same products on a Hopper card, and all others, where operands are aligned: false where it cannot. */
+enum { MOST_FEW = 256 }; /* rows that need no tiles of 128 */
+bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
+
 /* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */
 void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k);
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k);
