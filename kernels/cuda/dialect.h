@@ -3,7 +3,7 @@
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
  *   KERN_KERNEL_FOR(name, threads, blocks)    the same, with so few registers that so many blocks of so many threads fit on a processor
- *   KERN_KERNEL_WITH_MAPS(name, threads)    the same, of which one block fits, for hopper.h: maps are used where they lie in `a`, the rest is
+ *   KERN_KERNEL_WITH_MAPS(name, threads, blocks)    the same for hopper.h: maps are used where they lie in `a`, the rest is
  *                                best copied to variables: it would be read again and again
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
  *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
@@ -38,7 +38,8 @@
 #define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, )
 #define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks))
 #define KERN_COMMA ,
-#define KERN_KERNEL_WITH_MAPS(name, threads) static __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ name##_args a)
+#define KERN_KERNEL_WITH_MAPS(name, threads, blocks) \
+    static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory
@@ -114,6 +115,17 @@ typedef struct float_quad {
     float x, y, z, w;
 } __attribute__((aligned(16))) float_quad;
 
+/* Two floats, each to the nearest bfloat16, the even one of two: kern_bf16_of_float in one instruction, but for which NaN a NaN becomes. */
+KERN_DEVICE uint32_t kern_bf16_pair(float low, float high) {
+#ifdef __CUDACC__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return kern_bf16_of_float(low) | (uint32_t)kern_bf16_of_float(high) << 16;
+#endif
+}
+
 /* ---- tensors of either type --------------------------------------------------------------------------------------------------------- */
 
 /* Element i as a float, and a float to element i, to the nearest. */
@@ -133,7 +145,7 @@ typedef struct kern_float4 {
     float v[4];
 } __attribute__((aligned(16))) kern_float4;
 typedef struct kern_half4 {
-    uint16_t v[4];
+    uint32_t v[2];
 } __attribute__((aligned(8))) kern_half4;
 
 static inline bool kern_wide(const void *x, kern_dtype dtype, int row) {
@@ -147,7 +159,7 @@ KERN_DEVICE kern_float4 kern_load4(const void *x, kern_dtype dtype, size_t i, in
     if (wide) {
         const kern_half4 half = *(const kern_half4 *)((const uint16_t *)x + i);
         KERN_UNROLL
-        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16(half.v[e]);
+        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16((uint16_t)(half.v[e / 2] >> e % 2 * 16));
         return y;
     }
     for (int e = 0; e < 4 && e < n; e++) y.v[e] = kern_element(x, dtype, i + (size_t)e);
@@ -158,9 +170,7 @@ KERN_DEVICE void kern_store4(void *x, kern_dtype dtype, size_t i, int n, bool wi
     if (wide && dtype == KERN_F32) {
         *(kern_float4 *)((float *)x + i) = y;
     } else if (wide) {
-        kern_half4 half;
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) half.v[e] = kern_bf16_of_float(y.v[e]);
+        const kern_half4 half = {{kern_bf16_pair(y.v[0], y.v[1]), kern_bf16_pair(y.v[2], y.v[3])}};
         *(kern_half4 *)((uint16_t *)x + i) = half;
     } else {
         for (int e = 0; e < 4 && e < n; e++) kern_set_element(x, dtype, i + (size_t)e, y.v[e]);

@@ -261,7 +261,7 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
 
 #define HOPPER_TILES(name, a_along, b_along, cols, stages)              \
     typedef hopper_product name##_args;                                 \
-    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS) {                        \
+    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                        \
         KERN_SHARED_BYTES(char, memory);                                \
         tiles_of_product(memory, &a, a_along, b_along, cols, stages);   \
     }
@@ -382,7 +382,7 @@ KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const 
 }
 
 typedef hopper_product hopper_some_args;
-KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS) {
+KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
     const few_shape shape = some_shape();
     const hopper_work work = a.work;
@@ -492,7 +492,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
 
 #define HOPPER_FEW(name, rows)                                   \
     typedef hopper_product name##_args;                          \
-    KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32) {         \
+    KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {         \
         KERN_SHARED_BYTES(char, memory);                         \
         few_of_product(memory, &a, rows);                        \
     }
