@@ -10,7 +10,9 @@
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
- *   kern_add_u64()               the only atomic: adding integers has no order
+ *   kern_vec4                    float v[4] that moves as one, between addresses that are multiples of 16
+ *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
+ *   kern_take_u32()              the same, and returns what was there: for places in a list whose order nothing depends on
  * and those of mma.h for tensor cores. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
@@ -45,6 +47,9 @@
     } while (0)
 
 #define KERN_UNROLL _Pragma("unroll")
+typedef struct __align__(16) kern_vec4 {
+    float v[4];
+} kern_vec4;
 
 KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
 KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }
@@ -58,6 +63,8 @@ KERN_DEVICE uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
 }
 KERN_DEVICE uint32_t kern_ballot(bool bit) { return __ballot_sync(0xffffffffu, bit); }
 KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
+KERN_DEVICE void kern_add_u32(uint32_t *to, uint32_t x) { atomicAdd(to, x); }
+KERN_DEVICE uint32_t kern_take_u32(uint32_t *from, uint32_t x) { return atomicAdd(from, x); }
 
 #else
 #include <simt.h>

@@ -87,6 +87,9 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
     simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
 
 #define KERN_UNROLL
+typedef struct kern_vec4 {
+    _Alignas(16) float v[4];
+} kern_vec4;
 
 static inline int kern_thread(void) { return simt_at.thread; }
 static inline int kern_block(void) { return simt_at.block; }
@@ -113,5 +116,10 @@ static inline float kern_shuffle_xor(float x, int mask) {
 }
 #define kern_ballot simt_ballot
 static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
+static inline void kern_add_u32(uint32_t *to, uint32_t x) { *to += x; }
+static inline uint32_t kern_take_u32(uint32_t *from, uint32_t x) {
+    *from += x;
+    return *from - x;
+}
 
 #endif
