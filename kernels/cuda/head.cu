@@ -42,7 +42,7 @@ enum {
     LISTED = 4096,          /* candidates of select in shared memory */
     CLOSE_THREADS = 256,
     CLOSE_WARPS = CLOSE_THREADS / 32,
-    GROUPS = PART / KERN_LANES,
+    GROUPS = PART / 16,     /* of a part: KERN_LANES ids each */
     AHEAD = 8,              /* loads that go before a chain's additions */
     GRAD_THREADS = 256,
     GRAD_STEPS = 4,
@@ -115,17 +115,27 @@ KERN_DEVICE float row_logprob(const head_row *row, int id) {
     return is_kept(row, z, id) ? (z - row->maximum) - row->log_sum : -INFINITY;
 }
 
-/* Four of n floats from `at` on, 16 bytes at once where they lie so; -inf after the end. */
-KERN_DEVICE kern_vec4 load4(const float *x, int at, int n) {
-    if (at + 4 <= n && ((uintptr_t)(x + at) & 15) == 0) return *(const kern_vec4 *)(x + at);
-    kern_vec4 four;
+KERN_DEVICE bool is_aligned(const float *x) { return ((uintptr_t)x & 15) == 0; }
+
+/* `many` times four of the n floats of x, from `first` on and `stride` further each time; -inf after the end. Where they lie so, it is 16
+ * bytes at a time, all under way before the first is used. */
+KERN_DEVICE void load_fours(kern_vec4 *to, int many, const float *x, int first, int stride, int n) {
+    if (is_aligned(x + first) && first + stride * (many - 1) + 4 <= n) {
+        KERN_UNROLL
+        for (int s = 0; s < many; s++) to[s] = *(const kern_vec4 *)(x + first + stride * s);
+        return;
+    }
     KERN_UNROLL
-    for (int c = 0; c < 4; c++) four.v[c] = at + c < n ? x[at + c] : -INFINITY;
-    return four;
+    for (int s = 0; s < many; s++)
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++) {
+            const int at = first + stride * s + c;
+            to[s].v[c] = at < n ? x[at] : -INFINITY;
+        }
 }
 
 KERN_DEVICE void store4(float *x, int at, int n, kern_vec4 four) {
-    if (at + 4 <= n && ((uintptr_t)(x + at) & 15) == 0) {
+    if (at + 4 <= n && is_aligned(x + at)) {
         *(kern_vec4 *)(x + at) = four;
         return;
     }
@@ -139,17 +149,9 @@ KERN_DEVICE int warp_lane(void) { return kern_thread() % 32; }
 /* Where in its part a lane's s-th four ids are. */
 KERN_DEVICE int place_of(int s) { return 4 * (32 * s + warp_lane()); }
 
-/* z of the lane's ids of a part; -inf after the row's end. All loads are under way before the first is used. */
+/* z of the lane's ids of a part; -inf after the row's end. */
 KERN_DEVICE void load_part(kern_vec4 z[EACH / 4], const head_row *row, int part) {
-    const float *at = row->logits + (size_t)part * PART;
-    const int n = row->v - part * PART;
-    if (n >= PART && ((uintptr_t)at & 15) == 0) {
-        KERN_UNROLL
-        for (int s = 0; s < EACH / 4; s++) z[s] = *(const kern_vec4 *)(at + place_of(s));
-    } else {
-        KERN_UNROLL
-        for (int s = 0; s < EACH / 4; s++) z[s] = load4(at, place_of(s), n);
-    }
+    load_fours(z, EACH / 4, row->logits + (size_t)part * PART, place_of(0), place_of(1) - place_of(0), row->v - part * PART);
     KERN_UNROLL
     for (int s = 0; s < EACH / 4; s++)
         KERN_UNROLL
@@ -222,14 +224,15 @@ KERN_KERNEL(sums) {
     const float top = largest_of(z);
     put_e(memory->e[warp], memory->below[warp], &row, z, top, at % a.n_parts, weighted_too);
     kern_warp_barrier();
-    const float *e = (const float *)memory->e[warp], *below = (const float *)memory->below[warp];
-    if (weighted_too)
-        for (int i = kern_lane(); i < PART; i += KERN_LANES) {
-            sum += e[i];
-            weighted = fmaf(e[i], below[i], weighted);
+    const float *e = (const float *)memory->e[warp] + kern_lane(), *below = (const float *)memory->below[warp] + kern_lane();
+    for (int g = 0; g < GROUPS; g += AHEAD) {
+        KERN_UNROLL
+        for (int k = 0; k < AHEAD; k++) {
+            const float x = e[(g + k) * KERN_LANES];
+            sum += x;
+            if (weighted_too) weighted = fmaf(x, below[(g + k) * KERN_LANES], weighted);
         }
-    else
-        for (int i = kern_lane(); i < PART; i += KERN_LANES) sum += e[i];
+    }
     sum = kern_sum16(sum);
     weighted = kern_sum16(weighted);
     if (warp_lane() == 0) {
@@ -552,7 +555,9 @@ KERN_KERNEL(close_logprob) {
     stats[0] = row.maximum;
     stats[1] = row.log_sum;
     stats[2] = row.threshold;
-    memcpy(&stats[3], &row.threshold_id, sizeof *stats);
+    float threshold_id;
+    memcpy(&threshold_id, &row.threshold_id, sizeof threshold_id);
+    stats[3] = threshold_id;
     stats[4] = row_entropy(&row);
     stats[5] = is_kept(&row, load_z(&row, target), target) ? 1.0f : 0.0f;
 }
@@ -635,7 +640,8 @@ KERN_KERNEL(logprob_grad) {
     row.maximum = stats[0];
     row.log_sum = stats[1];
     row.threshold = stats[2];
-    memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
+    const float threshold_id = stats[3];
+    memcpy(&row.threshold_id, &threshold_id, sizeof row.threshold_id);
     grad_terms g;
     g.by_logprob = stats[5] > 0.0f ? a.dlogprob[i] : 0.0f;
     g.by_entropy = a.dentropy ? a.dentropy[i] : 0.0f;
@@ -643,8 +649,7 @@ KERN_KERNEL(logprob_grad) {
     g.scale = -row.inverse_t;
     g.target = a.targets[i];
     kern_vec4 x[GRAD_STEPS];
-    KERN_UNROLL
-    for (int s = 0; s < GRAD_STEPS; s++) x[s] = load4(dlogits, begin + 4 * GRAD_THREADS * s, a.v);
+    load_fours(x, GRAD_STEPS, dlogits, begin, 4 * GRAD_THREADS, a.v);
     KERN_UNROLL
     for (int s = 0; s < GRAD_STEPS; s++) {
         const int at = begin + 4 * GRAD_THREADS * s;
