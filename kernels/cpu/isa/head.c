@@ -38,10 +38,13 @@ typedef struct head_row {
 
 static inline float load_z(const head_row *row, int id) { return row->logits[id] * row->inverse_t; }
 
-/* z of ids i..i+15; past the end -inf, whose e is 0. */
+/* z of ids i..i+15, of which there are all; */
+static inline vf load_all_z16(const head_row *row, int i) { return vf_mul(vf_load(row->logits + i), vf_set1(row->inverse_t)); }
+
+/* or past the end -inf, whose e is 0. */
 static inline vf load_z16(const head_row *row, int i) {
     const int n = row->v - i;
-    return vf_mul(n >= VF ? vf_load(row->logits + i) : vf_load_n(row->logits + i, n, -INFINITY), vf_set1(row->inverse_t));
+    return n >= VF ? load_all_z16(row, i) : vf_mul(vf_load_n(row->logits + i, n, -INFINITY), vf_set1(row->inverse_t));
 }
 
 static inline bool is_kept(const head_row *row, int id) {
@@ -64,9 +67,14 @@ static inline vf kept_e16(const head_row *row, int i) {
 
 /* The largest z of ids begin..end-1. */
 static float largest_z(const head_row *row, int begin, int end) {
-    vf top = vf_set1(-INFINITY);
-    for (int i = begin; i < end; i += VF) top = vf_max(load_z16(row, i), top);
-    return vf_hmax(top);
+    vf top = vf_set1(-INFINITY), other = top; /* two, so that one need not wait for the other */
+    int i = begin;
+    for (; i + 2 * VF <= end; i += 2 * VF) {
+        top = vf_max(load_all_z16(row, i), top);
+        other = vf_max(load_all_z16(row, i + VF), other);
+    }
+    for (; i < end; i += VF) top = vf_max(load_z16(row, i), top);
+    return vf_hmax(vf_max(top, other));
 }
 
 static inline int parts_of(const head_row *row) { return (row->v + KERN_HEAD_PART - 1) / KERN_HEAD_PART; }
@@ -76,11 +84,9 @@ typedef struct head_part {
     float maximum, sum, weighted;
 } head_part;
 
-static head_part sum_part(const head_row *row, int begin, int end) {
-    const bool all = row->threshold == -INFINITY;
-    head_part part = {.maximum = largest_z(row, begin, end)};
-    if (part.maximum < row->threshold) return part;
-    const vf maximum = vf_set1(kern_head_shift_from(part.maximum));
+/* The sums of a part whose maximum is there. */
+static inline void sum_ids(head_part *part, const head_row *row, int begin, int end, bool all) {
+    const vf maximum = vf_set1(kern_head_shift_from(part->maximum));
     vf sum = vf_zero(), weighted = vf_zero();
     for (int i = begin; i < end; i += VF) {
         const vf z = load_z16(row, i), below = vf_sub(z, maximum);
@@ -89,8 +95,14 @@ static head_part sum_part(const head_row *row, int begin, int end) {
         sum = vf_add(sum, e);
         weighted = vf_fma(e, vf_max(below, vf_set1(KERN_HEAD_LEAST)), weighted);
     }
-    part.sum = vf_sum(sum);
-    part.weighted = vf_sum(weighted);
+    part->sum = vf_sum(sum);
+    part->weighted = vf_sum(weighted);
+}
+
+static head_part sum_part(const head_row *row, int begin, int end) {
+    head_part part = {.maximum = largest_z(row, begin, end)};
+    if (row->threshold == -INFINITY) sum_ids(&part, row, begin, end, true);
+    else if (part.maximum >= row->threshold) sum_ids(&part, row, begin, end, false);
     return part;
 }
 
