@@ -266,7 +266,8 @@ typedef struct kern_sample_key {
     uint32_t sample, position; /* position of the token being drawn */
 } kern_sample_key;
 /* Draws ids (M) int32 with rlf_rng_uniform(seed, RLF_RNG_SAMPLE, uid, sample, position) by inverse distribution over kept ids
- * ascending, which finds a part, then 16 ids of it, then one, each by running sums; logprob (M) has the very bits kern_logprob gives for that target. keys: host array (M). */
+ * ascending: running sums find a part, then 16 ids of it, then one. logprob (M) has the very bits kern_logprob gives for that target.
+ * keys: host array (M). */
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
                  const kern_sample_key *keys, int m, int v);
 

@@ -21,7 +21,8 @@
  *   top_p, or top_k                     maxima, weigh, select, sums, close: 4, and 4 for each of the three in the middle but for parts below
  *                                       what they look for; both: weigh and select again
  *   logprob_grad                        8, once
- * Operations: some 25 a logit for exp (sums, weigh, logprob_grad), and in sums 16 * 2 lanes a warp's step of the chains: 8 more. */
+ * Operations a logit: some 25 for exp (sums, weigh, logprob_grad); in sums 4 for a chain of 16 lanes, which a warp does twice over, and 8 for
+ * both; in weigh 20 and two additions to shared memory. So maxima is bound by memory, the others by one as much as the other. */
 #include "kernels/cuda/dialect.h"
 
 #include <assert.h>
@@ -43,6 +44,7 @@ enum {
     CLOSE_THREADS = 256,
     CLOSE_WARPS = CLOSE_THREADS / 32,
     GROUPS = PART / 16,     /* of a part: KERN_LANES ids each */
+    SAMPLE_ROWS = 128,      /* that a launch of close_sample takes keys for */
     AHEAD = 8,              /* loads that go before a chain's additions */
     GRAD_THREADS = 256,
     GRAD_STEPS = 4,
@@ -64,8 +66,6 @@ typedef struct head_args {
     const float *logits, *dlogprob, *dentropy;
     const int32_t *targets;
     int32_t *ids;
-    const kern_sample_key *keys;
-    uint64_t seed;
     kern_filter filter;
     int m, v, n_parts;
     head_part *parts;  /* (m, n_parts) */
@@ -74,7 +74,13 @@ typedef struct head_args {
     bool by_mass;      /* the selection: top_p, not top_k */
     bool narrowed;     /* kept has been set before */
 } head_args;
-typedef head_args maxima_args, sums_args, weigh_args, select_args, close_logprob_args, close_sample_args, logprob_grad_args;
+typedef head_args maxima_args, sums_args, weigh_args, select_args, close_logprob_args, logprob_grad_args;
+
+typedef struct close_sample_args {
+    head_args head;
+    uint64_t seed;
+    kern_sample_key keys[SAMPLE_ROWS]; /* with the launch: nothing is copied from the host */
+} close_sample_args;
 
 typedef struct head_row {
     const float *logits;
@@ -345,7 +351,7 @@ typedef struct candidates {
 } candidates;
 
 KERN_DEVICE bool is_candidate(const candidates *c, const head_row *row, float z, int id) {
-    return id < row->v && is_kept(row, z, id) && step_of(z, row->maximum) == c->step && key_of(z, id) >> c->shift == c->prefix;
+    return step_of(z, row->maximum) == c->step && id < row->v && is_kept(row, z, id) && key_of(z, id) >> c->shift == c->prefix;
 }
 
 /* The digit, from the largest down, in which the running weight reaches memory->need; takes what lies above off it. */
@@ -600,19 +606,19 @@ KERN_DEVICE int draw(const head_row *row, const head_args *a, close_memory *memo
 KERN_KERNEL(close_sample) {
     KERN_SHARED(close_memory, memory);
     const int i = kern_block();
-    const bool greedy = a.filter.temperature == 0.0f;
-    head_row row = row_of(&a, i, a.kept != NULL);
+    const bool greedy = a.head.filter.temperature == 0.0f;
+    const kern_sample_key key = a.keys[i];
+    head_row row = row_of(&a.head, i, a.head.kept != NULL);
     int id;
     if (greedy) {
-        id = row_argmax(&row, &a, memory);
+        id = row_argmax(&row, &a.head, memory);
     } else {
-        const kern_sample_key key = a.keys[i];
-        row_close(&row, &a, memory);
-        id = draw(&row, &a, memory, rlf_philox_uniform(a.seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position));
+        row_close(&row, &a.head, memory);
+        id = draw(&row, &a.head, memory, rlf_philox_uniform(a.seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position));
     }
     if (kern_thread()) return;
-    a.ids[i] = id;
-    a.logprob[i] = greedy ? 0.0f : row_logprob(&row, id);
+    a.head.ids[i] = id;
+    a.head.logprob[i] = greedy ? 0.0f : row_logprob(&row, id);
 }
 
 /* ---- gradient --------------------------------------------------------------------------------------------------------------------- */
@@ -731,19 +737,22 @@ void kern_cuda_logprob_grad(kern_ctx *ctx, float *logits, const float *stats, co
     KERN_LAUNCH(ctx, logprob_grad, m * kern_blocks_for((size_t)v, GRAD_IDS), GRAD_THREADS, args);
 }
 
-/* Uniforms are drawn on the card, from keys that come with the call. */
+/* Uniforms are drawn on the card. */
 void kern_cuda_sample(kern_ctx *ctx, int32_t *ids, float *logprob_out, const float *logits, kern_filter filter, uint64_t seed,
                       const kern_sample_key *keys, int m, int v) {
     head_args args = args_for(filter, v);
-    const int most = rows_at_a_time(ctx, &args);
-    args.seed = seed;
+    const int room = rows_at_a_time(ctx, &args), most = room < SAMPLE_ROWS ? room : SAMPLE_ROWS;
     for (int begin = 0; begin < m; begin += most) {
         const int n = m - begin < most ? m - begin : most;
-        args.keys = (const kern_sample_key *)kern_cuda_stage(ctx, keys + begin, (size_t)n * sizeof *keys);
+        close_sample_args close;
         args.ids = ids + begin;
         args.logprob = logprob_out + begin;
         args.logits = logits + (size_t)begin * v;
         queue_parts(ctx, &args, n);
-        KERN_LAUNCH(ctx, close_sample, n, CLOSE_THREADS, args);
+        memset(&close, 0, sizeof close);
+        close.head = args;
+        close.seed = seed;
+        memcpy(close.keys, keys + begin, (size_t)n * sizeof *keys);
+        KERN_LAUNCH(ctx, close_sample, n, CLOSE_THREADS, close);
     }
 }
