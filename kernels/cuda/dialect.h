@@ -2,18 +2,19 @@
  * compiles the same files against tests/simt/simt.h, which gives the words their meaning on the CPU, and checks what a card would not.
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
+ *   KERN_KERNEL_ALONE(name, threads)    one that takes a multiprocessor for itself, with so many threads a block
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
  *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
  *   KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args), KERN_SHARED_BYTES(type, name)    the same with as many bytes a block as
  *                                the launch says, up to what the card has (227 KiB on Hopper); type is what stands at the beginning
- *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
+ *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block, kern_blocks() of the launch
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
- *   kern_vec4                    float v[4] that moves as one, between addresses that are multiples of 16
+ *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
  *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
  *   kern_take_u32()              the same, and returns what was there: for places in a list whose order nothing depends on
- * and those of mma.h for tensor cores. */
+ * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
 
@@ -22,7 +23,9 @@
 #ifdef __CUDACC__
 
 #define KERN_DEVICE static __device__ __forceinline__
-#define KERN_KERNEL(name) static __global__ void name(const name##_args a)
+#define KERN_KERNEL(name) static __global__ void name(const __grid_constant__ name##_args a)
+/* Of `threads` a block, of which a processor has one at a time. */
+#define KERN_KERNEL_ALONE(name, threads) static __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ name##_args a)
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory
@@ -47,13 +50,13 @@
     } while (0)
 
 #define KERN_UNROLL _Pragma("unroll")
-typedef struct __align__(16) kern_vec4 {
-    float v[4];
-} kern_vec4;
+#define KERN_PRAGMA_(text) _Pragma(#text)
+#define KERN_UNROLL_BY(n) KERN_PRAGMA_(unroll n)
 
 KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
 KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }
 KERN_DEVICE int kern_threads(void) { return (int)blockDim.x; }
+KERN_DEVICE int kern_blocks(void) { return (int)gridDim.x; }
 #define kern_barrier() __syncthreads()
 #define kern_warp_barrier() __syncwarp()
 KERN_DEVICE float kern_shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -69,6 +72,67 @@ KERN_DEVICE uint32_t kern_take_u32(uint32_t *from, uint32_t x) { return atomicAd
 #else
 #include <simt.h>
 #endif
+
+/* Floats that are loaded and stored together. */
+typedef struct float_pair {
+    float x, y;
+} __attribute__((aligned(8))) float_pair;
+typedef struct float_quad {
+    float x, y, z, w;
+} __attribute__((aligned(16))) float_quad;
+
+/* ---- tensors of either type --------------------------------------------------------------------------------------------------------- */
+
+/* Element i as a float, and a float to element i, to the nearest. */
+KERN_DEVICE float kern_element(const void *x, kern_dtype dtype, size_t i) {
+    return dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+KERN_DEVICE void kern_set_element(void *x, kern_dtype dtype, size_t i, float to) {
+    if (dtype == KERN_BF16)
+        ((uint16_t *)x)[i] = kern_bf16_of_float(to);
+    else
+        ((float *)x)[i] = to;
+}
+
+/* Four elements from i on, of which the tensor has the first n. `wide`: in one access; i is a multiple of 4 then, and so is the tensor's
+ * length, and its address that of four elements (kern_wide). */
+typedef struct kern_float4 {
+    float v[4];
+} __attribute__((aligned(16))) kern_float4;
+typedef struct kern_half4 {
+    uint16_t v[4];
+} __attribute__((aligned(8))) kern_half4;
+
+static inline bool kern_wide(const void *x, kern_dtype dtype, int row) {
+    return row % 4 == 0 && (uintptr_t)x % (4 * (dtype == KERN_BF16 ? sizeof(uint16_t) : sizeof(float))) == 0;
+}
+
+KERN_DEVICE kern_float4 kern_load4(const void *x, kern_dtype dtype, size_t i, int n, bool wide) {
+    kern_float4 y = {{0, 0, 0, 0}};
+    if (n <= 0) return y;
+    if (wide && dtype == KERN_F32) return *(const kern_float4 *)((const float *)x + i);
+    if (wide) {
+        const kern_half4 half = *(const kern_half4 *)((const uint16_t *)x + i);
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16(half.v[e]);
+        return y;
+    }
+    for (int e = 0; e < 4 && e < n; e++) y.v[e] = kern_element(x, dtype, i + (size_t)e);
+    return y;
+}
+KERN_DEVICE void kern_store4(void *x, kern_dtype dtype, size_t i, int n, bool wide, kern_float4 y) {
+    if (n <= 0) return;
+    if (wide && dtype == KERN_F32) {
+        *(kern_float4 *)((float *)x + i) = y;
+    } else if (wide) {
+        kern_half4 half;
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) half.v[e] = kern_bf16_of_float(y.v[e]);
+        *(kern_half4 *)((uint16_t *)x + i) = half;
+    } else {
+        for (int e = 0; e < 4 && e < n; e++) kern_set_element(x, dtype, i + (size_t)e, y.v[e]);
+    }
+}
 
 /* ---- sixteen lanes: half a warp, and the reductions of kern.h over it -------------------------------------------------------------- */
 

@@ -125,10 +125,10 @@ KERN_DEVICE bool is_aligned(const float *x) { return ((uintptr_t)x & 15) == 0; }
 
 /* `many` times four of the n floats of x, from `first` on and `stride` further each time; -inf after the end. Where they lie so, it is 16
  * bytes at a time, all under way before the first is used. */
-KERN_DEVICE void load_fours(kern_vec4 *to, int many, const float *x, int first, int stride, int n) {
+KERN_DEVICE void load_fours(kern_float4 *to, int many, const float *x, int first, int stride, int n) {
     if (is_aligned(x + first) && first + stride * (many - 1) + 4 <= n) {
         KERN_UNROLL
-        for (int s = 0; s < many; s++) to[s] = *(const kern_vec4 *)(x + first + stride * s);
+        for (int s = 0; s < many; s++) to[s] = *(const kern_float4 *)(x + first + stride * s);
         return;
     }
     KERN_UNROLL
@@ -140,9 +140,9 @@ KERN_DEVICE void load_fours(kern_vec4 *to, int many, const float *x, int first, 
         }
 }
 
-KERN_DEVICE void store4(float *x, int at, int n, kern_vec4 four) {
+KERN_DEVICE void store4(float *x, int at, int n, kern_float4 four) {
     if (at + 4 <= n && is_aligned(x + at)) {
-        *(kern_vec4 *)(x + at) = four;
+        *(kern_float4 *)(x + at) = four;
         return;
     }
     KERN_UNROLL
@@ -156,7 +156,7 @@ KERN_DEVICE int warp_lane(void) { return kern_thread() % 32; }
 KERN_DEVICE int place_of(int s) { return 4 * (32 * s + warp_lane()); }
 
 /* z of the lane's ids of a part; -inf after the row's end. */
-KERN_DEVICE void load_part(kern_vec4 z[EACH / 4], const head_row *row, int part) {
+KERN_DEVICE void load_part(kern_float4 z[EACH / 4], const head_row *row, int part) {
     load_fours(z, EACH / 4, row->logits + (size_t)part * PART, place_of(0), place_of(1) - place_of(0), row->v - part * PART);
     KERN_UNROLL
     for (int s = 0; s < EACH / 4; s++)
@@ -164,7 +164,7 @@ KERN_DEVICE void load_part(kern_vec4 z[EACH / 4], const head_row *row, int part)
         for (int c = 0; c < 4; c++) z[s].v[c] *= row->inverse_t;
 }
 
-KERN_DEVICE float largest_of(const kern_vec4 z[EACH / 4]) {
+KERN_DEVICE float largest_of(const kern_float4 z[EACH / 4]) {
     float top = -INFINITY;
     KERN_UNROLL
     for (int s = 0; s < EACH / 4; s++)
@@ -186,23 +186,23 @@ KERN_KERNEL(maxima) {
     const int at = kern_block() * SUM_WARPS + kern_thread() / 32;
     if (at >= a.m * a.n_parts) return;
     const head_row row = row_of(&a, at / a.n_parts, false);
-    kern_vec4 z[EACH / 4];
+    kern_float4 z[EACH / 4];
     load_part(z, &row, at % a.n_parts);
     const float top = largest_of(z);
     if (warp_lane() == 0) a.parts[at].maximum = top;
 }
 
 typedef struct sums_memory {
-    kern_vec4 e[SUM_WARPS][PART / 4], below[SUM_WARPS][PART / 4]; /* exp(z - m) where kept, and z - m bounded below */
+    kern_float4 e[SUM_WARPS][PART / 4], below[SUM_WARPS][PART / 4]; /* exp(z - m) where kept, and z - m bounded below */
 } sums_memory;
 
 /* e and, if wanted, what they are multiplied by, into memory. */
-KERN_DEVICE void put_e(kern_vec4 *e, kern_vec4 *below, const head_row *row, const kern_vec4 z[EACH / 4], float m, int part, bool weighted) {
+KERN_DEVICE void put_e(kern_float4 *e, kern_float4 *below, const head_row *row, const kern_float4 z[EACH / 4], float m, int part, bool weighted) {
     const bool all = row->threshold == -INFINITY;
     const float shift_from = kern_head_shift_from(m);
     KERN_UNROLL
     for (int s = 0; s < EACH / 4; s++) {
-        kern_vec4 e4, below4;
+        kern_float4 e4, below4;
         KERN_UNROLL
         for (int c = 0; c < 4; c++) {
             const float x = z[s].v[c] - shift_from;
@@ -225,7 +225,7 @@ KERN_KERNEL(sums) {
         if (warp_lane() == 0) a.parts[at].sum = a.parts[at].weighted = 0.0f;
         return;
     }
-    kern_vec4 z[EACH / 4];
+    kern_float4 z[EACH / 4];
     load_part(z, &row, at % a.n_parts);
     const float top = largest_of(z);
     put_e(memory->e[warp], memory->below[warp], &row, z, top, at % a.n_parts, weighted_too);
@@ -321,7 +321,7 @@ KERN_KERNEL(weigh) {
     for (int d = warp_lane(); d < DIGITS; d += 32) mine->high[d] = mine->low[d] = 0;
     kern_warp_barrier();
     if (part < a.n_parts && !is_far(&row, a.parts[(size_t)i * a.n_parts + part].maximum, a.by_mass)) {
-        kern_vec4 z[EACH / 4];
+        kern_float4 z[EACH / 4];
         load_part(z, &row, part);
         KERN_UNROLL
         for (int s = 0; s < EACH / 4; s++)
@@ -394,7 +394,7 @@ KERN_DEVICE void visit_weigh(select_memory *memory, const candidates *c, const h
     for (int part = kern_thread() / 32; part < a->n_parts; part += SELECT_THREADS / 32) {                                   \
         const float top = a->parts[(size_t)kern_block() * a->n_parts + part].maximum;                                       \
         if (is_far(row, top, a->by_mass) || step_of(top, row->maximum) < c->step) continue;                                 \
-        kern_vec4 z[EACH / 4];                                                                                              \
+        kern_float4 z[EACH / 4];                                                                                              \
         load_part(z, row, part);                                                                                            \
         KERN_UNROLL                                                                                                         \
         for (int s = 0; s < EACH / 4; s++)                                                                                  \
@@ -654,7 +654,7 @@ KERN_KERNEL(logprob_grad) {
     g.centre = stats[4] - row.log_sum;
     g.scale = -row.inverse_t;
     g.target = a.targets[i];
-    kern_vec4 x[GRAD_STEPS];
+    kern_float4 x[GRAD_STEPS];
     load_fours(x, GRAD_STEPS, dlogits, begin, 4 * GRAD_THREADS, a.v);
     KERN_UNROLL
     for (int s = 0; s < GRAD_STEPS; s++) {

@@ -13,11 +13,23 @@ typedef enum chain_start {
     FROM_C     /* the chain begins with C */
 } chain_start;
 
-/* The chain of C's element at `to`, in column col, has ended. */
-KERN_DEVICE void store_element(float *to, float chain, const float *bias, int col, chain_start start) {
-    const float value = bias ? chain + bias[col] : chain;
-    *to = start == ADDED ? *to + value : value;
+/* C, and the bias. What is added to is float32. */
+typedef struct product_out {
+    void *c;
+    kern_dtype dtype;
+    const void *bias; /* (cols) or NULL */
+    kern_dtype bias_dtype;
+    chain_start start;
+} product_out;
+
+/* The chain of C's element i, in column col, has ended. */
+KERN_DEVICE void store_element(const product_out *to, size_t i, float chain, int col) {
+    const float value = to->bias ? chain + kern_element(to->bias, to->bias_dtype, (size_t)col) : chain;
+    kern_set_element(to->c, to->dtype, i, to->start == ADDED ? ((const float *)to->c)[i] + value : value);
 }
+
+/* What the chain of C's element i begins with. */
+KERN_DEVICE float first_of_chain(const product_out *to, size_t i) { return to->start == FROM_C ? ((const float *)to->c)[i] : 0.0f; }
 
 /* ---- products on tensor cores ----------------------------------------------------------------------------------------------------- */
 
@@ -45,10 +57,8 @@ typedef struct tensor_operand {
 
 typedef struct tensor_product {
     tensor_operand a, b;
-    float *c;
-    const float *bias; /* (cols) or NULL */
+    product_out to;
     int depth;
-    chain_start start;
 } tensor_product;
 
 static inline tensor_operand tensor_operand_of(const uint16_t *ptr, int ld, int lines, bool along_depth) {
@@ -100,7 +110,7 @@ KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int r
     for (int i = 0; i < 4; i++) {
         const int at_row = row + lane / 4 + i / 2 * 8, at_col = col + lane % 4 * 2 + i % 2;
         if (at_row >= p->a.lines || at_col >= p->b.lines) continue;
-        store_element(&p->c[(size_t)at_row * (size_t)p->b.lines + (size_t)at_col], c[i], p->bias, at_col, p->start);
+        store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col, c[i], at_col);
     }
 }
 
@@ -112,11 +122,15 @@ extern "C" {
 enum { FEW_ROWS = 64 };
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
 
-/* As the operations of ops.h, with weights of bfloat16: linear_tiles.cu. */
-void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
-                             bool accumulate);
-void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, const uint16_t *w, int m, int n, int k, bool accumulate);
-void kern_cuda_tensor_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k);
+/* The same products on a Hopper card, and all others, where operands are aligned: false where it cannot. */
+enum { MOST_FEW = 256 }; /* rows that need no tiles of 128 */
+bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
+
+/* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */
+void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k);
+void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k);
+void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype, int m,
+                                  int n, int k);
 
 #ifdef __cplusplus
 }

@@ -21,10 +21,10 @@ typedef struct sumsq_parts_args {
 } sumsq_parts_args;
 
 /* The next AHEAD fours of a thread; zeros after the n-th float. */
-KERN_DEVICE void load_ahead(kern_vec4 four[AHEAD], const float *x, size_t at, size_t n) {
+KERN_DEVICE void load_ahead(kern_float4 four[AHEAD], const float *x, size_t at, size_t n) {
     if (at + (AHEAD - 1) * SUMSQ_LANES + 4 <= n && is_aligned(x + at)) {
         KERN_UNROLL
-        for (int s = 0; s < AHEAD; s++) four[s] = *(const kern_vec4 *)(x + at + s * SUMSQ_LANES);
+        for (int s = 0; s < AHEAD; s++) four[s] = *(const kern_float4 *)(x + at + s * SUMSQ_LANES);
         return;
     }
     KERN_UNROLL
@@ -38,7 +38,7 @@ KERN_KERNEL(sumsq_parts) {
     const size_t begin = (size_t)part * SUMSQ_PART;
     double sum[4] = {0, 0, 0, 0};
     for (int i = 0; i < SUMSQ_PART && begin + (size_t)i < a.n; i += AHEAD * SUMSQ_LANES) {
-        kern_vec4 x[AHEAD];
+        kern_float4 x[AHEAD];
         load_ahead(x, a.x, begin + (size_t)(i + 4 * q), a.n);
         KERN_UNROLL
         for (int s = 0; s < AHEAD; s++)
@@ -87,7 +87,7 @@ KERN_DEVICE uint64_t bits_of(const void *x, size_t size, size_t i) {
 }
 
 /* Of the words of 4 bytes that a load of 16 brought, the first element being element i: each is one element, or two. */
-KERN_DEVICE uint64_t mix_four(const kern_vec4 *four, size_t i, bool halves) {
+KERN_DEVICE uint64_t mix_four(const kern_float4 *four, size_t i, bool halves) {
     uint64_t sum = 0;
     KERN_UNROLL
     for (int c = 0; c < 4; c++) {
@@ -100,11 +100,11 @@ KERN_DEVICE uint64_t mix_four(const kern_vec4 *four, size_t i, bool halves) {
 }
 
 /* A whole part that is aligned: `each` elements a load, AHEAD loads under way. */
-KERN_DEVICE uint64_t mix_part(const kern_vec4 *x, size_t begin, bool halves) {
+KERN_DEVICE uint64_t mix_part(const kern_float4 *x, size_t begin, bool halves) {
     const int each = halves ? 8 : 4;
     uint64_t sum = 0;
     for (int i = kern_thread(); i < CHECKSUM_PART / each; i += THREADS * AHEAD) {
-        kern_vec4 four[AHEAD];
+        kern_float4 four[AHEAD];
         KERN_UNROLL
         for (int s = 0; s < AHEAD; s++) four[s] = x[i + THREADS * s];
         KERN_UNROLL
@@ -121,8 +121,8 @@ KERN_KERNEL(checksum_parts) {
     uint64_t sum = 0;
     if (kern_thread() == 0) *total = 0;
     kern_barrier();
-    if (whole && a.size == 2) sum = mix_part((const kern_vec4 *)x, begin, true);
-    else if (whole && a.size == 4) sum = mix_part((const kern_vec4 *)x, begin, false);
+    if (whole && a.size == 2) sum = mix_part((const kern_float4 *)x, begin, true);
+    else if (whole && a.size == 4) sum = mix_part((const kern_float4 *)x, begin, false);
     else
         for (size_t i = begin + (size_t)kern_thread(); i < end; i += THREADS) sum += kern_mix64(bits_of(a.x, a.size, i), i);
     for (int half = 16; half; half /= 2) sum += kern_shuffle_xor_u64(sum, half);
