@@ -12,10 +12,6 @@ enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
 
 static const double ROUNDING = 0x1p-9; /* of a bfloat16 */
 
-static void round_all(float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) x[i] = kern_float_of_bf16(kern_bf16_of_float(x[i]));
-}
-
 /* A problem whose factors bfloat16 holds. */
 static problem rounded_problem(kern_attn_shape shape, const int *lengths, int seqs) {
     problem p = problem_new(shape, lengths, seqs);
@@ -322,6 +318,50 @@ static void work_space_for_a_part_at_a_time_gives_the_same_bits(void **state) {
     fx_close(&fx);
 }
 
+/* The gradient from an output and lse that are given. */
+static float *gradient_of(fixture *fx, const problem *p, const float *out, const float *lse) {
+    float *dqkv = zero_floats(qkv_size(p));
+    const int mark = fx->n;
+    kern_tensor t = fx_as(fx, p->acts, p->qkv, qkv_size(p));
+    kern_attention_grad(fx->queue, t, fx_as(fx, p->acts, p->dout, out_size(p)), fx_as(fx, p->acts, out, out_size(p)),
+                        fx_f32(fx, lse, lse_size(p)), fx_as(fx, p->acts, p->qkv, qkv_size(p)), p->begin, p->seqs, p->shape);
+    fx_get_wide(fx, dqkv, t, qkv_size(p));
+    fx_release(fx, mark);
+    return dqkv;
+}
+
+static void check_activations(fixture *fx, problem p, bool gradient) {
+    result wide = run_forward(fx, &p);
+    float *paged = zero_floats(out_size(&p));
+    round_all(wide.out, out_size(&p));
+    float *dqkv = gradient ? gradient_of(fx, &p, wide.out, wide.lse) : wide.dqkv;
+    round_all(dqkv, qkv_size(&p));
+    p.acts = KERN_BF16;
+    result narrow = run_operations(fx, &p, gradient);
+    same_bits("out", narrow.out, wide.out, out_size(&p));
+    same_bits("lse", narrow.lse, wide.lse, lse_size(&p));
+    same_bits("dqkv", narrow.dqkv, dqkv, qkv_size(&p));
+    run_paged(fx, &p, 16, gradient ? 9 : 300, paged);
+    same_bits("paged", paged, wide.out, out_size(&p));
+    if (gradient) free(dqkv);
+    free(paged);
+    result_free(&wide);
+    result_free(&narrow);
+    problem_free(&p);
+}
+
+/* What float32 ones of the same values give, rounded: with tiles, without, and where results of splits wait for others. */
+static void activations_of_bfloat16_give_rounded_results(void **state) {
+    (void)state;
+    if (!on_cards()) skip();
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 3));
+    for (int i = 0; i < N_SHAPES; i++) check_activations(&fx, rounded_problem(SHAPES[i], (const int[]){1, 70, 17}, 3), true);
+    check_activations(&fx, rounded_problem((kern_attn_shape){4, 2, 24, KERN_BF16}, (const int[]){1, 70, 17}, 3), true);
+    check_activations(&fx, rounded_problem((kern_attn_shape){2, 1, 64, KERN_BF16}, (const int[]){1030, 1, 1100}, 3), false);
+    fx_close(&fx);
+}
+
 static void powers_of_two_are_within_two_ulps_and_exact_where_they_can_be(void **state) {
     (void)state;
     for (int n = -126; n <= 127; n++) assert_true(kern_exp2((float)n) == ldexpf(1.0f, n));
@@ -346,6 +386,7 @@ int main(void) {
         cmocka_unit_test(a_head_without_tiles_gives_the_bits_of_float32),
         cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
         cmocka_unit_test(work_space_for_a_part_at_a_time_gives_the_same_bits),
+        cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
         cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
