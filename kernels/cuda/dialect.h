@@ -17,7 +17,8 @@
  *   kern_wait_for_previous()     what every kernel begins with by itself, but for those with maps
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
- *   kern_add_u64()               the only atomic: adding integers has no order
+ *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
+ *   kern_take_u32()              the same, and returns what was there: for places in a list whose order nothing depends on
  * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
@@ -102,6 +103,8 @@ KERN_DEVICE uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
 }
 KERN_DEVICE uint32_t kern_ballot(bool bit) { return __ballot_sync(0xffffffffu, bit); }
 KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
+KERN_DEVICE void kern_add_u32(uint32_t *to, uint32_t x) { atomicAdd(to, x); }
+KERN_DEVICE uint32_t kern_take_u32(uint32_t *from, uint32_t x) { return atomicAdd(from, x); }
 
 #else
 #include <simt.h>

@@ -142,5 +142,10 @@ static inline float kern_shuffle_xor(float x, int mask) {
 }
 #define kern_ballot simt_ballot
 static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
+static inline void kern_add_u32(uint32_t *to, uint32_t x) { *to += x; }
+static inline uint32_t kern_take_u32(uint32_t *from, uint32_t x) {
+    *from += x;
+    return *from - x;
+}
 
 #endif
