@@ -17,6 +17,9 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv
                                      kern_rows_hint hint, kern_attn_shape shape);
 void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
                                     const int32_t *seq_begin, int seqs, kern_attn_shape shape);
+/* attention_hopper.cu, attention_hopper_grad.cu: the same bits on a Hopper card; false where they cannot. */
+bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
+                                kern_attn_shape shape);
 #ifdef __cplusplus
 }
 #endif

@@ -17,7 +17,7 @@
  * Operations: 14 D a row, head and visible key: s and dp are computed by both kernels, where atomics would let 10 D do, in an order that
  * changes. Bytes: 4 D for each row of the other side and tile of 64. Shared memory is the limit: for 16 rows a warp it loads 512 bytes for
  * every two products of fragments. */
-#include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/attention_softmax.h"
 
 #include <assert.h>
 
@@ -122,12 +122,6 @@ KERN_DEVICE void add_products(float sum[TILE_DIM / 8][4], float x[STEP / 8][4], 
             kern_mma_bf16(sum[2 * n + 1], left, right + 2);
         }
     }
-}
-
-/* s to p, dp to ds, of one row and key; `seen`: the row sees the key. */
-KERN_DEVICE void pair_of(float *s, float *dp, float_pair stat, bool seen, int d) {
-    *s = seen ? kern_exp2(fmaf(*s, log2_scale(d), -stat.x)) : 0.0f;
-    *dp = *s * (*dp - stat.y) * (1.0f / sqrtf((float)d));
 }
 
 /* Elements of dqkv from `column` of its rows on, for the lane's rows row0+g, row0+g+8 of the tile. */

@@ -1,0 +1,163 @@
+/* attention_hopper: what the forward and the gradient of packed attention on Hopper's tensor cores (hopper.h) share.
+ *
+ * A block of threads is two warp groups that compute and a third, of which one warp brings tiles by the copy engine, through a ring of stages.
+ * Each of the two has a piece: 64 rows of one head, or 64 keys of a kv head. A product's second factor is in shared memory, the same for
+ * both, its first one in registers where there is room: two factors from there are all that shared memory can give at the rate of the
+ * tensor cores. Sums are in registers. */
+#ifndef RLF_KERNELS_CUDA_ATTENTION_HOPPER_H
+#define RLF_KERNELS_CUDA_ATTENTION_HOPPER_H
+
+#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/hopper.h"
+
+enum {
+    ROWS = 64,                                      /* of a piece, of a tile, and KEYS */
+    GROUPS = 2, GROUP_THREADS = 128,                /* that compute */
+    BLOCK_THREADS = (GROUPS + 1) * GROUP_THREADS,
+    READERS = GROUPS * GROUP_THREADS / 32,          /* warps: each says when it has done with a stage */
+    TILE = ROWS * KERN_TILE_WIDE,                   /* elements of a tile of hopper.h; D / 64 of them have 64 rows of D */
+    TILE_BYTES = TILE * 2
+};
+
+/* The pieces of two warp groups: numbers 2 `unit` and 2 `unit` + 1 of a sequence and kv head. */
+typedef struct hopper_item {
+    int32_t begin, rows; /* of the sequence */
+    int32_t unit;
+} hopper_item;
+
+/* x, the same in all lanes of a warp, in a way that the compiler knows it to be: paths with products must not look as if lanes could part. */
+#ifdef __CUDACC__
+KERN_DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+#else
+KERN_DEVICE int uniform(int x) { return x; }
+#endif
+
+KERN_DEVICE int group_of_thread(void) { return uniform(kern_thread() / GROUP_THREADS); }
+KERN_DEVICE int first_row_of_warp(void) { return kern_thread() % GROUP_THREADS / 32 * 16; } /* in a piece */
+
+/* ---- rings of stages: `full` ends a phase when a stage's bytes are there, `empty` when all readers have done with them --------------- */
+
+enum { MAX_STAGES = 4 };
+
+typedef struct hopper_ring {
+    kern_gate full[MAX_STAGES], empty[MAX_STAGES];
+} hopper_ring;
+
+/* By all threads; `writers`: threads that arrive at `full`. */
+KERN_DEVICE void open_ring(hopper_ring *ring, int stages, int writers) {
+    if (kern_thread() == 0) {
+        for (int i = 0; i < stages; i++) {
+            kern_gate_open(&ring->full[i], writers);
+            kern_gate_open(&ring->empty[i], READERS);
+        }
+        kern_gate_opened();
+    }
+}
+/* Step i of a ring: waits for its stage to be there, or to be free for it. */
+KERN_DEVICE void wait_full(hopper_ring *ring, int stages, int i) { kern_gate_wait(&ring->full[i % stages], i / stages % 2); }
+KERN_DEVICE void wait_empty(hopper_ring *ring, int stages, int i) {
+    if (i >= stages) kern_gate_wait(&ring->empty[i % stages], (i / stages + 1) % 2);
+}
+/* By whole warps. */
+KERN_DEVICE void leave_stage(hopper_ring *ring, int stages, int i) {
+    kern_warp_barrier();
+    if (kern_thread() % 32 == 0) kern_gate_arrive(&ring->empty[i % stages]);
+}
+
+/* 64 rows of D elements of a matrix, to D / 64 tiles. */
+KERN_DEVICE void copy_rows(uint16_t *tiles, const kern_map *map, int row, int col, kern_gate *gate, int d) {
+    for (int c = 0; c < d / KERN_TILE_WIDE; c++) kern_copy_box(tiles + c * TILE, map, row, col + c * KERN_TILE_WIDE, gate);
+}
+
+/* Rows from `first` on become zeros: those after the end of a sequence. Both warp groups do it, each before it reads; both write the same. */
+KERN_DEVICE void clear_rows(uint16_t *tiles, int first, int d) {
+    const float_quad zeros = {0, 0, 0, 0};
+    for (int i = kern_thread() % GROUP_THREADS; i < (ROWS - first) * 8 * (d / KERN_TILE_WIDE); i += GROUP_THREADS) {
+        const int tile = i / ((ROWS - first) * 8), chunk = i % ((ROWS - first) * 8);
+        *(float_quad *)(tiles + tile * TILE + first * KERN_TILE_WIDE + chunk * 8) = zeros;
+    }
+    kern_tile_written();
+    kern_barrier_some(1 + group_of_thread(), GROUP_THREADS);
+}
+
+/* ---- fragments -------------------------------------------------------------------------------------------------------------------- */
+
+/* A piece's rows of bfloat16 as factors A of depth D; NULL instead of row g or g+8: zeros. */
+KERN_DEVICE void load_rows(uint32_t a[][4], const void *const row[2], kern_dtype dtype, int d) {
+    KERN_UNROLL for (int k = 0; k < d / 16; k++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) {
+            const int c = 16 * k + i / 2 * 8 + lane_column();
+            const void *from = row[i % 2];
+            a[k][i] = 0;
+            if (!from) continue;
+            if (dtype == KERN_BF16) {
+                a[k][i] = *(const uint32_t *)((const uint16_t *)from + c);
+            } else {
+                const float_pair x = *(const float_pair *)((const float *)from + c);
+                a[k][i] = kern_bf16_pair(x.x, x.y);
+            }
+        }
+}
+
+/* The compiler may not move what is written to these registers, or read from them, across this: a product under way has them. */
+#ifdef __CUDACC__
+KERN_DEVICE void hold(float c[][4], int tiles) {
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
+}
+KERN_DEVICE void hold_factor(uint32_t a[][4], int n) {
+    KERN_UNROLL for (int k = 0; k < n; k++) asm volatile("" : "+r"(a[k][0]), "+r"(a[k][1]), "+r"(a[k][2]), "+r"(a[k][3])::"memory");
+}
+#else
+#define hold(c, tiles) ((void)(c))
+#define hold_factor(a, n) ((void)(a))
+#endif
+
+KERN_DEVICE void clear_sum(float c[][4], int tiles) {
+    KERN_UNROLL for (int n = 0; n < tiles; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) c[n][i] = 0;
+}
+
+/* Begins s (64 x 64) = rows · tiles^T over D, from 0. */
+KERN_DEVICE void begin_scores(float s[ROWS / 8][4], uint32_t a[][4], const uint16_t *tiles, int d) {
+    clear_sum(s, ROWS / 8);
+    hold(s, ROWS / 8);
+    kern_wgmma_fence();
+    KERN_UNROLL for (int k = 0; k < d / 16; k++)
+        kern_wgmma_rows_64(s, a[k], kern_wgmma_along(tiles + k / 4 * TILE + k % 4 * 16), false);
+    kern_wgmma_commit();
+}
+
+/* The same with rows of a tile. */
+KERN_DEVICE void begin_scores_of(float s[ROWS / 8][4], const uint16_t *rows, const uint16_t *tiles, int d) {
+    clear_sum(s, ROWS / 8);
+    hold(s, ROWS / 8);
+    kern_wgmma_fence();
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) {
+        const int at = k / 4 * TILE + k % 4 * 16;
+        kern_wgmma_64(s, kern_wgmma_along(rows + at), false, kern_wgmma_along(tiles + at), false);
+    }
+    kern_wgmma_commit();
+}
+
+/* Begins sum (64 x D) += a (64 x 64) · tiles. */
+KERN_DEVICE void begin_sum(float sum[TILE_DIM / 8][4], uint32_t a[KEYS / 16][4], const uint16_t *tiles, int d) {
+    hold(sum, d / 8);
+    hold_factor(a, KEYS / 16);
+    kern_wgmma_fence();
+    KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+        const kern_wgmma_factor b = kern_wgmma_across(tiles + 16 * k * KERN_TILE_WIDE, TILE_BYTES);
+        if (d == 64)
+            kern_wgmma_rows_64(sum, a[k], b, true);
+        else
+            kern_wgmma_rows_128(sum, a[k], b, true);
+    }
+    kern_wgmma_commit();
+}
+
+/* Scores as a factor. */
+KERN_DEVICE void factor_of(uint32_t a[KEYS / 16][4], float s[KEYS / 8][4]) {
+    KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) a_of_c(a[k], s[2 * k], s[2 * k + 1]);
+}
+
+#endif
