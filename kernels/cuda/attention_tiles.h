@@ -55,12 +55,4 @@ KERN_DEVICE void a_of_c(uint32_t a[4], const float left[4], const float right[4]
     a[3] = kern_bf16_pair(right[2], right[3]);
 }
 
-/* Floats that are read and written at once. */
-typedef struct float_pair {
-    float x, y;
-} __attribute__((aligned(8))) float_pair;
-typedef struct float_quad {
-    float x, y, z, w;
-} __attribute__((aligned(16))) float_quad;
-
 #endif

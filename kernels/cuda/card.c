@@ -1,6 +1,7 @@
 /* The calls to the CUDA runtime. */
 #include "kernels/cuda/card.h"
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,8 +12,13 @@
 
 enum {
     COMPUTE_MAJOR = 8,        /* bfloat16 on tensor cores */
+    HOPPER_MAJOR = 9,
     SHARED_BYTES = 160 << 10 /* what a block of the hungriest kernel takes: linear_few.cu */
 };
+
+typedef CUresult (*encode_fn)(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *sizes,
+                               const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *steps, CUtensorMapInterleave interleave,
+                               CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill);
 
 struct kern_card {
     int number;
@@ -21,6 +27,9 @@ struct kern_card {
     const char *failed;  /* and what it was */
     char name[128];
     unsigned char identity[16];
+    bool hopper;
+    int processors;
+    encode_fn encode; /* of maps; NULL: there are none */
 };
 
 static void note(kern_card *card, cudaError_t result, const char *what) {
@@ -67,6 +76,14 @@ rlf_status kern_card_describe(int number, char *name, size_t name_bytes, size_t 
     return RLF_OK;
 }
 
+/* The driver's function that makes maps, which the runtime does not link. */
+static encode_fn find_encode(void) {
+    enum cudaDriverEntryPointQueryResult found;
+    void *entry = NULL;
+    cudaError_t result = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
+    return result == cudaSuccess && found == cudaDriverEntryPointSuccess ? (encode_fn)entry : NULL;
+}
+
 rlf_status kern_card_open(kern_card **out, int number) {
     rlf_status status = RLF_OK;
     kern_card *card = rlf_calloc(1, sizeof *card);
@@ -79,6 +96,9 @@ rlf_status kern_card_open(kern_card **out, int number) {
     if (result == cudaSuccess) result = cudaGetDeviceProperties(&p, number);
     if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
     memcpy(card->identity, &p.uuid, sizeof card->identity);
+    card->processors = p.multiProcessorCount;
+    card->encode = p.major == HOPPER_MAJOR ? find_encode() : NULL;
+    card->hopper = card->encode != NULL;
     *out = card;
     card = NULL;
 out:
@@ -93,6 +113,22 @@ void kern_card_close(kern_card *card) {
 }
 
 const char *kern_card_name(const kern_card *card) { return card->name; }
+
+bool kern_card_hopper(const kern_card *card) { return card->hopper; }
+int kern_card_processors(const kern_card *card) { return card->processors; }
+
+void kern_card_map(kern_card *card, kern_map *map, const uint16_t *matrix, int rows, int cols, size_t ld, int box_rows) {
+    enum { WIDE = 64 };
+    CUtensorMap made;
+    const cuuint64_t sizes[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, strides[1] = {ld * sizeof *matrix};
+    const cuuint32_t box[2] = {WIDE, (cuuint32_t)box_rows}, steps[2] = {1, 1};
+    CUresult result = card->encode(&made, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)matrix, sizes, strides, box, steps,
+                                   CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS) note(card, cudaErrorInvalidValue, "map of a matrix");
+    _Static_assert(sizeof made == sizeof map->words, "a map is as the driver makes it");
+    memcpy(map->words, &made, sizeof made);
+}
 
 size_t kern_card_free_bytes(kern_card *card) {
     size_t available = 0, all;

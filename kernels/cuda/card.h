@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/base/status.h"
 
@@ -28,6 +29,11 @@ void kern_card_close(kern_card *card);
 const char *kern_card_name(const kern_card *card);
 /* Memory that nobody has taken. */
 size_t kern_card_free_bytes(kern_card *card);
+
+/* Whether kernels may use the words of hopper.h. */
+bool kern_card_hopper(const kern_card *card);
+/* Multiprocessors: how many blocks of a hungry kernel run at a time. Speed may depend on it, and no bit. */
+int kern_card_processors(const kern_card *card);
 
 /* Memory of the card, zeroed, aligned to 16 bytes at least; NULL where there is not as much. */
 void *kern_card_allocate(kern_card *card, size_t bytes);
@@ -52,6 +58,17 @@ void kern_card_record(kern_card *card);
 rlf_status kern_card_recorded(kern_card *card, void **graph) RLF_MUST_USE;
 void kern_card_replay(kern_card *card, void *graph);
 void kern_card_forget(kern_card *card, void *graph);
+
+/* A matrix (rows, cols) of 2-byte elements in the card's memory, for kern_copy_box (hopper.h), which takes boxes of box_rows (up to 256) by 64
+ * columns. It stands in a kernel's arguments. `matrix` and `ld`, elements from a row to the next, are multiples of 16 bytes. */
+typedef struct kern_map {
+    uint64_t words[16];
+}
+#ifdef __CUDACC__
+__attribute__((aligned(64)))
+#endif
+kern_map;
+void kern_card_map(kern_card *card, kern_map *map, const uint16_t *matrix, int rows, int cols, size_t ld, int box_rows);
 
 /* A number that no other card has. */
 void kern_card_identity(const kern_card *card, unsigned char out[16]);

@@ -22,6 +22,7 @@ enum {
 
 struct kern_ctx {
     kern_card *card;
+    bool hopper;    /* kernels use the words of hopper.h */
     float *scratch; /* (scratch_floats), on the card; contents between operations: undefined */
     size_t scratch_floats;
     char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/mem.h"
 #include "kernels/cuda/cuda.h"
@@ -83,10 +84,19 @@ rlf_status kern_card_find(kern_card_facts *out, int card) {
     return kern_card_describe(card, out->name, sizeof out->name, &out->bytes);
 }
 
+/* Whether to use what Hopper's cards have: as asked for, else where they have it. */
+static rlf_status choose(bool *hopper, const kern_ctx *ctx, const char *isa) {
+    const bool has = kern_card_hopper(ctx->card);
+    *hopper = has && (!isa || strcmp(isa, "ampere") != 0);
+    if (!isa || !strcmp(isa, "ampere") || (!strcmp(isa, "hopper") && has)) return RLF_OK;
+    return RLF_RAISE(UNSUPPORTED, "%s: no instructions called '%s'; there are%s 'ampere'", kern_card_name(ctx->card), isa, has ? " 'hopper' and" : "");
+}
+
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
     RLF_TRY(kern_card_open(&ctx->card, options->card));
+    RLF_TRY(choose(&ctx->hopper, ctx, options->isa));
     ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
     ctx->scratch = kern_card_allocate(ctx->card, ctx->scratch_floats * sizeof(float));
     ctx->staging = kern_card_allocate(ctx->card, KERN_CUDA_STAGING_BYTES);

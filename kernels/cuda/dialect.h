@@ -2,16 +2,17 @@
  * compiles the same files against tests/simt/simt.h, which gives the words their meaning on the CPU, and checks what a card would not.
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
+ *   KERN_KERNEL_ALONE(name, threads)    one that takes a multiprocessor for itself, with so many threads a block
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
  *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
  *   KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args), KERN_SHARED_BYTES(type, name)    the same with as many bytes a block as
  *                                the launch says, up to what the card has (227 KiB on Hopper); type is what stands at the beginning
- *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block
+ *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block, kern_blocks() of the launch
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   kern_add_u64()               the only atomic: adding integers has no order
- * and those of mma.h for tensor cores. */
+ * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
 
@@ -20,7 +21,9 @@
 #ifdef __CUDACC__
 
 #define KERN_DEVICE static __device__ __forceinline__
-#define KERN_KERNEL(name) static __global__ void name(const name##_args a)
+#define KERN_KERNEL(name) static __global__ void name(const __grid_constant__ name##_args a)
+/* Of `threads` a block, of which a processor has one at a time. */
+#define KERN_KERNEL_ALONE(name, threads) static __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ name##_args a)
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory
@@ -49,6 +52,7 @@
 KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
 KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }
 KERN_DEVICE int kern_threads(void) { return (int)blockDim.x; }
+KERN_DEVICE int kern_blocks(void) { return (int)gridDim.x; }
 #define kern_barrier() __syncthreads()
 #define kern_warp_barrier() __syncwarp()
 KERN_DEVICE float kern_shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -62,6 +66,14 @@ KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned lo
 #else
 #include <simt.h>
 #endif
+
+/* Floats that are loaded and stored together. */
+typedef struct float_pair {
+    float x, y;
+} __attribute__((aligned(8))) float_pair;
+typedef struct float_quad {
+    float x, y, z, w;
+} __attribute__((aligned(16))) float_quad;
 
 /* ---- sixteen lanes: half a warp, and the reductions of kern.h over it -------------------------------------------------------------- */
 

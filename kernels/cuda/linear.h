@@ -93,6 +93,24 @@ KERN_DEVICE void load_fragment(uint32_t r[4], const uint16_t *piece, const bool 
         kern_ldmatrix_x4_trans(r, piece + piece_chunk(low_d + lane % 8, low_line / CHUNK, lines / CHUNK) * CHUNK);
 }
 
+/* An element of C, and two of a row, next to each other, of which the second may be beyond the columns; chains have ended. */
+KERN_DEVICE void store_one(const tensor_product *p, int row, int col, float chain) {
+    store_element(&p->c[(size_t)row * (size_t)p->b.lines + (size_t)col], chain, p->bias, col, p->start);
+}
+KERN_DEVICE void store_pair(const tensor_product *p, int row, int col, float first, float second) {
+    float_pair *const to = (float_pair *)&p->c[(size_t)row * (size_t)p->b.lines + (size_t)col];
+    if ((uintptr_t)to % sizeof *to || col + 1 >= p->b.lines) {
+        store_one(p, row, col, first);
+        if (col + 1 < p->b.lines) store_one(p, row, col + 1, second);
+        return;
+    }
+    float_pair pair = {first, second};
+    if (p->start == ADDED) pair = *to;
+    store_element(&pair.x, first, p->bias, col, p->start);
+    store_element(&pair.y, second, p->bias, col + 1, p->start);
+    *to = pair;
+}
+
 /* The 16 x 8 elements of C that a warp's c[4] are, from (row, col) on. */
 KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int row, int col) {
     const int lane = kern_thread() % 32;
@@ -111,6 +129,10 @@ extern "C" {
 /* Up to 64 rows, A and B along depth, not FROM_C. */
 enum { FEW_ROWS = 64 };
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
+
+/* The same products on a Hopper card, and all others, where operands are aligned: false where it cannot. */
+enum { MOST_FEW = 256 }; /* rows that need no tiles of 128 */
+bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
 
 /* As the operations of ops.h, with weights of bfloat16: linear_tiles.cu. */
 void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,

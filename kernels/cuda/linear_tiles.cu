@@ -151,6 +151,7 @@ static int blocks_of(const tensor_product *p, int cols) {
     KERN_LAUNCH_SHARED(ctx, kernel, blocks_of(&product, cols), THREADS, STAGES *(ROWS + cols) * STEP * sizeof(uint16_t), product)
 
 static void run_tiles(kern_ctx *ctx, const tensor_product *p) {
+    if (kern_cuda_hopper_product(ctx, p)) return;
     const tensor_product product = *p;
     const bool wide = blocks_of(p, WIDE) >= MULTIPROCESSORS;
     if (p->b.along_depth && wide)
@@ -208,6 +209,7 @@ static int rows_at_a_time(const kern_ctx *ctx, int elements) {
 
 /* Few rows, or so few narrow blocks that tiles would leave multiprocessors without work: by the other kernel, to the same bits. */
 static void run_forward(kern_ctx *ctx, const tensor_product *p) {
+    if (kern_cuda_hopper_product(ctx, p)) return;
     if (p->a.lines <= FEW_ROWS || blocks_of(p, NARROW) < MULTIPROCESSORS)
         kern_cuda_product_of_few(ctx, p);
     else

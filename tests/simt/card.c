@@ -41,6 +41,11 @@ static void not_recording(const kern_card *card, const char *what) {
     abort();
 }
 
+static void refuse(const char *what) {
+    fprintf(stderr, "simt: %s\n", what);
+    abort();
+}
+
 /* Lies in the page before the buffer's first. */
 typedef struct block_head {
     size_t bytes, mapped;
@@ -69,6 +74,22 @@ rlf_status kern_card_open(kern_card **out, int number) {
 out:
     free(card);
     return status;
+}
+
+bool kern_card_hopper(const kern_card *card) {
+    (void)card;
+    return true;
+}
+/* Few, so that some have several tiles. */
+int kern_card_processors(const kern_card *card) { return card->order == SIMT_DESCENDING ? 3 : 132; }
+
+void kern_card_map(kern_card *card, kern_map *map, const uint16_t *matrix, int rows, int cols, size_t ld, int box_rows) {
+    const simt_map made = {matrix, ld, rows, cols, box_rows};
+    if ((uintptr_t)matrix % 16 || ld * sizeof *matrix % 16) refuse("a map of a matrix that is not aligned to 16 bytes");
+    if (box_rows < 1 || box_rows > 256) refuse("a map of boxes of so many rows");
+    (void)card;
+    memset(map, 0, sizeof *map);
+    memcpy(map->words, &made, sizeof made);
 }
 
 size_t kern_card_free_bytes(kern_card *card) {

@@ -24,7 +24,7 @@ enum {
     PAGE_BYTES = 4096
 };
 
-typedef enum fiber_state { READY, AT_WARP, AT_BLOCK, DONE } fiber_state;
+typedef enum fiber_state { READY, AT_WARP, AT_BLOCK, AT_EVENT, DONE } fiber_state;
 
 typedef struct fiber {
     void *stack_pointer;
@@ -32,6 +32,8 @@ typedef struct fiber {
     fiber_state state;
     const char *file;    /* of the barrier it waits at */
     int line;
+    const void *event;   /* it waits for, and what that is called */
+    const char *event_name;
 } fiber;
 
 typedef struct warp {
@@ -120,6 +122,7 @@ static void fiber_main(void) {
     for (;;) {
         simt.kernel(simt.args);
         simt_check_copies();
+        simt_check_products();
         simt.fibers[simt_at.thread].state = DONE;
         leave();
     }
@@ -170,6 +173,17 @@ void simt_barrier(const char *file, int line) {
         if (simt.fibers[t].file != file || simt.fibers[t].line != line) simt_broken("the threads of a block wait at different barriers");
         simt.fibers[t].state = READY;
     }
+}
+
+void simt_wait_until(const void *what, const char *name) {
+    simt.fibers[simt_at.thread].event = what;
+    simt.fibers[simt_at.thread].event_name = name;
+    wait_here(AT_EVENT);
+}
+
+void simt_happened(const void *what) {
+    for (int t = 0; t < simt_at.threads; t++)
+        if (simt.fibers[t].state == AT_EVENT && simt.fibers[t].event == what) simt.fibers[t].state = READY;
 }
 
 void simt_together(simt_warp_work *work, void *mine) {
@@ -285,14 +299,15 @@ static void check_all_done(int threads) {
     for (int t = 0; t < threads; t++) {
         simt_at.thread = t;
         if (simt.fibers[t].state == AT_BLOCK) simt_broken("waits at a barrier that others never reach");
+        if (simt.fibers[t].state == AT_EVENT) simt_broken(simt.fibers[t].event_name);
         if (simt.fibers[t].state == AT_WARP) simt_broken("waits at a shuffle or warp barrier that others of its warp never reach");
     }
 }
 
-static void run_block(int block, int threads) {
+static void run_block(int block, int blocks, int threads) {
     const int warps = threads / WARP;
     bool ran = true;
-    simt_at = (simt_place){0, block, threads};
+    simt_at = (simt_place){0, block, threads, blocks};
     simt.arrived = 0;
     simt.shared_bytes = 0;
     for (int w = 0; w < warps; w++) simt.warps[w].arrived = 0;
@@ -305,6 +320,7 @@ static void run_block(int block, int threads) {
         for (int w = 0; w < warps; w++) ran |= run_warp(simt.warp_order[w]);
     }
     check_all_done(threads);
+    simt_check_boxes();
 }
 
 static void set_up(void) {
@@ -325,6 +341,6 @@ void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int bl
     int *turn = malloc((size_t)blocks * sizeof *turn);
     if (!turn) simt_broken("no memory");
     fill_order(turn, blocks);
-    for (int i = 0; i < blocks; i++) run_block(turn[i], threads);
+    for (int i = 0; i < blocks; i++) run_block(turn[i], blocks, threads);
     free(turn);
 }

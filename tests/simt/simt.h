@@ -32,7 +32,7 @@ void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int bl
 
 /* Where the running thread is. */
 typedef struct simt_place {
-    int thread, block, threads;
+    int thread, block, threads, blocks;
 } simt_place;
 extern simt_place simt_at;
 
@@ -63,8 +63,30 @@ void simt_copy_async16(void *dst, const void *src, int bytes_valid);
 void simt_copy_commit(void);
 void simt_copy_wait(int groups);
 
-/* Between simt.c and tensor.c: */
+/* The words of kernels/cuda/hopper.h: hopper.c. A copy comes as late as it may, when somebody waits for it; a product is computed when it is
+ * waited for, and what it adds to holds the card's pattern until then. */
+void simt_gate_open(uint64_t *gate, int arrivals);
+void simt_gate_expect(uint64_t *gate, int bytes);
+void simt_gate_wait(uint64_t *gate, int parity);
+void simt_copy_box(void *tile, const uint64_t *map, int row, int col, uint64_t *gate);
+void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_rows, bool a_across, const uint16_t *b_tile, int b_apart,
+                bool b_across);
+void simt_wgmma_commit(void);
+void simt_wgmma_wait(int groups);
+void simt_barrier_some(int number, int threads, bool wait);
+/* What kern_card_map leaves. */
+typedef struct simt_map {
+    const uint16_t *matrix;
+    size_t ld;
+    int rows, cols, box_rows;
+} simt_map;
+
+/* Between simt.c, tensor.c and hopper.c: */
 void simt_check_copies(void); /* a thread is at its end */
+void simt_check_products(void);
+void simt_check_boxes(void); /* a block is at its end */
+void simt_wait_until(const void *what, const char *name); /* until somebody calls simt_happened with it */
+void simt_happened(const void *what);
 _Noreturn void simt_broken(const char *what);
 bool simt_is_shared(const void *at, size_t bytes);
 void simt_poison(void *at, size_t bytes); /* with what this card fills memory with; multiples of 8 bytes */
@@ -79,6 +101,7 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
     static void name(const name##_args a);                                                     \
     static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
     static void name(const name##_args a)
+#define KERN_KERNEL_ALONE(name, threads) KERN_KERNEL(name)
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
 #define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
 #define KERN_LAUNCH(ctx, name, blocks, threads, args) \
@@ -91,6 +114,7 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
 static inline int kern_thread(void) { return simt_at.thread; }
 static inline int kern_block(void) { return simt_at.block; }
 static inline int kern_threads(void) { return simt_at.threads; }
+static inline int kern_blocks(void) { return simt_at.blocks; }
 #define kern_barrier() simt_barrier(__FILE__, __LINE__)
 #define kern_warp_barrier() simt_warp_barrier()
 static inline uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {

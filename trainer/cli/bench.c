@@ -35,8 +35,8 @@ enum { MOST_BATCHES = 16, MOST_SEQUENCES = 4096, MOST_TOKENS = 1 << 20, COPY_BYT
 
 static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
-    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable] [--recompute] [--seconds 4] [--cpu-time] [--json]\n"
-    "                 [--sequences 8] [--length N] [--batch 1,16,32] [--context 128]\n"
+    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere] [--recompute] [--seconds 4]\n"
+    "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--batch 1,16,32] [--context 128]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
     "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
@@ -405,10 +405,8 @@ int rlf_cmd_bench(int argc, char **argv) {
         return rlf_cli_misuse("bench",
                               "expected one of sgemm, kernels, train, decode, prefill, all, then options within their ranges");
     if (help) return rlf_cli_help(USAGE);
-    if (o.isa || b.cpu_time) {
-        if (!strcmp(o.device_name, "cuda")) return rlf_cli_misuse("bench", "--isa and --cpu-time are for --device cpu");
-        o.device_name = "cpu";
-    }
+    if (b.cpu_time && !strcmp(o.device_name, "cuda")) return rlf_cli_misuse("bench", "--cpu-time is for --device cpu");
+    if (b.cpu_time || (o.isa && strcmp(o.device_name, "cuda") != 0)) o.device_name = "cpu";
     if (b.cpu_time && !b.threads) return rlf_cli_misuse("bench", "--cpu-time needs --threads");
     b.print = !o.json;
     json_t *report = json_object();

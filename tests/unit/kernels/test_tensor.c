@@ -147,6 +147,16 @@ static void aligned_products_are_close_to_sums_in_double(void **state) {
         }
 }
 
+/* Several tiles a block, narrow and wide, more steps than there are stages; and every number of rows that has a kernel of its own. */
+static void large_products_are_close_to_sums_in_double(void **state) {
+    static const shape shapes[] = {{250, 1000, 336}, {400, 520, 264}};
+    static const int rows[] = {1, 8, 9, 16, 31, 64, 65, 128, 200, 256, 257};
+    (void)state;
+    for (int way = 0; way < PRODUCTS; way++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check((product)way, shapes[i], true, i % 2, 0);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) check(FORWARD, (shape){rows[i], 200, 1160}, i % 2, i % 3 == 0, 0);
+}
+
 static void weights_may_begin_anywhere(void **state) {
     (void)state;
     for (size_t offset = 1; offset < 8; offset += 2) {
@@ -304,6 +314,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_close_to_sums_in_double),
         cmocka_unit_test(aligned_products_are_close_to_sums_in_double),
+        cmocka_unit_test(large_products_are_close_to_sums_in_double),
         cmocka_unit_test(weights_may_begin_anywhere),
         cmocka_unit_test(a_row_is_the_same_in_every_number_of_rows),
         cmocka_unit_test(tiles_and_few_rows_give_the_same_bits),
