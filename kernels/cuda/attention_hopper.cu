@@ -20,7 +20,7 @@
  * 64 bytes a cycle of 128. Bytes: keys and values once for 128 rows, 4 D a key, from the card's cache. */
 #include "kernels/cuda/attention_hopper.h"
 
-enum { STAGES = 4, ITEMS = 1024 /* that are queued together */, ROUND_THREADS = 256 };
+enum { STAGES = 4, ROUND_THREADS = 256 };
 
 typedef struct attend_hopper_args {
     kern_map map;                 /* of keys and values */
@@ -38,7 +38,8 @@ typedef attend_hopper_args attend_hopper_64_args, attend_hopper_128_args, attend
 
 /* What waits for the end of another split: of each thread, so that neighbours are side by side. */
 typedef struct hopper_waiting {
-    float_quad tops[GROUPS * GROUP_THREADS];                  /* tops, then sums, of rows g, g+8 */
+    float_quad tops[GROUPS * GROUP_THREADS];                 /* tops, then sums, of rows g, g+8 */
+    float_pair ended[GROUPS * GROUP_THREADS];                /* the tops of the split that has just ended */
     float_pair values[TILE_DIM / 4][GROUPS * GROUP_THREADS]; /* D / 4 of them */
 } hopper_waiting;
 
@@ -59,12 +60,14 @@ typedef struct attend_piece {
     int blocks;      /* of keys that it sees; 0: there is no such piece */
 } attend_piece;
 
-KERN_DEVICE attend_piece piece_of(const attend_hopper_args *a, const hopper_item *item, int kv_head, int which) {
-    const int group = a->shape.heads / a->shape.kv_heads, n = GROUPS * item->unit + which;
+/* Of a warp group of this block. */
+KERN_DEVICE attend_piece piece_of(const attend_hopper_args *a, int which) {
+    const hopper_item item = a->items[kern_block() / a->kv_heads];
+    const int group = a->shape.heads / a->shape.kv_heads, n = GROUPS * item.unit + which;
     attend_piece p;
-    p.begin = item->begin;
-    p.rows = item->rows;
-    p.head = kv_head * group + n % group;
+    p.begin = item.begin;
+    p.rows = item.rows;
+    p.head = (a->first_kv + kern_block() % a->kv_heads) * group + n % group;
     p.at = n / group * ROWS;
     p.blocks = p.at < p.rows ? n / group + 1 : 0;
     return p;
@@ -75,7 +78,8 @@ KERN_DEVICE attend_piece piece_of(const attend_hopper_args *a, const hopper_item
 KERN_DEVICE uint16_t *stage_of(uint16_t *stages, int i, int d) { return stages + i % STAGES * 2 * (d / KERN_TILE_WIDE) * TILE; }
 
 /* One thread. */
-KERN_DEVICE void bring_keys(const attend_hopper_args *a, int begin, int kv, int blocks, uint16_t *stages, hopper_ring *ring, int d) {
+KERN_DEVICE void bring_keys(const attend_hopper_args *a, int blocks, uint16_t *stages, hopper_ring *ring, int d) {
+    const int begin = piece_of(a, 0).begin, kv = kern_block() % a->kv_heads;
     for (int j = 0; j < blocks; j++) {
         uint16_t *const stage = stage_of(stages, j, d);
         kern_gate *const full = &ring->full[j % STAGES];
@@ -89,39 +93,43 @@ KERN_DEVICE void bring_keys(const attend_hopper_args *a, int begin, int kv, int 
 /* ---- a warp group's work ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct attend_state {
-    running r;                /* of the blocks before */
-    float top[2];             /* with the block at work */
+    running r;                /* values and sums of the blocks before, tops with the block at work */
     float s[KEYS / 8][4];     /* its scores, then powers */
     uint32_t q[TILE_DIM / 16][4], p[KEYS / 16][4];
-    attend_piece piece;
-    int pos[2];
+    int blocks, pos[2];
     uint16_t *stages;
     hopper_ring *ring;
     hopper_waiting *waiting;
 } attend_state;
 
-/* Adds what waits. */
-KERN_DEVICE void add_waiting(attend_state *t, float top[2], int d) {
+/* What waits, to be added to values and sums under `top`, which is raised to that of both. */
+KERN_DEVICE joint join_waiting(const attend_state *t, float *top, int half, int d) {
     const float_quad w = t->waiting->tops[kern_thread()];
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const joint j = join(half ? w.y : w.x, top[half], log2_scale(d));
-        KERN_UNROLL for (int n = 0; n < d / 8; n++) {
-            const float_pair before = t->waiting->values[2 * n + half][kern_thread()];
-            t->r.values[n][2 * half] = joined(j, before.x, t->r.values[n][2 * half]);
-            t->r.values[n][2 * half + 1] = joined(j, before.y, t->r.values[n][2 * half + 1]);
-        }
-        t->r.sum[2 * half] = joined(j, half ? w.w : w.z, t->r.sum[2 * half]);
-        top[half] = j.top;
-    }
+    const joint j = join(half ? w.y : w.x, *top, log2_scale(d));
+    *top = j.top;
+    return j;
+}
+KERN_DEVICE float_pair joined_values(const attend_state *t, joint j, int n, int half) {
+    const float_pair before = t->waiting->values[2 * n + half][kern_thread()];
+    return (float_pair){joined(j, before.x, t->r.values[n][2 * half]), joined(j, before.y, t->r.values[n][2 * half + 1])};
+}
+KERN_DEVICE float joined_sum(const attend_state *t, joint j, int half) {
+    const float_quad w = t->waiting->tops[kern_thread()];
+    return joined(j, half ? w.w : w.z, t->r.sum[2 * half]);
 }
 
-/* The end of a split that has others after it: the first, or one that others came before. */
-KERN_DEVICE void put_aside(attend_state *t, bool first, int d) {
-    if (!first) add_waiting(t, t->r.top, d);
-    KERN_UNROLL for (int half = 0; half < 2; half++)
+/* The end of a split that has others after it: the first, or one that others came before. Leaves the registers as they are. */
+KERN_DEVICE void put_aside(const attend_state *t, bool first, int d) {
+    const float_pair ended = t->waiting->ended[kern_thread()];
+    float top[2] = {ended.x, ended.y}, sum[2] = {t->r.sum[0], t->r.sum[2]};
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const joint j = first ? (joint){0, 0, 0} : join_waiting(t, &top[half], half, d);
+        if (!first) sum[half] = joined_sum(t, j, half);
         KERN_UNROLL for (int n = 0; n < d / 8; n++)
-            t->waiting->values[2 * n + half][kern_thread()] = (float_pair){t->r.values[n][2 * half], t->r.values[n][2 * half + 1]};
-    t->waiting->tops[kern_thread()] = (float_quad){t->r.top[0], t->r.top[1], t->r.sum[0], t->r.sum[2]};
+            t->waiting->values[2 * n + half][kern_thread()] =
+                first ? (float_pair){t->r.values[n][2 * half], t->r.values[n][2 * half + 1]} : joined_values(t, j, n, half);
+    }
+    t->waiting->tops[kern_thread()] = (float_quad){top[0], top[1], sum[0], sum[1]};
 }
 
 /* Powers that are beyond their row become 0. */
@@ -136,15 +144,15 @@ KERN_DEVICE void cut_powers(uint32_t p[KEYS / 16][4], int key0, const int pos[2]
 /* Scores of block j to powers p, under tops that they may raise; what the values of the blocks before are to be multiplied by. */
 KERN_DEVICE void take_powers(attend_state *t, uint32_t p[KEYS / 16][4], float shrink[2], int j, int d) {
     const float scale = log2_scale(d);
-    const bool fresh = j % (SPLIT / KEYS) == 0, last = j + 1 == t->piece.blocks;
+    const bool fresh = j % (SPLIT / KEYS) == 0, last = j + 1 == t->blocks;
     float top[2];
+    if (fresh && j) t->waiting->ended[kern_thread()] = (float_pair){t->r.top[0], t->r.top[1]};
     if (last) beyond(t->s, KEYS / 8, j * KEYS, t->pos, -INFINITY);
     row_tops(top, t->s, KEYS / 8);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const float old = fresh ? -INFINITY : t->top[half];
-        top[half] = larger(top[half], old);
-        shrink[half] = kern_exp2((old - top[half]) * scale);
-        t->top[half] = top[half];
+        if (!fresh) top[half] = larger(top[half], t->r.top[half]);
+        shrink[half] = fresh ? 0.0f : kern_exp2((t->r.top[half] - top[half]) * scale);
+        t->r.top[half] = top[half];
     }
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
         powers(t->s + 2 * k, 2, top, scale);
@@ -158,19 +166,12 @@ KERN_DEVICE void copy_factor(uint32_t to[KEYS / 16][4], uint32_t from[KEYS / 16]
         KERN_UNROLL for (int i = 0; i < 4; i++) to[k][i] = from[k][i];
 }
 
-/* What block j begins with: what came before under its tops, or nothing, and what came before aside. */
+/* What block j begins with: what came before under its tops, or zeros, and what came before aside. */
 KERN_DEVICE void shrink_values(attend_state *t, const float shrink[2], int j, int d) {
-    if (j % (SPLIT / KEYS) == 0) {
-        if (j) put_aside(t, j == SPLIT / KEYS, d);
-        clear_sum(t->r.values, d / 8);
-        clear_sum(&t->r.sum, 1);
-    } else {
-        KERN_UNROLL for (int n = 0; n < d / 8; n++)
-            KERN_UNROLL for (int i = 0; i < 4; i++) t->r.values[n][i] *= shrink[i / 2];
-        KERN_UNROLL for (int i = 0; i < 4; i++) t->r.sum[i] *= shrink[i / 2];
-    }
-    t->r.top[0] = t->top[0];
-    t->r.top[1] = t->top[1];
+    if (j && j % (SPLIT / KEYS) == 0) put_aside(t, j == SPLIT / KEYS, d);
+    KERN_UNROLL for (int n = 0; n < d / 8; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) t->r.values[n][i] *= shrink[i / 2];
+    KERN_UNROLL for (int i = 0; i < 4; i++) t->r.sum[i] *= shrink[i / 2];
 }
 
 KERN_DEVICE uint16_t *values_of(attend_state *t, int j, int d) { return stage_of(t->stages, j, d) + d / KERN_TILE_WIDE * TILE; }
@@ -182,10 +183,22 @@ KERN_DEVICE void begin_values(attend_state *t, int j, int d) {
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) kern_mma_bf16(t->r.sum, t->p[k], ones);
 }
 
-KERN_DEVICE void store_result(attend_state *t, const attend_hopper_args *a, int d) {
+KERN_DEVICE void add_waiting(attend_state *t, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        if (t->pos[half] >= t->piece.rows) continue;
-        const size_t row = (size_t)(t->piece.begin + t->pos[half]) * a->shape.heads + t->piece.head;
+        const joint j = join_waiting(t, &t->r.top[half], half, d);
+        KERN_UNROLL for (int n = 0; n < d / 8; n++) {
+            const float_pair x = joined_values(t, j, n, half);
+            t->r.values[n][2 * half] = x.x;
+            t->r.values[n][2 * half + 1] = x.y;
+        }
+        t->r.sum[2 * half] = joined_sum(t, j, half);
+    }
+}
+
+KERN_DEVICE void store_result(attend_state *t, const attend_hopper_args *a, const attend_piece *piece, int d) {
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        if (t->pos[half] >= piece->rows) continue;
+        const size_t row = (size_t)(piece->begin + t->pos[half]) * a->shape.heads + piece->head;
         const float whole = 1.0f / t->r.sum[2 * half];
         KERN_UNROLL for (int n = 0; n < d / 8; n++)
             store_pair(a->out, a->dtype, row * d + 8 * n + lane_column(), t->r.values[n][2 * half] * whole + 0.0f,
@@ -194,29 +207,37 @@ KERN_DEVICE void store_result(attend_state *t, const attend_hopper_args *a, int 
     }
 }
 
-KERN_DEVICE void attend_piece_of(const attend_hopper_args *a, attend_piece piece, uint16_t *stages, attend_memory *memory, int d) {
+KERN_DEVICE void load_queries(attend_state *t, const attend_hopper_args *a, const attend_piece *piece, int d) {
+    const void *q[2];
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const size_t at = (size_t)(piece->begin + t->pos[half]) * kern_qkv_width(a->shape) + piece->head * d;
+        q[half] = (const char *)a->qkv + at * (a->dtype == KERN_BF16 ? sizeof(uint16_t) : sizeof(float));
+        if (t->pos[half] >= piece->rows) q[half] = NULL;
+    }
+    load_rows(t->q, q, a->dtype, d);
+    hold_factor(t->q, d / 16);
+}
+
+/* The piece is worked out again where it is wanted: registers are short in between. */
+KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int blocks, uint16_t *stages, attend_memory *memory, int d) {
     attend_state t;
     float shrink[2];
     uint32_t next[KEYS / 16][4]; /* p of the block after */
-    const void *q[2];
-    t.piece = piece;
+    t.blocks = blocks;
     t.stages = stages;
     t.ring = &memory->ring;
     t.waiting = &memory->waiting;
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        t.pos[half] = piece.at + first_row_of_warp() + lane_row() + 8 * half;
-        const size_t at = (size_t)(piece.begin + t.pos[half]) * kern_qkv_width(a->shape) + piece.head * d;
-        q[half] = (const char *)a->qkv + at * (a->dtype == KERN_BF16 ? sizeof(uint16_t) : sizeof(float));
-        if (t.pos[half] >= piece.rows) q[half] = NULL;
-    }
-    load_rows(t.q, q, a->dtype, d);
-    hold_factor(t.q, d / 16);
+    attend_piece piece = piece_of(a, group_of_thread());
+    KERN_UNROLL for (int half = 0; half < 2; half++) t.pos[half] = piece.at + first_row_of_warp() + lane_row() + 8 * half;
+    load_queries(&t, a, &piece, d);
+    clear_sum(t.r.values, d / 8);
+    clear_sum(&t.r.sum, 1);
     wait_full(t.ring, STAGES, 0);
     begin_scores(t.s, t.q, stages, d);
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
     take_powers(&t, t.p, shrink, 0, d);
-    for (int j = 0; j + 1 < piece.blocks; j++) {
+    for (int j = 0; j + 1 < blocks; j++) {
         wait_full(t.ring, STAGES, j + 1);
         begin_scores(t.s, t.q, stage_of(stages, j + 1, d), d);
         shrink_values(&t, shrink, j, d);
@@ -230,35 +251,33 @@ KERN_DEVICE void attend_piece_of(const attend_hopper_args *a, attend_piece piece
         leave_stage(t.ring, STAGES, j);
         copy_factor(t.p, next);
     }
-    const int last = piece.blocks - 1;
+    const int last = blocks - 1;
+    piece = piece_of(a, group_of_thread());
     shrink_values(&t, shrink, last, d);
-    if (piece.rows < piece.blocks * KEYS) clear_rows(values_of(&t, last, d), piece.rows - last * KEYS, d);
+    if (piece.rows < blocks * KEYS) clear_rows(values_of(&t, last, d), piece.rows - last * KEYS, d);
     begin_values(&t, last, d);
     kern_wgmma_wait(0);
     hold(t.r.values, d / 8);
     hold_factor(t.p, KEYS / 16);
     leave_stage(t.ring, STAGES, last);
-    if (piece.blocks > SPLIT / KEYS) add_waiting(&t, t.r.top, d);
-    store_result(&t, a, d);
+    if (blocks > SPLIT / KEYS) add_waiting(&t, d);
+    store_result(&t, a, &piece, d);
 }
 
 KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) {
     uint16_t *const stages = (uint16_t *)KERN_TILE_START(bytes);
     attend_memory *const memory = (attend_memory *)(stages + STAGES * 2 * (d / KERN_TILE_WIDE) * TILE);
-    const hopper_item item = a->items[kern_block() / a->kv_heads];
-    const int kv = kern_block() % a->kv_heads, last = piece_of(a, &item, a->first_kv + kv, 1).blocks;
-    const int first = piece_of(a, &item, a->first_kv + kv, 0).blocks, blocks = uniform(first > last ? first : last);
+    const int first = uniform(piece_of(a, 0).blocks), second = uniform(piece_of(a, 1).blocks), blocks = first > second ? first : second;
     open_ring(&memory->ring, STAGES, 1);
     kern_barrier();
     if (group_of_thread() == GROUPS) {
         kern_registers_less(24);
-        if (kern_thread() == GROUPS * GROUP_THREADS) bring_keys(a, item.begin, kv, blocks, stages, &memory->ring, d);
+        if (kern_thread() == GROUPS * GROUP_THREADS) bring_keys(a, blocks, stages, &memory->ring, d);
     } else {
+        const int mine = group_of_thread() ? second : first;
         kern_registers_more(240);
-        attend_piece piece = piece_of(a, &item, a->first_kv + kv, group_of_thread());
-        piece.blocks = uniform(piece.blocks);
-        if (piece.blocks) attend_piece_of(a, piece, stages, memory, d);
-        for (int j = piece.blocks; j < blocks; j++) { /* what only the other one sees */
+        if (mine) attend_blocks(a, mine, stages, memory, d);
+        for (int j = mine; j < blocks; j++) { /* what only the other one sees */
             wait_full(&memory->ring, STAGES, j);
             leave_stage(&memory->ring, STAGES, j);
         }
@@ -288,36 +307,13 @@ KERN_KERNEL(attend_hopper_round) {
     }
 }
 
-static void run_items(kern_ctx *ctx, attend_hopper_args *args, const hopper_item *items, int n) {
-    args->items = (const hopper_item *)kern_cuda_stage(ctx, items, (size_t)n * sizeof *items);
-    if (args->shape.head_dim == 64)
-        KERN_LAUNCH_SHARED(ctx, attend_hopper_64, n * args->kv_heads, BLOCK_THREADS, attend_bytes(64), *args);
+static void run_items(kern_ctx *ctx, const void *with, const hopper_item *items, int n) {
+    attend_hopper_args args = *(const attend_hopper_args *)with;
+    args.items = items;
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, attend_hopper_64, n * args.kv_heads, BLOCK_THREADS, attend_bytes(64), args);
     else
-        KERN_LAUNCH_SHARED(ctx, attend_hopper_128, n * args->kv_heads, BLOCK_THREADS, attend_bytes(128), *args);
-}
-
-/* Pairs of pieces of a sequence of so many rows. */
-static int units_of(int rows, int group) { return ((rows + ROWS - 1) / ROWS * group + GROUPS - 1) / GROUPS; }
-
-/* Of all sequences, those with most keys first. */
-static void run_sequences(kern_ctx *ctx, attend_hopper_args *args, const int32_t *seq_begin, int seqs) {
-    const int group = args->shape.heads / args->shape.kv_heads;
-    hopper_item items[ITEMS];
-    int n = 0, most = 0;
-    for (int s = 0; s < seqs; s++) {
-        const int units = units_of(seq_begin[s + 1] - seq_begin[s], group);
-        most = units > most ? units : most;
-    }
-    for (int unit = most - 1; unit >= 0; unit--)
-        for (int s = 0; s < seqs; s++) {
-            const hopper_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], unit};
-            if (unit >= units_of(item.rows, group)) continue;
-            items[n++] = item;
-            if (n < ITEMS) continue;
-            run_items(ctx, args, items, n);
-            n = 0;
-        }
-    if (n) run_items(ctx, args, items, n);
+        KERN_LAUNCH_SHARED(ctx, attend_hopper_128, n * args.kv_heads, BLOCK_THREADS, attend_bytes(128), args);
 }
 
 bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
@@ -346,7 +342,7 @@ bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void
             kern_card_map(ctx->card, &args.map, args.copies, m, 2 * args.value_col, (size_t)(2 * args.value_col), ROWS);
             KERN_LAUNCH(ctx, attend_hopper_round, m, ROUND_THREADS, args);
         }
-        run_sequences(ctx, &args, seq_begin, seqs);
+        run_in_order(ctx, run_items, &args, seq_begin, seqs, shape.heads / shape.kv_heads);
     }
     return true;
 }

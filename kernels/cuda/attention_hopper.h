@@ -35,6 +35,32 @@ KERN_DEVICE int uniform(int x) { return x; }
 KERN_DEVICE int group_of_thread(void) { return uniform(kern_thread() / GROUP_THREADS); }
 KERN_DEVICE int first_row_of_warp(void) { return kern_thread() % GROUP_THREADS / 32 * 16; } /* in a piece */
 
+/* Pairs of pieces of a sequence of so many rows, with `each` pieces for 64 rows. */
+KERN_BOTH int units_of(int rows, int each) { return ((rows + ROWS - 1) / ROWS * each + GROUPS - 1) / GROUPS; }
+
+/* Runs the items of all sequences, those of the highest numbers, which have most to do, first. */
+typedef void hopper_run(kern_ctx *ctx, const void *args, const hopper_item *items, int n);
+
+static inline void run_in_order(kern_ctx *ctx, hopper_run *run, const void *args, const int32_t *seq_begin, int seqs, int each) {
+    enum { ITEMS = 1024 }; /* that are queued together */
+    hopper_item items[ITEMS];
+    int n = 0, most = 0;
+    for (int s = 0; s < seqs; s++) {
+        const int units = units_of(seq_begin[s + 1] - seq_begin[s], each);
+        most = units > most ? units : most;
+    }
+    for (int unit = most - 1; unit >= 0; unit--)
+        for (int s = 0; s < seqs; s++) {
+            const hopper_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], unit};
+            if (unit >= units_of(item.rows, each)) continue;
+            items[n++] = item;
+            if (n < ITEMS) continue;
+            run(ctx, args, (const hopper_item *)kern_cuda_stage(ctx, items, (size_t)n * sizeof *items), n);
+            n = 0;
+        }
+    if (n) run(ctx, args, (const hopper_item *)kern_cuda_stage(ctx, items, (size_t)n * sizeof *items), n);
+}
+
 /* ---- rings of stages: `full` ends a phase when a stage's bytes are there, `empty` when all readers have done with them --------------- */
 
 enum { MAX_STAGES = 4 };
@@ -120,20 +146,18 @@ KERN_DEVICE void clear_sum(float c[][4], int tiles) {
 
 /* Begins s (64 x 64) = rows · tiles^T over D, from 0. */
 KERN_DEVICE void begin_scores(float s[ROWS / 8][4], uint32_t a[][4], const uint16_t *tiles, int d) {
-    clear_sum(s, ROWS / 8);
-    hold(s, ROWS / 8);
     kern_wgmma_fence();
-    KERN_UNROLL for (int k = 0; k < d / 16; k++)
+    kern_wgmma_rows_new_64(s, a[0], kern_wgmma_along(tiles));
+    KERN_UNROLL for (int k = 1; k < d / 16; k++)
         kern_wgmma_rows_64(s, a[k], kern_wgmma_along(tiles + k / 4 * TILE + k % 4 * 16), false);
     kern_wgmma_commit();
 }
 
 /* The same with rows of a tile. */
 KERN_DEVICE void begin_scores_of(float s[ROWS / 8][4], const uint16_t *rows, const uint16_t *tiles, int d) {
-    clear_sum(s, ROWS / 8);
-    hold(s, ROWS / 8);
     kern_wgmma_fence();
-    KERN_UNROLL for (int k = 0; k < d / 16; k++) {
+    kern_wgmma_new_64(s, kern_wgmma_along(rows), kern_wgmma_along(tiles));
+    KERN_UNROLL for (int k = 1; k < d / 16; k++) {
         const int at = k / 4 * TILE + k % 4 * 16;
         kern_wgmma_64(s, kern_wgmma_along(rows + at), false, kern_wgmma_along(tiles + at), false);
     }

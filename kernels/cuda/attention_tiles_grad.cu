@@ -303,12 +303,21 @@ static void run_items(kern_ctx *ctx, tiles_grad_args args, const grad_item *item
     }
 }
 
+/* The same on a Hopper card: false where it is none. */
+static bool run_hopper(kern_ctx *ctx, const tiles_grad_args *args, const int32_t *seq_begin, int seqs) {
+    const size_t d = (size_t)args->shape.head_dim, head = (size_t)args->m * d;
+    hopper_grad_work w = {args->dqkv, KERN_F32, args->shape, args->m, args->first_kv, args->kv_heads, args->first_head, args->heads,
+                          {args->keys, head, d}, {args->values, head, d}, {args->queries, head, d}, {args->douts, head, d}, args->stats};
+    return kern_cuda_attention_grad_hopper(ctx, &w, seq_begin, seqs);
+}
+
 static void run_heads(kern_ctx *ctx, const tiles_grad_args *args, const int32_t *seq_begin, int seqs) {
     const int tasks = args->kv_heads * args->heads;
     grad_item items[ITEMS];
     int n = 0;
     const size_t rounded = (size_t)(tasks + args->kv_heads) * (size_t)args->m;
     KERN_LAUNCH(ctx, grad_round, kern_blocks_for(rounded, ROUND_TEAMS), ROUND_THREADS, *args);
+    if (run_hopper(ctx, args, seq_begin, seqs)) return;
     for (int s = 0; s < seqs; s++)
         for (int at = 0; at < seq_begin[s + 1] - seq_begin[s]; at += ROWS) {
             const grad_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], at};
