@@ -119,8 +119,10 @@ rlf_status kern_device_open(kern_device **out, const kern_device_options *option
     rlf_status status = RLF_OK;
     kern_device *device = rlf_calloc(1, sizeof *device);
     RLF_TRY(open_backend(device, options));
-    device->vectors = device->backend->allocate(device->ctx, STAGED * sizeof(float));
-    if (!device->vectors) RLF_FAIL(NO_MEMORY, "cannot reserve memory for vectors of weights");
+    if (device->backend->host_memory) {
+        device->vectors = device->backend->allocate(device->ctx, STAGED * sizeof(float));
+        if (!device->vectors) RLF_FAIL(NO_MEMORY, "cannot reserve memory for vectors of weights");
+    }
     *out = device;
     device = NULL;
 out:
@@ -138,6 +140,8 @@ void kern_device_close(kern_device *device) {
 const char *kern_device_name(const kern_device *device) { return device->name; }
 size_t kern_device_bytes(const kern_device *device) { return device->bytes; }
 bool kern_device_is_card(const kern_device *device) { return !device->backend->host_memory; }
+kern_dtype kern_activations(const kern_device *device, kern_dtype factors) { return kern_device_is_card(device) ? factors : KERN_F32; }
+kern_dtype kern_activations_on(const char *device, kern_dtype factors) { return strcmp(device, "cuda") == 0 ? factors : KERN_F32; }
 
 rlf_status kern_queue_new(kern_queue **out, kern_device *device) {
     *out = rlf_calloc(1, sizeof **out);
@@ -198,11 +202,28 @@ static const void *weights(kern_tensor w, size_t n) {
     return must(w, w.dtype, n);
 }
 
-/* A vector of n weights as float32. One of bfloat16 is widened into the staging area, from element `at` on. */
-static const float *vector(kern_queue *queue, kern_tensor w, size_t n, size_t at) {
+/* Activations, or a gradient of some. The CPU backend has them as float32 alone: a tensor of bfloat16 there is our bug. */
+static void *acts(const kern_queue *queue, kern_tensor t, size_t n) {
+    assert(t.dtype == KERN_F32 || (t.dtype == KERN_BF16 && kern_device_is_card(queue->device)));
+    return must(t, t.dtype, n);
+}
+/* The same of an operation whose activations all have one dtype. */
+static void *acts_as(const kern_queue *queue, kern_tensor t, kern_dtype dtype, size_t n) {
+    assert(t.dtype == dtype);
+    return acts(queue, t, n);
+}
+/* Only what rounds its factors takes bfloat16 activations, and only sums in float32 are added to. */
+static bool fits(kern_tensor t, kern_dtype factors, bool accumulate) {
+    return t.dtype == KERN_F32 || (factors == KERN_BF16 && !accumulate);
+}
+
+/* A vector of n weights. On a card as it is; on the CPU as float32: one of bfloat16 is widened into the staging area, from element `at`
+ * on. */
+static kern_dtype vector_dtype(const kern_queue *queue, kern_tensor w) { return kern_device_is_card(queue->device) ? w.dtype : KERN_F32; }
+static const void *vector(kern_queue *queue, kern_tensor w, size_t n, size_t at) {
     kern_device *device = queue->device;
     if (!w.buf) return NULL;
-    if (w.dtype == KERN_F32) return f32(w, n);
+    if (w.dtype == KERN_F32 || kern_device_is_card(device)) return weights(w, n);
     assert(at + n <= STAGED);
     device->ops->widen(device->ctx, device->vectors + at, must(w, KERN_BF16, n), n);
     return device->vectors + at;
@@ -253,23 +274,27 @@ void kern_convert(kern_queue *queue, kern_tensor dst, kern_tensor src, size_t n)
 void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, kern_dtype factors, int m, int n, int k,
                  bool accumulate) {
     assert(factors == KERN_F32 || w.dtype == KERN_BF16);
-    ops_of(queue)->linear(ctx_of(queue), f32(y, area(m, n)), f32(x, area(m, k)), weights(w, area(n, k)), w.dtype,
-                          vector(queue, bias, (size_t)n, 0), factors, m, n, k, accumulate);
+    assert(fits(x, factors, false) && fits(y, factors, accumulate));
+    ops_of(queue)->linear(ctx_of(queue), acts(queue, y, area(m, n)), y.dtype, acts(queue, x, area(m, k)), x.dtype, weights(w, area(n, k)),
+                          w.dtype, vector(queue, bias, (size_t)n, 0), vector_dtype(queue, bias), factors, m, n, k, accumulate);
 }
 
 void kern_linear_grad_input(kern_queue *queue, kern_tensor dx, kern_tensor dy, kern_tensor w, kern_dtype factors, int m, int n, int k,
                             bool accumulate) {
     assert(factors == KERN_F32 || w.dtype == KERN_BF16);
-    ops_of(queue)->linear_grad_input(ctx_of(queue), f32(dx, area(m, k)), f32(dy, area(m, n)), weights(w, area(n, k)), w.dtype, factors, m,
-                                     n, k, accumulate);
+    assert(fits(dy, factors, false) && fits(dx, factors, accumulate));
+    ops_of(queue)->linear_grad_input(ctx_of(queue), acts(queue, dx, area(m, k)), dx.dtype, acts(queue, dy, area(m, n)), dy.dtype,
+                                     weights(w, area(n, k)), w.dtype, factors, m, n, k, accumulate);
 }
 
 void kern_linear_grad_weight(kern_queue *queue, kern_tensor dw, kern_tensor dy, kern_tensor x, kern_dtype factors, int m, int n, int k) {
-    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), f32(dy, area(m, n)), f32(x, area(m, k)), factors, m, n, k);
+    assert(fits(dy, factors, false) && fits(x, factors, false));
+    ops_of(queue)->linear_grad_weight(ctx_of(queue), f32(dw, area(n, k)), acts(queue, dy, area(m, n)), dy.dtype,
+                                      acts(queue, x, area(m, k)), x.dtype, factors, m, n, k);
 }
 
 void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m, int n) {
-    ops_of(queue)->bias_grad(ctx_of(queue), f32(dbias, (size_t)n), f32(dy, area(m, n)), m, n);
+    ops_of(queue)->bias_grad(ctx_of(queue), f32(dbias, (size_t)n), acts(queue, dy, area(m, n)), dy.dtype, m, n);
 }
 
 /* Tables of the next four have as many rows as the ids need, which is not checked here. */
@@ -294,51 +319,62 @@ void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_ten
 }
 
 void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k) {
-    ops_of(queue)->rmsnorm(ctx_of(queue), f32(y, area(m, k)), f32(x, area(m, k)), vector(queue, weight, (size_t)k, 0), eps, m, k);
+    ops_of(queue)->rmsnorm(ctx_of(queue), acts(queue, y, area(m, k)), y.dtype, f32(x, area(m, k)), vector(queue, weight, (size_t)k, 0),
+                           vector_dtype(queue, weight), eps, m, k);
 }
 
 void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
                        int m, int k) {
-    ops_of(queue)->rmsnorm_grad(ctx_of(queue), f32(dx, area(m, k)), f32(dweight, (size_t)k), f32(dy, area(m, k)), f32(x, area(m, k)),
-                                vector(queue, weight, (size_t)k, 0), eps, m, k);
+    ops_of(queue)->rmsnorm_grad(ctx_of(queue), f32(dx, area(m, k)), f32(dweight, (size_t)k), acts(queue, dy, area(m, k)), dy.dtype,
+                                f32(x, area(m, k)), vector(queue, weight, (size_t)k, 0), vector_dtype(queue, weight), eps, m, k);
 }
 
 void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f) {
-    ops_of(queue)->swiglu(ctx_of(queue), f32(y, area(m, f)), f32(gate_up, 2 * area(m, f)), m, f);
+    ops_of(queue)->swiglu(ctx_of(queue), acts(queue, y, area(m, f)), acts_as(queue, gate_up, y.dtype, 2 * area(m, f)), y.dtype, m, f);
 }
 
 void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, kern_tensor gate_up, int m, int f) {
-    ops_of(queue)->swiglu_grad(ctx_of(queue), f32(dgate_up, 2 * area(m, f)), f32(dy, area(m, f)), f32(gate_up, 2 * area(m, f)), m, f);
+    ops_of(queue)->swiglu_grad(ctx_of(queue), acts(queue, dgate_up, 2 * area(m, f)), acts_as(queue, dy, dgate_up.dtype, area(m, f)),
+                               acts_as(queue, gate_up, dgate_up.dtype, 2 * area(m, f)), dgate_up.dtype, m, f);
+}
+
+static kern_dtype norms_dtype(const kern_queue *queue, kern_tensor q_norm, kern_tensor k_norm) {
+    assert(!q_norm.buf || !k_norm.buf || q_norm.dtype == k_norm.dtype);
+    return vector_dtype(queue, q_norm.buf ? q_norm : k_norm);
 }
 
 void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
                   kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
-    ops_of(queue)->qk_rope(ctx_of(queue), f32(out, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), vector(queue, q_norm, d, 0),
-                           vector(queue, k_norm, d, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
+    ops_of(queue)->qk_rope(ctx_of(queue), acts(queue, out, qkv_area(m, shape)), acts_as(queue, in, out.dtype, qkv_area(m, shape)), out.dtype,
+                           vector(queue, q_norm, d, 0), vector(queue, k_norm, d, d), norms_dtype(queue, q_norm, k_norm), eps, f32(rope, 0),
+                           i32(pos, (size_t)m), m, shape);
 }
 
 void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
                        kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape) {
     size_t d = (size_t)shape.head_dim;
-    ops_of(queue)->qk_rope_grad(ctx_of(queue), f32(din, qkv_area(m, shape)), f32_or_none(dq_norm, d), f32_or_none(dk_norm, d),
-                                f32(dout, qkv_area(m, shape)), f32(in, qkv_area(m, shape)), vector(queue, q_norm, d, 0),
-                                vector(queue, k_norm, d, d), eps, f32(rope, 0), i32(pos, (size_t)m), m, shape);
+    ops_of(queue)->qk_rope_grad(ctx_of(queue), acts(queue, din, qkv_area(m, shape)), f32_or_none(dq_norm, d), f32_or_none(dk_norm, d),
+                                acts_as(queue, dout, din.dtype, qkv_area(m, shape)), acts_as(queue, in, din.dtype, qkv_area(m, shape)),
+                                din.dtype, vector(queue, q_norm, d, 0), vector(queue, k_norm, d, d), norms_dtype(queue, q_norm, k_norm), eps,
+                                f32(rope, 0), i32(pos, (size_t)m), m, shape);
 }
 
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
                     kern_attn_shape shape) {
     int m = seq_begin[seqs];
-    ops_of(queue)->attention(ctx_of(queue), f32(out, heads_area(m, shape)), f32(lse, area(m, shape.heads)), f32(qkv, qkv_area(m, shape)),
-                             seq_begin, seqs, shape);
+    assert(fits(qkv, shape.factors, false));
+    ops_of(queue)->attention(ctx_of(queue), acts_as(queue, out, qkv.dtype, heads_area(m, shape)), f32(lse, area(m, shape.heads)),
+                             acts(queue, qkv, qkv_area(m, shape)), qkv.dtype, seq_begin, seqs, shape);
 }
 
 void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
                          const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     int m = seq_begin[seqs];
-    ops_of(queue)->attention_grad(ctx_of(queue), f32(dqkv, qkv_area(m, shape)), f32(dout, heads_area(m, shape)),
-                                  f32(out, heads_area(m, shape)),
-                                  f32(lse, area(m, shape.heads)), f32(qkv, qkv_area(m, shape)), seq_begin, seqs, shape);
+    assert(fits(qkv, shape.factors, false));
+    ops_of(queue)->attention_grad(ctx_of(queue), acts_as(queue, dqkv, qkv.dtype, qkv_area(m, shape)),
+                                  acts_as(queue, dout, qkv.dtype, heads_area(m, shape)), acts_as(queue, out, qkv.dtype, heads_area(m, shape)),
+                                  f32(lse, area(m, shape.heads)), acts(queue, qkv, qkv_area(m, shape)), qkv.dtype, seq_begin, seqs, shape);
 }
 
 size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape) { return device->ops->kv_bytes(shape); }
@@ -358,8 +394,9 @@ static void *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape, ke
 
 void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
                    kern_attn_shape shape) {
-    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, f32(qkv, qkv_area(m, shape)),
-                            i32(slots, (size_t)m), m, shape);
+    assert(fits(qkv, shape.factors, false));
+    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, acts(queue, qkv, qkv_area(m, shape)),
+                            qkv.dtype, i32(slots, (size_t)m), m, shape);
 }
 
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page) {
@@ -369,8 +406,9 @@ void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
                           kern_tensor seq, kern_tensor pos, int m, kern_tensor page_table, int max_pages, kern_rows_hint hint,
                           kern_attn_shape shape) {
-    ops_of(queue)->attention_paged(ctx_of(queue), f32(out, heads_area(m, shape)), f32(qkv, qkv_area(m, shape)),
-                                   kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, i32(seq, (size_t)m), i32(pos, (size_t)m), m,
+    assert(fits(qkv, shape.factors, false));
+    ops_of(queue)->attention_paged(ctx_of(queue), acts_as(queue, out, qkv.dtype, heads_area(m, shape)),
+                                   acts(queue, qkv, qkv_area(m, shape)), qkv.dtype, kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, i32(seq, (size_t)m), i32(pos, (size_t)m), m,
                                    i32(page_table, (size_t)max_pages), max_pages, hint, shape);
 }
 

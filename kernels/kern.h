@@ -28,8 +28,14 @@
  * Threads. One thread at a time uses a queue.
  *
  * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
- * arrays are int32, the cache of keys and values is bytes, and other tensors float32, but weights (w, bias, table, weight, q_norm, k_norm
- * below) may also be bfloat16: a choice of storage, widened to the float of the same value where it is used.
+ * arrays are int32, the cache of keys and values is bytes, and other tensors float32, but
+ *   weights       (w, bias, table, weight, q_norm, k_norm below) may also be bfloat16: a choice of storage, widened to the float of the same
+ *                 value where it is used
+ *   activations   that feed or leave products, and their gradients, may also be bfloat16 on a card (kern_activations): x, y, dx, dy of
+ *                 products and kern_bias_grad, with factors of bfloat16; y and dy of kern_rmsnorm and its gradient; all of kern_swiglu,
+ *                 kern_qk_rope, attention and their gradients, of one call all the same. An operation computes in float32 and rounds once,
+ *                 to the nearest, when it stores: bfloat16 tensors give what float32 tensors of the same values give, rounded
+ * The CPU takes no activations but float32. The residual stream and its gradient, statistics, logits are float32 everywhere.
  *
  * C17 and C++17 may include this header. */
 #ifndef RLF_KERNELS_KERN_H
@@ -94,6 +100,10 @@ void kern_device_close(kern_device *device);
 /* e.g. "cpu avx512, 2 threads". Valid while the device is open. */
 const char *kern_device_name(const kern_device *device);
 bool kern_device_is_card(const kern_device *device);
+/* What a device's activations are best stored as: KERN_BF16 on a card that rounds them for products anyway, else KERN_F32. The second is
+ * for a device that is not open yet: "cpu" or "cuda". */
+kern_dtype kern_activations(const kern_device *device, kern_dtype factors);
+kern_dtype kern_activations_on(const char *device, kern_dtype factors);
 /* Bytes of all buffers there are, but for those of other processes. */
 size_t kern_device_bytes(const kern_device *device);
 
@@ -142,7 +152,7 @@ rlf_status kern_window_write(kern_window *window, kern_tensor t, size_t n) RLF_M
 
 /* ---- matrix products -------------------------------------------------------------------------------------------------------------- */
 
-/* factors: KERN_F32, or KERN_BF16 with w of bfloat16 (see above). */
+/* factors: KERN_F32, or KERN_BF16 with w of bfloat16 (see above). What is accumulated is float32. */
 /* y (M,N) = x (M,K) · w (N,K)ᵀ [+ bias (N)];  accumulate: y = y + that. */
 void kern_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor w, kern_tensor bias, kern_dtype factors, int m, int n, int k,
                  bool accumulate);

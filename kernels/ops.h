@@ -2,8 +2,9 @@
  *
  * kern.c checks and unwraps the tensors of the public call, then calls the table of the device. The arguments here are those of kern.h, in
  * its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. A tensor that may be float32 or
- * bfloat16 is an address and its dtype; vectors of weights come as float32 (kern.c widens them). KERN_OP_TABLE is the only list of
- * operations, and gives the struct below, the prototypes and the tables: kern_cpu_ops_<isa>, made by cpu/isa/table.c, and
+ * bfloat16 is a `void` address and, after it, its dtype; `dtype` alone is that of all such tensors before it. On the CPU activations are
+ * float32 always, and so are vectors of weights (kern.c widens them): a CPU operation ignores these dtypes. KERN_OP_TABLE is the only list
+ * of operations, and gives the struct below, the prototypes and the tables: kern_cpu_ops_<isa>, made by cpu/isa/table.c, and
  * kern_cuda_ops.
  *
  * An operation never allocates, and never reads a clock, an environment variable or the number of threads into a result (see THE RULE in
@@ -19,13 +20,14 @@ typedef struct kern_ctx kern_ctx;
 /* X(return type, name, parameters). */
 #define KERN_OP_TABLE(X)                                                                                                                   \
     /* linear.c */                                                                                                                         \
-    X(void, linear, (kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,    \
-                     int m, int n, int k, bool accumulate))                                                                                \
-    X(void, linear_grad_input, (kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors,          \
-                                int m, int n, int k, bool accumulate))                                                                     \
-    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k))      \
+    X(void, linear, (kern_ctx *ctx, void *y, kern_dtype y_dtype, const void *x, kern_dtype x_dtype, const void *w, kern_dtype w_dtype,     \
+                     const void *bias, kern_dtype bias_dtype, kern_dtype factors, int m, int n, int k, bool accumulate))                   \
+    X(void, linear_grad_input, (kern_ctx *ctx, void *dx, kern_dtype dx_dtype, const void *dy, kern_dtype dy_dtype, const void *w,          \
+                                kern_dtype w_dtype, kern_dtype factors, int m, int n, int k, bool accumulate))                             \
+    X(void, linear_grad_weight, (kern_ctx *ctx, float *dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype,         \
+                                 kern_dtype factors, int m, int n, int k))                                                                 \
     /* simple.c */                                                                                                                         \
-    X(void, bias_grad, (kern_ctx *ctx, float *dbias, const float *dy, int m, int n))                                                       \
+    X(void, bias_grad, (kern_ctx *ctx, float *dbias, const void *dy, kern_dtype dy_dtype, int m, int n))                                   \
     X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \
     X(void, rows_gather, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))                 \
     X(void, rows_scatter, (kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                   \
@@ -36,27 +38,28 @@ typedef struct kern_ctx kern_ctx;
     X(double, sumsq, (kern_ctx *ctx, const float *x, size_t n))                                                                            \
     X(uint64_t, checksum, (kern_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                      \
     /* norm.c */                                                                                                                           \
-    X(void, rmsnorm, (kern_ctx *ctx, float *y, const float *x, const float *weight, float eps, int m, int k))                              \
-    X(void, rmsnorm_grad, (kern_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,      \
-                           int m, int k))                                                                                                  \
-    X(void, swiglu, (kern_ctx *ctx, float *y, const float *gate_up, int m, int f))                                                         \
-    X(void, swiglu_grad, (kern_ctx *ctx, float *dgate_up, const float *dy, const float *gate_up, int m, int f))                            \
-    X(void, qk_rope, (kern_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps,                     \
-                      const float *rope, const int32_t *pos, int m, kern_attn_shape shape))                                                \
-    X(void, qk_rope_grad, (kern_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,                  \
-                           const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,              \
-                           kern_attn_shape shape))                                                                                         \
+    X(void, rmsnorm, (kern_ctx *ctx, void *y, kern_dtype y_dtype, const float *x, const void *weight, kern_dtype weight_dtype, float eps,  \
+                      int m, int k))                                                                                                       \
+    X(void, rmsnorm_grad, (kern_ctx *ctx, float *dx, float *dweight, const void *dy, kern_dtype dy_dtype, const float *x,                  \
+                           const void *weight, kern_dtype weight_dtype, float eps, int m, int k))                                          \
+    X(void, swiglu, (kern_ctx *ctx, void *y, const void *gate_up, kern_dtype dtype, int m, int f))                                         \
+    X(void, swiglu_grad, (kern_ctx *ctx, void *dgate_up, const void *dy, const void *gate_up, kern_dtype dtype, int m, int f))             \
+    X(void, qk_rope, (kern_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,                  \
+                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape))              \
+    X(void, qk_rope_grad, (kern_ctx *ctx, void *din, float *dq_norm, float *dk_norm, const void *dout, const void *in, kern_dtype dtype,   \
+                           const void *q_norm, const void *k_norm, kern_dtype norm_dtype, float eps, const float *rope,                    \
+                           const int32_t *pos, int m, kern_attn_shape shape))                                                              \
     /* attention.c */                                                                                                                      \
-    X(void, attention, (kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,                       \
+    X(void, attention, (kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,       \
                         kern_attn_shape shape))                                                                                            \
-    X(void, attention_grad, (kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,          \
-                             const int32_t *seq_begin, int seqs, kern_attn_shape shape))                                                   \
+    X(void, attention_grad, (kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,              \
+                             kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape))                                 \
     X(size_t, kv_bytes, (kern_kv_shape shape))                                                                                             \
-    X(void, kv_write, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,         \
-                       kern_attn_shape shape))                                                                                             \
+    X(void, kv_write, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const void *qkv, kern_dtype dtype,                      \
+                       const int32_t *slots, int m, kern_attn_shape shape))                                                                \
     X(void, kv_copy_page, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                   \
-    X(void, attention_paged, (kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,              \
-                              const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,                     \
+    X(void, attention_paged, (kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,         \
+                              int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,          \
                               kern_rows_hint hint, kern_attn_shape shape))                                                                 \
     /* head.c */                                                                                                                           \
     X(void, logprob, (kern_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,            \
@@ -123,7 +126,7 @@ struct kern_device {
     const kern_backend *backend;
     const kern_ops *ops;
     kern_ctx *ctx;
-    float *vectors; /* on the device: float32 copies of the weight vectors of the operation at work */
+    float *vectors; /* CPU: float32 copies of the weight vectors of the operation at work; NULL on a card, which reads them as they are */
     size_t bytes;   /* in buffers */
     char name[160];
     unsigned char identity[KERN_IDENTITY_BYTES]; /* of a card: the same in all processes that use it, and no other's */

@@ -13,8 +13,9 @@
 enum { KEYS = 128, THREADS = KEYS, WARPS = THREADS / 32 };
 
 typedef struct attend_args {
-    float *out, *lse;         /* lse NULL: not wanted */
-    const float *qkv;
+    void *out;
+    float *lse;               /* NULL: not wanted */
+    elements qkv;             /* out has their dtype */
     kern_attn_shape shape;
     const int32_t *seq_begin; /* packed: (seqs + 1); else NULL */
     int seqs;
@@ -30,15 +31,16 @@ typedef struct attend_memory {
 
 /* Where the keys of one row and kv head are. */
 typedef struct key_list {
-    const float *first;   /* packed: the key at position 0; paged: the layer */
-    size_t step, value;   /* packed: floats to the next key; both: floats from a key to its value */
+    elements in;          /* packed: qkv; paged: the layer */
+    size_t first;         /* packed: the key at position 0 */
+    size_t step, value;   /* packed: elements to the next key; both: elements from a key to its value */
     const int32_t *pages; /* NULL: packed */
     int head;
 } key_list;
 
-KERN_DEVICE const float *key_of(const attend_args *a, const key_list *keys, int j) {
+KERN_DEVICE size_t key_of(const attend_args *a, const key_list *keys, int j) {
     if (!keys->pages) return keys->first + (size_t)j * keys->step;
-    return keys->first + kv_place(a->kv, keys->pages[j / a->kv.page_size] * a->kv.page_size + j % a->kv.page_size, keys->head);
+    return kv_place(a->kv, keys->pages[j / a->kv.page_size] * a->kv.page_size + j % a->kv.page_size, keys->head);
 }
 
 KERN_DEVICE key_list keys_of(const attend_args *a, int row, int head, int *pos) {
@@ -49,13 +51,15 @@ KERN_DEVICE key_list keys_of(const attend_args *a, int row, int head, int *pos) 
         const int begin = a->seq_begin[sequence_of(a->seq_begin, a->seqs, row)];
         keys.step = (size_t)kern_qkv_width(a->shape);
         keys.value = (size_t)(a->shape.kv_heads * d);
-        keys.first = a->qkv + (size_t)begin * keys.step + (a->shape.heads + kv_head) * d;
+        keys.in = a->qkv;
+        keys.first = (size_t)begin * keys.step + (a->shape.heads + kv_head) * d;
         keys.pages = NULL;
         *pos = row - begin;
     } else {
-        keys.step = 0;
+        keys.step = keys.first = 0;
         keys.value = kv_half(a->kv);
-        keys.first = a->layer;
+        keys.in.ptr = a->layer;
+        keys.in.dtype = KERN_F32;
         keys.pages = a->page_table + (size_t)a->seq[row] * a->max_pages;
         *pos = a->pos[row];
     }
@@ -75,67 +79,69 @@ KERN_DEVICE float block_max(float *tops, float x) {
 KERN_KERNEL(attend) {
     KERN_SHARED(attend_memory, memory);
     const int row = kern_block() / a.shape.heads, head = kern_block() % a.shape.heads, d = a.shape.head_dim, t = kern_thread();
-    const float *q = a.qkv + (size_t)row * kern_qkv_width(a.shape) + head * d;
+    const size_t q_at = (size_t)row * kern_qkv_width(a.shape) + head * d;
     const float scale = 1.0f / sqrtf((float)d);
     int pos;
     const key_list keys = keys_of(&a, row, head, &pos);
-    for (int i = t; i < d; i += THREADS) memory->q[i] = q[i];
+    for (int i = t; i < d; i += THREADS) memory->q[i] = element_of(a.qkv, q_at + i);
     kern_barrier();
+    const elements q = {memory->q, KERN_F32};
 
     float top = -INFINITY;
-    for (int j = t; j <= pos; j += KEYS) top = kern_larger(dot(memory->q, key_of(&a, &keys, j), d) * scale, top);
+    for (int j = t; j <= pos; j += KEYS) top = kern_larger(dot(q, 0, keys.in, key_of(&a, &keys, j), d) * scale, top);
     top = block_max(memory->top, top);
 
     float sum = 0, value[MAX_DIM / THREADS] = {0};
     for (int first = 0; first <= pos; first += KEYS) {
         const int n = pos + 1 - first < KEYS ? pos + 1 - first : KEYS;
-        memory->e[t] = t < n ? kern_exp1(dot(memory->q, key_of(&a, &keys, first + t), d) * scale - top) : 0.0f;
+        memory->e[t] = t < n ? kern_exp1(dot(q, 0, keys.in, key_of(&a, &keys, first + t), d) * scale - top) : 0.0f;
         kern_barrier();
         for (int j = kern_lane(); j < n; j += KERN_LANES) sum += memory->e[j];
         for (int j = 0; j < n; j++) {
-            const float *v = key_of(&a, &keys, first + j) + keys.value;
+            const size_t v = key_of(&a, &keys, first + j) + keys.value;
             for (int c = 0; c < MAX_DIM / THREADS; c++)
-                if (c * THREADS + t < d) value[c] = fmaf(memory->e[j], v[c * THREADS + t], value[c]);
+                if (c * THREADS + t < d) value[c] = fmaf(memory->e[j], element_of(keys.in, v + c * THREADS + t), value[c]);
         }
         kern_barrier();
     }
     sum = kern_sum16(sum); /* every half warp has added the same */
-    float *out = a.out + ((size_t)row * a.shape.heads + head) * d;
+    const size_t out = ((size_t)row * a.shape.heads + head) * d;
     for (int c = 0; c < MAX_DIM / THREADS; c++)
-        if (c * THREADS + t < d) out[c * THREADS + t] = value[c] * (1.0f / sum) + 0.0f;
+        if (c * THREADS + t < d) kern_set_element(a.out, a.qkv.dtype, out + c * THREADS + t, value[c] * (1.0f / sum) + 0.0f);
     if (a.lse && t == 0) a.lse[(size_t)row * a.shape.heads + head] = top + vf_log1(sum);
 }
 
-static attend_args packed_or_paged(float *out, float *lse, const float *qkv, kern_attn_shape shape) {
+static attend_args packed_or_paged(void *out, float *lse, const void *qkv, kern_dtype dtype, kern_attn_shape shape) {
     attend_args args;
     memset(&args, 0, sizeof args);
     args.out = out;
     args.lse = lse;
-    args.qkv = qkv;
+    args.qkv.ptr = qkv;
+    args.qkv.dtype = dtype;
     args.shape = shape;
     return args;
 }
 
-void kern_cuda_attention(kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
+void kern_cuda_attention(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
                          kern_attn_shape shape) {
     if (attention_by_tiles(shape.factors, shape.head_dim)) {
-        kern_cuda_attention_tiles(ctx, out, lse, qkv, seq_begin, seqs, shape);
+        kern_cuda_attention_tiles(ctx, out, lse, qkv, dtype, seq_begin, seqs, shape);
         return;
     }
-    attend_args args = packed_or_paged(out, lse, qkv, shape);
+    attend_args args = packed_or_paged(out, lse, qkv, dtype, shape);
     args.seq_begin = (const int32_t *)kern_cuda_stage(ctx, seq_begin, (size_t)(seqs + 1) * sizeof *seq_begin);
     args.seqs = seqs;
     KERN_LAUNCH(ctx, attend, seq_begin[seqs] * shape.heads, THREADS, args);
 }
 
-void kern_cuda_attention_paged(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
+void kern_cuda_attention_paged(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape, int layer,
                                const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                kern_rows_hint hint, kern_attn_shape shape) {
     if (attention_by_tiles(shape.factors, shape.head_dim)) {
-        kern_cuda_attention_paged_tiles(ctx, out, qkv, kv, kv_shape, layer, seq, pos, m, page_table, max_pages, hint, shape);
+        kern_cuda_attention_paged_tiles(ctx, out, qkv, dtype, kv, kv_shape, layer, seq, pos, m, page_table, max_pages, hint, shape);
         return;
     }
-    attend_args args = packed_or_paged(out, NULL, qkv, shape);
+    attend_args args = packed_or_paged(out, NULL, qkv, dtype, shape);
     args.layer = (const float *)kv + (size_t)layer * kv_layer(kv_shape);
     args.kv = kv_shape;
     args.seq = seq;

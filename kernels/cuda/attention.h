@@ -27,13 +27,13 @@ typedef struct hopper_grad_work {
 #ifdef __cplusplus
 extern "C" {
 #endif
-void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
+void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
                                kern_attn_shape shape);
-void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
-                                     const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
+void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
+                                     int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape);
-void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
-                                    const int32_t *seq_begin, int seqs, kern_attn_shape shape);
+void kern_cuda_attention_grad_tiles(kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,
+                                    kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 /* attention_hopper.cu, attention_hopper_grad.cu: the same bits on a Hopper card; false where they cannot. */
 bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
                                 kern_attn_shape shape);
@@ -55,9 +55,18 @@ KERN_DEVICE int sequence_of(const int32_t *begin, int seqs, int row) {
     return low;
 }
 
-KERN_DEVICE float dot(const float *q, const float *k, int d) {
+/* Elements of one dtype. */
+typedef struct elements {
+    const void *ptr;
+    kern_dtype dtype;
+} elements;
+
+KERN_DEVICE float element_of(elements x, size_t i) { return kern_element(x.ptr, x.dtype, i); }
+
+/* Of q from element q_at on and k from k_at on. */
+KERN_DEVICE float dot(elements q, size_t q_at, elements k, size_t k_at, int d) {
     float sum = 0;
-    for (int i = 0; i < d; i++) sum = fmaf(q[i], k[i], sum);
+    for (int i = 0; i < d; i++) sum = fmaf(element_of(q, q_at + (size_t)i), element_of(k, k_at + (size_t)i), sum);
     return sum;
 }
 

@@ -14,8 +14,10 @@
 enum { PAIRS = 128, THREADS = PAIRS, EACH = MAX_DIM / THREADS, TEAMS = THREADS / KERN_LANES };
 
 typedef struct attn_grad_args {
-    float *dqkv, *delta; /* delta (M, H): D */
-    const float *dout, *out, *lse, *qkv;
+    void *dqkv;
+    float *delta;                /* (M, H): D */
+    elements dout, out, qkv;     /* all of one dtype, and dqkv */
+    const float *lse;
     const int32_t *seq_begin;
     int seqs, m;
     kern_attn_shape shape;
@@ -37,7 +39,7 @@ KERN_KERNEL(grad_delta) {
     const int task = kern_block() * TEAMS + kern_team(), tasks = a.m * a.shape.heads, mine = task < tasks ? task : tasks - 1;
     const size_t at = (size_t)mine * a.shape.head_dim;
     float sum = 0;
-    for (int i = kern_lane(); i < a.shape.head_dim; i += KERN_LANES) sum = fmaf(a.dout[at + i], a.out[at + i], sum);
+    for (int i = kern_lane(); i < a.shape.head_dim; i += KERN_LANES) sum = fmaf(element_of(a.dout, at + i), element_of(a.out, at + i), sum);
     sum = kern_sum16(sum);
     if (task < tasks && kern_lane() == 0) a.delta[task] = sum;
 }
@@ -45,10 +47,11 @@ KERN_KERNEL(grad_delta) {
 /* p and ds of a query row and head with a key row. */
 KERN_DEVICE void pair(const attn_grad_args *a, int row, int head, int key, float *p, float *ds) {
     const int d = a->shape.head_dim, kv_head = head / (a->shape.heads / a->shape.kv_heads);
-    const float *k = a->qkv + k_at(a, key, kv_head), *v = k + a->shape.kv_heads * d, scale = 1.0f / sqrtf((float)d);
+    const float scale = 1.0f / sqrtf((float)d);
+    const size_t k = k_at(a, key, kv_head), v = k + a->shape.kv_heads * d;
     const size_t at = (size_t)row * a->shape.heads + head;
-    *p = kern_exp1(dot(a->qkv + q_at(a, row, head), k, d) * scale - a->lse[at]);
-    *ds = *p * (dot(a->dout + out_at(a, row, head), v, d) - a->delta[at]) * scale;
+    *p = kern_exp1(dot(a->qkv, q_at(a, row, head), a->qkv, k, d) * scale - a->lse[at]);
+    *ds = *p * (dot(a->dout, out_at(a, row, head), a->qkv, v, d) - a->delta[at]) * scale;
 }
 
 KERN_KERNEL(grad_q) {
@@ -62,11 +65,12 @@ KERN_KERNEL(grad_q) {
         kern_barrier();
         for (int j = 0; j < n; j++)
             for (int c = 0; c < EACH; c++)
-                if (c * THREADS + t < d) dq[c] = fmaf(memory->ds[j], a.qkv[k_at(&a, first + j, kv_head) + c * THREADS + t], dq[c]);
+                if (c * THREADS + t < d)
+                    dq[c] = fmaf(memory->ds[j], element_of(a.qkv, k_at(&a, first + j, kv_head) + c * THREADS + t), dq[c]);
         kern_barrier();
     }
     for (int c = 0; c < EACH; c++)
-        if (c * THREADS + t < d) a.dqkv[q_at(&a, row, head) + c * THREADS + t] = dq[c];
+        if (c * THREADS + t < d) kern_set_element(a.dqkv, a.qkv.dtype, q_at(&a, row, head) + c * THREADS + t, dq[c]);
 }
 
 /* Pair i of the key: row key + i / group, head i % group of the kv head's group. */
@@ -85,8 +89,8 @@ KERN_KERNEL(grad_kv) {
             for (int c = 0; c < EACH; c++) {
                 const int channel = c * THREADS + t;
                 if (channel >= d) continue;
-                dk[c] = fmaf(memory->ds[i], a.qkv[q_at(&a, row, head) + channel], dk[c]);
-                dv[c] = fmaf(memory->p[i], a.dout[out_at(&a, row, head) + channel], dv[c]);
+                dk[c] = fmaf(memory->ds[i], element_of(a.qkv, q_at(&a, row, head) + channel), dk[c]);
+                dv[c] = fmaf(memory->p[i], element_of(a.dout, out_at(&a, row, head) + channel), dv[c]);
             }
         }
         kern_barrier();
@@ -94,20 +98,20 @@ KERN_KERNEL(grad_kv) {
     for (int c = 0; c < EACH; c++) {
         const size_t at = k_at(&a, key, kv_head) + c * THREADS + t;
         if (c * THREADS + t >= d) continue;
-        a.dqkv[at] = dk[c];
-        a.dqkv[at + a.shape.kv_heads * d] = dv[c];
+        kern_set_element(a.dqkv, a.qkv.dtype, at, dk[c]);
+        kern_set_element(a.dqkv, a.qkv.dtype, at + a.shape.kv_heads * d, dv[c]);
     }
 }
 
-void kern_cuda_attention_grad(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
+void kern_cuda_attention_grad(kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv, kern_dtype dtype,
                               const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     if (attention_by_tiles(shape.factors, shape.head_dim)) {
-        kern_cuda_attention_grad_tiles(ctx, dqkv, dout, out, lse, qkv, seq_begin, seqs, shape);
+        kern_cuda_attention_grad_tiles(ctx, dqkv, dout, out, lse, qkv, dtype, seq_begin, seqs, shape);
         return;
     }
     const int m = seq_begin[seqs];
     const int32_t *begin = (const int32_t *)kern_cuda_stage(ctx, seq_begin, (size_t)(seqs + 1) * sizeof *seq_begin);
-    const attn_grad_args args = {dqkv, ctx->scratch, dout, out, lse, qkv, begin, seqs, m, shape};
+    const attn_grad_args args = {dqkv, ctx->scratch, {dout, dtype}, {out, dtype}, {qkv, dtype}, lse, begin, seqs, m, shape};
     assert((size_t)m * (size_t)shape.heads <= KERN_CUDA_SCRATCH_FLOATS);
     KERN_LAUNCH(ctx, grad_delta, kern_blocks_for((size_t)m * (size_t)shape.heads, TEAMS), THREADS, args);
     KERN_LAUNCH(ctx, grad_q, m * shape.heads, THREADS, args);

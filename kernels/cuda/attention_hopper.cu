@@ -20,7 +20,11 @@
  * 64 bytes a cycle of 128. Bytes: keys and values once for 128 rows, 4 D a key, from the card's cache. */
 #include "kernels/cuda/attention_hopper.h"
 
-enum { STAGES = 4, ROUND_THREADS = 256 };
+enum {
+    STAGES = 4,
+    TURN = 1 + GROUPS, /* the first of two barriers of some */
+    ROUND_THREADS = 256
+};
 
 typedef struct attend_hopper_args {
     kern_map map;                 /* of keys and values */
@@ -218,8 +222,16 @@ KERN_DEVICE void load_queries(attend_state *t, const attend_hopper_args *a, cons
     hold_factor(t->q, d / 16);
 }
 
+/* Where both warp groups have as many blocks they begin their products in turn, the first one first: so that one multiplies while the other
+ * takes powers. `left`: turns that this one has after this. */
+KERN_DEVICE void await_turn(int group) { kern_barrier_some(TURN + group, GROUPS * GROUP_THREADS); }
+KERN_DEVICE void pass_turn(int group, int left) {
+    if (group == 0 || left) kern_barrier_pass(TURN + 1 - group, GROUPS * GROUP_THREADS);
+}
+
 /* The piece is worked out again where it is wanted: registers are short in between. */
-KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int blocks, uint16_t *stages, attend_memory *memory, int d) {
+KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int group, int blocks, bool turns, uint16_t *stages, attend_memory *memory,
+                               int d) {
     attend_state t;
     float shrink[2];
     uint32_t next[KEYS / 16][4]; /* p of the block after */
@@ -227,7 +239,7 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int blocks, uint16_t
     t.stages = stages;
     t.ring = &memory->ring;
     t.waiting = &memory->waiting;
-    attend_piece piece = piece_of(a, group_of_thread());
+    attend_piece piece = piece_of(a, group);
     KERN_UNROLL for (int half = 0; half < 2; half++) t.pos[half] = piece.at + first_row_of_warp() + lane_row() + 8 * half;
     load_queries(&t, a, &piece, d);
     clear_sum(t.r.values, d / 8);
@@ -237,11 +249,14 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int blocks, uint16_t
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
     take_powers(&t, t.p, shrink, 0, d);
+    if (turns && blocks > 1 && group == 1) pass_turn(1, 1);
     for (int j = 0; j + 1 < blocks; j++) {
         wait_full(t.ring, STAGES, j + 1);
+        if (turns) await_turn(group);
         begin_scores(t.s, t.q, stage_of(stages, j + 1, d), d);
         shrink_values(&t, shrink, j, d);
         begin_values(&t, j, d);
+        if (turns) pass_turn(group, blocks - 2 - j);
         kern_wgmma_wait(1); /* the scores of j+1 */
         hold(t.s, KEYS / 8);
         take_powers(&t, next, shrink, j + 1, d);
@@ -252,9 +267,9 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int blocks, uint16_t
         copy_factor(t.p, next);
     }
     const int last = blocks - 1;
-    piece = piece_of(a, group_of_thread());
+    piece = piece_of(a, group);
     shrink_values(&t, shrink, last, d);
-    if (piece.rows < blocks * KEYS) clear_rows(values_of(&t, last, d), piece.rows - last * KEYS, d);
+    if (piece.rows < blocks * KEYS) clear_rows(values_of(&t, last, d), group, piece.rows - last * KEYS, d);
     begin_values(&t, last, d);
     kern_wgmma_wait(0);
     hold(t.r.values, d / 8);
@@ -270,13 +285,14 @@ KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) 
     const int first = uniform(piece_of(a, 0).blocks), second = uniform(piece_of(a, 1).blocks), blocks = first > second ? first : second;
     open_ring(&memory->ring, STAGES, 1);
     kern_barrier();
-    if (group_of_thread() == GROUPS) {
+    const int group = group_of_thread();
+    if (group == GROUPS) {
         kern_registers_less(24);
         if (kern_thread() == GROUPS * GROUP_THREADS) bring_keys(a, blocks, stages, &memory->ring, d);
     } else {
-        const int mine = group_of_thread() ? second : first;
+        const int mine = group ? second : first;
         kern_registers_more(240);
-        if (mine) attend_blocks(a, mine, stages, memory, d);
+        if (mine) attend_blocks(a, group, mine, first == second, stages, memory, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
             wait_full(&memory->ring, STAGES, j);
             leave_stage(&memory->ring, STAGES, j);
@@ -322,7 +338,7 @@ bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void
     const int m = seq_begin[seqs], d = shape.head_dim, width = kern_qkv_width(shape);
     const size_t head = (size_t)m * (size_t)d; /* floats of the work space that copies of a kv head take */
     const int at_once = dtype == KERN_BF16 || !head ? shape.kv_heads : (int)(ctx->scratch_floats / head);
-    if (!kern_card_hopper(ctx->card) || at_once < 1 || (uintptr_t)qkv % 16) return false;
+    if (!ctx->hopper || at_once < 1 || (uintptr_t)qkv % 16) return false;
     memset(&args, 0, sizeof args);
     args.out = out;
     args.lse = lse;

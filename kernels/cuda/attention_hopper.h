@@ -96,14 +96,14 @@ KERN_DEVICE void copy_rows(uint16_t *tiles, const kern_map *map, int row, int co
 }
 
 /* Rows from `first` on become zeros: those after the end of a sequence. Both warp groups do it, each before it reads; both write the same. */
-KERN_DEVICE void clear_rows(uint16_t *tiles, int first, int d) {
+KERN_DEVICE void clear_rows(uint16_t *tiles, int group, int first, int d) {
     const float_quad zeros = {0, 0, 0, 0};
     for (int i = kern_thread() % GROUP_THREADS; i < (ROWS - first) * 8 * (d / KERN_TILE_WIDE); i += GROUP_THREADS) {
         const int tile = i / ((ROWS - first) * 8), chunk = i % ((ROWS - first) * 8);
         *(float_quad *)(tiles + tile * TILE + first * KERN_TILE_WIDE + chunk * 8) = zeros;
     }
     kern_tile_written();
-    kern_barrier_some(1 + group_of_thread(), GROUP_THREADS);
+    kern_barrier_some(1 + group, GROUP_THREADS);
 }
 
 /* ---- fragments -------------------------------------------------------------------------------------------------------------------- */
@@ -144,33 +144,36 @@ KERN_DEVICE void clear_sum(float c[][4], int tiles) {
         KERN_UNROLL for (int i = 0; i < 4; i++) c[n][i] = 0;
 }
 
+/* Depth 16 k of D / 64 tiles side by side, from the first one's element 0 on. */
+KERN_DEVICE int depth_of_rows(int k) { return k / 4 * TILE + k % 4 * 16; }
+
 /* Begins s (64 x 64) = rows · tiles^T over D, from 0. */
 KERN_DEVICE void begin_scores(float s[ROWS / 8][4], uint32_t a[][4], const uint16_t *tiles, int d) {
+    const kern_wgmma_factor b = kern_wgmma_along(tiles);
     kern_wgmma_fence();
-    kern_wgmma_rows_new_64(s, a[0], kern_wgmma_along(tiles));
-    KERN_UNROLL for (int k = 1; k < d / 16; k++)
-        kern_wgmma_rows_64(s, a[k], kern_wgmma_along(tiles + k / 4 * TILE + k % 4 * 16), false);
+    kern_wgmma_rows_new_64(s, a[0], b);
+    KERN_UNROLL for (int k = 1; k < d / 16; k++) kern_wgmma_rows_64(s, a[k], kern_wgmma_next(b, depth_of_rows(k)), false);
     kern_wgmma_commit();
 }
 
-/* The same with rows of a tile. */
+/* The same with rows of tiles. */
 KERN_DEVICE void begin_scores_of(float s[ROWS / 8][4], const uint16_t *rows, const uint16_t *tiles, int d) {
+    const kern_wgmma_factor a = kern_wgmma_along(rows), b = kern_wgmma_along(tiles);
     kern_wgmma_fence();
-    kern_wgmma_new_64(s, kern_wgmma_along(rows), kern_wgmma_along(tiles));
-    KERN_UNROLL for (int k = 1; k < d / 16; k++) {
-        const int at = k / 4 * TILE + k % 4 * 16;
-        kern_wgmma_64(s, kern_wgmma_along(rows + at), false, kern_wgmma_along(tiles + at), false);
-    }
+    kern_wgmma_new_64(s, a, b);
+    KERN_UNROLL for (int k = 1; k < d / 16; k++)
+        kern_wgmma_64(s, kern_wgmma_next(a, depth_of_rows(k)), false, kern_wgmma_next(b, depth_of_rows(k)), false);
     kern_wgmma_commit();
 }
 
 /* Begins sum (64 x D) += a (64 x 64) · tiles. */
 KERN_DEVICE void begin_sum(float sum[TILE_DIM / 8][4], uint32_t a[KEYS / 16][4], const uint16_t *tiles, int d) {
+    const kern_wgmma_factor first = kern_wgmma_across(tiles, TILE_BYTES);
     hold(sum, d / 8);
     hold_factor(a, KEYS / 16);
     kern_wgmma_fence();
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
-        const kern_wgmma_factor b = kern_wgmma_across(tiles + 16 * k * KERN_TILE_WIDE, TILE_BYTES);
+        const kern_wgmma_factor b = kern_wgmma_next(first, 16 * k * KERN_TILE_WIDE);
         if (d == 64)
             kern_wgmma_rows_64(sum, a[k], b, true);
         else

@@ -145,8 +145,9 @@ KERN_DEVICE void take_ds(float dp[ROWS / 8][4], float p[ROWS / 8][4], uint32_t d
     factor_of(ds, dp);
 }
 
-KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, uint16_t *stages, keys_memory *memory, int tiles, int d) {
-    const int skipped = group_of_thread(), steps = a->w.heads * tiles;
+KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, uint16_t *stages, keys_memory *memory, int group, int tiles,
+                              int d) {
+    const int skipped = group, steps = a->w.heads * tiles;
     float dk[TILE_DIM / 8][4], dv[TILE_DIM / 8][4], s[ROWS / 8][4], dp[ROWS / 8][4];
     uint32_t p[ROWS / 16][4], ds[ROWS / 16][4];
     {
@@ -165,8 +166,8 @@ KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, ui
                 const keys_pieces k = keys_of(a);
                 const int valid = k.rows - k.at - tile * ROWS;
                 if (valid < ROWS) {
-                    clear_rows(stage, valid, d);
-                    clear_rows(stage + rows_size(d), valid, d);
+                    clear_rows(stage, skipped, valid, d);
+                    clear_rows(stage + rows_size(d), skipped, valid, d);
                 }
             }
             begin_scores_of(s, own, stage, d);
@@ -200,12 +201,13 @@ KERN_DEVICE void hopper_keys(const grad_hopper_args *a, void *bytes, int d) {
     if (kern_thread() == 0) kern_gate_open(&memory->own, 1);
     open_ring(&memory->ring, KEY_STAGES, 32);
     kern_barrier();
-    if (group_of_thread() == GROUPS) {
+    const int group = group_of_thread();
+    if (group == GROUPS) {
         kern_registers_less(24);
         if (kern_thread() / 32 == GROUPS * GROUP_THREADS / 32) bring_queries(a, own, stages, memory, d);
     } else {
         kern_registers_more(240);
-        grad_of_keys(a, own + 2 * group_of_thread() * rows_size(d), stages, memory, tiles, d);
+        grad_of_keys(a, own + 2 * group * rows_size(d), stages, memory, group, tiles, d);
     }
 }
 
@@ -278,8 +280,8 @@ KERN_DEVICE void take_p_of_row(queries_state *t, int d) {
 }
 
 /* The piece's queries, dout and statistics. */
-KERN_DEVICE void load_queries(queries_state *t, const grad_hopper_args *a, int d) {
-    const queries_piece p = queries_of(a, group_of_thread());
+KERN_DEVICE void load_queries(queries_state *t, const grad_hopper_args *a, int group, int d) {
+    const queries_piece p = queries_of(a, group);
     const void *q[2], *dout[2];
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = p.at + first_row_of_warp() + lane_row() + 8 * half;
@@ -297,22 +299,22 @@ KERN_DEVICE void load_queries(queries_state *t, const grad_hopper_args *a, int d
 }
 
 /* Block j, from its scores on to ds. */
-KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, hopper_ring *ring, int j, int tail, int d) {
+KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, hopper_ring *ring, int group, int j, int tail, int d) {
     wait_full(ring, QUERY_STAGES, j);
     if (tail < KEYS) {
-        clear_rows(stage, tail, d);
-        clear_rows(stage + rows_size(d), tail, d);
+        clear_rows(stage, group, tail, d);
+        clear_rows(stage + rows_size(d), group, tail, d);
     }
     begin_scores(t->s, t->q, stage, d);
     begin_scores(t->dp, t->dout, stage + rows_size(d), d);
 }
 
-KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int blocks, int rows, uint16_t *stages, hopper_ring *ring, int d) {
+KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, int rows, uint16_t *stages, hopper_ring *ring, int d) {
     queries_state t;
     const int tail = rows - (blocks - 1) * KEYS; /* keys of the last block */
-    load_queries(&t, a, d);
+    load_queries(&t, a, group, d);
     clear_sum(t.dq, d / 8);
-    begin_both(&t, stages, ring, 0, blocks == 1 ? tail : KEYS, d);
+    begin_both(&t, stages, ring, group, 0, blocks == 1 ? tail : KEYS, d);
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
     hold(t.dp, KEYS / 8);
@@ -321,7 +323,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int blocks, int rows
     for (int j = 0; j + 1 < blocks; j++) {
         const bool last = j + 2 == blocks;
         begin_sum(t.dq, t.ds, stages + j % QUERY_STAGES * 2 * rows_size(d), d);
-        begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), ring, j + 1, last ? tail : KEYS, d);
+        begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), ring, group, j + 1, last ? tail : KEYS, d);
         kern_wgmma_wait(1);
         hold(t.dq, d / 8);
         hold_factor(t.ds, KEYS / 16);
@@ -336,7 +338,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int blocks, int rows
     kern_wgmma_wait(0);
     hold(t.dq, d / 8);
     leave_stage(ring, QUERY_STAGES, blocks - 1);
-    const queries_piece p = queries_of(a, group_of_thread());
+    const queries_piece p = queries_of(a, group);
     const int head = (a->w.first_kv + p.task / a->w.heads) * (a->w.shape.heads / a->w.shape.kv_heads) + a->w.first_head + p.task % a->w.heads;
     store_gradient(t.dq, &a->w, p.begin, p.rows, p.at + first_row_of_warp(), head * d, d);
 }
@@ -348,13 +350,14 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     const int blocks = first > second ? first : second;
     open_ring(ring, QUERY_STAGES, 1);
     kern_barrier();
-    if (group_of_thread() == GROUPS) {
+    const int group = group_of_thread();
+    if (group == GROUPS) {
         kern_registers_less(24);
         if (kern_thread() == GROUPS * GROUP_THREADS) bring_keys(a, blocks, stages, ring, d);
     } else {
-        const int mine = group_of_thread() ? second : first;
+        const int mine = group ? second : first;
         kern_registers_more(240);
-        if (mine) grad_of_queries(a, mine, rows, stages, ring, d);
+        if (mine) grad_of_queries(a, group, mine, rows, stages, ring, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
             wait_full(ring, QUERY_STAGES, j);
             leave_stage(ring, QUERY_STAGES, j);
@@ -394,7 +397,7 @@ static void run_queries(kern_ctx *ctx, const void *with, const hopper_item *item
 /* As one matrix: heads side by side in its rows, or one after the other. */
 static mapped_rows map_rows(kern_ctx *ctx, const hopper_rows *x, int heads, int m, int d) {
     mapped_rows mapped;
-    const bool side_by_side = x->next_head < x->next_row;
+    const bool side_by_side = x->next_head < x->next_row || heads == 1;
     memset(&mapped, 0, sizeof mapped);
     if (side_by_side)
         mapped.next_col = d;
@@ -408,7 +411,7 @@ bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, const hopper_grad_work *work
     grad_hopper_args args;
     const int d = work->shape.head_dim, tasks = work->kv_heads * work->heads;
     const uintptr_t all = (uintptr_t)work->keys.ptr | (uintptr_t)work->values.ptr | (uintptr_t)work->queries.ptr | (uintptr_t)work->douts.ptr;
-    if (!kern_card_hopper(ctx->card) || all % 16) return false;
+    if (!ctx->hopper || all % 16) return false;
     memset(&args, 0, sizeof args);
     args.keys = map_rows(ctx, &work->keys, work->kv_heads, work->m, d);
     args.values = map_rows(ctx, &work->values, work->kv_heads, work->m, d);

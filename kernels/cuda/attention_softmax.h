@@ -10,14 +10,6 @@ enum { SPLIT = 1024 }; /* keys; a multiple of KEYS */
 /* One instruction; which zero of two does not show. */
 KERN_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 
-/* Elements i and i + 1, i even. */
-KERN_DEVICE void store_pair(void *x, kern_dtype dtype, size_t i, float first, float second) {
-    if (dtype == KERN_BF16)
-        *(uint32_t *)((uint16_t *)x + i) = kern_bf16_pair(first, second);
-    else
-        *(float_pair *)((float *)x + i) = (float_pair){first, second};
-}
-
 /* The running softmax of rows g and g+8. */
 typedef struct running {
     float values[TILE_DIM / 8][4]; /* C, of which `tiles` are in use */

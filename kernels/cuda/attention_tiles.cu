@@ -21,9 +21,9 @@
  *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; tops
  *            and p go through shared memory
  *
- * Packed keys and values are rounded by a pass of their own, as many kv heads at a time as the work space holds; those of the cache are
- * bfloat16 already. Packed items, which the host lists, go through all splits of their keys, and keep what came before in `out` at each
- * boundary. Paged items have one split each, as long as the work space holds their results, and a third kernel merges the rows that have
+ * Packed keys and values are read where they are if they are bfloat16; float32 ones are rounded by a pass of their own, as many kv heads
+ * at a time as the work space holds. Those of the cache are bfloat16 already. Packed items, which the host lists, go through all splits of
+ * their keys, and keep what came before in `out` at each boundary, or in work space where `out` is bfloat16. Paged items have one split each, as long as the work space holds their results, and a third kernel merges the rows that have
  * several: so one long context keeps many processors busy. Where rows of a sequence come together is found on the card, as the rows are
  * there: the host queues blocks of threads for every row (narrow) or group of rows (wide) and every split there may be, and those that
  * find nothing to do end.
@@ -52,12 +52,16 @@ typedef struct attend_item {
 } attend_item;
 
 typedef struct attend_tiles_args {
-    float *out, *lse;             /* lse NULL: not wanted */
-    const float *qkv;
+    void *out;
+    float *lse;                   /* NULL: not wanted */
+    const void *qkv;
+    kern_dtype dtype;             /* of qkv and out */
+    float *waiting;               /* (blocks, WIDE_ROWS, D): for the results of splits before; NULL: in out */
     kern_attn_shape shape;
     int first_kv, kv_heads;       /* the kv heads at work: a block of threads an item and kv head */
     const attend_item *items;     /* packed */
-    const uint16_t *keys;         /* packed: (kv_heads at work, m, D), then as many values; paged: the layer of the cache */
+    const uint16_t *keys;         /* packed: of the first kv head at work; paged: the layer of the cache */
+    size_t next_head, next_key;   /* elements from a key to that of the next kv head (packed), and to the next key of its head (or page) */
     size_t value;                 /* elements from a key to its value */
     int m;
     kern_kv_shape kv;             /* paged */
@@ -131,10 +135,16 @@ KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, in
     for (int i = kern_thread(); i < rows * d / 4; i += THREADS) {
         const int row = i / (d / 4), c = i % (d / 4) * 4;
         const place p = place_of(t, row);
-        const float *q = t->a->qkv + (size_t)p.row * kern_qkv_width(t->a->shape) + p.head * d + c;
+        const size_t at = (size_t)p.row * kern_qkv_width(t->a->shape) + p.head * d + c;
         uint32_t *to = (uint32_t *)(tile + row * tile_stride(d) + c);
+        if (t->a->dtype == KERN_BF16) {
+            const uint32_t *q = (const uint32_t *)((const uint16_t *)t->a->qkv + at);
+            to[0] = p.pos >= 0 ? q[0] : 0;
+            to[1] = p.pos >= 0 ? q[1] : 0;
+            continue;
+        }
         float_quad x = {0, 0, 0, 0};
-        if (p.pos >= 0) x = *(const float_quad *)q;
+        if (p.pos >= 0) x = *(const float_quad *)((const float *)t->a->qkv + at);
         to[0] = kern_bf16_pair(x.x, x.y);
         to[1] = kern_bf16_pair(x.z, x.w);
     }
@@ -143,9 +153,9 @@ KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, in
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
 
 /* Where key j of the item's sequence is: 16 keys from a multiple of 16 on lie in one page, side by side. */
-KERN_DEVICE const uint16_t *key_at(const attend_task *t, int j, int d) {
+KERN_DEVICE const uint16_t *key_at(const attend_task *t, int j) {
     const attend_tiles_args *a = t->a;
-    if (!a->pos) return a->keys + ((size_t)(t->kv_head - a->first_kv) * a->m + t->item.source + j) * d;
+    if (!a->pos) return a->keys + (size_t)(t->kv_head - a->first_kv) * a->next_head + (size_t)(t->item.source + j) * a->next_key;
     const int32_t *pages = a->page_table + (size_t)t->item.source * a->max_pages;
     return a->keys + kv_in_page(a->kv, pages[j / a->kv.page_size], j % a->kv.page_size, t->kv_head);
 }
@@ -154,10 +164,10 @@ KERN_DEVICE const uint16_t *key_at(const attend_task *t, int j, int d) {
 KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_task *t, int key0, int d) {
     const int valid = t->item.end - key0;
     KERN_UNROLL for (int first = 0; first < KEYS; first += 16) {
-        const uint16_t *keys = key_at(t, first < valid ? key0 + first : key0, d);
+        const uint16_t *keys = key_at(t, first < valid ? key0 + first : key0);
         KERN_UNROLL for (int n = 0; n < 16 * d / COPY; n += THREADS) {
             const int i = n + kern_thread(), j = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = first + j < valid ? 16 : 0;
-            const uint16_t *from = keys + (bytes ? j * d : 0) + part;
+            const uint16_t *from = keys + (bytes ? (size_t)j * t->a->next_key : 0) + part;
             uint16_t *to = stage + (first + j) * tile_stride(d) + part;
             kern_copy_async16(to, from, bytes);
             kern_copy_async16(to + tile_size(KEYS, d), from + t->a->value, bytes);
@@ -189,7 +199,7 @@ KERN_DEVICE void raise_tops(running *r, const float top[2], float scale, int til
 
 /* ---- results of splits ------------------------------------------------------------------------------------------------------------ */
 
-/* Where a result waits: its values in out, for the next split of the same item; this beside them. */
+/* A result that waits for the next split of the same item: its values in memory (waiting_values), this beside them. */
 typedef struct waiting {
     float sum[2], top[2];
 } waiting;
@@ -204,18 +214,24 @@ KERN_DEVICE share share_of(int row0, int c0, int tiles) {
     return s;
 }
 
-KERN_DEVICE float *out_of(const attend_tiles_args *a, place p, int d) { return a->out + ((size_t)p.row * a->shape.heads + p.head) * d; }
+KERN_DEVICE size_t out_at(const attend_tiles_args *a, place p, int d) { return ((size_t)p.row * a->shape.heads + p.head) * d; }
 /* Whether the results of a row's splits are merged in the end. */
 KERN_DEVICE bool merged(const attend_tiles_args *a, place p) { return a->pos && a->splits > 1 && p.pos >= SPLIT; }
 KERN_DEVICE size_t slot_of(const attend_tiles_args *a, place p, int split) {
     return ((size_t)(p.row - a->first_row) * a->shape.heads + p.head) * a->splits + split;
 }
 
+/* Where the values of row and head i of the tile wait. */
+KERN_DEVICE float *waiting_values(const attend_task *t, place p, int i, int d) {
+    const attend_tiles_args *a = t->a;
+    return a->waiting ? a->waiting + ((size_t)kern_block() * WIDE_ROWS + i) * d : (float *)a->out + out_at(a, p, d);
+}
+
 /* Adds to a split's result that of the splits before. */
 KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const place p = place_of(t, own.row0 + lane_row() + 8 * half);
-        const float *from = out_of(t->a, p, d) + own.c0 + lane_column();
+        const float *from = waiting_values(t, p, own.row0 + lane_row() + 8 * half, d) + own.c0 + lane_column();
         const joint j = join(w->top[half], r->top[half], log2_scale(d));
         if (p.pos < 0) continue;
         KERN_UNROLL for (int n = 0; n < own.tiles; n++) {
@@ -228,16 +244,19 @@ KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t,
     }
 }
 
-/* Values, times a factor for each row, to out or to the row's slot for the split. Rows before the split have none. */
-KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, int d) {
+/* Values, times a factor for each row, to where they wait, to the row's slot for the split, or in the end to out. Rows before the split
+ * have none. */
+KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, bool ended, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const place p = place_of(t, own.row0 + lane_row() + 8 * half);
         if (p.pos < t->item.begin) continue;
-        float *to = (merged(t->a, p) ? t->a->values + slot_of(t->a, p, t->item.begin / SPLIT) * d : out_of(t->a, p, d)) + own.c0 +
-                    lane_column();
+        const bool slot = merged(t->a, p), out = ended && !slot;
+        void *to = slot ? t->a->values : out ? t->a->out : waiting_values(t, p, own.row0 + lane_row() + 8 * half, d);
+        const size_t first = slot ? slot_of(t->a, p, t->item.begin / SPLIT) * d : out ? out_at(t->a, p, d) : 0;
+        const kern_dtype dtype = out ? t->a->dtype : KERN_F32;
         KERN_UNROLL for (int n = 0; n < own.tiles; n++)
-            *(float_pair *)(to + 8 * n) = (float_pair){r->values[n][2 * half] * factor[half] + 0.0f,
-                                                       r->values[n][2 * half + 1] * factor[half] + 0.0f};
+            store_pair(to, dtype, first + own.c0 + lane_column() + 8 * n, r->values[n][2 * half] * factor[half] + 0.0f,
+                       r->values[n][2 * half + 1] * factor[half] + 0.0f);
     }
 }
 
@@ -250,7 +269,7 @@ KERN_DEVICE bool split_ends(const attend_task *t, int key0) { return key0 % SPLI
 KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *t, share own, int d) {
     const float one[2] = {1, 1};
     if (!in_first_split(t, key0)) add_waiting(r, w, t, own, d);
-    store_values(r, one, t, own, d);
+    store_values(r, one, t, own, false, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         w->sum[half] = r->sum[2 * half];
         w->top[half] = r->top[half];
@@ -264,7 +283,7 @@ KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, shar
     float factor[2];
     KERN_UNROLL for (int half = 0; half < 2; half++)
         factor[half] = merged(t->a, place_of(t, own.row0 + lane_row() + 8 * half)) ? 1.0f : 1.0f / r->sum[2 * half];
-    store_values(r, factor, t, own, d);
+    store_values(r, factor, t, own, true, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const place p = place_of(t, own.row0 + lane_row() + 8 * half);
         if (p.pos < t->item.begin || own.c0 + lane_column() != 0) continue;
@@ -529,7 +548,8 @@ KERN_KERNEL(attend_merge) {
     }
     const float whole = 1.0f / sum;
     KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-        if (n * KERN_LANES < d) out_of(&a, p, d)[n * KERN_LANES + kern_lane()] = values[n] * whole + 0.0f;
+        if (n * KERN_LANES < d)
+            kern_set_element(a.out, a.dtype, out_at(&a, p, d) + n * KERN_LANES + kern_lane(), values[n] * whole + 0.0f);
 }
 
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
@@ -550,12 +570,13 @@ static void queue_narrow(kern_ctx *ctx, attend_tiles_args args, int units) {
         KERN_LAUNCH_SHARED(ctx, attend_narrow_128, blocks, THREADS, narrow_bytes(128), args);
 }
 
-static attend_tiles_args args_of(float *out, float *lse, const float *qkv, kern_attn_shape shape, int m) {
+static attend_tiles_args args_of(void *out, float *lse, const void *qkv, kern_dtype dtype, kern_attn_shape shape, int m) {
     attend_tiles_args args;
     memset(&args, 0, sizeof args);
     args.out = out;
     args.lse = lse;
     args.qkv = qkv;
+    args.dtype = dtype;
     args.shape = shape;
     args.kv_heads = shape.kv_heads;
     args.m = m;
@@ -567,7 +588,7 @@ static attend_tiles_args args_of(float *out, float *lse, const float *qkv, kern_
 /* A block a row, a thread two elements. */
 KERN_KERNEL(round_keys) {
     const int row = kern_block(), d = a.shape.head_dim;
-    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * d;
+    const float *keys = (const float *)a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * d;
     const float *values = keys + a.shape.kv_heads * d;
     for (int i = 2 * kern_thread(); i < a.kv_heads * d; i += 2 * THREADS) {
         uint32_t *to = (uint32_t *)a.keys + (((size_t)(i / d) * a.m + row) * d + i % d) / 2;
@@ -614,22 +635,45 @@ static void add_sequence(agenda *g, int begin, int rows) {
     }
 }
 
-void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
+/* Where keys and values of kv_heads kv heads from first_kv on are: rounded copies, or themselves; then the work space is for what waits. */
+static void find_keys(kern_ctx *ctx, attend_tiles_args *a) {
+    const size_t d = (size_t)a->shape.head_dim;
+    if (a->dtype == KERN_BF16) {
+        a->keys = (const uint16_t *)a->qkv + (size_t)(a->shape.heads + a->first_kv) * d;
+        a->next_head = d;
+        a->next_key = (size_t)kern_qkv_width(a->shape);
+        a->value = (size_t)a->shape.kv_heads * d;
+        a->waiting = ctx->scratch;
+    } else {
+        a->keys = (const uint16_t *)ctx->scratch;
+        a->next_head = (size_t)a->m * d;
+        a->next_key = d;
+        a->value = (size_t)a->kv_heads * a->next_head;
+        KERN_LAUNCH(ctx, round_keys, a->m, THREADS, *a);
+    }
+}
+
+/* Floats of the work space that a kv head takes. */
+static size_t space_of_head(const int32_t *seq_begin, int seqs, kern_dtype dtype, int d) {
+    bool waits = false;
+    for (int s = 0; s < seqs; s++) waits = waits || seq_begin[s + 1] - seq_begin[s] > SPLIT;
+    return (dtype == KERN_F32 ? (size_t)seq_begin[seqs] : waits ? (size_t)(ITEMS * WIDE_ROWS) : 0) * (size_t)d;
+}
+
+void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
                                kern_attn_shape shape) {
     const int m = seq_begin[seqs];
-    const size_t head = (size_t)m * (size_t)shape.head_dim; /* floats of the work space that keys and values of a kv head take */
-    const int at_once = head ? (int)(ctx->scratch_floats / head) : 1;
+    const size_t head = space_of_head(seq_begin, seqs, dtype, shape.head_dim);
+    const int at_once = head ? (int)(ctx->scratch_floats / head) : shape.kv_heads;
     agenda g = {0};
-    if (kern_cuda_attention_hopper(ctx, out, lse, qkv, KERN_F32, seq_begin, seqs, shape)) return;
+    if (kern_cuda_attention_hopper(ctx, out, lse, qkv, dtype, seq_begin, seqs, shape)) return;
     assert(at_once > 0);
     g.ctx = ctx;
     for (int first = 0; first < shape.kv_heads; first += at_once) {
-        g.args = args_of(out, lse, qkv, shape, m);
+        g.args = args_of(out, lse, qkv, dtype, shape, m);
         g.args.first_kv = first;
         g.args.kv_heads = shape.kv_heads - first < at_once ? shape.kv_heads - first : at_once;
-        g.args.keys = (const uint16_t *)ctx->scratch;
-        g.args.value = (size_t)g.args.kv_heads * head;
-        KERN_LAUNCH(ctx, round_keys, m, THREADS, g.args);
+        find_keys(ctx, &g.args);
         for (int s = 0; s < seqs; s++) add_sequence(&g, seq_begin[s], seq_begin[s + 1] - seq_begin[s]);
         run_agenda(&g);
     }
@@ -638,18 +682,21 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, float *out, float *lse, const floa
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
- * through all splits as packed ones do. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
-void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
-                                     const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
+ * through all splits as packed ones do, and wait in out, or, as many rows at a time as fit, in the work space. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
+void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
+                                     int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {
     const int group = shape.heads / shape.kv_heads, most = (hint.end + SPLIT - 1) / SPLIT;
     const bool all_narrow = hint.decoding && group <= NARROW_ROWS;
     const size_t result = (size_t)shape.heads * (size_t)(shape.head_dim + 2); /* floats, of a row and split */
     const int splits = result * (size_t)most <= ctx->scratch_floats ? most : 1;
-    const int at_once = splits > 1 ? kern_cuda_rows_at_a_time(ctx, 1, result * (size_t)splits * sizeof(float)) : m;
-    attend_tiles_args args = args_of(out, NULL, qkv, shape, m);
+    const bool waits = splits == 1 && most > 1 && dtype == KERN_BF16;
+    const size_t space = splits > 1 ? result * (size_t)splits : waits ? (size_t)(shape.kv_heads * WIDE_ROWS * shape.head_dim) : 0; /* a row */
+    const int at_once = space ? kern_cuda_rows_at_a_time(ctx, 1, space * sizeof(float)) : m;
+    attend_tiles_args args = args_of(out, NULL, qkv, dtype, shape, m);
     assert(group <= WIDE_ROWS);
     args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
+    args.next_key = (size_t)shape.head_dim;
     args.value = kv_half(kv_shape);
     args.kv = kv_shape;
     args.seq = seq;
@@ -659,6 +706,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, float *out, const float *qkv
     args.tile_rows = (all_narrow ? NARROW_ROWS : WIDE_ROWS) / group;
     args.splits = splits;
     args.values = ctx->scratch;
+    args.waiting = waits ? ctx->scratch : NULL;
     for (int first = 0; first < m; first += at_once) {
         const int n = m - first < at_once ? m - first : at_once;
         args.first_row = first;

@@ -55,4 +55,11 @@ KERN_DEVICE void a_of_c(uint32_t a[4], const float left[4], const float right[4]
     a[3] = kern_bf16_pair(right[2], right[3]);
 }
 
+/* Elements i and i + 1, i even. */
+KERN_DEVICE void store_pair(void *x, kern_dtype dtype, size_t i, float first, float second) {
+    if (dtype == KERN_BF16)
+        *(uint32_t *)((uint16_t *)x + i) = kern_bf16_pair(first, second);
+    else
+        *(float_pair *)((float *)x + i) = (float_pair){first, second};
+}
 #endif

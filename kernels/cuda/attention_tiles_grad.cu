@@ -8,8 +8,8 @@
  * Every sum is a chain of kern_mma_bf16, 16 at a time: dq over keys ascending, dk and dv over the heads of the group and within a head over
  * rows ascending. A sequence's tiles begin at its first row, so it gives the same bits alone and packed. No atomics.
  *
- * Three kernels. grad_round: rounded copies of q, k, v, dout, a head's rows side by side, and lse and delta; it costs a pass over memory
- * and saves the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through the queries; it works on
+ * Three kernels. grad_round: lse and delta, and, where they are float32, rounded copies of q, k, v, dout, a head's rows side by side; that
+ * costs a pass over memory and saves the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through the queries; it works on
  * the transposed scores (16 keys a warp, by queries), so p and ds are in registers as the next products want them. grad_queries: 64
  * queries of a head, through the keys. Either copies the next tile while it works on one. As many kv heads, or else heads of one, at a
  * time as the work space holds copies of; dk and dv go on from what the heads before have left in dqkv.
@@ -35,14 +35,16 @@ typedef struct grad_item {
 } grad_item;
 
 typedef struct tiles_grad_args {
-    float *dqkv;
-    const float *dout, *out, *lse, *qkv;
+    void *dqkv;
+    const void *dout, *out, *qkv;
+    kern_dtype dtype;        /* of these and dqkv */
+    const float *lse;
     kern_attn_shape shape;
     const grad_item *items;
     int n_items, m;
     int first_kv, kv_heads;  /* the kv heads at work */
     int first_head, heads;   /* and the heads of each one's group; tasks below: kv_heads * heads */
-    uint16_t *keys, *values; /* (kv_heads, m, D) */
+    uint16_t *keys, *values; /* (kv_heads, m, D) copies, as the next two: of float32 tensors only */
     uint16_t *queries, *douts; /* (tasks, m, D) */
     float_pair *stats;       /* (tasks, m): lse log2(e), delta */
 } tiles_grad_args;
@@ -55,22 +57,52 @@ KERN_DEVICE int head_of(const tiles_grad_args *a, int task) {
     return (a->first_kv + task / a->heads) * (a->shape.heads / a->shape.kv_heads) + a->first_head + task % a->heads;
 }
 
+/* Rows of D bfloat16, so many elements apart. */
+typedef struct rows16 {
+    const uint16_t *ptr;
+    size_t step;
+} rows16;
+
+/* The rows of one head: in a copy, the head-th of its list, or in a tensor, from `column` of its rows on. */
+KERN_DEVICE rows16 rows_of(const tiles_grad_args *a, const uint16_t *copy, int head, const void *tensor, int width, int column) {
+    const size_t d = (size_t)a->shape.head_dim;
+    const bool copied = a->dtype == KERN_F32;
+    const rows16 rows = {copied ? copy + (size_t)head * a->m * d : (const uint16_t *)tensor + column, copied ? d : (size_t)width};
+    return rows;
+}
+KERN_DEVICE rows16 keys_of(const tiles_grad_args *a, int kv) {
+    return rows_of(a, a->keys, kv, a->qkv, kern_qkv_width(a->shape), (a->shape.heads + a->first_kv + kv) * a->shape.head_dim);
+}
+KERN_DEVICE rows16 values_of(const tiles_grad_args *a, int kv) {
+    return rows_of(a, a->values, kv, a->qkv, kern_qkv_width(a->shape),
+                   (a->shape.heads + a->shape.kv_heads + a->first_kv + kv) * a->shape.head_dim);
+}
+KERN_DEVICE rows16 queries_of(const tiles_grad_args *a, int task) {
+    return rows_of(a, a->queries, task, a->qkv, kern_qkv_width(a->shape), head_of(a, task) * a->shape.head_dim);
+}
+KERN_DEVICE rows16 douts_of(const tiles_grad_args *a, int task) {
+    return rows_of(a, a->douts, task, a->dout, a->shape.heads * a->shape.head_dim, head_of(a, task) * a->shape.head_dim);
+}
+
 /* Half a warp a row of a task, or of a kv head. */
 KERN_KERNEL(grad_round) {
-    const int d = a.shape.head_dim, tasks = a.kv_heads * a.heads, all = (tasks + a.kv_heads) * a.m;
+    const bool copied = a.dtype == KERN_F32;
+    const int d = a.shape.head_dim, tasks = a.kv_heads * a.heads, all = (tasks + (copied ? a.kv_heads : 0)) * a.m;
     const int n = kern_block() * ROUND_TEAMS + kern_team(), mine = n < all ? n : all - 1, task = mine / a.m, row = mine % a.m;
     const bool is_key = task >= tasks;
     const int head = is_key ? a.shape.heads + a.first_kv + task - tasks : head_of(&a, task);
-    const float *x = a.qkv + (size_t)row * kern_qkv_width(a.shape) + head * d;
-    const size_t stat = ((size_t)row * a.shape.heads + (is_key ? 0 : head));
-    const float *y = is_key ? x + a.shape.kv_heads * d : a.dout + stat * d, *out = a.out + stat * d;
+    const size_t stat = ((size_t)row * a.shape.heads + (is_key ? 0 : head)), x_at = (size_t)row * kern_qkv_width(a.shape) + head * d;
+    const float *x = (const float *)a.qkv + x_at, *y = is_key ? x + a.shape.kv_heads * d : (const float *)a.dout + stat * d;
     uint32_t *to_x = (uint32_t *)(is_key ? a.keys : a.queries), *to_y = (uint32_t *)(is_key ? a.values : a.douts);
     const size_t to = ((size_t)(is_key ? task - tasks : task) * a.m + row) * d / 2;
     float sum = 0;
-    for (int i = kern_lane(); i < d; i += KERN_LANES) sum = fmaf(kern_float_of_bf16(kern_bf16_of_float(y[i])), is_key ? 0.0f : out[i], sum);
+    for (int i = kern_lane(); i < d && !is_key; i += KERN_LANES) {
+        const float dout = kern_element(a.dout, a.dtype, stat * d + i);
+        sum = fmaf(kern_float_of_bf16(kern_bf16_of_float(dout)), kern_element(a.out, a.dtype, stat * d + i), sum);
+    }
     sum = kern_sum16(sum);
     if (n >= all) return;
-    for (int i = kern_lane(); i < d / 2; i += KERN_LANES) {
+    for (int i = kern_lane(); i < d / 2 && copied; i += KERN_LANES) {
         to_x[to + i] = kern_bf16_pair(x[2 * i], x[2 * i + 1]);
         to_y[to + i] = kern_bf16_pair(y[2 * i], y[2 * i + 1]);
     }
@@ -82,15 +114,15 @@ KERN_KERNEL(grad_round) {
 /* Two tiles that stay, two stages of two tiles; stats of two stages. */
 KERN_BOTH size_t grad_bytes(int d) { return sizeof(uint16_t) * (size_t)(6 * tile_size(ROWS, d)) + 2 * ROWS * sizeof(float_pair); }
 
-/* Begins to copy rows at.. of a sequence from two arrays of (m, D) to two tiles; rows beyond the sequence: zeros. */
-KERN_DEVICE void fetch_pair(uint16_t *tiles, const uint16_t *x, const uint16_t *y, const grad_item *item, int at, int d) {
+/* Begins to copy rows at.. of a sequence from two arrays to two tiles; rows beyond the sequence: zeros. */
+KERN_DEVICE void fetch_pair(uint16_t *tiles, rows16 x, rows16 y, const grad_item *item, int at, int d) {
     const int valid = item->rows - at;
     KERN_UNROLL for (int n = 0; n < ROWS * d / COPY; n += THREADS) {
         const int i = n + kern_thread(), row = i / (d / COPY), part = i % (d / COPY) * COPY, bytes = row < valid ? 16 : 0;
-        const size_t from = (size_t)(item->begin + at + (bytes ? row : 0)) * d + part;
+        const size_t from = (size_t)(item->begin + at + (bytes ? row : 0));
         uint16_t *to = tiles + row * tile_stride(d) + part;
-        kern_copy_async16(to, x + from, bytes);
-        kern_copy_async16(to + tile_size(ROWS, d), y + from, bytes);
+        kern_copy_async16(to, x.ptr + from * x.step + part, bytes);
+        kern_copy_async16(to + tile_size(ROWS, d), y.ptr + from * y.step + part, bytes);
     }
 }
 
@@ -124,16 +156,16 @@ KERN_DEVICE void add_products(float sum[TILE_DIM / 8][4], float x[STEP / 8][4], 
     }
 }
 
-/* Elements of dqkv from `column` of its rows on, for the lane's rows row0+g, row0+g+8 of the tile. */
-KERN_DEVICE float *gradient_of(const tiles_grad_args *a, const grad_item *item, int row, int column) {
-    return a->dqkv + (size_t)(item->begin + item->at + row) * kern_qkv_width(a->shape) + column + lane_column();
+/* The element of dqkv from `column` of its rows on, for the lane's rows row0+g, row0+g+8 of the tile. */
+KERN_DEVICE size_t gradient_at(const tiles_grad_args *a, const grad_item *item, int row, int column) {
+    return (size_t)(item->begin + item->at + row) * kern_qkv_width(a->shape) + column + lane_column();
 }
 
 KERN_DEVICE void read_gradient(float sum[TILE_DIM / 8][4], const tiles_grad_args *a, const grad_item *item, int row0, int column, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = row0 + lane_row() + 8 * half;
         const bool inside = item->at + row < item->rows;
-        const float *from = gradient_of(a, item, inside ? row : 0, column);
+        const float *from = (const float *)a->dqkv + gradient_at(a, item, inside ? row : 0, column);
         KERN_UNROLL for (int n = 0; n < d / 8; n++) {
             const float_pair x = *(const float_pair *)(from + 8 * n);
             sum[n][2 * half] = x.x;
@@ -146,8 +178,8 @@ KERN_DEVICE void write_gradient(float sum[TILE_DIM / 8][4], const tiles_grad_arg
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = row0 + lane_row() + 8 * half;
         if (item->at + row >= item->rows) continue;
-        float *to = gradient_of(a, item, row, column);
-        KERN_UNROLL for (int n = 0; n < d / 8; n++) *(float_pair *)(to + 8 * n) = (float_pair){sum[n][2 * half], sum[n][2 * half + 1]};
+        const size_t to = gradient_at(a, item, row, column);
+        KERN_UNROLL for (int n = 0; n < d / 8; n++) store_pair(a->dqkv, a->dtype, to + 8 * n, sum[n][2 * half], sum[n][2 * half + 1]);
     }
 }
 
@@ -171,9 +203,9 @@ KERN_DEVICE grad_step step_of(const grad_item *item, int i) {
 
 KERN_DEVICE void fetch_queries(uint16_t *tiles, float_pair *stats, const tiles_grad_args *a, const grad_item *item, int kv, int i, int d) {
     const grad_step s = step_of(item, i);
-    const size_t task = (size_t)(kv * a->heads + s.head), from = task * a->m;
-    const int row = kern_thread();
-    fetch_pair(tiles, a->queries + from * d, a->douts + from * d, item, s.at, d);
+    const int row = kern_thread(), task = kv * a->heads + s.head;
+    const size_t from = (size_t)task * a->m;
+    fetch_pair(tiles, queries_of(a, task), douts_of(a, task), item, s.at, d);
     if (row < ROWS) stats[row] = s.at + row < item->rows ? a->stats[from + item->begin + s.at + row] : (float_pair){0, 0};
 }
 
@@ -202,7 +234,7 @@ KERN_DEVICE void grad_keys(const tiles_grad_args *a, uint16_t *own, int d) {
     uint16_t *const stages = own + 2 * tile_size(ROWS, d);
     float_pair *const stats = (float_pair *)(stages + 4 * tile_size(ROWS, d));
     float dk[TILE_DIM / 8][4], dv[TILE_DIM / 8][4];
-    fetch_pair(own, a->keys + (size_t)kv * a->m * d, a->values + (size_t)kv * a->m * d, &item, item.at, d);
+    fetch_pair(own, keys_of(a, kv), values_of(a, kv), &item, item.at, d);
     fetch_queries(stages, stats, a, &item, kv, 0, d);
     kern_copy_commit();
     if (a->first_head) {
@@ -255,12 +287,12 @@ KERN_DEVICE void grad_queries(const tiles_grad_args *a, uint16_t *own, int d) {
     const int tasks = a->kv_heads * a->heads, task = kern_block() % tasks, kv = task / a->heads;
     const grad_item item = a->items[a->n_items - 1 - kern_block() / tasks]; /* those with most keys first */
     const int row0 = kern_thread() / 32 * 16;
-    const uint16_t *keys = a->keys + (size_t)kv * a->m * d, *values = a->values + (size_t)kv * a->m * d;
+    const rows16 keys = keys_of(a, kv), values = values_of(a, kv);
     uint16_t *const stages = own + 2 * tile_size(ROWS, d);
     float dq[TILE_DIM / 8][4];
     float_pair stat[2];
     int pos[2];
-    fetch_pair(own, a->queries + (size_t)task * a->m * d, a->douts + (size_t)task * a->m * d, &item, item.at, d);
+    fetch_pair(own, queries_of(a, task), douts_of(a, task), &item, item.at, d);
     fetch_pair(stages, keys, values, &item, 0, d);
     kern_copy_commit();
     clear(dq, d);
@@ -303,11 +335,20 @@ static void run_items(kern_ctx *ctx, tiles_grad_args args, const grad_item *item
     }
 }
 
-/* The same on a Hopper card: false where it is none. */
-static bool run_hopper(kern_ctx *ctx, const tiles_grad_args *args, const int32_t *seq_begin, int seqs) {
-    const size_t d = (size_t)args->shape.head_dim, head = (size_t)args->m * d;
-    hopper_grad_work w = {args->dqkv, KERN_F32, args->shape, args->m, args->first_kv, args->kv_heads, args->first_head, args->heads,
-                          {args->keys, head, d}, {args->values, head, d}, {args->queries, head, d}, {args->douts, head, d}, args->stats};
+/* The same on a Hopper card: false where it is none. Rows that are not copied have the heads of all kv heads at work side by side. */
+static bool run_hopper(kern_ctx *ctx, const tiles_grad_args *a, const int32_t *seq_begin, int seqs) {
+    const size_t d = (size_t)a->shape.head_dim, copy = (size_t)a->m * d, width = (size_t)kern_qkv_width(a->shape);
+    const size_t group = (size_t)(a->shape.heads / a->shape.kv_heads), first_kv = (size_t)a->first_kv;
+    hopper_grad_work w = {a->dqkv, a->dtype, a->shape, a->m, a->first_kv, a->kv_heads, a->first_head, a->heads,
+                          {a->keys, copy, d}, {a->values, copy, d}, {a->queries, copy, d}, {a->douts, copy, d}, a->stats};
+    if (a->dtype == KERN_BF16) {
+        const uint16_t *qkv = (const uint16_t *)a->qkv, *keys = qkv + ((size_t)a->shape.heads + first_kv) * d;
+        assert(a->heads == (int)group);
+        w.keys = (hopper_rows){keys, d, width};
+        w.values = (hopper_rows){keys + (size_t)a->shape.kv_heads * d, d, width};
+        w.queries = (hopper_rows){qkv + first_kv * group * d, d, width};
+        w.douts = (hopper_rows){(const uint16_t *)a->dout + first_kv * group * d, d, (size_t)a->shape.heads * d};
+    }
     return kern_cuda_attention_grad_hopper(ctx, &w, seq_begin, seqs);
 }
 
@@ -315,7 +356,7 @@ static void run_heads(kern_ctx *ctx, const tiles_grad_args *args, const int32_t 
     const int tasks = args->kv_heads * args->heads;
     grad_item items[ITEMS];
     int n = 0;
-    const size_t rounded = (size_t)(tasks + args->kv_heads) * (size_t)args->m;
+    const size_t rounded = (size_t)(tasks + (args->dtype == KERN_F32 ? args->kv_heads : 0)) * (size_t)args->m;
     KERN_LAUNCH(ctx, grad_round, kern_blocks_for(rounded, ROUND_TEAMS), ROUND_THREADS, *args);
     if (run_hopper(ctx, args, seq_begin, seqs)) return;
     for (int s = 0; s < seqs; s++)
@@ -340,13 +381,14 @@ static void cut_scratch(tiles_grad_args *args, float *scratch) {
     args->douts = args->queries + q;
 }
 
-void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
-                                    const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
+/* What is bfloat16 needs no copies, only the statistics: a kv head's are together always, so that dk and dv are rounded once. */
+void kern_cuda_attention_grad_tiles(kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,
+                                    kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     tiles_grad_args args;
     const int m = seq_begin[seqs], group = shape.heads / shape.kv_heads;
-    const size_t kv = (size_t)m * (size_t)shape.head_dim, head = kv + 2 * (size_t)m, space = ctx->scratch_floats - 4; /* floats */
+    const size_t kv = dtype == KERN_F32 ? (size_t)m * (size_t)shape.head_dim : 0, head = kv + 2 * (size_t)m, space = ctx->scratch_floats - 4; /* floats */
     if (!m) return;
-    assert(kv + head <= space);
+    assert(dtype == KERN_F32 ? kv + head <= space : (size_t)group * head <= space);
     const size_t kv_heads = space / (kv + (size_t)group * head), heads = (space - kv) / head;
     const int kv_step = !kv_heads ? 1 : (int)kv_heads < shape.kv_heads ? (int)kv_heads : shape.kv_heads;
     const int head_step = (int)heads < group ? (int)heads : group;
@@ -356,6 +398,7 @@ void kern_cuda_attention_grad_tiles(kern_ctx *ctx, float *dqkv, const float *dou
     args.out = out;
     args.lse = lse;
     args.qkv = qkv;
+    args.dtype = dtype;
     args.shape = shape;
     args.m = m;
     for (args.first_kv = 0; args.first_kv < shape.kv_heads; args.first_kv += kv_step)

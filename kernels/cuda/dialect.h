@@ -11,6 +11,7 @@
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
+ *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
  *   kern_add_u64()               the only atomic: adding integers has no order
  * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
@@ -48,6 +49,8 @@
     } while (0)
 
 #define KERN_UNROLL _Pragma("unroll")
+#define KERN_PRAGMA_(text) _Pragma(#text)
+#define KERN_UNROLL_BY(n) KERN_PRAGMA_(unroll n)
 
 KERN_DEVICE int kern_thread(void) { return (int)threadIdx.x; }
 KERN_DEVICE int kern_block(void) { return (int)blockIdx.x; }
@@ -74,6 +77,59 @@ typedef struct float_pair {
 typedef struct float_quad {
     float x, y, z, w;
 } __attribute__((aligned(16))) float_quad;
+
+/* ---- tensors of either type --------------------------------------------------------------------------------------------------------- */
+
+/* Element i as a float, and a float to element i, to the nearest. */
+KERN_DEVICE float kern_element(const void *x, kern_dtype dtype, size_t i) {
+    return dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+KERN_DEVICE void kern_set_element(void *x, kern_dtype dtype, size_t i, float to) {
+    if (dtype == KERN_BF16)
+        ((uint16_t *)x)[i] = kern_bf16_of_float(to);
+    else
+        ((float *)x)[i] = to;
+}
+
+/* Four elements from i on, of which the tensor has the first n. `wide`: in one access; i is a multiple of 4 then, and so is the tensor's
+ * length, and its address that of four elements (kern_wide). */
+typedef struct kern_float4 {
+    float v[4];
+} __attribute__((aligned(16))) kern_float4;
+typedef struct kern_half4 {
+    uint16_t v[4];
+} __attribute__((aligned(8))) kern_half4;
+
+static inline bool kern_wide(const void *x, kern_dtype dtype, int row) {
+    return row % 4 == 0 && (uintptr_t)x % (4 * (dtype == KERN_BF16 ? sizeof(uint16_t) : sizeof(float))) == 0;
+}
+
+KERN_DEVICE kern_float4 kern_load4(const void *x, kern_dtype dtype, size_t i, int n, bool wide) {
+    kern_float4 y = {{0, 0, 0, 0}};
+    if (n <= 0) return y;
+    if (wide && dtype == KERN_F32) return *(const kern_float4 *)((const float *)x + i);
+    if (wide) {
+        const kern_half4 half = *(const kern_half4 *)((const uint16_t *)x + i);
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16(half.v[e]);
+        return y;
+    }
+    for (int e = 0; e < 4 && e < n; e++) y.v[e] = kern_element(x, dtype, i + (size_t)e);
+    return y;
+}
+KERN_DEVICE void kern_store4(void *x, kern_dtype dtype, size_t i, int n, bool wide, kern_float4 y) {
+    if (n <= 0) return;
+    if (wide && dtype == KERN_F32) {
+        *(kern_float4 *)((float *)x + i) = y;
+    } else if (wide) {
+        kern_half4 half;
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) half.v[e] = kern_bf16_of_float(y.v[e]);
+        *(kern_half4 *)((uint16_t *)x + i) = half;
+    } else {
+        for (int e = 0; e < 4 && e < n; e++) kern_set_element(x, dtype, i + (size_t)e, y.v[e]);
+    }
+}
 
 /* ---- sixteen lanes: half a warp, and the reductions of kern.h over it -------------------------------------------------------------- */
 

@@ -13,7 +13,8 @@ size_t kern_cuda_kv_bytes(kern_kv_shape shape) { return (size_t)shape.layers * k
 typedef struct kv_write_args {
     void *layer;
     kern_kv_shape kv;
-    const float *qkv;
+    const void *qkv;
+    kern_dtype dtype;
     const int32_t *slots;
     kern_attn_shape shape;
 } kv_write_args;
@@ -21,28 +22,35 @@ typedef kv_write_args kv_write_rounded_args;
 
 KERN_KERNEL(kv_write) {
     const int row = kern_block(), d = a.shape.head_dim, n = a.shape.kv_heads * d;
-    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
+    const size_t keys = (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
     for (int i = kern_thread(); i < n; i += THREADS) {
         float *to = (float *)a.layer + kv_place(a.kv, a.slots[row], i / d) + i % d;
-        to[0] = keys[i];
-        to[kv_half(a.kv)] = keys[n + i];
+        to[0] = kern_element(a.qkv, a.dtype, keys + i);
+        to[kv_half(a.kv)] = kern_element(a.qkv, a.dtype, keys + n + i);
     }
+}
+
+/* Elements i and i + 1, i even. */
+KERN_DEVICE uint32_t rounded_pair(const void *x, kern_dtype dtype, size_t i) {
+    if (dtype == KERN_BF16) return *(const uint32_t *)((const uint16_t *)x + i);
+    return kern_bf16_pair(((const float *)x)[i], ((const float *)x)[i + 1]);
 }
 
 /* A thread a pair of elements. */
 KERN_KERNEL(kv_write_rounded) {
     const int row = kern_block(), d = a.shape.head_dim, n = a.shape.kv_heads * d;
-    const float *keys = a.qkv + (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
+    const size_t keys = (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
     for (int i = 2 * kern_thread(); i < n; i += 2 * THREADS) {
         uint32_t *to = (uint32_t *)a.layer + (kv_place(a.kv, a.slots[row], i / d) + i % d) / 2;
-        to[0] = kern_bf16_pair(keys[i], keys[i + 1]);
-        to[kv_half(a.kv) / 2] = kern_bf16_pair(keys[n + i], keys[n + i + 1]);
+        const uint32_t key = rounded_pair(a.qkv, a.dtype, keys + i), value = rounded_pair(a.qkv, a.dtype, keys + n + i);
+        to[0] = key;
+        to[kv_half(a.kv) / 2] = value;
     }
 }
 
-void kern_cuda_kv_write(kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,
-                        kern_attn_shape shape) {
-    const kv_write_args args = {(char *)kv + (size_t)layer * kv_layer(kv_shape) * element_bytes(kv_shape), kv_shape, qkv, slots, shape};
+void kern_cuda_kv_write(kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const void *qkv, kern_dtype dtype, const int32_t *slots,
+                        int m, kern_attn_shape shape) {
+    const kv_write_args args = {(char *)kv + (size_t)layer * kv_layer(kv_shape) * element_bytes(kv_shape), kv_shape, qkv, dtype, slots, shape};
     if (rounded(kv_shape))
         KERN_LAUNCH(ctx, kv_write_rounded, m, THREADS, args);
     else

@@ -21,10 +21,8 @@ typedef struct operand {
 
 typedef struct product_args {
     operand a, b;
-    float *c;
-    const float *bias; /* (cols) or NULL */
+    product_out to;
     int depth;
-    chain_start start;
 } product_args;
 
 typedef struct product_tiles {
@@ -32,8 +30,7 @@ typedef struct product_tiles {
 } product_tiles;
 
 KERN_DEVICE float operand_at(const operand *x, int line, int d) {
-    const size_t i = x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line;
-    return x->dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x->ptr)[i]) : ((const float *)x->ptr)[i];
+    return kern_element(x->ptr, x->dtype, x->along_depth ? (size_t)line * x->ld + (size_t)d : (size_t)d * x->ld + (size_t)line);
 }
 
 /* Lines line0.. and depths d0.. of x; neighbouring threads take neighbours in memory. Beyond the matrix: 0, which is not used. */
@@ -55,7 +52,7 @@ KERN_KERNEL(product) {
     for (int i = 0; i < EACH; i++)
         for (int j = 0; j < EACH; j++) {
             const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
-            sum[i][j] = a.start == FROM_C && row < a.a.lines && col < a.b.lines ? a.c[(size_t)row * a.b.lines + col] : 0.0f;
+            sum[i][j] = row < a.a.lines && col < a.b.lines ? first_of_chain(&a.to, (size_t)row * a.b.lines + col) : 0.0f;
         }
     for (int d0 = 0; d0 < a.depth; d0 += DEPTH) {
         const int n = a.depth - d0 < DEPTH ? a.depth - d0 : DEPTH;
@@ -75,7 +72,7 @@ KERN_KERNEL(product) {
         for (int j = 0; j < EACH; j++) {
             const int row = row0 + ty + 16 * i, col = col0 + tx + 16 * j;
             if (row >= a.a.lines || col >= a.b.lines) continue;
-            store_element(&a.c[(size_t)row * a.b.lines + col], sum[i][j], a.bias, col, a.start);
+            store_element(&a.to, (size_t)row * a.b.lines + col, sum[i][j], col);
         }
 }
 
@@ -85,33 +82,35 @@ static void run_product(kern_ctx *ctx, const product_args *p) {
     KERN_LAUNCH(ctx, product, blocks, THREADS, args);
 }
 
-void kern_cuda_linear(kern_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,
-                      int m, int n, int k, bool accumulate) {
+void kern_cuda_linear(kern_ctx *ctx, void *y, kern_dtype y_dtype, const void *x, kern_dtype x_dtype, const void *w, kern_dtype w_dtype,
+                      const void *bias, kern_dtype bias_dtype, kern_dtype factors, int m, int n, int k, bool accumulate) {
+    const product_out to = {y, y_dtype, bias, bias_dtype, accumulate ? ADDED : FROM_ZERO};
     if (factors == KERN_BF16) {
-        kern_cuda_tensor_linear(ctx, y, x, (const uint16_t *)w, bias, m, n, k, accumulate);
+        kern_cuda_tensor_linear(ctx, to, x, x_dtype, (const uint16_t *)w, m, n, k);
         return;
     }
-    const product_args args = {{x, KERN_F32, (size_t)k, m, true}, {w, w_dtype, (size_t)k, n, true}, y, bias, k,
-                               accumulate ? ADDED : FROM_ZERO};
+    const product_args args = {{x, x_dtype, (size_t)k, m, true}, {w, w_dtype, (size_t)k, n, true}, to, k};
     run_product(ctx, &args);
 }
 
-void kern_cuda_linear_grad_input(kern_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors, int m,
-                                 int n, int k, bool accumulate) {
+void kern_cuda_linear_grad_input(kern_ctx *ctx, void *dx, kern_dtype dx_dtype, const void *dy, kern_dtype dy_dtype, const void *w,
+                                 kern_dtype w_dtype, kern_dtype factors, int m, int n, int k, bool accumulate) {
+    const product_out to = {dx, dx_dtype, NULL, KERN_F32, accumulate ? ADDED : FROM_ZERO};
     if (factors == KERN_BF16) {
-        kern_cuda_tensor_grad_input(ctx, dx, dy, (const uint16_t *)w, m, n, k, accumulate);
+        kern_cuda_tensor_grad_input(ctx, to, dy, dy_dtype, (const uint16_t *)w, m, n, k);
         return;
     }
-    const product_args args = {{dy, KERN_F32, (size_t)n, m, true}, {w, w_dtype, (size_t)k, k, false}, dx, NULL, n,
-                               accumulate ? ADDED : FROM_ZERO};
+    const product_args args = {{dy, dy_dtype, (size_t)n, m, true}, {w, w_dtype, (size_t)k, k, false}, to, n};
     run_product(ctx, &args);
 }
 
-void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k) {
+void kern_cuda_linear_grad_weight(kern_ctx *ctx, float *dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype,
+                                  kern_dtype factors, int m, int n, int k) {
+    const product_out to = {dw, KERN_F32, NULL, KERN_F32, FROM_C};
     if (factors == KERN_BF16) {
-        kern_cuda_tensor_grad_weight(ctx, dw, dy, x, m, n, k);
+        kern_cuda_tensor_grad_weight(ctx, to, dy, dy_dtype, x, x_dtype, m, n, k);
         return;
     }
-    const product_args args = {{dy, KERN_F32, (size_t)n, n, false}, {x, KERN_F32, (size_t)k, k, false}, dw, NULL, m, FROM_C};
+    const product_args args = {{dy, dy_dtype, (size_t)n, n, false}, {x, x_dtype, (size_t)k, k, false}, to, m};
     run_product(ctx, &args);
 }

@@ -13,11 +13,23 @@ typedef enum chain_start {
     FROM_C     /* the chain begins with C */
 } chain_start;
 
-/* The chain of C's element at `to`, in column col, has ended. */
-KERN_DEVICE void store_element(float *to, float chain, const float *bias, int col, chain_start start) {
-    const float value = bias ? chain + bias[col] : chain;
-    *to = start == ADDED ? *to + value : value;
+/* C, and the bias. What is added to is float32. */
+typedef struct product_out {
+    void *c;
+    kern_dtype dtype;
+    const void *bias; /* (cols) or NULL */
+    kern_dtype bias_dtype;
+    chain_start start;
+} product_out;
+
+/* The chain of C's element i, in column col, has ended. */
+KERN_DEVICE void store_element(const product_out *to, size_t i, float chain, int col) {
+    const float value = to->bias ? chain + kern_element(to->bias, to->bias_dtype, (size_t)col) : chain;
+    kern_set_element(to->c, to->dtype, i, to->start == ADDED ? ((const float *)to->c)[i] + value : value);
 }
+
+/* What the chain of C's element i begins with. */
+KERN_DEVICE float first_of_chain(const product_out *to, size_t i) { return to->start == FROM_C ? ((const float *)to->c)[i] : 0.0f; }
 
 /* ---- products on tensor cores ----------------------------------------------------------------------------------------------------- */
 
@@ -45,10 +57,8 @@ typedef struct tensor_operand {
 
 typedef struct tensor_product {
     tensor_operand a, b;
-    float *c;
-    const float *bias; /* (cols) or NULL */
+    product_out to;
     int depth;
-    chain_start start;
 } tensor_product;
 
 static inline tensor_operand tensor_operand_of(const uint16_t *ptr, int ld, int lines, bool along_depth) {
@@ -93,24 +103,6 @@ KERN_DEVICE void load_fragment(uint32_t r[4], const uint16_t *piece, const bool 
         kern_ldmatrix_x4_trans(r, piece + piece_chunk(low_d + lane % 8, low_line / CHUNK, lines / CHUNK) * CHUNK);
 }
 
-/* An element of C, and two of a row, next to each other, of which the second may be beyond the columns; chains have ended. */
-KERN_DEVICE void store_one(const tensor_product *p, int row, int col, float chain) {
-    store_element(&p->c[(size_t)row * (size_t)p->b.lines + (size_t)col], chain, p->bias, col, p->start);
-}
-KERN_DEVICE void store_pair(const tensor_product *p, int row, int col, float first, float second) {
-    float_pair *const to = (float_pair *)&p->c[(size_t)row * (size_t)p->b.lines + (size_t)col];
-    if ((uintptr_t)to % sizeof *to || col + 1 >= p->b.lines) {
-        store_one(p, row, col, first);
-        if (col + 1 < p->b.lines) store_one(p, row, col + 1, second);
-        return;
-    }
-    float_pair pair = {first, second};
-    if (p->start == ADDED) pair = *to;
-    store_element(&pair.x, first, p->bias, col, p->start);
-    store_element(&pair.y, second, p->bias, col + 1, p->start);
-    *to = pair;
-}
-
 /* The 16 x 8 elements of C that a warp's c[4] are, from (row, col) on. */
 KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int row, int col) {
     const int lane = kern_thread() % 32;
@@ -118,7 +110,7 @@ KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int r
     for (int i = 0; i < 4; i++) {
         const int at_row = row + lane / 4 + i / 2 * 8, at_col = col + lane % 4 * 2 + i % 2;
         if (at_row >= p->a.lines || at_col >= p->b.lines) continue;
-        store_element(&p->c[(size_t)at_row * (size_t)p->b.lines + (size_t)at_col], c[i], p->bias, at_col, p->start);
+        store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col, c[i], at_col);
     }
 }
 
@@ -134,11 +126,11 @@ void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
 enum { MOST_FEW = 256 }; /* rows that need no tiles of 128 */
 bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
 
-/* As the operations of ops.h, with weights of bfloat16: linear_tiles.cu. */
-void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
-                             bool accumulate);
-void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, const uint16_t *w, int m, int n, int k, bool accumulate);
-void kern_cuda_tensor_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k);
+/* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */
+void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k);
+void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k);
+void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype, int m,
+                                  int n, int k);
 
 #ifdef __cplusplus
 }

@@ -75,6 +75,7 @@ KERN_DEVICE void ring_done(ring_gates *gates, int stage) {
 typedef struct hopper_product {
     kern_map a, b;
     tensor_product p;
+    bool pairs; /* elements 2i and 2i + 1 of C are in one row and can be loaded and stored together */
 } hopper_product;
 
 typedef struct tile_place {
@@ -131,30 +132,65 @@ KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper
     }
 }
 
-/* Element pairs of C: c[j][0..1] are row `row`, columns col + 8 j and the next; c[j][2..3] of row + 8. */
-KERN_DEVICE void begin_sums(float c[][4], const tensor_product *p, int fragments, int row, int col) {
+/* c[j][0..1] are row `row`, columns col + 8 j (even) and the next; c[j][2..3] of row + 8. */
+KERN_DEVICE void begin_from_c(float c[][4], const hopper_product *h, int fragments, int row, int col) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
         for (int e = 0; e < 4; e++) {
             const int at_row = row + e / 2 * 8, at_col = col + 8 * j + e % 2;
-            const bool old = p->start == FROM_C && at_row < p->a.lines && at_col < p->b.lines;
-            c[j][e] = old ? p->c[(size_t)at_row * (size_t)p->b.lines + (size_t)at_col] : 0.0f;
+            const bool inside = at_row < h->p.a.lines && at_col < h->p.b.lines;
+            c[j][e] = inside ? ((const float *)h->p.to.c)[(size_t)at_row * (size_t)h->p.b.lines + (size_t)at_col] : 0.0f;
         }
 }
 
-KERN_DEVICE void store_sums(const tensor_product *p, float c[][4], int fragments, int row, int col) {
+KERN_DEVICE void begin_from_zero(float c[][4], int fragments) {
+    KERN_UNROLL
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) c[j][e] = 0;
+}
+
+/* Two elements of a row, whose chains have ended. */
+KERN_DEVICE void store_two(const hopper_product *h, int row, int col, float_pair chain) {
+    const product_out *to = &h->p.to;
+    const size_t i = (size_t)row * (size_t)h->p.b.lines + (size_t)col;
+    if (!h->pairs) {
+        store_element(to, i, chain.x, col);
+        if (col + 1 < h->p.b.lines) store_element(to, i + 1, chain.y, col + 1);
+        return;
+    }
+    if (to->bias) {
+        chain.x += kern_element(to->bias, to->bias_dtype, (size_t)col);
+        chain.y += kern_element(to->bias, to->bias_dtype, (size_t)col + 1);
+    }
+    if (to->dtype == KERN_BF16) {
+        *(uint32_t *)((uint16_t *)to->c + i) = kern_bf16_pair(chain.x, chain.y);
+        return;
+    }
+    float_pair *const at = (float_pair *)((float *)to->c + i);
+    if (to->start == ADDED) {
+        const float_pair old = *at;
+        chain.x = old.x + chain.x;
+        chain.y = old.y + chain.y;
+    }
+    *at = chain;
+}
+
+KERN_DEVICE void store_sums(const hopper_product *h, float c[][4], int fragments, int row, int col) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
         for (int half = 0; half < 2; half++) {
             const int at_row = row + 8 * half, at_col = col + 8 * j;
-            if (at_row < p->a.lines && at_col < p->b.lines) store_pair(p, at_row, at_col, c[j][2 * half], c[j][2 * half + 1]);
+            const float_pair pair = {c[j][2 * half], c[j][2 * half + 1]};
+            if (at_row < h->p.a.lines && at_col < h->p.b.lines) store_two(h, at_row, at_col, pair);
         }
 }
 
-KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const tensor_product *p, const bool a_along, const bool b_along,
+KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_product *h, const bool a_along, const bool b_along,
                                 const int cols, const int stages, int tiles) {
+    const tensor_product *p = &h->p;
     const int size = (ROWS + cols) * STEP, group = kern_thread() / GROUP_THREADS;
     const int lane = kern_thread() % 32, warp = kern_thread() / 32 % 4;
     float c[WIDE / 8][4];
@@ -163,7 +199,10 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
         const tile_place place = place_of_tile(p, cols, tile);
         const int row = place.row + group * GROUP_ROWS + warp * 16 + lane / 4, col = place.col + lane % 4 * 2;
         int before = -1;
-        begin_sums(c, p, cols / 8, row, col);
+        if (a_along)
+            begin_from_zero(c, cols / 8);
+        else
+            begin_from_c(c, h, cols / 8, row, col);
         for (int s = 0; s < p->depth / STEP; s++, ring_next(&at, stages)) {
             ring_wait_full(gates, at);
             kern_wgmma_fence();
@@ -187,7 +226,7 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
             ring_done(gates, at.stage);
             ring_next(&at, stages);
         }
-        store_sums(p, c, cols / 8, row, col);
+        store_sums(h, c, cols / 8, row, col);
     }
 }
 
@@ -201,7 +240,7 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
         if (kern_thread() == CONSUMERS * GROUP_THREADS) produce_tiles(ring, gates, h, a_along, b_along, cols, stages, tiles);
     } else {
         kern_registers_more(CONSUMER_REGISTERS);
-        multiply_tiles(ring, gates, &h->p, a_along, b_along, cols, stages, tiles);
+        multiply_tiles(ring, gates, h, a_along, b_along, cols, stages, tiles);
     }
 }
 
@@ -270,7 +309,7 @@ KERN_DEVICE void store_few(const tensor_product *p, float c[][4], const int rows
         KERN_UNROLL
         for (int e = 0; e < 4; e++) {
             const int at_row = row0 + 8 * j + lane % 4 * 2 + e % 2, at_line = line + e / 2 * 8;
-            if (at_row < p->a.lines && at_line < p->b.lines) store_one(p, at_row, at_line, c[j][e]);
+            if (at_row < p->a.lines && at_line < p->b.lines) store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_line, c[j][e], at_line);
         }
 }
 
@@ -280,10 +319,7 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         int before = -1;
-        KERN_UNROLL
-        for (int j = 0; j < rows / 8; j++)
-            KERN_UNROLL
-            for (int e = 0; e < 4; e++) c[j][e] = 0;
+        begin_from_zero(c, rows / 8);
         for (int s = 0; s < p->depth / DEEP; s++, ring_next(&at, few_stages(rows))) {
             ring_wait_full(gates, at);
             kern_wgmma_fence();
@@ -403,9 +439,11 @@ static void run_hopper_tiles(kern_ctx *ctx, hopper_product *h) {
 bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
     hopper_product h;
     if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
+    assert((p->to.start == FROM_C) == !p->a.along_depth);
     if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
     h.p = *p;
-    if (p->a.lines <= MOST_FEW && p->a.along_depth && p->b.along_depth && p->start != FROM_C)
+    h.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
+    if (p->a.lines <= MOST_FEW && p->a.along_depth && p->b.along_depth)
         run_few(ctx, &h);
     else
         run_hopper_tiles(ctx, &h);

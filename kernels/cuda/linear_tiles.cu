@@ -1,11 +1,11 @@
 /* Matrix products with bfloat16 weights on tensor cores, for many rows: the forward product and both gradients, in the order of linear.h.
  *
- * Activations and their gradients come as float32. They are rounded to bfloat16, nearest even, into scratch by a pass of their own, rows
- * padded to 16 bytes, as many rows at a time as scratch has room for: rows are independent, and the weight gradient's chains, which begin
- * with the old value of dw, go on from one part of the rows to the next (parts are multiples of 16 rows: the split is not seen). The pass
- * costs 6 bytes an element. Rounding while tiles are loaded would instead read each float32 once for every tile across, through registers:
- * twice the traffic of the second-level cache, which tiles of this size are close to already, and registers that the sums need. The pass
- * goes when activations are stored as bfloat16.
+ * Activations and their gradients are used as they are where they are bfloat16. Those that are float32 (the gradient of the residual
+ * stream, logits) are rounded to bfloat16, nearest even, into scratch by a pass of their own, rows padded to 16 bytes, as many rows at a
+ * time as scratch has room for: rows are independent, and the weight gradient's chains, which begin with the old value of dw, go on from
+ * one part of the rows to the next (parts are multiples of 16 rows: the split is not seen). The pass costs 6 bytes an element. Rounding
+ * while tiles are loaded would instead read each float32 once for every tile across, through registers: twice the traffic of the
+ * second-level cache, which tiles of this size are close to already, and registers that the sums need.
  *
  *   block    ROWS x cols elements of C, 8 warps as 2 x 4; a warp has 64 x cols/4 of them in registers for the whole depth. Wide blocks have
  *            256 columns (a warp's 64 x 64 need 32 bytes of shared memory for 512 multiply-adds), narrow ones 64: for products that would
@@ -87,8 +87,8 @@ KERN_DEVICE void begin_chains(float c[DOWN][MOST_ACROSS][4], const tensor_produc
             KERN_UNROLL
             for (int e = 0; e < 4; e++) {
                 const int at_row = row + i * MMA_ROWS + lane / 4 + e / 2 * 8, at_col = col + j * MMA_COLS + lane % 4 * 2 + e % 2;
-                const bool old = p->start == FROM_C && at_row < p->a.lines && at_col < p->b.lines;
-                c[i][j][e] = old ? p->c[(size_t)at_row * (size_t)p->b.lines + (size_t)at_col] : 0.0f;
+                const bool inside = at_row < p->a.lines && at_col < p->b.lines;
+                c[i][j][e] = inside ? first_of_chain(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col) : 0.0f;
             }
 }
 
@@ -192,17 +192,34 @@ KERN_KERNEL(round_rows) {
 /* Elements of a row of `cols` in scratch: a multiple of 16 bytes. */
 static int padded(int cols) { return (cols + CHUNK - 1) / CHUNK * CHUNK; }
 
-/* x (rows, cols) in scratch from element `at` on, a multiple of 16 bytes. */
-static const uint16_t *rounded(kern_ctx *ctx, const float *x, int rows, int cols, size_t at) {
-    uint16_t *y = (uint16_t *)ctx->scratch + at;
-    const round_rows_args args = {(uint32_t *)y, x, cols, padded(cols)};
-    KERN_LAUNCH(ctx, round_rows, rows * kern_blocks_for((size_t)padded(cols), ROUND_COLS), THREADS, args);
-    return y;
+/* Rows of bfloat16, ld elements apart. */
+typedef struct matrix16 {
+    const uint16_t *ptr;
+    int ld;
+} matrix16;
+
+/* Rows begin .. begin+rows-1 of x (m, cols) as they are, or rounded into scratch from element `at` on, a multiple of 16 bytes. */
+static matrix16 rounded(kern_ctx *ctx, const void *x, kern_dtype dtype, int begin, int rows, int cols, size_t at) {
+    const size_t first = (size_t)begin * (size_t)cols;
+    const matrix16 as_it_is = {(const uint16_t *)x + first, cols}, copy = {(uint16_t *)ctx->scratch + at, padded(cols)};
+    if (dtype == KERN_BF16) return as_it_is;
+    const round_rows_args args = {(uint32_t *)copy.ptr, (const float *)x + first, cols, copy.ld};
+    KERN_LAUNCH(ctx, round_rows, rows * kern_blocks_for((size_t)copy.ld, ROUND_COLS), THREADS, args);
+    return copy;
 }
+
+/* Elements of scratch that a row of so many columns takes. */
+static int scratch_of(kern_dtype dtype, int cols) { return dtype == KERN_BF16 ? 0 : padded(cols); }
 
 /* Rows whose `elements` in bfloat16 scratch has room for. */
 static int rows_at_a_time(const kern_ctx *ctx, int elements) {
     return kern_cuda_rows_at_a_time(ctx, MMA_ROWS, MMA_ROWS * (size_t)elements * sizeof(uint16_t));
+}
+
+/* `to` from row `begin` of its n columns on. */
+static product_out rows_from(product_out to, int begin, int n) {
+    to.c = (char *)to.c + (size_t)begin * (size_t)n * kern_dtype_size(to.dtype);
+    return to;
 }
 
 /* ---- the operations --------------------------------------------------------------------------------------------------------------- */
@@ -216,37 +233,35 @@ static void run_forward(kern_ctx *ctx, const tensor_product *p) {
         run_tiles(ctx, p);
 }
 
-void kern_cuda_tensor_linear(kern_ctx *ctx, float *y, const float *x, const uint16_t *w, const float *bias, int m, int n, int k,
-                             bool accumulate) {
-    const int part = rows_at_a_time(ctx, padded(k));
+void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k) {
+    const int part = rows_at_a_time(ctx, scratch_of(x_dtype, k));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
-        const uint16_t *x16 = rounded(ctx, x + (size_t)begin * (size_t)k, rows, k, 0);
-        const tensor_product p = {tensor_operand_of(x16, padded(k), rows, true), tensor_operand_of(w, k, n, true),
-                                  y + (size_t)begin * (size_t)n, bias, k, accumulate ? ADDED : FROM_ZERO};
+        const matrix16 x16 = rounded(ctx, x, x_dtype, begin, rows, k, 0);
+        const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, rows, true), tensor_operand_of(w, k, n, true), rows_from(y, begin, n), k};
         run_forward(ctx, &p);
     }
 }
 
-void kern_cuda_tensor_grad_input(kern_ctx *ctx, float *dx, const float *dy, const uint16_t *w, int m, int n, int k, bool accumulate) {
-    const int part = rows_at_a_time(ctx, padded(n));
+void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k) {
+    const int part = rows_at_a_time(ctx, scratch_of(dy_dtype, n));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
-        const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);
-        const tensor_product p = {tensor_operand_of(dy16, padded(n), rows, true), tensor_operand_of(w, k, k, false),
-                                  dx + (size_t)begin * (size_t)k, NULL, n, accumulate ? ADDED : FROM_ZERO};
+        const matrix16 dy16 = rounded(ctx, dy, dy_dtype, begin, rows, n, 0);
+        const tensor_product p = {tensor_operand_of(dy16.ptr, dy16.ld, rows, true), tensor_operand_of(w, k, k, false), rows_from(dx, begin, k),
+                                  n};
         run_tiles(ctx, &p);
     }
 }
 
-void kern_cuda_tensor_grad_weight(kern_ctx *ctx, float *dw, const float *dy, const float *x, int m, int n, int k) {
-    const int part = rows_at_a_time(ctx, padded(n) + padded(k));
+void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype, int m,
+                                  int n, int k) {
+    const int part = rows_at_a_time(ctx, scratch_of(dy_dtype, n) + scratch_of(x_dtype, k));
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
-        const uint16_t *dy16 = rounded(ctx, dy + (size_t)begin * (size_t)n, rows, n, 0);
-        const uint16_t *x16 = rounded(ctx, x + (size_t)begin * (size_t)k, rows, k, (size_t)rows * (size_t)padded(n));
-        const tensor_product p = {tensor_operand_of(dy16, padded(n), n, false), tensor_operand_of(x16, padded(k), k, false), dw, NULL,
-                                  rows, FROM_C};
+        const matrix16 dy16 = rounded(ctx, dy, dy_dtype, begin, rows, n, 0);
+        const matrix16 x16 = rounded(ctx, x, x_dtype, begin, rows, k, (size_t)rows * (size_t)scratch_of(dy_dtype, n));
+        const tensor_product p = {tensor_operand_of(dy16.ptr, dy16.ld, n, false), tensor_operand_of(x16.ptr, x16.ld, k, false), dw, rows};
         run_tiles(ctx, &p);
     }
 }

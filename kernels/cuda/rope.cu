@@ -1,15 +1,60 @@
 /* q and k: norm per head, then rotary embedding; and the gradient. Half a warp a head of a row; v goes along as heads that are only copied.
+ * A lane has the pairs i, D/2 + i for i = lane, lane + 16, ... of its head in registers: all loads of a head are under way before the first
+ * is used.
  *
- *   qk_rope        reads and writes each element once (the norm's first pass over a head leaves it in the cache): 8 bytes
- *   qk_rope_grad   reads dout and in, writes din: 12 bytes; the norms' weights: a thread a pair of columns of a part of KERN_PART_ROWS rows,
- *                  through rows and heads, in that order: 8 bytes more; then a thread a column through the parts */
+ *   qk_rope        reads and writes each element once: 8 bytes, or 4 as bfloat16
+ *   qk_rope_grad   reads dout and in, writes din: 12 bytes, or 6. A block of threads has a part of KERN_PART_ROWS rows and goes through its
+ *                  heads, TASKS at a time, in the order in which the norms' weights add them; half a warp leaves what it has of a head in
+ *                  shared memory, where then a thread a column adds it. Memory for two turns, so that there is one barrier a turn. In the
+ *                  end a thread a column goes through the parts */
 #include "kernels/cuda/norm.h"
 
-enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, COLUMN_THREADS = 32 };
+enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, MAX_DIM = 256, MOST_PAIRS = MAX_DIM / 2 / KERN_LANES };
+
+KERN_BOTH int all_heads(kern_attn_shape s) { return s.heads + 2 * s.kv_heads; }
+
+/* ---- a head in half a warp -------------------------------------------------------------------------------------------------------- */
+
+/* Elements i and D/2 + i, for the n-th i of the lane. */
+typedef struct head_pairs {
+    float first[MOST_PAIRS], second[MOST_PAIRS];
+} head_pairs;
+
+/* For the n-th i of the lane, of those that the head has. d is a constant where the kernel is made for it: then the test goes away. */
+#define EACH_PAIR(n, i, half) \
+    KERN_UNROLL               \
+    for (int n = 0, i = kern_lane(); n < ((half) + KERN_LANES - 1) / KERN_LANES && n < MOST_PAIRS; n++, i += KERN_LANES) if (i < (half))
+
+KERN_DEVICE void load_head(head_pairs *x, const void *from, kern_dtype dtype, size_t at, int d) {
+    EACH_PAIR(n, i, d / 2) {
+        x->first[n] = kern_element(from, dtype, at + i);
+        x->second[n] = kern_element(from, dtype, at + d / 2 + i);
+    }
+}
+
+/* Sum of squares, in 16 lanes by index mod 16: the lane's own elements where D/2 is a multiple of 16, else such as are elsewhere. */
+KERN_DEVICE float head_squares(const head_pairs *x, const void *from, kern_dtype dtype, size_t at, int d) {
+    float sum = 0;
+    if (d / 2 % KERN_LANES) {
+        for (int i = kern_lane(); i < d; i += KERN_LANES) {
+            const float y = kern_element(from, dtype, at + i);
+            sum = fmaf(y, y, sum);
+        }
+    } else {
+        EACH_PAIR(n, i, d / 2) sum = fmaf(x->first[n], x->first[n], sum);
+        EACH_PAIR(n, i, d / 2) sum = fmaf(x->second[n], x->second[n], sum);
+    }
+    return kern_sum16(sum);
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct qk_rope_args {
-    float *out;
-    const float *in, *q_norm, *k_norm;
+    void *out;
+    const void *in;
+    kern_dtype dtype;
+    const void *q_norm, *k_norm;
+    kern_dtype norm_dtype;
     float eps;
     const float *rope;
     const int32_t *pos;
@@ -17,131 +62,194 @@ typedef struct qk_rope_args {
     kern_attn_shape shape;
 } qk_rope_args;
 
-KERN_BOTH int all_heads(kern_attn_shape s) { return s.heads + 2 * s.kv_heads; }
-
-KERN_KERNEL(qk_rope) {
-    const kern_attn_shape s = a.shape;
-    const int task = kern_block() * TEAMS + kern_team(), tasks = a.m * all_heads(s), mine = task < tasks ? task : tasks - 1;
-    const int row = mine / all_heads(s), head = mine % all_heads(s), d = s.head_dim, half = d / 2;
+KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const int d) {
+    const kern_attn_shape s = a->shape;
+    const int task = kern_block() * TEAMS + kern_team(), tasks = a->m * all_heads(s), mine = task < tasks ? task : tasks - 1;
+    const int row = mine / all_heads(s), head = mine % all_heads(s), half = d / 2;
     const size_t at = (size_t)mine * d;
-    const float *x = a.in + at, *weight = head < s.heads ? a.q_norm : a.k_norm, *rope = a.rope + (size_t)a.pos[row] * d;
-    float *y = a.out + at;
-    const bool rotated = head < s.heads + s.kv_heads;
-    const float rstd = row_rstd(x, d, a.eps);
+    const void *norm = head < s.heads ? a->q_norm : a->k_norm;
+    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm;
+    head_pairs x, turn, weight;
+    load_head(&x, a->in, dtype, at, d);
+    if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
+    if (normed) load_head(&weight, norm, a->norm_dtype, 0, d);
+    const float rstd = rstd_of(head_squares(&x, a->in, dtype, at, d), d, a->eps);
     if (task >= tasks) return;
-    for (int i = kern_lane(); i < half; i += KERN_LANES) {
-        float first = x[i], second = x[half + i];
-        if (rotated && weight) {
-            first = first * rstd * weight[i];
-            second = second * rstd * weight[half + i];
+    EACH_PAIR(n, i, half) {
+        float first = x.first[n], second = x.second[n];
+        if (normed) {
+            first = first * rstd * weight.first[n];
+            second = second * rstd * weight.second[n];
         }
-        y[i] = rotated ? fmaf(-second, rope[half + i], first * rope[i]) : first;
-        y[half + i] = rotated ? fmaf(first, rope[half + i], second * rope[i]) : second;
+        kern_set_element(a->out, dtype, at + i, rotated ? fmaf(-second, turn.second[n], first * turn.first[n]) : first);
+        kern_set_element(a->out, dtype, at + half + i, rotated ? fmaf(first, turn.second[n], second * turn.first[n]) : second);
     }
 }
 
-void kern_cuda_qk_rope(kern_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps, const float *rope,
-                       const int32_t *pos, int m, kern_attn_shape shape) {
-    const qk_rope_args args = {out, in, q_norm, k_norm, eps, rope, pos, m, shape};
-    KERN_LAUNCH(ctx, qk_rope, kern_blocks_for((size_t)m * (size_t)all_heads(shape), TEAMS), THREADS, args);
+#define ROPE_KERNEL(name, dtype, d)         \
+    typedef qk_rope_args name##_args;       \
+    KERN_KERNEL(name) { rope_head(&a, dtype, d); }
+ROPE_KERNEL(rope_64, KERN_F32, 64)
+ROPE_KERNEL(rope_128, KERN_F32, 128)
+ROPE_KERNEL(rope_64_bf16, KERN_BF16, 64)
+ROPE_KERNEL(rope_128_bf16, KERN_BF16, 128)
+ROPE_KERNEL(rope_any, a.dtype, a.shape.head_dim)
+
+void kern_cuda_qk_rope(kern_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,
+                       kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape) {
+    const qk_rope_args args = {out, in, dtype, q_norm, k_norm, norm_dtype, eps, rope, pos, m, shape};
+    const int blocks = kern_blocks_for((size_t)m * (size_t)all_heads(shape), TEAMS), d = shape.head_dim;
+    if (d == 64 && dtype == KERN_F32)
+        KERN_LAUNCH(ctx, rope_64, blocks, THREADS, args);
+    else if (d == 128 && dtype == KERN_F32)
+        KERN_LAUNCH(ctx, rope_128, blocks, THREADS, args);
+    else if (d == 64)
+        KERN_LAUNCH(ctx, rope_64_bf16, blocks, THREADS, args);
+    else if (d == 128)
+        KERN_LAUNCH(ctx, rope_128_bf16, blocks, THREADS, args);
+    else
+        KERN_LAUNCH(ctx, rope_any, blocks, THREADS, args);
 }
 
+/* ---- gradient --------------------------------------------------------------------------------------------------------------------- */
+
+enum { GRAD_THREADS = 512, TASKS = GRAD_THREADS / KERN_LANES }; /* a thread for each column of q_norm and of k_norm: 2 D at most */
+
 typedef struct rope_grad_args {
-    float *din, *rstd, *q_parts, *k_parts; /* rstd (m, H + G), parts (parts, D), NULL where there is no gradient */
-    const float *dout, *in, *q_norm, *k_norm;
+    void *din;
+    float *q_parts, *k_parts; /* (parts, D), NULL where there is no gradient */
+    const void *dout, *in;
+    kern_dtype dtype;
+    const void *q_norm, *k_norm;
+    kern_dtype norm_dtype;
     float eps;
     const float *rope;
     const int32_t *pos;
     int m;
     kern_attn_shape shape;
 } rope_grad_args;
-typedef rope_grad_args rope_rstd_args, rope_weights_args, rope_grad_rows_args;
 
-KERN_KERNEL(rope_rstd) {
-    const int rotated = a.shape.heads + a.shape.kv_heads, tasks = a.m * rotated, task = kern_block() * TEAMS + kern_team();
-    const int mine = task < tasks ? task : tasks - 1;
-    const size_t head = (size_t)(mine / rotated) * all_heads(a.shape) + mine % rotated;
-    const float rstd = row_rstd(a.in + head * a.shape.head_dim, a.shape.head_dim, a.eps);
-    if (task < tasks && kern_lane() == 0) a.rstd[mine] = rstd;
+/* Of one turn, a head's gradient before the rotation, and x; element i of task t is [t*stride + i]. */
+KERN_BOTH int turn_stride(int d) { return d + KERN_LANES; } /* so that the two halves of a warp lie in different banks */
+KERN_BOTH size_t turn_floats(int d) { return (size_t)TASKS * (size_t)(2 * turn_stride(d) + 1); }
+typedef struct turn_memory {
+    float *dout, *in, *rstd; /* rstd (TASKS) */
+} turn_memory;
+
+KERN_DEVICE turn_memory turn_of(float *memory, int turn, int d) {
+    float *const from = memory + (size_t)(turn % 2) * turn_floats(d);
+    const turn_memory m = {from, from + TASKS * turn_stride(d), from + 2 * TASKS * turn_stride(d)};
+    return m;
 }
 
-/* Elements i and half + i of the gradient before the rotation. */
-KERN_DEVICE void unrotate(float *first, float *second, const float *dout, const float *rope, int half, int i) {
-    const float x = dout[i], y = dout[half + i], c = rope[i], s = rope[half + i];
-    *first = fmaf(y, s, x * c);
-    *second = fmaf(-x, s, y * c);
-}
-
-/* A thread a pair of columns of a part; blocks of even number: q_norm, of odd: k_norm. */
-KERN_KERNEL(rope_weights) {
-    const kern_attn_shape s = a.shape;
-    const int d = s.head_dim, half = d / 2, across = (half + COLUMN_THREADS - 1) / COLUMN_THREADS, rotated = s.heads + s.kv_heads;
-    const int first = kern_block() % 2 ? s.heads : 0, last = kern_block() % 2 ? rotated : s.heads;
-    const int part = kern_block() / 2 / across, i = kern_block() / 2 % across * COLUMN_THREADS + kern_thread(), begin = part * KERN_PART_ROWS;
-    float *parts = kern_block() % 2 ? a.k_parts : a.q_parts;
-    if (!parts || i >= half) return;
-    float sum_a = 0, sum_b = 0;
-    for (int row = begin; row < a.m && row < begin + KERN_PART_ROWS; row++)
-        for (int h = first; h < last; h++) {
-            const size_t at = ((size_t)row * all_heads(s) + h) * d;
-            const float rstd = a.rstd[(size_t)row * rotated + h];
-            float da, db;
-            unrotate(&da, &db, a.dout + at, a.rope + (size_t)a.pos[row] * d, half, i);
-            sum_a = fmaf(da, a.in[at + i] * rstd, sum_a);
-            sum_b = fmaf(db, a.in[at + half + i] * rstd, sum_b);
+/* The gradient of a head, task n of the block's part; all of the half warp's. `written`: not one that is there to fill the turn. */
+KERN_DEVICE void rope_grad_head(const rope_grad_args *a, const turn_memory *memory, size_t head_at, bool written, const kern_dtype dtype,
+                                const int d) {
+    const kern_attn_shape s = a->shape;
+    const int row = (int)(head_at / (size_t)all_heads(s)), head = (int)(head_at % (size_t)all_heads(s)), half = d / 2;
+    const size_t at = head_at * d;
+    const void *norm = head < s.heads ? a->q_norm : a->k_norm;
+    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm;
+    float *const g = memory->dout + kern_team() * turn_stride(d), *const x = memory->in + kern_team() * turn_stride(d);
+    head_pairs dout, in, turn;
+    load_head(&dout, a->dout, dtype, at, d);
+    if (normed) load_head(&in, a->in, dtype, at, d);
+    if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
+    EACH_PAIR(n, i, half) {
+        const float first = dout.first[n], second = dout.second[n];
+        g[i] = rotated ? fmaf(second, turn.second[n], first * turn.first[n]) : first;
+        g[half + i] = rotated ? fmaf(-first, turn.second[n], second * turn.first[n]) : second;
+        if (normed) {
+            x[i] = in.first[n];
+            x[half + i] = in.second[n];
         }
-    parts[(size_t)part * d + i] = sum_a;
-    parts[(size_t)part * d + half + i] = sum_b;
-}
-
-/* First the rotation back, into din; then, where there is a norm, its gradient, in which a lane meets elements that others turned. */
-KERN_KERNEL(rope_grad_rows) {
-    const kern_attn_shape s = a.shape;
-    const int task = kern_block() * TEAMS + kern_team(), tasks = a.m * all_heads(s), mine = task < tasks ? task : tasks - 1;
-    const int row = mine / all_heads(s), head = mine % all_heads(s), d = s.head_dim, half = d / 2;
-    const size_t at = (size_t)mine * d;
-    const float *weight = head < s.heads ? a.q_norm : a.k_norm, *x = a.in + at;
-    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && weight, written = task < tasks;
-    float *din = a.din + at;
-    for (int i = kern_lane(); i < half && written; i += KERN_LANES) {
-        float first = a.dout[at + i], second = a.dout[at + half + i];
-        if (rotated) unrotate(&first, &second, a.dout + at, a.rope + (size_t)a.pos[row] * d, half, i);
-        din[i] = first;
-        din[half + i] = second;
     }
     kern_warp_barrier();
-    const float rstd = normed ? a.rstd[(size_t)row * (s.heads + s.kv_heads) + head] : 0.0f;
-    float sum = 0;
-    for (int i = kern_lane(); i < d && normed && written; i += KERN_LANES) sum = fmaf(din[i] * weight[i], x[i] * rstd, sum);
-    const float mean = kern_sum16(sum) / (float)d;
-    for (int i = kern_lane(); i < d && normed && written; i += KERN_LANES) din[i] = norm_grad_of(din[i], x[i], weight[i], rstd, mean);
-}
-
-static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args, float *dq_norm, float *dk_norm) {
-    const size_t m = (size_t)args.m;
-    const int d = args.shape.head_dim, parts = kern_blocks_for(m, KERN_PART_ROWS);
-    if (args.q_norm || args.k_norm) {
-        KERN_LAUNCH(ctx, rope_rstd, kern_blocks_for(m * (size_t)(args.shape.heads + args.shape.kv_heads), TEAMS), THREADS, args);
-        KERN_LAUNCH(ctx, rope_weights, 2 * parts * kern_blocks_for((size_t)d / 2, COLUMN_THREADS), COLUMN_THREADS, args);
-        if (dq_norm) kern_cuda_rows_add(ctx, dq_norm, args.q_parts, parts, d);
-        if (dk_norm) kern_cuda_rows_add(ctx, dk_norm, args.k_parts, parts, d);
+    float squares = 0, sum = 0;
+    if (normed) {
+        KERN_UNROLL
+        for (int i = kern_lane(); i < d; i += KERN_LANES) squares = fmaf(x[i], x[i], squares);
     }
-    KERN_LAUNCH(ctx, rope_grad_rows, kern_blocks_for(m * (size_t)all_heads(args.shape), TEAMS), THREADS, args);
+    const float rstd = rstd_of(kern_sum16(squares), d, a->eps);
+    if (normed) {
+        KERN_UNROLL
+        for (int i = kern_lane(); i < d; i += KERN_LANES) sum = fmaf(g[i] * kern_element(norm, a->norm_dtype, i), x[i] * rstd, sum);
+    }
+    const float mean = kern_sum16(sum) / (float)d;
+    if (kern_lane() == 0) memory->rstd[kern_team()] = rstd;
+    if (!written) return;
+    KERN_UNROLL
+    for (int i = kern_lane(); i < d; i += KERN_LANES)
+        kern_set_element(a->din, dtype, at + i, normed ? norm_grad_of(g[i], x[i], kern_element(norm, a->norm_dtype, i), rstd, mean) : g[i]);
 }
 
-/* din may be dout: the weights' gradients, which read all of dout, come first. */
-void kern_cuda_qk_rope_grad(kern_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,
-                            const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
-                            kern_attn_shape shape) {
-    const int width = kern_qkv_width(shape), rotated = shape.heads + shape.kv_heads;
-    const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (size_t)(KERN_PART_ROWS * rotated + 2 * shape.head_dim) * sizeof(float));
+/* A column of q_norm or k_norm: adds the heads first..last-1 among n, of which the first is number `head` of its row. */
+KERN_DEVICE float add_column(float sum, const turn_memory *memory, int column, int n, int head, int heads, int first, int last, int d) {
+    for (int t = 0; t < n; t++, head = head + 1 < heads ? head + 1 : 0)
+        if (head >= first && head < last)
+            sum = fmaf(memory->dout[t * turn_stride(d) + column], memory->in[t * turn_stride(d) + column] * memory->rstd[t], sum);
+    return sum;
+}
+
+KERN_DEVICE void rope_grad_part(const rope_grad_args *a, float *memory, const kern_dtype dtype, const int d) {
+    const kern_attn_shape s = a->shape;
+    const int heads = all_heads(s), row0 = kern_block() * KERN_PART_ROWS, rows = a->m - row0 < KERN_PART_ROWS ? a->m - row0 : KERN_PART_ROWS;
+    const int tasks = rows * heads, column = kern_thread() % d;
+    const bool of_q = kern_thread() < d, of_k = !of_q && kern_thread() < 2 * d;
+    float *const parts = of_q ? a->q_parts : of_k ? a->k_parts : NULL;
+    float sum = 0;
+    for (int begin = 0, turn = 0; begin < tasks; begin += TASKS, turn++) {
+        const turn_memory here = turn_of(memory, turn, d);
+        const int task = begin + kern_team(), n = tasks - begin < TASKS ? tasks - begin : TASKS;
+        rope_grad_head(a, &here, (size_t)row0 * heads + (task < tasks ? task : tasks - 1), task < tasks, dtype, d);
+        kern_barrier();
+        if (parts) sum = add_column(sum, &here, column, n, begin % heads, heads, of_q ? 0 : s.heads, of_q ? s.heads : s.heads + s.kv_heads, d);
+    }
+    if (parts) parts[(size_t)kern_block() * d + column] = sum;
+}
+
+#define ROPE_GRAD_KERNEL(name, dtype, d)            \
+    typedef rope_grad_args name##_args;             \
+    KERN_KERNEL(name) {                             \
+        KERN_SHARED_BYTES(float, memory);           \
+        rope_grad_part(&a, memory, dtype, d);       \
+    }
+ROPE_GRAD_KERNEL(rope_grad_64, KERN_F32, 64)
+ROPE_GRAD_KERNEL(rope_grad_128, KERN_F32, 128)
+ROPE_GRAD_KERNEL(rope_grad_64_bf16, KERN_BF16, 64)
+ROPE_GRAD_KERNEL(rope_grad_128_bf16, KERN_BF16, 128)
+ROPE_GRAD_KERNEL(rope_grad_any, a.dtype, a.shape.head_dim)
+
+static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args, int parts) {
+    const int d = args.shape.head_dim;
+    const size_t bytes = 2 * turn_floats(d) * sizeof(float);
+    if (d == 64 && args.dtype == KERN_F32)
+        KERN_LAUNCH_SHARED(ctx, rope_grad_64, parts, GRAD_THREADS, bytes, args);
+    else if (d == 128 && args.dtype == KERN_F32)
+        KERN_LAUNCH_SHARED(ctx, rope_grad_128, parts, GRAD_THREADS, bytes, args);
+    else if (d == 64)
+        KERN_LAUNCH_SHARED(ctx, rope_grad_64_bf16, parts, GRAD_THREADS, bytes, args);
+    else if (d == 128)
+        KERN_LAUNCH_SHARED(ctx, rope_grad_128_bf16, parts, GRAD_THREADS, bytes, args);
+    else
+        KERN_LAUNCH_SHARED(ctx, rope_grad_any, parts, GRAD_THREADS, bytes, args);
+}
+
+/* din may be dout: half a warp has read all of a head before it writes it. */
+void kern_cuda_qk_rope_grad(kern_ctx *ctx, void *din, float *dq_norm, float *dk_norm, const void *dout, const void *in, kern_dtype dtype,
+                            const void *q_norm, const void *k_norm, kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos,
+                            int m, kern_attn_shape shape) {
+    const size_t width = (size_t)kern_qkv_width(shape) * kern_dtype_size(dtype), d = (size_t)shape.head_dim;
+    const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, 2 * d * sizeof(float));
+    const bool q = dq_norm && q_norm, k = dk_norm && k_norm;
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * width;
-        const int rows = m - begin < chunk ? m - begin : chunk;
-        float *q_parts = ctx->scratch + (size_t)rows * rotated;
-        float *k_parts = q_parts + (size_t)kern_blocks_for((size_t)rows, KERN_PART_ROWS) * shape.head_dim;
-        const rope_grad_args args = {din + at, ctx->scratch, dq_norm ? q_parts : NULL, dk_norm ? k_parts : NULL, dout + at, in + at, q_norm,
-                                     k_norm, eps, rope, pos + begin, rows, shape};
-        rope_grad_of_rows(ctx, args, dq_norm, dk_norm);
+        const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
+        float *q_parts = ctx->scratch, *k_parts = q_parts + (size_t)parts * d;
+        const rope_grad_args args = {(char *)din + at, q ? q_parts : NULL, k ? k_parts : NULL, (const char *)dout + at, (const char *)in + at,
+                                     dtype, q_norm, k_norm, norm_dtype, eps, rope, pos + begin, rows, shape};
+        rope_grad_of_rows(ctx, args, parts);
+        if (q) kern_cuda_rows_add(ctx, dq_norm, q_parts, parts, shape.head_dim);
+        if (k) kern_cuda_rows_add(ctx, dk_norm, k_parts, parts, shape.head_dim);
     }
 }

@@ -11,10 +11,6 @@
 
 enum { THREADS = 128 };
 
-KERN_DEVICE float element(const void *x, kern_dtype dtype, size_t i) {
-    return dtype == KERN_BF16 ? kern_float_of_bf16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
-}
-
 /* Row x_index[i] of x goes to row y_index[i] of y; without an index: row i. */
 typedef struct copy_rows_args {
     float *y;
@@ -27,7 +23,7 @@ typedef struct copy_rows_args {
 KERN_KERNEL(copy_rows) {
     const int i = kern_block();
     const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k, from = (size_t)(a.x_index ? a.x_index[i] : i) * a.k;
-    for (int j = kern_thread(); j < a.k; j += kern_threads()) a.y[to + j] = element(a.x, a.x_dtype, from + j);
+    for (int j = kern_thread(); j < a.k; j += kern_threads()) a.y[to + j] = kern_element(a.x, a.x_dtype, from + j);
 }
 
 void kern_cuda_rows_gather(kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k) {
@@ -118,7 +114,8 @@ void kern_cuda_rows_add(kern_ctx *ctx, float *y, const float *x, int m, int k) {
 
 typedef struct sum_part_args {
     float *parts; /* (parts, k) */
-    const float *x;
+    const void *x;
+    kern_dtype dtype;
     int m, k;
 } sum_part_args;
 
@@ -127,15 +124,15 @@ KERN_KERNEL(sum_part) {
     const int j = kern_block() % across * THREADS + kern_thread();
     if (j >= a.k) return;
     float sum = 0;
-    for (int i = begin; i < a.m && i < begin + KERN_PART_ROWS; i++) sum += a.x[(size_t)i * a.k + j];
+    for (int i = begin; i < a.m && i < begin + KERN_PART_ROWS; i++) sum += kern_element(a.x, a.dtype, (size_t)i * a.k + j);
     a.parts[(size_t)part * a.k + j] = sum;
 }
 
-void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const float *dy, int m, int n) {
+void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const void *dy, kern_dtype dy_dtype, int m, int n) {
     const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (size_t)n * sizeof(float));
     for (int begin = 0; begin < m; begin += chunk) {
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
-        const sum_part_args args = {ctx->scratch, dy + (size_t)begin * n, rows, n};
+        const sum_part_args args = {ctx->scratch, (const char *)dy + (size_t)begin * n * kern_dtype_size(dy_dtype), dy_dtype, rows, n};
         KERN_LAUNCH(ctx, sum_part, parts * kern_blocks_for((size_t)n, THREADS), THREADS, args);
         kern_cuda_rows_add(ctx, dbias, ctx->scratch, parts, n);
     }

@@ -110,6 +110,7 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
     simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
 
 #define KERN_UNROLL
+#define KERN_UNROLL_BY(n)
 
 static inline int kern_thread(void) { return simt_at.thread; }
 static inline int kern_block(void) { return simt_at.block; }

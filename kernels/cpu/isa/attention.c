@@ -187,8 +187,9 @@ static void packed_task(void *arg, int task, int thread) {
     if (block.rows) attend(&block, &keys);
 }
 
-void KERN_OP(attention)(kern_cpu_ctx *ctx, float *out, float *lse, const float *qkv, const int32_t *seq_begin, int seqs,
+void KERN_OP(attention)(kern_cpu_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
                         kern_attn_shape shape) {
+    (void)dtype;
     packed_job job = {.cpu = ctx, .out = out, .lse = lse, .qkv = qkv, .seq_begin = seq_begin, .shape = shape};
     int chunks = 0;
     for (int s = 0; s < seqs; s++) chunks += chunks_of(&job, s);
@@ -224,10 +225,10 @@ static void paged_task(void *arg, int task, int thread) {
     if (block.rows) attend(&block, &keys);
 }
 
-void KERN_OP(attention_paged)(kern_cpu_ctx *ctx, float *out, const float *qkv, const void *kv, kern_kv_shape kv_shape, int layer,
-                              const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
+void KERN_OP(attention_paged)(kern_cpu_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
+                              int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                               kern_rows_hint hint, kern_attn_shape shape) {
-    (void)hint;
+    (void)dtype, (void)hint;
     /* Full blocks share key loads, but a few rows are spread over the threads. */
     const int group = shape.heads / shape.kv_heads, full = group < BLOCK_ROWS ? BLOCK_ROWS / group : 1;
     const int spread = m * shape.kv_heads / (4 * ctx->threads) + 1;

@@ -204,8 +204,9 @@ static void grad_task(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(attention_grad)(kern_cpu_ctx *ctx, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,
-                             const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
+void KERN_OP(attention_grad)(kern_cpu_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,
+                             kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
+    (void)dtype;
     grad_job job = {.cpu = ctx, .dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .seq_begin = seq_begin, .shape = shape};
     kern_pool_run(ctx->pool, seqs * shape.kv_heads, grad_task, &job);
 }

@@ -30,8 +30,9 @@ static void write_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(kv_write)(kern_cpu_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const float *qkv, const int32_t *slots, int m,
-                       kern_attn_shape shape) {
+void KERN_OP(kv_write)(kern_cpu_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const void *qkv, kern_dtype dtype, const int32_t *slots,
+                       int m, kern_attn_shape shape) {
+    (void)dtype;
     write_job job = {.layer = (float *)kv + (size_t)layer * kv_shape.pages * kv_page(&kv_shape), .qkv = qkv, .slots = slots, .kv = kv_shape,
                      .shape = shape, .m = m, .per_task = 16};
     kern_pool_run(ctx->pool, (m + job.per_task - 1) / job.per_task, write_rows, &job);

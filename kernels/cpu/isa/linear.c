@@ -53,8 +53,9 @@ static operand across(const void *x, kern_dtype dtype, int lines, int depth) {
     return (operand){x, size, (size_t)lines * size, depth, false, bf16 ? copy_across_depth_bf16 : copy_across_depth};
 }
 
-void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w, kern_dtype w_dtype, const float *bias, kern_dtype factors,
-                     int m, int n, int k, bool accumulate) {
+void KERN_OP(linear)(kern_cpu_ctx *ctx, void *y, kern_dtype y_dtype, const void *x, kern_dtype x_dtype, const void *w, kern_dtype w_dtype,
+                     const void *bias, kern_dtype bias_dtype, kern_dtype factors, int m, int n, int k, bool accumulate) {
+    (void)y_dtype, (void)x_dtype, (void)bias_dtype;
     if (w_dtype == KERN_BF16) {
         (factors == KERN_BF16 ? ctx->linear_bf16 : KERN_CPU(kern_cpu_linear_widened))(ctx, y, x, w, bias, m, n, k, accumulate);
         return;
@@ -71,9 +72,9 @@ void KERN_OP(linear)(kern_cpu_ctx *ctx, float *y, const float *x, const void *w,
 }
 
 /* Gradients are float32 chains whatever the factors. */
-void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, const void *w, kern_dtype w_dtype, kern_dtype factors, int m,
-                                int n, int k, bool accumulate) {
-    (void)factors;
+void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, void *dx, kern_dtype dx_dtype, const void *dy, kern_dtype dy_dtype, const void *w,
+                                kern_dtype w_dtype, kern_dtype factors, int m, int n, int k, bool accumulate) {
+    (void)dx_dtype, (void)dy_dtype, (void)factors;
     run_product(ctx, (product){
                          .a = along(dy, n),
                          .b = across(w, w_dtype, k, n),
@@ -84,8 +85,9 @@ void KERN_OP(linear_grad_input)(kern_cpu_ctx *ctx, float *dx, const float *dy, c
                      });
 }
 
-void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const float *dy, const float *x, kern_dtype factors, int m, int n, int k) {
-    (void)factors;
+void KERN_OP(linear_grad_weight)(kern_cpu_ctx *ctx, float *dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype,
+                                 kern_dtype factors, int m, int n, int k) {
+    (void)dy_dtype, (void)x_dtype, (void)factors;
     run_product(ctx, (product){
                          .a = across(dy, KERN_F32, n, m),
                          .b = across(x, KERN_F32, k, m),

@@ -75,7 +75,9 @@ static void norm_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(rmsnorm)(kern_cpu_ctx *ctx, float *y, const float *x, const float *weight, float eps, int m, int k) {
+void KERN_OP(rmsnorm)(kern_cpu_ctx *ctx, void *y, kern_dtype y_dtype, const float *x, const void *weight, kern_dtype weight_dtype, float eps,
+                      int m, int k) {
+    (void)y_dtype, (void)weight_dtype;
     norm_job job = {.y = y, .x = x, .weight = weight, .eps = eps, .m = m, .k = k, .per_task = rows_per_task(k)};
     kern_pool_run(ctx->pool, task_count(m, job.per_task), norm_rows, &job);
 }
@@ -113,11 +115,12 @@ static void norm_grad_columns(void *arg, int task, int thread) {
     for (int v = 0; v * VF < n; v++) store_lanes(job->dweight + begin + v * VF, total[v], n - v * VF);
 }
 
-void KERN_OP(rmsnorm_grad)(kern_cpu_ctx *ctx, float *dx, float *dweight, const float *dy, const float *x, const float *weight, float eps,
-                           int m, int k) {
+void KERN_OP(rmsnorm_grad)(kern_cpu_ctx *ctx, float *dx, float *dweight, const void *dy, kern_dtype dy_dtype, const float *x,
+                           const void *weight, kern_dtype weight_dtype, float eps, int m, int k) {
+    (void)dy_dtype, (void)weight_dtype;
     for (int begin = 0; begin < m; begin += RSTD_FLOATS) {
         const size_t at = (size_t)begin * k;
-        norm_job job = {.y = dx + at, .dweight = dweight, .rstd = kern_scratch(ctx, 0), .x = x + at, .dy = dy + at, .weight = weight,
+        norm_job job = {.y = dx + at, .dweight = dweight, .rstd = kern_scratch(ctx, 0), .x = x + at, .dy = (const float *)dy + at, .weight = weight,
                         .eps = eps, .m = kern_min(m - begin, RSTD_FLOATS), .k = k, .per_task = rows_per_task(k)};
         kern_pool_run(ctx->pool, task_count(job.m, job.per_task), norm_grad_rows, &job);
         job.per_task = 4 * VF;
@@ -149,7 +152,8 @@ static void swiglu_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(swiglu)(kern_cpu_ctx *ctx, float *y, const float *gate_up, int m, int f) {
+void KERN_OP(swiglu)(kern_cpu_ctx *ctx, void *y, const void *gate_up, kern_dtype dtype, int m, int f) {
+    (void)dtype;
     swiglu_job job = {.out = y, .gate_up = gate_up, .m = m, .f = f, .per_task = rows_per_task(2 * f)};
     kern_pool_run(ctx->pool, task_count(m, job.per_task), swiglu_rows, &job);
 }
@@ -172,7 +176,8 @@ static void swiglu_grad_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(swiglu_grad)(kern_cpu_ctx *ctx, float *dgate_up, const float *dy, const float *gate_up, int m, int f) {
+void KERN_OP(swiglu_grad)(kern_cpu_ctx *ctx, void *dgate_up, const void *dy, const void *gate_up, kern_dtype dtype, int m, int f) {
+    (void)dtype;
     swiglu_job job = {.out = dgate_up, .dy = dy, .gate_up = gate_up, .m = m, .f = f, .per_task = rows_per_task(2 * f)};
     kern_pool_run(ctx->pool, task_count(m, job.per_task), swiglu_grad_rows, &job);
 }
@@ -224,8 +229,9 @@ static void rope_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(qk_rope)(kern_cpu_ctx *ctx, float *out, const float *in, const float *q_norm, const float *k_norm, float eps,
-                      const float *rope, const int32_t *pos, int m, kern_attn_shape shape) {
+void KERN_OP(qk_rope)(kern_cpu_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,
+                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape) {
+    (void)dtype, (void)norm_dtype;
     rope_job job = {.out = out, .in = in, .q_norm = q_norm, .k_norm = k_norm, .rope = rope, .pos = pos, .eps = eps, .m = m,
                     .per_task = rows_per_task(kern_qkv_width(shape)), .shape = shape};
     kern_pool_run(ctx->pool, task_count(m, job.per_task), rope_rows, &job);
@@ -308,14 +314,15 @@ static void rope_grad_rows(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(qk_rope_grad)(kern_cpu_ctx *ctx, float *din, float *dq_norm, float *dk_norm, const float *dout, const float *in,
-                           const float *q_norm, const float *k_norm, float eps, const float *rope, const int32_t *pos, int m,
-                           kern_attn_shape shape) {
+void KERN_OP(qk_rope_grad)(kern_cpu_ctx *ctx, void *din, float *dq_norm, float *dk_norm, const void *dout, const void *in, kern_dtype dtype,
+                           const void *q_norm, const void *k_norm, kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos,
+                           int m, kern_attn_shape shape) {
+    (void)dtype, (void)norm_dtype;
     const int width = kern_qkv_width(shape), chunk = RSTD_FLOATS / (shape.heads + shape.kv_heads) / KERN_PART_ROWS * KERN_PART_ROWS;
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * width;
-        rope_job job = {.out = din + at, .dq_norm = dq_norm, .dk_norm = dk_norm, .rstd = kern_scratch(ctx, 0), .in = in + at,
-                        .dout = dout + at, .q_norm = q_norm, .k_norm = k_norm, .rope = rope, .pos = pos + begin, .eps = eps,
+        rope_job job = {.out = (float *)din + at, .dq_norm = dq_norm, .dk_norm = dk_norm, .rstd = kern_scratch(ctx, 0),
+                        .in = (const float *)in + at, .dout = (const float *)dout + at, .q_norm = q_norm, .k_norm = k_norm, .rope = rope, .pos = pos + begin, .eps = eps,
                         .m = kern_min(m - begin, chunk), .per_task = rows_per_task(width), .shape = shape};
         const int tasks = task_count(job.m, job.per_task);
         if (q_norm || k_norm) {

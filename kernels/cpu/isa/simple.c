@@ -106,7 +106,8 @@ static void bias_grad_task(void *arg, int task, int thread) {
     }
 }
 
-void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const float *dy, int m, int n) {
+void KERN_OP(bias_grad)(kern_cpu_ctx *ctx, float *dbias, const void *dy, kern_dtype dy_dtype, int m, int n) {
+    (void)dy_dtype;
     sum_rows_job job = {.y = dbias, .x = dy, .k = (size_t)n, .m = m};
     kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), bias_grad_task, &job);
 }
