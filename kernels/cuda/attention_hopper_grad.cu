@@ -64,9 +64,9 @@ KERN_DEVICE void load_gradient(float sum[TILE_DIM / 8][4], const hopper_grad_wor
 
 /* In shared memory after the tiles: those of GROUPS pieces' keys and values, and KEY_STAGES of queries and dout. */
 typedef struct keys_memory {
+    float_pair stats[KEY_STAGES][ROWS]; /* two are read at once: these begin the struct, which begins after tiles */
     hopper_ring ring;
     kern_gate own;
-    float_pair stats[KEY_STAGES][ROWS];
 } __attribute__((aligned(16))) keys_memory;
 
 KERN_BOTH size_t keys_bytes(int d) {
