@@ -20,11 +20,7 @@
  * 64 bytes a cycle of 128. Bytes: keys and values once for 128 rows, 4 D a key, from the card's cache. */
 #include "kernels/cuda/attention_hopper.h"
 
-enum {
-    STAGES = 4,
-    TURN = 1 + GROUPS, /* the first of two barriers of some */
-    ROUND_THREADS = 256
-};
+enum { STAGES = 4, ROUND_THREADS = 256 };
 
 typedef struct attend_hopper_args {
     kern_map map;                 /* of keys and values */
@@ -220,13 +216,6 @@ KERN_DEVICE void load_queries(attend_state *t, const attend_hopper_args *a, cons
     }
     load_rows(t->q, q, a->dtype, d);
     hold_factor(t->q, d / 16);
-}
-
-/* Where both warp groups have as many blocks they begin their products in turn, the first one first: so that one multiplies while the other
- * takes powers. `left`: turns that this one has after this. */
-KERN_DEVICE void await_turn(int group) { kern_barrier_some(TURN + group, GROUPS * GROUP_THREADS); }
-KERN_DEVICE void pass_turn(int group, int left) {
-    if (group == 0 || left) kern_barrier_pass(TURN + 1 - group, GROUPS * GROUP_THREADS);
 }
 
 /* The piece is worked out again where it is wanted: registers are short in between. */

@@ -16,7 +16,8 @@ enum {
     BLOCK_THREADS = (GROUPS + 1) * GROUP_THREADS,
     READERS = GROUPS * GROUP_THREADS / 32,          /* warps: each says when it has done with a stage */
     TILE = ROWS * KERN_TILE_WIDE,                   /* elements of a tile of hopper.h; D / 64 of them have 64 rows of D */
-    TILE_BYTES = TILE * 2
+    TILE_BYTES = TILE * 2,
+    CLEARED = 1, TURN = CLEARED + GROUPS            /* barriers of some: the first of as many as there are warp groups */
 };
 
 /* The pieces of two warp groups: numbers 2 `unit` and 2 `unit` + 1 of a sequence and kv head. */
@@ -103,7 +104,14 @@ KERN_DEVICE void clear_rows(uint16_t *tiles, int group, int first, int d) {
         *(float_quad *)(tiles + tile * TILE + first * KERN_TILE_WIDE + chunk * 8) = zeros;
     }
     kern_tile_written();
-    kern_barrier_some(1 + group, GROUP_THREADS);
+    kern_barrier_some(CLEARED + group, GROUP_THREADS);
+}
+
+/* Where both warp groups have as many blocks they begin their products in turn, the first one first: so that one multiplies while the other
+ * takes powers. The second one passes a turn at the start. `left`: turns that this one has after this. */
+KERN_DEVICE void await_turn(int group) { kern_barrier_some(TURN + group, GROUPS * GROUP_THREADS); }
+KERN_DEVICE void pass_turn(int group, int left) {
+    if (group == 0 || left) kern_barrier_pass(TURN + 1 - group, GROUPS * GROUP_THREADS);
 }
 
 /* ---- fragments -------------------------------------------------------------------------------------------------------------------- */

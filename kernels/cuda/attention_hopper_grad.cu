@@ -298,9 +298,8 @@ KERN_DEVICE void load_queries(queries_state *t, const grad_hopper_args *a, int g
     hold_factor(t->dout, d / 16);
 }
 
-/* Block j, from its scores on to ds. */
-KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, hopper_ring *ring, int group, int j, int tail, int d) {
-    wait_full(ring, QUERY_STAGES, j);
+/* The products of queries and dout with a block of keys and values, of which `tail` are the sequence's. */
+KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, int group, int tail, int d) {
     if (tail < KEYS) {
         clear_rows(stage, group, tail, d);
         clear_rows(stage + rows_size(d), group, tail, d);
@@ -309,21 +308,27 @@ KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, hopper_ring *ring
     begin_scores(t->dp, t->dout, stage + rows_size(d), d);
 }
 
-KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, int rows, uint16_t *stages, hopper_ring *ring, int d) {
+KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, bool turns, int rows, uint16_t *stages, hopper_ring *ring,
+                                 int d) {
     queries_state t;
     const int tail = rows - (blocks - 1) * KEYS; /* keys of the last block */
     load_queries(&t, a, group, d);
     clear_sum(t.dq, d / 8);
-    begin_both(&t, stages, ring, group, 0, blocks == 1 ? tail : KEYS, d);
+    wait_full(ring, QUERY_STAGES, 0);
+    begin_both(&t, stages, group, blocks == 1 ? tail : KEYS, d);
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
     hold(t.dp, KEYS / 8);
     take_p_of_row(&t, d);
     take_ds_of_row(&t, blocks == 1, d);
+    if (turns && blocks > 1 && group == 1) pass_turn(1, 1);
     for (int j = 0; j + 1 < blocks; j++) {
         const bool last = j + 2 == blocks;
+        wait_full(ring, QUERY_STAGES, j + 1);
+        if (turns) await_turn(group);
         begin_sum(t.dq, t.ds, stages + j % QUERY_STAGES * 2 * rows_size(d), d);
-        begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), ring, group, j + 1, last ? tail : KEYS, d);
+        begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), group, last ? tail : KEYS, d);
+        if (turns) pass_turn(group, blocks - 2 - j);
         kern_wgmma_wait(1);
         hold(t.dq, d / 8);
         hold_factor(t.ds, KEYS / 16);
@@ -357,7 +362,7 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     } else {
         const int mine = group ? second : first;
         kern_registers_more(240);
-        if (mine) grad_of_queries(a, group, mine, rows, stages, ring, d);
+        if (mine) grad_of_queries(a, group, mine, first == second, rows, stages, ring, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
             wait_full(ring, QUERY_STAGES, j);
             leave_stage(ring, QUERY_STAGES, j);
