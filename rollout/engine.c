@@ -91,9 +91,9 @@ rlf_status rollout_decoder_new(kern_decoder **out, kern_model *model, const roll
     return kern_decoder_new(out, model, &options);
 }
 
-size_t rollout_decoder_bytes(const rlf_model_layout *layout, const rollout_engine_options *o) {
+size_t rollout_decoder_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const rollout_engine_options *o) {
     kern_decoder_options options = decoder_options(o);
-    return kern_decoder_bytes(layout, &options);
+    return kern_decoder_bytes(layout, precision, device, &options);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */

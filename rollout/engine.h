@@ -50,7 +50,8 @@ typedef struct rollout_engine_options {
 /* A decoder for an engine of these options: its rows and outputs follow from batch and seats. The caller owns it. */
 rlf_status rollout_decoder_new(kern_decoder **out, kern_model *model, const rollout_engine_options *options) RLF_MUST_USE;
 /* Its work space beside the cache. */
-size_t rollout_decoder_bytes(const rlf_model_layout *layout, const rollout_engine_options *options);
+size_t rollout_decoder_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device,
+                             const rollout_engine_options *options);
 
 typedef struct rollout_engine_stats {
     int64_t steps, rows;

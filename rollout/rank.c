@@ -5,6 +5,7 @@
  * computed with. */
 #include "rollout/rollout.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "common/base/clock.h"
@@ -219,9 +220,13 @@ static rollout_engine_options engine_options(const rlf_config *c) {
                                     .max_tokens = (int)c->episode.max_tokens};
 }
 
-size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layout) {
+size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layout, const char *device) {
     rollout_engine_options options = engine_options(config);
-    return rollout_decoder_bytes(layout, &options);
+    kern_precision precision = {RLF_DTYPE_F32, RLF_DTYPE_F32};
+    rlf_status status = kern_precision_parse(config->model.dtype, config->model.compute_dtype, &precision);
+    assert(status == RLF_OK); /* the config has been checked */
+    (void)status;
+    return rollout_decoder_bytes(layout, precision, device, &options);
 }
 
 static bool evaluates(const rollout_rank *r) { return rlf_slice_eq(rlf_slice_of(r->config->mode), "eval"); }

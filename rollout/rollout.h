@@ -16,7 +16,7 @@
  * Ranks: 0 coordinator; 1..ranks.tool tool service; then ranks.rollout rollout ranks; then learners. */
 rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, const kern_device_options *device) RLF_MUST_USE;
 
-/* Bytes of work space of a rollout rank beside weights and cache: for the memory plan. */
-size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layout);
+/* Bytes of work space of a rollout rank beside weights and cache, on "cpu" or "cuda": for the memory plan. */
+size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layout, const char *device);
 
 #endif

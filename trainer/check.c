@@ -130,7 +130,7 @@ static rlf_status check_plan(const trainer_check_options *o, const rlf_model_lay
     RLF_TRY(trainer_topology_init(&top, o->config, ranks));
     RLF_TRY(trainer_cards(o->config, &cards));
     trainer_memory rollout = trainer_memory_of_rollout(o->config, layout, cards > 0, o->rollout_work);
-    trainer_memory learner = trainer_memory_of_learner(o->config, layout, top.learners ? top.learners : 1);
+    trainer_memory learner = trainer_memory_of_learner(o->config, layout, cards > 0, top.learners ? top.learners : 1);
     rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks,
                    o->size > 1 ? "" : " (the least this job can be started with)");
     if (top.tools)

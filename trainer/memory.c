@@ -24,6 +24,8 @@ int64_t trainer_micro_rows(const rlf_config *config) {
     return config->train.micro_tokens > config->episode.max_tokens ? config->train.micro_tokens : config->episode.max_tokens;
 }
 
+static const char *device_of(bool on_cards) { return on_cards ? "cuda" : "cpu"; }
+
 trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, bool on_cards,
                                          trainer_work_fn *rollout_work) {
     const rlf_model_shape *s = &layout->shape;
@@ -31,18 +33,18 @@ trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_mod
                                  .page_size = (int)config->rollout.page_size,
                                  .pages = (int)(config->rollout.cache_tokens / config->rollout.page_size),
                                  .factors = precision_of(config).factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
-    return (trainer_memory){.weights = weights_bytes(config, layout), .activations = (double)rollout_work(config, layout),
-                            .cache = (double)kern_kv_bytes_on(on_cards ? "cuda" : "cpu", cache)};
+    return (trainer_memory){.weights = weights_bytes(config, layout), .activations = (double)rollout_work(config, layout, device_of(on_cards)),
+                            .cache = (double)kern_kv_bytes_on(device_of(on_cards), cache)};
 }
 
-trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners) {
+trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, bool on_cards, int learners) {
     int rows = (int)trainer_micro_rows(config);
     kern_trainer_options options = {.max_tokens = rows, .max_seqs = rows, .gradients = true, .recompute = config->train.recompute};
     bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
     return (trainer_memory){.weights = weights_bytes(config, layout), .gradients = (double)layout->total * sizeof(float),
                             .optimizer = (double)trainer_optimizer_bytes(layout, stored_dtype(config), learners),
                             .reference = reference ? weights_bytes(config, layout) : 0,
-                            .activations = (double)kern_trainer_bytes(layout, &options),
+                            .activations = (double)kern_trainer_bytes(layout, precision_of(config), device_of(on_cards), &options),
                             .exchange = (double)kern_comm_bytes(KERN_WINDOW_BYTES, learners)};
 }
 

@@ -6,8 +6,8 @@
 #include "common/model/safetensors.h"
 #include "trainer/topology.h"
 
-/* Bytes of work space of a rollout rank, beside weights and cache: rollout_work_bytes. */
-typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout *layout);
+/* Bytes of work space of a rollout rank, beside weights and cache, on "cpu" or "cuda": rollout_work_bytes. */
+typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout *layout, const char *device);
 
 /* Bytes. */
 typedef struct trainer_memory {
@@ -18,7 +18,7 @@ typedef struct trainer_memory {
 
 trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_model_layout *layout, bool on_cards,
                                          trainer_work_fn *rollout_work);
-trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, int learners);
+trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, bool on_cards, int learners);
 double trainer_memory_sum(const trainer_memory *memory);
 /* Rows of one micro-batch: no sequence is cut. */
 int64_t trainer_micro_rows(const rlf_config *config);

@@ -682,7 +682,7 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
- * through all splits as packed ones do, and wait in out, or, as many rows at a time as fit, in the work space. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
+ * through all splits as packed ones do, and wait in out, which is float32 then: no context is as long as that with the card's work space. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
                                      int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {
@@ -690,11 +690,9 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     const bool all_narrow = hint.decoding && group <= NARROW_ROWS;
     const size_t result = (size_t)shape.heads * (size_t)(shape.head_dim + 2); /* floats, of a row and split */
     const int splits = result * (size_t)most <= ctx->scratch_floats ? most : 1;
-    const bool waits = splits == 1 && most > 1 && dtype == KERN_BF16;
-    const size_t space = splits > 1 ? result * (size_t)splits : waits ? (size_t)(shape.kv_heads * WIDE_ROWS * shape.head_dim) : 0; /* a row */
-    const int at_once = space ? kern_cuda_rows_at_a_time(ctx, 1, space * sizeof(float)) : m;
+    const int at_once = splits > 1 ? kern_cuda_rows_at_a_time(ctx, 1, result * (size_t)splits * sizeof(float)) : m;
     attend_tiles_args args = args_of(out, NULL, qkv, dtype, shape, m);
-    assert(group <= WIDE_ROWS);
+    assert(group <= WIDE_ROWS && (splits >= most || dtype == KERN_F32));
     args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
     args.next_key = (size_t)shape.head_dim;
     args.value = kv_half(kv_shape);
@@ -706,7 +704,6 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     args.tile_rows = (all_narrow ? NARROW_ROWS : WIDE_ROWS) / group;
     args.splits = splits;
     args.values = ctx->scratch;
-    args.waiting = waits ? ctx->scratch : NULL;
     for (int first = 0; first < m; first += at_once) {
         const int n = m - first < at_once ? m - first : at_once;
         args.first_row = first;

@@ -2,7 +2,7 @@
  * compiles the same files against tests/simt/simt.h, which gives the words their meaning on the CPU, and checks what a card would not.
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
- *   KERN_KERNEL_ALONE(name, threads)    one that takes a multiprocessor for itself, with so many threads a block
+ *   KERN_KERNEL_FOR(name, threads, blocks)    the same, with so few registers that so many blocks of so many threads fit on a processor
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
  *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
  *   KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args), KERN_SHARED_BYTES(type, name)    the same with as many bytes a block as
@@ -23,8 +23,7 @@
 
 #define KERN_DEVICE static __device__ __forceinline__
 #define KERN_KERNEL(name) static __global__ void name(const __grid_constant__ name##_args a)
-/* Of `threads` a block, of which a processor has one at a time. */
-#define KERN_KERNEL_ALONE(name, threads) static __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ name##_args a)
+#define KERN_KERNEL_FOR(name, threads, blocks) static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory

@@ -1,44 +1,52 @@
-/* Conversions and AdamW: one thread an element, EACH apart, so that neighbouring threads touch neighbouring memory.
+/* Conversions, four elements a thread and access, and AdamW: one thread an element, EACH apart, so that neighbouring threads touch
+ * neighbouring memory.
  *
  *   widen, narrow   6 bytes an element
- *   adamw           reads param, grad, m, v and writes param, m, v: 28 bytes an element, some 15 operations: bound by memory
- * Vectors of 16 bytes a thread come once a card has shown the gain. */
+ *   adamw           reads param, grad, m, v and writes param, m, v: 28 bytes an element, some 15 operations: bound by memory. An H100 does
+ *                   it at 95 % of what it copies with */
 #include "kernels/cuda/dialect.h"
 
 enum { THREADS = 256, EACH = 8 };
 
 KERN_DEVICE size_t first_element(void) { return (size_t)kern_block() * THREADS * EACH + (size_t)kern_thread(); }
 
-typedef struct widen_args {
-    float *y;
-    const uint16_t *x;
+typedef struct convert_args {
+    void *y;
+    const void *x;
     size_t n;
-} widen_args;
+    bool wide;
+} convert_args;
+typedef convert_args widen_args, narrow_args;
 
-KERN_KERNEL(widen) {
-    size_t i = first_element();
-    for (int step = 0; step < EACH && i < a.n; step++, i += THREADS) a.y[i] = kern_float_of_bf16(a.x[i]);
+/* Four neighbours a thread, CONVERT_EACH times. */
+enum { CONVERT_EACH = 4, CONVERT_BLOCK = 4 * THREADS * CONVERT_EACH };
+
+KERN_DEVICE void convert(const convert_args *a, const kern_dtype to, const kern_dtype from) {
+    const size_t begin = (size_t)kern_block() * CONVERT_BLOCK + 4 * (size_t)kern_thread();
+    kern_float4 x[CONVERT_EACH];
+    KERN_UNROLL
+    for (int e = 0; e < CONVERT_EACH; e++) {
+        const size_t i = begin + (size_t)(4 * THREADS * e);
+        x[e] = kern_load4(a->x, from, i, i + 4 <= a->n ? 4 : i < a->n ? (int)(a->n - i) : 0, a->wide);
+    }
+    KERN_UNROLL
+    for (int e = 0; e < CONVERT_EACH; e++) {
+        const size_t i = begin + (size_t)(4 * THREADS * e);
+        kern_store4(a->y, to, i, i + 4 <= a->n ? 4 : i < a->n ? (int)(a->n - i) : 0, a->wide, x[e]);
+    }
 }
+
+KERN_KERNEL(widen) { convert(&a, KERN_F32, KERN_BF16); }
+KERN_KERNEL(narrow) { convert(&a, KERN_BF16, KERN_F32); }
 
 void kern_cuda_widen(kern_ctx *ctx, float *y, const uint16_t *x, size_t n) {
-    const widen_args args = {y, x, n};
-    KERN_LAUNCH(ctx, widen, kern_blocks_for(n, THREADS * EACH), THREADS, args);
-}
-
-typedef struct narrow_args {
-    uint16_t *y;
-    const float *x;
-    size_t n;
-} narrow_args;
-
-KERN_KERNEL(narrow) {
-    size_t i = first_element();
-    for (int step = 0; step < EACH && i < a.n; step++, i += THREADS) a.y[i] = kern_bf16_of_float(a.x[i]);
+    const widen_args args = {y, x, n, kern_wide(y, KERN_F32, (int)(n % 4)) && kern_wide(x, KERN_BF16, 4)};
+    KERN_LAUNCH(ctx, widen, kern_blocks_for(n, CONVERT_BLOCK), THREADS, args);
 }
 
 void kern_cuda_narrow(kern_ctx *ctx, uint16_t *y, const float *x, size_t n) {
-    const narrow_args args = {y, x, n};
-    KERN_LAUNCH(ctx, narrow, kern_blocks_for(n, THREADS * EACH), THREADS, args);
+    const narrow_args args = {y, x, n, kern_wide(y, KERN_BF16, (int)(n % 4)) && kern_wide(x, KERN_F32, 4)};
+    KERN_LAUNCH(ctx, narrow, kern_blocks_for(n, CONVERT_BLOCK), THREADS, args);
 }
 
 typedef struct adamw_args {

@@ -246,7 +246,7 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
 
 #define HOPPER_TILES(name, a_along, b_along, cols, stages)              \
     typedef hopper_product name##_args;                                 \
-    KERN_KERNEL_ALONE(name, TILES_THREADS) {                            \
+    KERN_KERNEL_FOR(name, TILES_THREADS, 1) {                            \
         KERN_SHARED_BYTES(char, memory);                                \
         tiles_of_product(memory, &a, a_along, b_along, cols, stages);   \
     }
@@ -360,7 +360,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
 
 #define HOPPER_FEW(name, rows)                   \
     typedef hopper_product name##_args;          \
-    KERN_KERNEL_ALONE(name, FEW_THREADS) {       \
+    KERN_KERNEL_FOR(name, FEW_THREADS, 1) {       \
         KERN_SHARED_BYTES(char, memory);         \
         few_of_product(memory, &a, rows);        \
     }

@@ -7,6 +7,7 @@
  *                  of each; then all threads write dx and add the part's dweight, a thread a column. Reads dy, x and dx, writes dx: 16
  *                  bytes, or 14. In the end a thread a column goes through the parts, 1/16 byte. Rows beyond what scratch has room for
  *                  follow in further launches, which go on adding */
+#include "kernels/cuda/mma.h"
 #include "kernels/cuda/norm.h"
 
 enum {
@@ -135,28 +136,43 @@ KERN_DEVICE kern_float4 norm_grad4(kern_float4 dx, const norm_grad_args *a, cons
     return dx;
 }
 
-/* dx of n rows from row0 on, and their part of the columns' sums. */
+/* The first `all` elements of x and dy from `at` on, to shared memory; x goes by itself, and dy through registers, where it is widened. */
+KERN_DEVICE void fetch_rows(const norm_grad_args *a, float *x, float *dy, size_t at, int all) {
+    kern_float4 v[QUADS];
+    KERN_UNROLL
+    for (int q = 0; q < QUADS; q++) {
+        const int i = 4 * (kern_thread() + GRAD_THREADS * q);
+        if (i >= all) continue;
+        if (a->wide)
+            kern_copy_async16(x + i, a->x + at + i, 16);
+        else
+            kern_store4(x, KERN_F32, i, all - i, true, kern_load4(a->x, KERN_F32, at + i, all - i, false));
+    }
+    kern_copy_commit();
+    KERN_UNROLL
+    for (int q = 0; q < QUADS; q++) {
+        const int i = 4 * (kern_thread() + GRAD_THREADS * q);
+        v[q] = kern_load4(a->dy, a->dy_dtype, at + i, all - i, a->wide);
+    }
+    KERN_UNROLL
+    for (int q = 0; q < QUADS; q++) {
+        const int i = 4 * (kern_thread() + GRAD_THREADS * q);
+        kern_store4(dy, KERN_F32, i, all - i, true, v[q]);
+    }
+}
+
+/* dx of n rows from row0 on, and their part of the columns' sums. What dx was comes while the rows' sums are at work. */
 KERN_DEVICE void norm_grad_rows(const norm_grad_args *a, row_sums *sums, float *columns, float *x, float *dy, int row0, int n) {
     const size_t at = (size_t)row0 * a->k;
     const int all = n * a->k, warp = kern_thread() / 32;
-    kern_float4 v[QUADS], dx[QUADS];
-    KERN_UNROLL
-    for (int q = 0; q < QUADS; q++) {
-        const int i = 4 * (kern_thread() + GRAD_THREADS * q);
-        v[q] = kern_load4(a->x, KERN_F32, at + i, all - i, a->wide);
-        dx[q] = kern_load4(a->dy, a->dy_dtype, at + i, all - i, a->wide);
-    }
-    KERN_UNROLL
-    for (int q = 0; q < QUADS; q++) {
-        const int i = 4 * (kern_thread() + GRAD_THREADS * q);
-        kern_store4(x, KERN_F32, i, all - i, true, v[q]);
-        kern_store4(dy, KERN_F32, i, all - i, true, dx[q]);
-    }
+    kern_float4 dx[QUADS];
+    fetch_rows(a, x, dy, at, all);
     KERN_UNROLL
     for (int q = 0; q < QUADS; q++) {
         const int i = 4 * (kern_thread() + GRAD_THREADS * q);
         dx[q] = kern_load4(a->dx, KERN_F32, at + i, all - i, a->wide);
     }
+    kern_copy_wait(0);
     kern_barrier();
     if (warp < n) {
         const float rstd = rstd_of(row_squares(x + warp * a->k, a->k), a->k, a->eps);
@@ -177,7 +193,7 @@ KERN_DEVICE void norm_grad_rows(const norm_grad_args *a, row_sums *sums, float *
     kern_barrier();
 }
 
-KERN_KERNEL(norm_grad) {
+KERN_KERNEL_FOR(norm_grad, GRAD_THREADS, 2) {
     KERN_SHARED_BYTES(float, memory);
     const int begin = kern_block() * KERN_PART_ROWS, end = begin + KERN_PART_ROWS < a.m ? begin + KERN_PART_ROWS : a.m;
     row_sums *const sums = (row_sums *)memory;

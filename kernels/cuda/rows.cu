@@ -3,9 +3,9 @@
  *   rows_gather, rows_scatter   bytes: each element read once and written once; no arithmetic. A block a row, neighbouring threads
  *                               neighbouring elements
  *   embed_grad                  y[ids[i]] += x[i], i ascending: a block for each id that occurs, which looks through all ids (from the cache)
- *                               for its rows. Bytes: x once, y twice a row
- *   bias_grad                   a thread a column of a part of KERN_PART_ROWS rows, then a thread a column through the parts, whose loads
- *                               go ahead of the additions. Bytes: x once, and 1/16 of it
+ *                               for its rows, and adds four elements a thread. Bytes: x once, y twice a row
+ *   bias_grad                   a thread a column of a part of KERN_PART_ROWS rows, then a thread a column through the parts; loads go
+ *                               ahead of the additions. Bytes: x once, and 1/16 of it
  *   rows_add                    the second of these */
 #include "kernels/cuda/dialect.h"
 
@@ -43,6 +43,7 @@ typedef struct embed_grad_args {
     const float *x;
     const int32_t *ids;
     int m, k;
+    bool wide;
 } embed_grad_args;
 
 typedef struct embed_memory {
@@ -55,6 +56,14 @@ KERN_DEVICE void gather_bits(embed_memory *memory, bool bit) {
     kern_barrier();
     if (kern_thread() % 32 == 0) memory->rows[kern_thread() / 32] = bits;
     kern_barrier();
+}
+
+KERN_DEVICE void add4(float *y, const float *x, int j, int n, bool wide) {
+    kern_float4 sum = kern_load4(y, KERN_F32, (size_t)j, n, wide);
+    const kern_float4 more = kern_load4(x, KERN_F32, (size_t)j, n, wide);
+    KERN_UNROLL
+    for (int e = 0; e < 4; e++) sum.v[e] += more.v[e];
+    kern_store4(y, KERN_F32, (size_t)j, n, wide, sum);
 }
 
 /* The block of a row whose id comes for the first time adds all rows of that id, ascending; the others have nothing to do. */
@@ -73,13 +82,15 @@ KERN_KERNEL(embed_grad) {
         for (int w = 0; w < THREADS / 32; w++)
             for (int i = 0; i < 32 && memory->rows[w]; i++) {
                 const float *x = a.x + (size_t)(first + 32 * w + i) * a.k;
-                for (int j = kern_thread(); j < a.k && memory->rows[w] >> i & 1; j += THREADS) y[j] += x[j];
+                if (!(memory->rows[w] >> i & 1)) continue;
+                KERN_UNROLL_BY(4)
+                for (int j = 4 * kern_thread(); j < a.k; j += 4 * THREADS) add4(y, x, j, a.k - j, a.wide);
             }
     }
 }
 
 void kern_cuda_embed_grad(kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k) {
-    const embed_grad_args args = {dtable, dy, ids, m, k};
+    const embed_grad_args args = {dtable, dy, ids, m, k, kern_wide(dtable, KERN_F32, k) && kern_wide(dy, KERN_F32, k)};
     KERN_LAUNCH(ctx, embed_grad, m, THREADS, args);
 }
 
@@ -91,20 +102,23 @@ typedef struct add_rows_args {
 
 enum { ADD_THREADS = 32, ADD_AHEAD = 16 };
 
-KERN_KERNEL(add_rows) {
-    const int j = kern_block() * ADD_THREADS + kern_thread();
-    if (j >= a.k) return;
-    float sum = a.y[j];
-    for (int i = 0; i < a.m; i += ADD_AHEAD) {
+/* Adds m elements to sum, k apart, the first of which is x's element `first`. */
+KERN_DEVICE float add_column(float sum, const void *x, const kern_dtype dtype, size_t first, int m, int k) {
+    for (int i = 0; i < m; i += ADD_AHEAD) {
         float row[ADD_AHEAD];
-        const int n = a.m - i < ADD_AHEAD ? a.m - i : ADD_AHEAD;
+        const int n = m - i < ADD_AHEAD ? m - i : ADD_AHEAD;
         KERN_UNROLL
-        for (int l = 0; l < ADD_AHEAD; l++) row[l] = l < n ? a.x[(size_t)(i + l) * a.k + j] : 0.0f;
+        for (int l = 0; l < ADD_AHEAD; l++) row[l] = l < n ? kern_element(x, dtype, first + (size_t)(i + l) * k) : 0.0f;
         KERN_UNROLL
         for (int l = 0; l < ADD_AHEAD; l++)
             if (l < n) sum += row[l];
     }
-    a.y[j] = sum;
+    return sum;
+}
+
+KERN_KERNEL(add_rows) {
+    const int j = kern_block() * ADD_THREADS + kern_thread();
+    if (j < a.k) a.y[j] = add_column(a.y[j], a.x, KERN_F32, (size_t)j, a.m, a.k);
 }
 
 void kern_cuda_rows_add(kern_ctx *ctx, float *y, const float *x, int m, int k) {
@@ -122,10 +136,11 @@ typedef struct sum_part_args {
 KERN_KERNEL(sum_part) {
     const int across = (a.k + THREADS - 1) / THREADS, part = kern_block() / across, begin = part * KERN_PART_ROWS;
     const int j = kern_block() % across * THREADS + kern_thread();
+    const int rows = a.m - begin < KERN_PART_ROWS ? a.m - begin : KERN_PART_ROWS;
     if (j >= a.k) return;
-    float sum = 0;
-    for (int i = begin; i < a.m && i < begin + KERN_PART_ROWS; i++) sum += kern_element(a.x, a.dtype, (size_t)i * a.k + j);
-    a.parts[(size_t)part * a.k + j] = sum;
+    const size_t first = (size_t)begin * a.k + j;
+    a.parts[(size_t)part * a.k + j] = a.dtype == KERN_F32 ? add_column(0, a.x, KERN_F32, first, rows, a.k)
+                                                          : add_column(0, a.x, KERN_BF16, first, rows, a.k);
 }
 
 void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const void *dy, kern_dtype dy_dtype, int m, int n) {

@@ -19,6 +19,7 @@ KERN_KERNEL(sumsq_parts) {
     const int part = kern_block() * TEAMS + kern_team();
     const size_t begin = (size_t)part * SUMSQ_PART, end = begin + SUMSQ_PART < a.n ? begin + SUMSQ_PART : a.n;
     double sum = 0;
+    KERN_UNROLL_BY(8)
     for (size_t i = begin + (size_t)kern_lane(); i < end; i += KERN_LANES) sum += (double)a.x[i] * (double)a.x[i];
     sum = kern_sum16_f64(sum);
     if (part < a.count && kern_lane() == 0) a.parts[part] = sum;
@@ -47,13 +48,25 @@ KERN_DEVICE uint64_t bits_of(const void *x, size_t size, size_t i) {
     return size == 4 ? ((const uint32_t *)x)[i] : size == 2 ? ((const uint16_t *)x)[i] : ((const uint8_t *)x)[i];
 }
 
+KERN_DEVICE uint64_t mixed(const void *x, const size_t size, size_t begin, size_t end) {
+    uint64_t sum = 0;
+    KERN_UNROLL_BY(8)
+    for (size_t i = begin + (size_t)kern_thread(); i < end; i += THREADS) sum += kern_mix64(bits_of(x, size, i), i);
+    return sum;
+}
+
 KERN_KERNEL(checksum_parts) {
     KERN_SHARED(uint64_t, total);
     const size_t begin = a.begin + (size_t)kern_block() * CHECKSUM_PART, end = begin + CHECKSUM_PART < a.n ? begin + CHECKSUM_PART : a.n;
-    uint64_t sum = 0;
+    uint64_t sum;
     if (kern_thread() == 0) *total = 0;
     kern_barrier();
-    for (size_t i = begin + (size_t)kern_thread(); i < end; i += THREADS) sum += kern_mix64(bits_of(a.x, a.size, i), i);
+    if (a.size == 4)
+        sum = mixed(a.x, 4, begin, end);
+    else if (a.size == 2)
+        sum = mixed(a.x, 2, begin, end);
+    else
+        sum = mixed(a.x, 1, begin, end);
     for (int half = 16; half; half /= 2) sum += kern_shuffle_xor_u64(sum, half);
     if (kern_thread() % 32 == 0) kern_add_u64(total, sum);
     kern_barrier();

@@ -53,14 +53,14 @@ typedef struct plan {
 static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
 static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
 
-static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s) {
+static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s, kern_dtype acts) {
     size_t rows = (size_t)d->options.max_rows, outputs = (size_t)d->options.max_outputs;
     d->x = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
-    d->normed = kern_slab_take(slab, KERN_F32, rows * (size_t)s->hidden);
-    d->qkv = kern_slab_take(slab, KERN_F32, rows * (size_t)((s->heads + 2 * s->kv_heads) * s->head_dim));
-    d->attn = kern_slab_take(slab, KERN_F32, rows * (size_t)(s->heads * s->head_dim));
-    d->gate_up = kern_slab_take(slab, KERN_F32, rows * 2 * (size_t)s->ffn);
-    d->act = kern_slab_take(slab, KERN_F32, rows * (size_t)s->ffn);
+    d->normed = kern_slab_take(slab, acts, rows * (size_t)s->hidden);
+    d->qkv = kern_slab_take(slab, acts, rows * (size_t)((s->heads + 2 * s->kv_heads) * s->head_dim));
+    d->attn = kern_slab_take(slab, acts, rows * (size_t)(s->heads * s->head_dim));
+    d->gate_up = kern_slab_take(slab, acts, rows * 2 * (size_t)s->ffn);
+    d->act = kern_slab_take(slab, acts, rows * (size_t)s->ffn);
     d->inputs = kern_slab_take(slab, KERN_I32, inputs_size(&d->options));
     d->tokens = d->inputs;
     d->pos = kern_at(d->inputs, rows);
@@ -75,11 +75,15 @@ static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s) 
     d->stats = kern_slab_take(slab, KERN_F32, outputs * KERN_HEAD_STATS);
 }
 
-size_t kern_decoder_bytes(const rlf_model_layout *layout, const kern_decoder_options *options) {
+static size_t bytes_of(const rlf_model_shape *s, kern_dtype acts, const kern_decoder_options *options) {
     kern_slab count = {0};
     kern_decoder d = {.options = *options};
-    lay_out(&d, &count, &layout->shape);
+    lay_out(&d, &count, s, acts);
     return count.bytes;
+}
+
+size_t kern_decoder_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_decoder_options *options) {
+    return bytes_of(&layout->shape, kern_acts_on(precision, device), options);
 }
 
 static rlf_status check_options(const kern_decoder_options *o) {
@@ -101,9 +105,9 @@ rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_de
     d->options = *options;
     d->kv_shape = (kern_kv_shape){.layers = model->layout->shape.layers, .kv_heads = model->attn.kv_heads, .head_dim = model->attn.head_dim,
                                   .page_size = options->page_size, .pages = options->pages, .factors = model->attn.factors};
-    RLF_TRY(kern_buf_new(&d->buf, device, kern_decoder_bytes(model->layout, options)));
+    RLF_TRY(kern_buf_new(&d->buf, device, bytes_of(&model->layout->shape, model->acts, options)));
     slab.buf = d->buf;
-    lay_out(d, &slab, &model->layout->shape);
+    lay_out(d, &slab, &model->layout->shape, model->acts);
     RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
     d->kv = kern_view(d->kv_buf, KERN_U8);
     RLF_TRY(kern_stage_new(&d->host, device, inputs_size(options) * sizeof(int32_t)));

@@ -20,6 +20,7 @@ struct kern_model {
     kern_tensor params; /* (layout->total) */
     kern_tensor rope;   /* (max_positions, D): D/2 cosines, then D/2 sines */
     kern_attn_shape attn;
+    kern_dtype acts;    /* kern_activations: what normed, qkv, attn, gate_up, act below are */
     int max_positions;
     float eps;
     size_t embed, norm_final, head; /* elements; head == embed where tied */
@@ -35,7 +36,10 @@ typedef struct kern_slab {
 
 kern_tensor kern_slab_take(kern_slab *slab, kern_dtype dtype, size_t n);
 
-/* The parts of a forward pass. M = rows; x (M,H) is the residual stream; W = (heads + 2 kv_heads) * D.
+/* Of a device that is not open yet: "cpu" or "cuda". */
+kern_dtype kern_acts_on(kern_precision precision, const char *device);
+
+/* The parts of a forward pass. M = rows; x (M,H) is the residual stream, float32, all else of type model->acts but the logits; W = (heads + 2 kv_heads) * D.
  * normed (M,H), act (M,F) are work space whose contents afterwards are the values named. */
 
 /* normed = RMSNorm(x); qkv_in (M,W) = normed · [q k v]ᵀ; qkv (M,W) = q/k norm and rotation of it. qkv may be qkv_in. */

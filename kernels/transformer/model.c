@@ -91,6 +91,10 @@ static rlf_status kern_dtype_of(rlf_dtype dtype, kern_dtype *out) {
     return RLF_RAISE(UNSUPPORTED, "parameters can be stored, and multiplied, as float32 or bfloat16 only");
 }
 
+kern_dtype kern_acts_on(kern_precision precision, const char *device) {
+    return kern_activations_on(device, precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32);
+}
+
 static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
     if (s->head_dim % 2 || s->head_dim < 2 || s->head_dim > 256)
         return RLF_RAISE(UNSUPPORTED, "head_dim %d: expected an even number up to 256", s->head_dim);
@@ -124,6 +128,7 @@ rlf_status kern_model_new_over(kern_model **out, kern_queue *queue, const rlf_mo
     model->layout = layout;
     model->queue = queue;
     model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim, factors};
+    model->acts = kern_activations(kern_queue_device(queue), factors);
     model->max_positions = max_positions;
     model->eps = (float)s->rms_eps;
     model->layers = rlf_calloc((size_t)s->layers, sizeof *model->layers);

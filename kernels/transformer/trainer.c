@@ -1,9 +1,10 @@
 /* The trainer: one packed micro-batch forward, loss, backward.
  *
- * Kept per layer for the backward pass, in floats a row (H hidden, W = (heads + 2 kv_heads) D, A = heads D, F ffn):
+ * Kept per layer for the backward pass, in elements a row (H hidden, W = (heads + 2 kv_heads) D, A = heads D, F ffn):
  *     residual before attention H, residual before the MLP H, qkv before norm and rotation W, attention output A and its lse (heads),
  *     gate and up 2F                                                            sum: 2H + W + A + heads + 2F
- * so   activation bytes = 4 max_tokens (L (2H + W + A + heads + 2F) + H) + work space of 4 max_tokens (2H + max(3F, 2W + A)) + the head's.
+ * so   activation bytes = 4 max_tokens (L (2H + W + A + heads + 2F) + H) + work space of 4 max_tokens (2H + max(3F, 2W + A)) + the head's,
+ * all being float32. Where activations are bfloat16 (kern_activations), W, A, F and one of the work space's H take 2 bytes an element.
  * Recomputed, because each costs one pass over memory and no matrix product: both RMSNorms, q/k norm and rotation, SwiGLU.
  * Without gradients one layer's worth is kept, and the residual stream is one buffer.
  * With recompute the layers share all but the residual before attention, and every layer but the last goes forward once more before it goes
@@ -31,11 +32,12 @@ typedef struct layer_acts {
 struct kern_trainer {
     kern_model *model; /* borrowed; whose gradients are computed */
     kern_trainer_options options; /* head_rows chosen */
+    kern_dtype dtype;             /* the model's acts: of all below but the residual stream x, mid, last, dx, head_x, head_dx, and the head */
     kern_buf *buf;
     /* M = max_tokens */
     layer_acts *acts; /* (L), owned; all the same tensors without gradients, with recompute all the same but for x */
     kern_tensor last;   /* (M, H) the residual stream after the last layer */
-    kern_tensor normed; /* (M, H) */
+    kern_tensor normed; /* (M, H), becomes its own gradient */
     kern_tensor qkv, dqkv, dattn; /* (M, W), (M, W), (M, heads*D): attention's work space, which is also ... */
     kern_tensor act, dgate_up;    /* (M, F), (M, 2F): ... the MLP's. act becomes its own gradient */
     kern_tensor dx;     /* (M, H) gradient of the residual stream, carried down the layers */
@@ -72,10 +74,10 @@ static void lay_out_layers(kern_trainer *t, kern_slab *slab, const rlf_model_sha
         if (!i || t->options.gradients) a->x = kern_slab_take(slab, KERN_F32, hidden);
         if (i && shared) continue;
         a->mid = t->options.gradients ? kern_slab_take(slab, KERN_F32, hidden) : a->x;
-        a->qkv_in = kern_slab_take(slab, KERN_F32, (heads + 2 * m * (size_t)s->kv_heads) * dim);
-        a->attn = kern_slab_take(slab, KERN_F32, heads * dim);
+        a->qkv_in = kern_slab_take(slab, t->dtype, (heads + 2 * m * (size_t)s->kv_heads) * dim);
+        a->attn = kern_slab_take(slab, t->dtype, heads * dim);
         a->lse = kern_slab_take(slab, KERN_F32, heads);
-        a->gate_up = kern_slab_take(slab, KERN_F32, 2 * m * (size_t)s->ffn);
+        a->gate_up = kern_slab_take(slab, t->dtype, 2 * m * (size_t)s->ffn);
     }
     t->last = t->options.gradients ? kern_slab_take(slab, KERN_F32, hidden) : t->acts[0].x;
 }
@@ -85,15 +87,15 @@ static void lay_out_work(kern_trainer *t, kern_slab *slab, const rlf_model_shape
     size_t m = (size_t)t->options.max_tokens, dim = (size_t)s->head_dim;
     size_t attn = m * (size_t)s->heads * dim, qkv = attn + 2 * m * (size_t)s->kv_heads * dim, ffn = m * (size_t)s->ffn;
     kern_slab mlp = *slab;
-    t->qkv = kern_slab_take(slab, KERN_F32, qkv);
-    t->act = kern_slab_take(&mlp, KERN_F32, ffn);
+    t->qkv = kern_slab_take(slab, t->dtype, qkv);
+    t->act = kern_slab_take(&mlp, t->dtype, ffn);
     if (t->options.gradients) {
-        t->dqkv = kern_slab_take(slab, KERN_F32, qkv);
-        t->dattn = kern_slab_take(slab, KERN_F32, attn);
-        t->dgate_up = kern_slab_take(&mlp, KERN_F32, 2 * ffn);
+        t->dqkv = kern_slab_take(slab, t->dtype, qkv);
+        t->dattn = kern_slab_take(slab, t->dtype, attn);
+        t->dgate_up = kern_slab_take(&mlp, t->dtype, 2 * ffn);
     }
     if (mlp.bytes > slab->bytes) slab->bytes = mlp.bytes;
-    t->normed = kern_slab_take(slab, KERN_F32, m * (size_t)s->hidden);
+    t->normed = kern_slab_take(slab, t->dtype, m * (size_t)s->hidden);
     if (t->options.gradients) t->dx = kern_slab_take(slab, KERN_F32, m * (size_t)s->hidden);
     t->tokens = kern_slab_take(slab, KERN_I32, m);
     t->pos = kern_slab_take(slab, KERN_I32, m);
@@ -104,7 +106,7 @@ static void lay_out_head(kern_trainer *t, kern_slab *slab, const rlf_model_shape
     t->index = kern_slab_take(slab, KERN_I32, rows);
     t->targets = kern_slab_take(slab, KERN_I32, rows);
     t->head_x = kern_slab_take(slab, KERN_F32, hidden);
-    t->head_normed = kern_slab_take(slab, KERN_F32, hidden);
+    t->head_normed = kern_slab_take(slab, t->dtype, hidden);
     t->logits = kern_slab_take(slab, KERN_F32, rows * (size_t)s->vocab);
     t->logprob = kern_slab_take(slab, KERN_F32, rows);
     t->entropy = kern_slab_take(slab, KERN_F32, rows);
@@ -121,10 +123,10 @@ static void lay_out(kern_trainer *t, kern_slab *slab, const rlf_model_shape *s) 
     lay_out_head(t, slab, s);
 }
 
-size_t kern_trainer_bytes(const rlf_model_layout *layout, const kern_trainer_options *options) {
+size_t kern_trainer_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_trainer_options *options) {
     const rlf_model_shape *s = &layout->shape;
     kern_slab count = {0};
-    kern_trainer t = {.options = chosen(s, options)};
+    kern_trainer t = {.options = chosen(s, options), .dtype = kern_acts_on(precision, device)};
     t.acts = rlf_calloc((size_t)s->layers, sizeof *t.acts);
     lay_out(&t, &count, s);
     free(t.acts);
@@ -140,6 +142,7 @@ rlf_status kern_trainer_new(kern_trainer **out, kern_model *model, const kern_tr
         RLF_FAIL(INVALID, "trainer of %d tokens and %d sequences: expected at least 1 of each", options->max_tokens, options->max_seqs);
     t->model = model;
     t->options = chosen(s, options);
+    t->dtype = model->acts;
     t->acts = rlf_calloc((size_t)s->layers, sizeof *t->acts);
     lay_out(t, &count, s);
     RLF_TRY(kern_buf_new(&t->buf, kern_queue_device(model->queue), count.bytes));

@@ -17,7 +17,8 @@
 typedef struct kern_model kern_model;
 
 /* How parameters are stored, and what products and attention multiply (kern.h): RLF_DTYPE_F32 or RLF_DTYPE_BF16 each, bfloat16 factors with
- * bfloat16 parameters only. Gradients and activations are float32 whatever they are. */
+ * bfloat16 parameters only. Gradients of parameters and the residual stream are float32 whatever they are; other activations are what
+ * kern_activations says of the device and the factors, in decoder and trainer alike. */
 typedef struct kern_precision {
     rlf_dtype stored, factors;
 } kern_precision;
@@ -54,7 +55,7 @@ typedef struct kern_decoder_options {
 rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_decoder_options *options) RLF_MUST_USE;
 void kern_decoder_destroy(kern_decoder *decoder);
 /* Bytes of work space kern_decoder_new would take beside the cache (kern_kv_bytes): for the memory plan. */
-size_t kern_decoder_bytes(const rlf_model_layout *layout, const kern_decoder_options *options);
+size_t kern_decoder_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_decoder_options *options);
 
 /* One step: `rows` rows of any sequences, each with its token, position, sequence index (into page_table) and cache slot
  * (page * page_size + place). A row sees the keys of its sequence at positions 0..pos, including rows of this very step. Host arrays. */
@@ -115,6 +116,6 @@ rlf_status kern_trainer_logprobs(kern_trainer *trainer, kern_model *model, const
 rlf_status kern_trainer_gradients(kern_trainer *trainer, const kern_batch *batch, kern_filter filter, kern_loss_fn *loss, void *ctx,
                                   kern_tensor grads) RLF_MUST_USE;
 /* Bytes kern_trainer_new would take: for the memory plan. */
-size_t kern_trainer_bytes(const rlf_model_layout *layout, const kern_trainer_options *options);
+size_t kern_trainer_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_trainer_options *options);
 
 #endif

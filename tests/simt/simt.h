@@ -101,7 +101,7 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
     static void name(const name##_args a);                                                     \
     static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
     static void name(const name##_args a)
-#define KERN_KERNEL_ALONE(name, threads) KERN_KERNEL(name)
+#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL(name)
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
 #define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
 #define KERN_LAUNCH(ctx, name, blocks, threads, args) \

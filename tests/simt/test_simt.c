@@ -354,13 +354,13 @@ static float *results_with(size_t floats, size_t *n) {
     ctx.scratch = kern_card_allocate(ctx.card, floats * sizeof *ctx.scratch);
     for (int i = 0; i < ROWS * K; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
     for (int i = 0; i < N * K; i++) w[i] = kern_bf16_of_float(x[i]);
-    kern_cuda_linear(&ctx, at, x, w, KERN_BF16, NULL, KERN_BF16, M, N, K, false), at += M * N;
-    kern_cuda_linear_grad_input(&ctx, at, x, w, KERN_BF16, KERN_BF16, M, N, K, false), at += M * K;
-    kern_cuda_linear_grad_weight(&ctx, at, x, x, KERN_BF16, M, N, K), at += N * K;
+    kern_cuda_linear(&ctx, at, KERN_F32, x, KERN_F32, w, KERN_BF16, NULL, KERN_F32, KERN_BF16, M, N, K, false), at += M * N;
+    kern_cuda_linear_grad_input(&ctx, at, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, M, N, K, false), at += M * K;
+    kern_cuda_linear_grad_weight(&ctx, at, x, KERN_F32, x, KERN_F32, KERN_BF16, M, N, K), at += N * K;
     ctx.scratch_floats /= 10;
-    kern_cuda_rmsnorm_grad(&ctx, at, at + M * K, x, x, x, 1e-6f, M, K), at += M * K + K;
-    kern_cuda_bias_grad(&ctx, at, x, M, K), at += K;
-    kern_cuda_qk_rope_grad(&ctx, at + 12, at, at + 6, x, x, x, x, 1e-6f, x, pos, M, shape);
+    kern_cuda_rmsnorm_grad(&ctx, at, at + M * K, x, KERN_F32, x, x, KERN_F32, 1e-6f, M, K), at += M * K + K;
+    kern_cuda_bias_grad(&ctx, at, x, KERN_F32, M, K), at += K;
+    kern_cuda_qk_rope_grad(&ctx, at + 12, at, at + 6, x, x, KERN_F32, x, x, KERN_F32, 1e-6f, x, pos, M, shape);
     kern_card_download(ctx.card, result, to, RESULTS * sizeof *to);
     *n = RESULTS;
     kern_card_release(ctx.card, ctx.scratch);
@@ -388,9 +388,10 @@ static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
     (void)state;
     ctx.scratch = kern_card_allocate(ctx.card, ctx.scratch_floats * sizeof *ctx.scratch);
     simt_bank_conflicts = 0;
-    for (int rows = 16; rows <= ROWS; rows *= 2) kern_cuda_linear(&ctx, y, x, w, KERN_BF16, NULL, KERN_BF16, rows, COLS, DEPTH, false);
-    kern_cuda_linear_grad_input(&ctx, y, x, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);
-    kern_cuda_linear_grad_weight(&ctx, y, x, x, KERN_BF16, DEPTH, ROWS, ROWS);
+    for (int rows = 16; rows <= ROWS; rows *= 2)
+        kern_cuda_linear(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, COLS, DEPTH, false);
+    kern_cuda_linear_grad_input(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);
+    kern_cuda_linear_grad_weight(&ctx, y, x, KERN_F32, x, KERN_F32, KERN_BF16, DEPTH, ROWS, ROWS);
     assert_true(simt_bank_conflicts == 0);
     kern_card_release(ctx.card, ctx.scratch);
     kern_card_release(ctx.card, w);

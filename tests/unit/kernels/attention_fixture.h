@@ -11,6 +11,7 @@ typedef struct problem {
     int seqs, rows;
     int32_t begin[16];
     float *qkv, *dout;
+    kern_dtype acts; /* of qkv, out and their gradients */
 } problem;
 
 static inline size_t qkv_size(const problem *p) { return (size_t)p->rows * (size_t)kern_qkv_width(p->shape); }
@@ -103,13 +104,14 @@ static inline void result_free(result *r) {
 static inline result run_operations(fixture *fx, const problem *p, bool gradient) {
     result r = result_new(p);
     const int mark = fx->n;
-    kern_tensor qkv = fx_f32(fx, p->qkv, qkv_size(p)), dout = fx_f32(fx, p->dout, out_size(p));
-    kern_tensor out = fx_f32(fx, p->dout, out_size(p)), lse = fx_f32(fx, r.lse, lse_size(p)), dqkv = fx_f32(fx, p->qkv, qkv_size(p));
+    kern_tensor qkv = fx_as(fx, p->acts, p->qkv, qkv_size(p)), dout = fx_as(fx, p->acts, p->dout, out_size(p));
+    kern_tensor out = fx_as(fx, p->acts, p->dout, out_size(p)), dqkv = fx_as(fx, p->acts, p->qkv, qkv_size(p));
+    kern_tensor lse = fx_f32(fx, r.lse, lse_size(p));
     kern_attention(fx->queue, out, lse, qkv, p->begin, p->seqs, p->shape);
     if (gradient) kern_attention_grad(fx->queue, dqkv, dout, out, lse, qkv, p->begin, p->seqs, p->shape);
-    fx_get(fx, r.out, out, out_size(p));
+    fx_get_wide(fx, r.out, out, out_size(p));
     fx_get(fx, r.lse, lse, lse_size(p));
-    if (gradient) fx_get(fx, r.dqkv, dqkv, qkv_size(p));
+    if (gradient) fx_get_wide(fx, r.dqkv, dqkv, qkv_size(p));
     fx_release(fx, mark);
     return r;
 }
@@ -171,17 +173,17 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
         memcpy(rows + (size_t)i * width, p->qkv + (size_t)order[i] * width, width * sizeof(float));
     }
     const int mark = fx->n;
-    kern_tensor qkv = fx_f32(fx, rows, (size_t)m * width), dst = fx_zeros(fx, KERN_F32, (size_t)m * o);
+    kern_tensor qkv = fx_as(fx, p->acts, rows, (size_t)m * width), dst = fx_zeros(fx, p->acts, (size_t)m * o);
     kern_kv_write(fx->queue, c->kv, c->shape, LAYER, qkv, fx_i32(fx, slots, (size_t)m), m, p->shape);
     other = (kern_rows_hint){2 * hint.end + 1024, !hint.decoding};
     kern_tensor seqs = fx_i32(fx, seq, (size_t)m), at = fx_i32(fx, pos, (size_t)m);
     kern_tensor table = fx_i32(fx, c->table, (size_t)(c->max_pages * p->seqs));
     kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, hint, p->shape);
-    fx_get(fx, got, dst, (size_t)m * o);
+    fx_get_wide(fx, got, dst, (size_t)m * o);
     if (p->shape.factors == KERN_BF16) {
         kern_zero(fx->queue, dst, (size_t)m * o);
         kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, other, p->shape);
-        fx_get(fx, again, dst, (size_t)m * o);
+        fx_get_wide(fx, again, dst, (size_t)m * o);
         same_bits("out, another hint", again, got, (size_t)m * o);
     }
     fx_release(fx, mark);

@@ -16,6 +16,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "kernels/scalar.h"
 #include "tests/unit/kernels/device.h"
 
 enum { FX_MAX_BUFS = 64 };
@@ -79,6 +80,31 @@ static inline kern_tensor fx_i32(fixture *fx, const int32_t *src, size_t n) {
 static inline void fx_get(fixture *fx, float *dst, kern_tensor t, size_t n) {
     kern_download(fx->queue, dst, t, n);
     must(kern_sync(fx->queue));
+}
+
+/* Activations of either type: made from floats, and read as floats. */
+static inline kern_tensor fx_as(fixture *fx, kern_dtype dtype, const float *src, size_t n) {
+    kern_tensor wide = fx_f32(fx, src, n), t = wide;
+    if (dtype != KERN_F32) {
+        t = fx_zeros(fx, dtype, n);
+        kern_convert(fx->queue, t, wide, n);
+    }
+    return t;
+}
+static inline void fx_get_wide(fixture *fx, float *dst, kern_tensor t, size_t n) {
+    const int mark = fx->n;
+    kern_tensor wide = t;
+    if (t.dtype != KERN_F32) {
+        wide = fx_zeros(fx, KERN_F32, n);
+        kern_convert(fx->queue, wide, t, n);
+    }
+    fx_get(fx, dst, wide, n);
+    fx_release(fx, mark);
+}
+
+/* To values that bfloat16 holds. */
+static inline void round_all(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = kern_float_of_bf16(kern_bf16_of_float(x[i]));
 }
 
 /* n floats in [-scale, scale), of stream `stream`. Free with free(). */

@@ -12,10 +12,6 @@ enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
 
 static const double ROUNDING = 0x1p-9; /* of a bfloat16 */
 
-static void round_all(float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) x[i] = kern_float_of_bf16(kern_bf16_of_float(x[i]));
-}
-
 /* A problem whose factors bfloat16 holds. */
 static problem rounded_problem(kern_attn_shape shape, const int *lengths, int seqs) {
     problem p = problem_new(shape, lengths, seqs);
@@ -322,61 +318,65 @@ static void work_space_for_a_part_at_a_time_gives_the_same_bits(void **state) {
     fx_close(&fx);
 }
 
+/* The gradient from an output and lse that are given. */
+static float *gradient_of(fixture *fx, const problem *p, const float *out, const float *lse) {
+    float *dqkv = zero_floats(qkv_size(p));
+    const int mark = fx->n;
+    kern_tensor t = fx_as(fx, p->acts, p->qkv, qkv_size(p));
+    kern_attention_grad(fx->queue, t, fx_as(fx, p->acts, p->dout, out_size(p)), fx_as(fx, p->acts, out, out_size(p)),
+                        fx_f32(fx, lse, lse_size(p)), fx_as(fx, p->acts, p->qkv, qkv_size(p)), p->begin, p->seqs, p->shape);
+    fx_get_wide(fx, dqkv, t, qkv_size(p));
+    fx_release(fx, mark);
+    return dqkv;
+}
+
+static void check_activations(fixture *fx, problem p, bool gradient) {
+    result wide = run_forward(fx, &p);
+    float *paged = zero_floats(out_size(&p));
+    round_all(wide.out, out_size(&p));
+    float *dqkv = gradient ? gradient_of(fx, &p, wide.out, wide.lse) : wide.dqkv;
+    round_all(dqkv, qkv_size(&p));
+    p.acts = KERN_BF16;
+    result narrow = run_operations(fx, &p, gradient);
+    same_bits("out", narrow.out, wide.out, out_size(&p));
+    same_bits("lse", narrow.lse, wide.lse, lse_size(&p));
+    same_bits("dqkv", narrow.dqkv, dqkv, qkv_size(&p));
+    run_paged(fx, &p, 16, gradient ? 9 : 300, paged);
+    same_bits("paged", paged, wide.out, out_size(&p));
+    if (gradient) free(dqkv);
+    free(paged);
+    result_free(&wide);
+    result_free(&narrow);
+    problem_free(&p);
+}
+
+/* What float32 ones of the same values give, rounded: with tiles, without, and where results of splits wait for others. */
+static void activations_of_bfloat16_give_rounded_results(void **state) {
+    (void)state;
+    if (!on_cards()) skip();
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 3));
+    for (int i = 0; i < N_SHAPES; i++) check_activations(&fx, rounded_problem(SHAPES[i], (const int[]){1, 70, 17}, 3), true);
+    check_activations(&fx, rounded_problem((kern_attn_shape){4, 2, 24, KERN_BF16}, (const int[]){1, 70, 17}, 3), true);
+    check_activations(&fx, rounded_problem((kern_attn_shape){2, 1, 64, KERN_BF16}, (const int[]){1030, 1, 1100}, 3), false);
+    fx_close(&fx);
+}
+
 /* ---- Hopper's kernels against the others, on one card ------------------------------------------------------------------------------- */
 
-/* out, lse, dqkv of bfloat16 activations, as bytes. */
-typedef struct rounded_result {
-    uint16_t *out, *dqkv;
-    float *lse;
-} rounded_result;
-
-static kern_tensor fx_bf16(fixture *fx, const float *src, size_t n) {
-    uint16_t *rounded = rlf_calloc(n, sizeof *rounded);
-    kern_tensor t = fx_zeros(fx, KERN_BF16, n);
-    for (size_t i = 0; i < n; i++) rounded[i] = kern_bf16_of_float(src[i]);
-    kern_upload(fx->queue, t, rounded, n);
-    free(rounded);
-    return t;
-}
-
-static rounded_result run_rounded(fixture *fx, const problem *p, bool gradient) {
-    rounded_result r = {rlf_calloc(out_size(p), sizeof(uint16_t)), rlf_calloc(qkv_size(p), sizeof(uint16_t)), zero_floats(lse_size(p))};
-    const int mark = fx->n;
-    kern_tensor qkv = fx_bf16(fx, p->qkv, qkv_size(p)), dout = fx_bf16(fx, p->dout, out_size(p));
-    kern_tensor out = fx_zeros(fx, KERN_BF16, out_size(p)), lse = fx_f32(fx, r.lse, lse_size(p)), dqkv = fx_zeros(fx, KERN_BF16, qkv_size(p));
-    kern_attention(fx->queue, out, lse, qkv, p->begin, p->seqs, p->shape);
-    if (gradient) kern_attention_grad(fx->queue, dqkv, dout, out, lse, qkv, p->begin, p->seqs, p->shape);
-    kern_download(fx->queue, r.out, out, out_size(p));
-    kern_download(fx->queue, r.dqkv, dqkv, qkv_size(p));
-    kern_download(fx->queue, r.lse, lse, lse_size(p));
-    must(kern_sync(fx->queue));
-    fx_release(fx, mark);
-    return r;
-}
-
-static void rounded_result_free(rounded_result *r) {
-    free(r->out);
-    free(r->dqkv);
-    free(r->lse);
-}
-
 /* Float32 and bfloat16 activations. */
-static void check_hopper(fixture *fx, const problem *p, bool gradient) {
-    fx->device->ctx->hopper = true;
-    result new = run_operations(fx, p, gradient);
-    rounded_result new_rounded = run_rounded(fx, p, gradient);
-    fx->device->ctx->hopper = false;
-    result old = run_operations(fx, p, gradient);
-    rounded_result old_rounded = run_rounded(fx, p, gradient);
-    fx->device->ctx->hopper = true;
-    same_results(p, &new, &old);
-    assert_memory_equal(new_rounded.out, old_rounded.out, out_size(p) * sizeof(uint16_t));
-    assert_memory_equal(new_rounded.dqkv, old_rounded.dqkv, qkv_size(p) * sizeof(uint16_t));
-    same_bits("lse", new_rounded.lse, old_rounded.lse, lse_size(p));
-    result_free(&new);
-    result_free(&old);
-    rounded_result_free(&new_rounded);
-    rounded_result_free(&old_rounded);
+static void check_hopper(fixture *fx, problem p, bool gradient) {
+    for (int wide = 0; wide < 2; wide++) {
+        p.acts = wide ? KERN_F32 : KERN_BF16;
+        fx->device->ctx->hopper = true;
+        result new = run_operations(fx, &p, gradient);
+        fx->device->ctx->hopper = false;
+        result old = run_operations(fx, &p, gradient);
+        fx->device->ctx->hopper = true;
+        same_results(&p, &new, &old);
+        result_free(&new);
+        result_free(&old);
+    }
 }
 
 static bool open_hopper(fixture *fx, int threads) {
@@ -396,7 +396,7 @@ static void hopper_gives_the_bits_of_other_cards(void **state) {
         fixture fx;
         if (!open_hopper(&fx, 1 + (int)i % 2)) skip();
         problem p = problem_new(shapes[i], (const int[]){1, 129, 63, 64, 65, 20}, 6);
-        check_hopper(&fx, &p, true);
+        check_hopper(&fx, p, true);
         problem_free(&p);
         fx_close(&fx);
     }
@@ -410,9 +410,9 @@ static void hopper_gives_the_bits_of_other_cards_in_long_contexts(void **state) 
     problem p = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){1023, 1025, 1024}, 3);
     problem wide = problem_new((kern_attn_shape){2, 1, 128, KERN_BF16}, (const int[]){1090}, 1);
     problem longer = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){2500}, 1);
-    check_hopper(&fx, &p, false);
-    check_hopper(&fx, &wide, true);
-    check_hopper(&fx, &longer, false);
+    check_hopper(&fx, p, false);
+    check_hopper(&fx, wide, true);
+    check_hopper(&fx, longer, false);
     problem_free(&p);
     problem_free(&wide);
     problem_free(&longer);
@@ -462,6 +462,7 @@ int main(void) {
         cmocka_unit_test(a_head_without_tiles_gives_the_bits_of_float32),
         cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
         cmocka_unit_test(work_space_for_a_part_at_a_time_gives_the_same_bits),
+        cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
         cmocka_unit_test(hopper_gives_the_bits_of_other_cards),
         cmocka_unit_test(hopper_gives_the_bits_of_other_cards_in_long_contexts),
         cmocka_unit_test(what_is_no_number_stays_in_its_sequence),

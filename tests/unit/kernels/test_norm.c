@@ -9,6 +9,7 @@ typedef struct problem {
     kern_attn_shape shape;
     bool norms; /* qk_rope: with q_norm and k_norm */
     bool half;  /* weights are stored as bfloat16 */
+    kern_dtype acts; /* of activations, and their gradients */
     float *x, *weight, *weight2, *dy, *rope;
     int32_t *pos;
 } problem;
@@ -156,11 +157,11 @@ static result run_norm(fixture *fx, const problem *p) {
     const size_t n = (size_t)p->m * (size_t)p->k, k = (size_t)p->k;
     const int mark = fx->n;
     result r = result_new(n, n, k);
-    kern_tensor x = fx_f32(fx, p->x, n), w = fx_weights(fx, p, p->weight, k), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n);
+    kern_tensor x = fx_f32(fx, p->x, n), w = fx_weights(fx, p, p->weight, k), dy = fx_as(fx, p->acts, p->dy, n), y = fx_zeros(fx, p->acts, n);
     kern_tensor dx = fx_zeros(fx, KERN_F32, n), dw = fx_zeros(fx, KERN_F32, k);
     kern_rmsnorm(fx->queue, y, x, w, EPS, p->m, p->k);
     kern_rmsnorm_grad(fx->queue, dx, dw, dy, x, w, EPS, p->m, p->k);
-    fx_get(fx, r.y, y, n);
+    fx_get_wide(fx, r.y, y, n);
     fx_get(fx, r.dx, dx, n);
     fx_get(fx, r.dw, dw, k);
     fx_release(fx, mark);
@@ -171,11 +172,12 @@ static result run_swiglu(fixture *fx, const problem *p) {
     const size_t n = (size_t)p->m * (size_t)p->k;
     const int mark = fx->n;
     result r = result_new(n, 2 * n, 0);
-    kern_tensor x = fx_f32(fx, p->x, 2 * n), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n), dx = fx_zeros(fx, KERN_F32, 2 * n);
+    kern_tensor x = fx_as(fx, p->acts, p->x, 2 * n), dy = fx_as(fx, p->acts, p->dy, n);
+    kern_tensor y = fx_zeros(fx, p->acts, n), dx = fx_zeros(fx, p->acts, 2 * n);
     kern_swiglu(fx->queue, y, x, p->m, p->k);
     kern_swiglu_grad(fx->queue, dx, dy, x, p->m, p->k);
-    fx_get(fx, r.y, y, n);
-    fx_get(fx, r.dx, dx, 2 * n);
+    fx_get_wide(fx, r.y, y, n);
+    fx_get_wide(fx, r.dx, dx, 2 * n);
     fx_release(fx, mark);
     return r;
 }
@@ -184,29 +186,29 @@ static result run_rope(fixture *fx, const problem *p) {
     const size_t n = (size_t)p->m * (size_t)kern_qkv_width(p->shape), d = (size_t)p->shape.head_dim;
     const int mark = fx->n;
     result r = result_new(n, n, d);
-    kern_tensor x = fx_f32(fx, p->x, n), dy = fx_f32(fx, p->dy, n), y = fx_zeros(fx, KERN_F32, n), dx = fx_zeros(fx, KERN_F32, n);
+    kern_tensor x = fx_as(fx, p->acts, p->x, n), dy = fx_as(fx, p->acts, p->dy, n);
+    kern_tensor y = fx_zeros(fx, p->acts, n), dx = fx_zeros(fx, p->acts, n), in = fx_as(fx, p->acts, p->x, n);
     kern_tensor qn = p->norms ? fx_weights(fx, p, p->weight, d) : kern_none(), kn = p->norms ? fx_weights(fx, p, p->weight2, d) : kern_none();
     kern_tensor dqn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none(), dkn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none();
     kern_tensor rope = fx_f32(fx, p->rope, MAX_POS * d), pos = fx_i32(fx, p->pos, (size_t)p->m);
     kern_qk_rope(fx->queue, y, x, qn, kn, EPS, rope, pos, p->m, p->shape);
     kern_qk_rope_grad(fx->queue, dx, dqn, dkn, dy, x, qn, kn, EPS, rope, pos, p->m, p->shape);
-    fx_get(fx, r.y, y, n);
-    fx_get(fx, r.dx, dx, n);
+    fx_get_wide(fx, r.y, y, n);
+    fx_get_wide(fx, r.dx, dx, n);
     if (p->norms) fx_get(fx, r.dw, dqn, d);
     if (p->norms) fx_get(fx, r.dw2, dkn, d);
     /* in place, both ways */
-    kern_qk_rope(fx->queue, x, x, qn, kn, EPS, rope, pos, p->m, p->shape);
-    fx_get(fx, r.dx, x, n);
+    kern_qk_rope(fx->queue, in, in, qn, kn, EPS, rope, pos, p->m, p->shape);
+    fx_get_wide(fx, r.dx, in, n);
     same_bits("in place", r.dx, r.y, n);
-    kern_upload(fx->queue, x, p->x, n);
     if (p->norms) {
         kern_zero(fx->queue, dqn, d);
         kern_zero(fx->queue, dkn, d);
     }
     kern_qk_rope_grad(fx->queue, dy, dqn, dkn, dy, x, qn, kn, EPS, rope, pos, p->m, p->shape);
     float *in_place = zero_floats(n);
-    fx_get(fx, r.dx, dx, n);
-    fx_get(fx, in_place, dy, n);
+    fx_get_wide(fx, r.dx, dx, n);
+    fx_get_wide(fx, in_place, dy, n);
     same_bits("gradient in place", in_place, r.dx, n);
     free(in_place);
     fx_release(fx, mark);
@@ -421,6 +423,66 @@ static void weights_stored_as_bfloat16_are_the_same_numbers(void **state) {
 }
 
 /* A weight gradient adds parts of rows in order, so two calls of whole parts give the bits of one. */
+/* Activations of bfloat16 give what float32 ones of the same values give, rounded; the gradients of weights, and of rmsnorm's input, are
+ * float32 in both. */
+static void check_activations(fixture *fx, problem p, size_t in, size_t out, result (*run)(fixture *fx, const problem *p), bool rounded_dx) {
+    round_all(p.x, in);
+    round_all(p.dy, out);
+    for (int half = 0; half < 2; half++) {
+        p.half = half;
+        p.acts = KERN_F32;
+        result wide = run(fx, &p);
+        p.acts = KERN_BF16;
+        result narrow = run(fx, &p);
+        round_all(wide.y, wide.n_y);
+        if (rounded_dx) round_all(wide.dx, wide.n_x);
+        same_results(&narrow, &wide);
+        result_free(&wide);
+        result_free(&narrow);
+    }
+    problem_free(&p);
+}
+
+static void activations_of_bfloat16_give_rounded_results(void **state) {
+    static const int widths[] = {1, 7, 40, 200, 2056};
+    static const kern_attn_shape more[] = {{4, 2, 64, KERN_F32}, {6, 2, 128, KERN_F32}, {1, 1, 256, KERN_F32}, {3, 1, 40, KERN_F32}};
+    (void)state;
+    if (!on_cards()) skip();
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const int m = i == 4 ? 5 : 70, k = widths[i];
+        const size_t n = (size_t)(m * k);
+        problem p = problem_new(m, k, k, k); /* rmsnorm's input is float32 whatever the activations are */
+        check_activations(&fx, p, 0, n, run_norm, false);
+        check_activations(&fx, problem_new(m, k, 2 * k, k), 2 * n, n, run_swiglu, true);
+    }
+    for (int i = 0; i < 2 * (N_SHAPES + 4); i++) {
+        const kern_attn_shape s = i / 2 < N_SHAPES ? SHAPES[i / 2] : more[i / 2 - N_SHAPES];
+        const size_t n = 70 * (size_t)kern_qkv_width(s);
+        check_activations(&fx, rope_problem_new(70, s, i % 2), n, n, run_rope, true);
+    }
+    fx_close(&fx);
+}
+
+/* Rows of more than one access, more than are loaded at once, and not of 4 elements each: the bits of the CPU. */
+static void wide_and_narrow_rows_give_the_bits_of_the_cpu(void **state) {
+    static const int widths[] = {2560, 4100, 5001, 12300};
+    (void)state;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        problem p = problem_new(i < 2 ? 35 : 3, widths[i], 2 * widths[i], widths[i]);
+        check_variants(&p, run_norm);
+        check_variants(&p, run_swiglu);
+        problem_free(&p);
+    }
+    const kern_attn_shape shapes[] = {{5, 1, 64, KERN_F32}, {4, 2, 128, KERN_F32}, {2, 1, 256, KERN_F32}, {3, 3, 40, KERN_F32}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        problem p = rope_problem_new(45, shapes[i], true);
+        check_variants(&p, run_rope);
+        problem_free(&p);
+    }
+}
+
 static void weight_gradients_continue_over_calls(void **state) {
     (void)state;
     fixture fx;
@@ -449,6 +511,8 @@ int main(void) {
         cmocka_unit_test(bits_do_not_depend_on_instruction_set_or_threads),
         cmocka_unit_test(a_row_gives_the_bits_it_gives_alone),
         cmocka_unit_test(weights_stored_as_bfloat16_are_the_same_numbers),
+        cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
+        cmocka_unit_test(wide_and_narrow_rows_give_the_bits_of_the_cpu),
         cmocka_unit_test(weight_gradients_continue_over_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

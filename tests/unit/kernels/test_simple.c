@@ -159,6 +159,22 @@ static void bias_grad_adds_parts_of_rows_in_order(void **state) {
     free(dy), free(old);
 }
 
+static void bias_grad_of_bfloat16_is_that_of_its_values(void **state) {
+    (void)state;
+    if (!on_cards()) skip();
+    float *dy = random_weights(ROWS * WIDTH, 1), sums[2][WIDTH];
+    for (int half = 0; half < 2; half++) {
+        kern_queue *q = queues[device_count - 1];
+        kern_tensor t = weights_of(q, WEIGHT_DTYPES[half], dy, ROWS * WIDTH), tb = tensor_of(q, KERN_F32, NULL, WIDTH);
+        kern_bias_grad(q, tb, t, ROWS, WIDTH);
+        kern_download(q, sums[half], tb, WIDTH);
+        assert_int_equal(kern_sync(q), RLF_OK);
+        drop(t), drop(tb);
+    }
+    assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+    free(dy);
+}
+
 static void rows_are_added_one_after_the_other(void **state) {
     (void)state;
     float *x = random_floats(ROWS * WIDTH, 1), *old = random_floats(WIDTH, 2), expected[WIDTH];
@@ -328,6 +344,7 @@ int main(void) {
         cmocka_unit_test(embed_copies_rows_and_its_gradient_adds_them_in_order),
         cmocka_unit_test(scatter_undoes_gather),
         cmocka_unit_test(bias_grad_adds_parts_of_rows_in_order),
+        cmocka_unit_test(bias_grad_of_bfloat16_is_that_of_its_values),
         cmocka_unit_test(rows_are_added_one_after_the_other),
         cmocka_unit_test(bfloat16_is_the_nearest_and_of_two_the_even_one),
         cmocka_unit_test(every_bfloat16_survives_being_widened),

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/scalar.h"
 #include "tests/unit/kernels/devices.h"
 
 typedef struct shape {
@@ -67,6 +68,31 @@ static void same_bits(kern_queue *q, const char *what, const float *got, const f
         if (memcmp(&got[i], &expected[i], sizeof *got))
             fail_msg("%s, %s: element %zu of %zu is %a, expected %a", kern_device_name(kern_queue_device(q)), what, i, n, (double)got[i],
                      (double)expected[i]);
+}
+
+static float *rounded(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = kern_float_of_bf16(kern_bf16_of_float(x[i]));
+    return x;
+}
+
+/* Activations of bfloat16 in (left, and right of the weight gradient) and out, where it is not added to. */
+static void compute_narrow(kern_queue *q, product way, shape s, const factors *f, bool with_bias, bool narrow_out, float *to) {
+    const shape r = result_of(way, s);
+    const size_t n = area(r.m, r.n);
+    kern_tensor a = weights_of(q, KERN_BF16, f->left, left_size(way, s)), b = weights_of(q, KERN_BF16, f->right, right_size(way, s));
+    kern_tensor wide = tensor_of(q, KERN_F32, f->old, n), y = narrow_out ? tensor_of(q, KERN_BF16, NULL, n) : wide;
+    kern_tensor bias = with_bias ? weights_of(q, KERN_BF16, f->bias, (size_t)s.n) : kern_none();
+    if (way == FORWARD)
+        kern_linear(q, y, a, b, bias, KERN_BF16, s.m, s.n, s.k, !narrow_out);
+    else if (way == GRAD_INPUT)
+        kern_linear_grad_input(q, y, a, b, KERN_BF16, s.m, s.n, s.k, !narrow_out);
+    else
+        kern_linear_grad_weight(q, y, a, b, KERN_BF16, s.m, s.n, s.k);
+    if (narrow_out) kern_convert(q, wide, y, n);
+    kern_download(q, to, wide, n);
+    assert_int_equal(kern_sync(q), RLF_OK);
+    drop(a), drop(b), drop(bias), drop(wide);
+    if (narrow_out) drop(y);
 }
 
 /* ---- against sums in double -------------------------------------------------------------------------------------------------------- */
@@ -310,6 +336,30 @@ static void empty_sides_are_allowed(void **state) {
     }
 }
 
+static void check_narrow(kern_queue *q, product way, shape s, bool with_bias) {
+    const shape r = result_of(way, s);
+    const size_t n = area(r.m, r.n);
+    factors f = factors_of(way, s);
+    float *wide = malloc(n * sizeof *wide), *narrow = malloc(n * sizeof *narrow);
+    for (int out = 0; out < (way == GRAD_WEIGHT ? 1 : 2); out++) {
+        compute(q, way, s, &f, with_bias, !out, 0, wide);
+        compute_narrow(q, way, s, &f, with_bias, out, narrow);
+        same_bits(q, out ? "bfloat16 in and out" : "bfloat16 in", narrow, out ? rounded(wide, n) : wide, n);
+    }
+    free(wide), free(narrow);
+    free_factors(&f);
+}
+
+/* What float32 ones of the same values give, rounded: few rows and many, aligned and not. */
+static void activations_of_bfloat16_give_rounded_results(void **state) {
+    static const shape shapes[] = {{3, 24, 40}, {70, 33, 17}, {130, 72, 64}, {20, 7, 130}};
+    (void)state;
+    if (!on_cards()) skip();
+    for (int d = 0; d < device_count; d++)
+        for (int i = 0; i < 4 * PRODUCTS && on_tensor_cores(queues[d], KERN_BF16); i++)
+            check_narrow(queues[d], (product)(i % PRODUCTS), shapes[i / PRODUCTS], i % 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_close_to_sums_in_double),
@@ -322,6 +372,7 @@ int main(void) {
         cmocka_unit_test(activations_count_as_the_nearest_bfloat16),
         cmocka_unit_test(a_weight_gradient_in_parts_of_16_rows_is_that_of_all_rows),
         cmocka_unit_test(empty_sides_are_allowed),
+        cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
     };
     return cmocka_run_group_tests_name("tensor", tests, open_devices, close_devices);
 }

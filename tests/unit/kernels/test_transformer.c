@@ -470,14 +470,19 @@ static void memory_plan_follows_the_documented_formula(void **state) {
     must(rlf_model_shape_named(&shape, "bench-42m"));
     rlf_model_layout_init(&layout, &shape);
     kern_trainer_options options = {.max_tokens = 2048, .max_seqs = 8, .head_rows = 16, .gradients = true};
+    kern_precision precision = {RLF_DTYPE_F32, RLF_DTYPE_F32};
     double expected = 4.0 * (2048 * (8 * (2 * 512 + 1024 + 512 + 8 + 3072) + 512 + 2 * 512 + 3 * 1536) + 16 * (32000 + 3 * 512));
-    double bytes = (double)kern_trainer_bytes(&layout, &options);
+    double bytes = (double)kern_trainer_bytes(&layout, precision, "cpu", &options);
     assert_true(fabs(bytes - expected) < 1e-3 * expected);
     options.recompute = true;
     expected -= 4.0 * 2048 * 7 * (512 + 1024 + 512 + 8 + 3072);
-    assert_true(fabs((double)kern_trainer_bytes(&layout, &options) - expected) < 1e-3 * expected);
+    assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cpu", &options) - expected) < 1e-3 * expected);
+    precision = (kern_precision){RLF_DTYPE_BF16, RLF_DTYPE_BF16};
+    assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cpu", &options) - expected) < 1e-3 * expected);
+    double halved = 2048 * (1024 + 512 + 3072 + 512 + 3 * 1536) + 16 * 512; /* elements of a layer, and of the work space */
+    assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cuda", &options) - (expected - 2 * halved)) < 1e-3 * expected);
     options.gradients = options.recompute = false;
-    assert_true((double)kern_trainer_bytes(&layout, &options) < bytes / 4);
+    assert_true((double)kern_trainer_bytes(&layout, precision, "cpu", &options) < bytes / 4);
     rlf_model_layout_clean_up(&layout);
 }
 
