@@ -289,11 +289,11 @@ KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) 
     }
 }
 
-KERN_KERNEL_ALONE(attend_hopper_64, BLOCK_THREADS) {
+KERN_KERNEL_FOR(attend_hopper_64, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
     attend_hopper(&a, memory, 64);
 }
-KERN_KERNEL_ALONE(attend_hopper_128, BLOCK_THREADS) {
+KERN_KERNEL_FOR(attend_hopper_128, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
     attend_hopper(&a, memory, 128);
 }
