@@ -31,12 +31,11 @@
  * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
  * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
  * `wide`: for 32 products of fragments it loads 10 times 512 bytes (scores: 2 of q and 4 of keys for 16). */
-#include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/attention_softmax.h"
 
 #include <assert.h>
 
 enum {
-    SPLIT = 1024,                        /* keys; a multiple of KEYS */
     EACH = 2,                            /* tiles of 16 rows of a warp, wide */
     WIDE_ROWS = WARPS * EACH * 16, NARROW_ROWS = 16,
     OWN_KEYS = KEYS / WARPS,             /* of a warp, narrow */
@@ -178,12 +177,6 @@ KERN_DEVICE void fetch_keys(uint16_t *stage, const attend_task *t, int key0, int
 
 /* ---- the running softmax of rows g and g+8 ---------------------------------------------------------------------------------------- */
 
-typedef struct running {
-    float values[TILE_DIM / 8][4]; /* C, of which `tiles` are in use */
-    float sum[4];                  /* C, all columns the same */
-    float top[2];                  /* of rows g, g+8 */
-} running;
-
 KERN_DEVICE void start(running *r, int tiles) {
     KERN_UNROLL for (int n = 0; n < tiles; n++)
         KERN_UNROLL for (int i = 0; i < 4; i++) r->values[n][i] = 0;
@@ -191,30 +184,11 @@ KERN_DEVICE void start(running *r, int tiles) {
     r->top[0] = r->top[1] = -INFINITY;
 }
 
-/* Scores of keys from key0 on that are beyond their row become x. */
-KERN_DEVICE void beyond(float s[][4], int tiles, int key0, const int pos[2], float x) {
-    if (key0 + 8 * tiles - 1 <= pos[0] && key0 + 8 * tiles - 1 <= pos[1]) return;
-    KERN_UNROLL for (int n = 0; n < tiles; n++)
-        KERN_UNROLL for (int i = 0; i < 4; i++)
-            if (key0 + 8 * n + lane_column() + i % 2 > pos[i / 2]) s[n][i] = x;
-}
-
-/* The largest of each row, to the four lanes that have it. */
-KERN_DEVICE void row_tops(float top[2], float s[][4], int tiles) {
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        float x = s[0][2 * half];
-        KERN_UNROLL for (int n = 0; n < tiles; n++)
-            x = kern_larger(kern_larger(s[n][2 * half], s[n][2 * half + 1]), x);
-        x = kern_larger(kern_shuffle_xor(x, 1), x);
-        top[half] = kern_larger(kern_shuffle_xor(x, 2), x);
-    }
-}
-
 /* Raises the tops; what was added under the old ones shrinks. */
 KERN_DEVICE void raise_tops(running *r, const float top[2], float scale, int tiles) {
     float shrink[2];
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const float raised = kern_larger(top[half], r->top[half]);
+        const float raised = larger(top[half], r->top[half]);
         shrink[half] = kern_exp2((r->top[half] - raised) * scale);
         r->top[half] = raised;
     }
@@ -223,31 +197,7 @@ KERN_DEVICE void raise_tops(running *r, const float top[2], float scale, int til
     KERN_UNROLL for (int i = 0; i < 4; i++) r->sum[i] *= shrink[i / 2];
 }
 
-/* Scores to probabilities under the tops. */
-KERN_DEVICE void powers(float s[][4], int tiles, const float top[2], float scale, int key0, const int pos[2]) {
-    const float low[2] = {top[0] * scale, top[1] * scale};
-    KERN_UNROLL for (int n = 0; n < tiles; n++)
-        KERN_UNROLL for (int i = 0; i < 4; i++) s[n][i] = kern_exp2(fmaf(s[n][i], scale, -low[i / 2]));
-    beyond(s, tiles, key0, pos, 0.0f);
-}
-
 /* ---- results of splits ------------------------------------------------------------------------------------------------------------ */
-
-/* How a result under one top and one under another add up: x = before shrink_before + after shrink_after, for sums and values alike. */
-typedef struct joint {
-    float top, before, after;
-} joint;
-
-KERN_DEVICE joint join(float top_before, float top_after, float scale) {
-    joint j;
-    j.top = kern_larger(top_after, top_before);
-    j.before = kern_exp2((top_before - j.top) * scale);
-    j.after = kern_exp2((top_after - j.top) * scale);
-    return j;
-}
-KERN_DEVICE float joined(joint j, float before, float after) { return fmaf(before, j.before, after * j.after); }
-
-KERN_DEVICE float lse_of(float top, float sum, int d) { return top * (1.0f / sqrtf((float)d)) + vf_log1(sum); }
 
 /* A result that waits for the next split of the same item: its values in memory (waiting_values), this beside them. */
 typedef struct waiting {
@@ -375,7 +325,8 @@ KERN_DEVICE void attend_block(running r[EACH], const uint16_t *queries, const ui
         beyond(s[e], KEYS / 8, key0, pos[e], -INFINITY);
         row_tops(top, s[e], KEYS / 8);
         raise_tops(&r[e], top, log2_scale(d), d / 8);
-        powers(s[e], KEYS / 8, r[e].top, log2_scale(d), key0, pos[e]);
+        powers(s[e], KEYS / 8, r[e].top, log2_scale(d));
+        beyond(s[e], KEYS / 8, key0, pos[e], 0.0f);
     }
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
         uint32_t p[EACH][4];
@@ -493,9 +444,10 @@ KERN_DEVICE void narrow_powers(running *r, narrow_memory *memory, uint32_t q[][4
         if (lane_column() == 0) memory->tops[warp][lane_row() + 8 * half] = top[half];
     kern_barrier();
     KERN_UNROLL for (int half = 0; half < 2; half++)
-        KERN_UNROLL for (int i = 0; i < WARPS; i++) top[half] = kern_larger(memory->tops[i][lane_row() + 8 * half], top[half]);
+        KERN_UNROLL for (int i = 0; i < WARPS; i++) top[half] = larger(memory->tops[i][lane_row() + 8 * half], top[half]);
     raise_tops(r, top, log2_scale(d), d / 8 / WARPS);
-    powers(s, OWN_KEYS / 8, r->top, log2_scale(d), key0 + own, pos);
+    powers(s, OWN_KEYS / 8, r->top, log2_scale(d));
+    beyond(s, OWN_KEYS / 8, key0 + own, pos, 0.0f);
     KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++)
         KERN_UNROLL for (int half = 0; half < 2; half++)
             *(uint32_t *)(memory->p + (lane_row() + 8 * half) * P_STRIDE + own + 8 * n + lane_column()) =
@@ -714,6 +666,7 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
     const size_t head = space_of_head(seq_begin, seqs, dtype, shape.head_dim);
     const int at_once = head ? (int)(ctx->scratch_floats / head) : shape.kv_heads;
     agenda g = {0};
+    if (kern_cuda_attention_hopper(ctx, out, lse, qkv, dtype, seq_begin, seqs, shape)) return;
     assert(at_once > 0);
     g.ctx = ctx;
     for (int first = 0; first < shape.kv_heads; first += at_once) {

@@ -17,7 +17,7 @@
  * Operations: 14 D a row, head and visible key: s and dp are computed by both kernels, where atomics would let 10 D do, in an order that
  * changes. Bytes: 4 D for each row of the other side and tile of 64. Shared memory is the limit: for 16 rows a warp it loads 512 bytes for
  * every two products of fragments. */
-#include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/attention_softmax.h"
 
 #include <assert.h>
 
@@ -154,12 +154,6 @@ KERN_DEVICE void add_products(float sum[TILE_DIM / 8][4], float x[STEP / 8][4], 
             kern_mma_bf16(sum[2 * n + 1], left, right + 2);
         }
     }
-}
-
-/* s to p, dp to ds, of one row and key; `seen`: the row sees the key. */
-KERN_DEVICE void pair_of(float *s, float *dp, float_pair stat, bool seen, int d) {
-    *s = seen ? kern_exp2(fmaf(*s, log2_scale(d), -stat.x)) : 0.0f;
-    *dp = *s * (*dp - stat.y) * (1.0f / sqrtf((float)d));
 }
 
 /* The element of dqkv from `column` of its rows on, for the lane's rows row0+g, row0+g+8 of the tile. */
@@ -341,12 +335,30 @@ static void run_items(kern_ctx *ctx, tiles_grad_args args, const grad_item *item
     }
 }
 
+/* The same on a Hopper card: false where it is none. Rows that are not copied have the heads of all kv heads at work side by side. */
+static bool run_hopper(kern_ctx *ctx, const tiles_grad_args *a, const int32_t *seq_begin, int seqs) {
+    const size_t d = (size_t)a->shape.head_dim, copy = (size_t)a->m * d, width = (size_t)kern_qkv_width(a->shape);
+    const size_t group = (size_t)(a->shape.heads / a->shape.kv_heads), first_kv = (size_t)a->first_kv;
+    hopper_grad_work w = {a->dqkv, a->dtype, a->shape, a->m, a->first_kv, a->kv_heads, a->first_head, a->heads,
+                          {a->keys, copy, d}, {a->values, copy, d}, {a->queries, copy, d}, {a->douts, copy, d}, a->stats};
+    if (a->dtype == KERN_BF16) {
+        const uint16_t *qkv = (const uint16_t *)a->qkv, *keys = qkv + ((size_t)a->shape.heads + first_kv) * d;
+        assert(a->heads == (int)group);
+        w.keys = (hopper_rows){keys, d, width};
+        w.values = (hopper_rows){keys + (size_t)a->shape.kv_heads * d, d, width};
+        w.queries = (hopper_rows){qkv + first_kv * group * d, d, width};
+        w.douts = (hopper_rows){(const uint16_t *)a->dout + first_kv * group * d, d, (size_t)a->shape.heads * d};
+    }
+    return kern_cuda_attention_grad_hopper(ctx, &w, seq_begin, seqs);
+}
+
 static void run_heads(kern_ctx *ctx, const tiles_grad_args *args, const int32_t *seq_begin, int seqs) {
     const int tasks = args->kv_heads * args->heads;
     grad_item items[ITEMS];
     int n = 0;
     const size_t rounded = (size_t)(tasks + (args->dtype == KERN_F32 ? args->kv_heads : 0)) * (size_t)args->m;
     KERN_LAUNCH(ctx, grad_round, kern_blocks_for(rounded, ROUND_TEAMS), ROUND_THREADS, *args);
+    if (run_hopper(ctx, args, seq_begin, seqs)) return;
     for (int s = 0; s < seqs; s++)
         for (int at = 0; at < seq_begin[s + 1] - seq_begin[s]; at += ROWS) {
             const grad_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], at};

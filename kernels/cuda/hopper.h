@@ -11,7 +11,8 @@
  *
  * Products. kern_wgmma_N(c, a, a_across, b, b_across): c (64 x N) += A (64 x 16) B (16 x N), by the 128 threads of a warp group, which begins at
  * a multiple of 4 warps. Warp w of them has rows 16 w .. 16 w + 15 of c: c[j] is the fragment C of mma.h for columns 8 j .. 8 j + 7.
- * kern_wgmma_rows_N takes A from registers: the fragment a[4] of mma.h for the warp's rows. An element gets the bits that kern_mma_bf16 gives
+ * kern_wgmma_rows_N takes A from registers: the fragment a[4] of mma.h for the warp's rows. kern_wgmma_new_64 and kern_wgmma_rows_new_64, of factors
+ * along, begin a chain: c = A B, as from zeros. An element gets the bits that kern_mma_bf16 gives
  * it: an H100 showed no difference in 10^5 elements of all sizes, chains of up to 2048, as A B and as (B A)^T.
  * They run by themselves: kern_wgmma_fence comes before the first of a group, and whenever registers that they use were written otherwise;
  * kern_wgmma_commit ends a group, kern_wgmma_wait(n) waits until at most n groups of the thread are under way. Until then c is not touched,
@@ -92,6 +93,8 @@ KERN_DEVICE kern_wgmma_factor kern_wgmma_factor_of(const void *tile, int apart) 
 }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_along(const uint16_t *tile) { return kern_wgmma_factor_of(tile, 16); }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_across(const uint16_t *tile, int apart) { return kern_wgmma_factor_of(tile, apart); }
+/* The factor that begins so many elements further: an addition, where the other two work an address out. */
+KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int elements) { return factor + (kern_wgmma_factor)(elements * 2 >> 4); }
 
 KERN_DEVICE void kern_wgmma_fence(void) { KERN_HOPPER_ASM("wgmma.fence.sync.aligned;" ::: "memory"); }
 KERN_DEVICE void kern_wgmma_commit(void) { KERN_HOPPER_ASM("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -140,6 +143,17 @@ KERN_DEVICE void kern_wgmma_commit(void) { KERN_HOPPER_ASM("wgmma.commit_group.s
         else                                                                                                                       \
             KERN_WGMMA_ROWS_ASM(n, regs, x0, x1, x2, x3, x4, "0");                                                                 \
     }
+#define KERN_NEW_4(c, j) "=f"(c[j][0]), "=f"(c[j][1]), "=f"(c[j][2]), "=f"(c[j][3])
+#define KERN_NEW_16(c, j) KERN_NEW_4(c, j), KERN_NEW_4(c, j + 1), KERN_NEW_4(c, j + 2), KERN_NEW_4(c, j + 3)
+#define KERN_NEW_32(c) KERN_NEW_16(c, 0), KERN_NEW_16(c, 4)
+KERN_DEVICE void kern_wgmma_new_64(float c[8][4], kern_wgmma_factor a, kern_wgmma_factor b) {
+    KERN_HOPPER_ASM(KERN_WGMMA_TEXT(64, 32) "%32, %33, 0, 1, 1, 0, 0;" : KERN_NEW_32(c) : "l"(a), "l"(b));
+}
+KERN_DEVICE void kern_wgmma_rows_new_64(float c[8][4], const uint32_t a[4], kern_wgmma_factor b) {
+    KERN_HOPPER_ASM(KERN_WGMMA_TEXT(64, 32) "{%32,%33,%34,%35}, %36, 0, 1, 1, 0;"
+                    : KERN_NEW_32(c)
+                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
 KERN_WGMMA_WORDS(8, 4, 4, 5, 6, 7, 8)
 KERN_WGMMA_WORDS(16, 8, 8, 9, 10, 11, 12)
 KERN_WGMMA_WORDS(32, 16, 16, 17, 18, 19, 20)
@@ -170,6 +184,9 @@ typedef struct kern_wgmma_factor {
 #define kern_wgmma_wait simt_wgmma_wait
 KERN_DEVICE kern_wgmma_factor kern_wgmma_along(const uint16_t *tile) { return (kern_wgmma_factor){tile, 0}; }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_across(const uint16_t *tile, int apart) { return (kern_wgmma_factor){tile, apart}; }
+KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int elements) {
+    return (kern_wgmma_factor){factor.tile + elements, factor.apart};
+}
 #define KERN_WGMMA_WORDS(n)                                                                                                        \
     KERN_DEVICE void kern_wgmma_##n(float c[n / 8][4], kern_wgmma_factor a, bool a_across, kern_wgmma_factor b, bool b_across) {   \
         simt_wgmma(c, n, a.tile, NULL, a_across, b.tile, b.apart, b_across);                                                       \
@@ -183,6 +200,14 @@ KERN_WGMMA_WORDS(32)
 KERN_WGMMA_WORDS(64)
 KERN_WGMMA_WORDS(128)
 KERN_WGMMA_WORDS(256)
+KERN_DEVICE void kern_wgmma_new_64(float c[8][4], kern_wgmma_factor a, kern_wgmma_factor b) {
+    memset(c, 0, 8 * sizeof *c);
+    kern_wgmma_64(c, a, false, b, false);
+}
+KERN_DEVICE void kern_wgmma_rows_new_64(float c[8][4], const uint32_t a[4], kern_wgmma_factor b) {
+    memset(c, 0, 8 * sizeof *c);
+    kern_wgmma_rows_64(c, a, b, false);
+}
 
 #endif
 #endif

@@ -362,6 +362,82 @@ static void activations_of_bfloat16_give_rounded_results(void **state) {
     fx_close(&fx);
 }
 
+/* ---- Hopper's kernels against the others, on one card ------------------------------------------------------------------------------- */
+
+/* Float32 and bfloat16 activations. */
+static void check_hopper(fixture *fx, problem p, bool gradient) {
+    for (int wide = 0; wide < 2; wide++) {
+        p.acts = wide ? KERN_F32 : KERN_BF16;
+        fx->device->ctx->hopper = true;
+        result new = run_operations(fx, &p, gradient);
+        fx->device->ctx->hopper = false;
+        result old = run_operations(fx, &p, gradient);
+        fx->device->ctx->hopper = true;
+        same_results(&p, &new, &old);
+        result_free(&new);
+        result_free(&old);
+    }
+}
+
+static bool open_hopper(fixture *fx, int threads) {
+    if (!on_cards()) return false;
+    assert_true(fx_open(fx, NULL, threads));
+    if (fx->device->ctx->hopper) return true;
+    fx_close(fx);
+    return false;
+}
+
+/* Groups of 1, 2, 3, 4, 7, 8 heads, two kv heads; sequences on both sides of a tile's 64 rows. */
+static void hopper_gives_the_bits_of_other_cards(void **state) {
+    static const kern_attn_shape shapes[] = {{1, 1, 64, KERN_BF16},  {4, 2, 128, KERN_BF16}, {3, 1, 64, KERN_BF16},
+                                             {4, 1, 128, KERN_BF16}, {7, 1, 64, KERN_BF16},  {8, 1, 64, KERN_BF16}};
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        fixture fx;
+        if (!open_hopper(&fx, 1 + (int)i % 2)) skip();
+        problem p = problem_new(shapes[i], (const int[]){1, 129, 63, 64, 65, 20}, 6);
+        check_hopper(&fx, p, true);
+        problem_free(&p);
+        fx_close(&fx);
+    }
+}
+
+/* One split and two, three of a long one. */
+static void hopper_gives_the_bits_of_other_cards_in_long_contexts(void **state) {
+    (void)state;
+    fixture fx;
+    if (!open_hopper(&fx, 2)) skip();
+    problem p = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){1023, 1025, 1024}, 3);
+    problem wide = problem_new((kern_attn_shape){2, 1, 128, KERN_BF16}, (const int[]){1090}, 1);
+    problem longer = problem_new((kern_attn_shape){1, 1, 64, KERN_BF16}, (const int[]){2500}, 1);
+    check_hopper(&fx, p, false);
+    check_hopper(&fx, wide, true);
+    check_hopper(&fx, longer, false);
+    problem_free(&p);
+    problem_free(&wide);
+    problem_free(&longer);
+    fx_close(&fx);
+}
+
+/* Rows after a sequence's last are another's, and may be no numbers. */
+static void what_is_no_number_stays_in_its_sequence(void **state) {
+    (void)state;
+    fixture fx;
+    if (!open_hopper(&fx, 1)) skip();
+    problem p = problem_new((kern_attn_shape){2, 1, 64, KERN_BF16}, (const int[]){70, 10}, 2), alone = p;
+    const size_t first = (size_t)p.begin[1] * (size_t)kern_qkv_width(p.shape);
+    for (size_t i = first; i < qkv_size(&p); i++) p.qkv[i] = i % 2 ? INFINITY : NAN;
+    for (size_t i = (size_t)p.begin[1] * 128; i < out_size(&p); i++) p.dout[i] = NAN;
+    alone.rows = p.begin[1];
+    alone.seqs = 1;
+    result both = run_packed(&fx, &p), one = run_packed(&fx, &alone);
+    same_results(&alone, &both, &one);
+    result_free(&both);
+    result_free(&one);
+    problem_free(&p);
+    fx_close(&fx);
+}
+
 static void powers_of_two_are_within_two_ulps_and_exact_where_they_can_be(void **state) {
     (void)state;
     for (int n = -126; n <= 127; n++) assert_true(kern_exp2((float)n) == ldexpf(1.0f, n));
@@ -387,6 +463,9 @@ int main(void) {
         cmocka_unit_test(long_contexts_give_the_same_bits_split_or_not),
         cmocka_unit_test(work_space_for_a_part_at_a_time_gives_the_same_bits),
         cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
+        cmocka_unit_test(hopper_gives_the_bits_of_other_cards),
+        cmocka_unit_test(hopper_gives_the_bits_of_other_cards_in_long_contexts),
+        cmocka_unit_test(what_is_no_number_stays_in_its_sequence),
         cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
