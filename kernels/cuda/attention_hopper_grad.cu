@@ -211,12 +211,14 @@ KERN_DEVICE void hopper_keys(const grad_hopper_args *a, void *bytes, int d) {
     }
 }
 
-KERN_KERNEL_FOR(hopper_keys_64, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_keys_64, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
+    kern_wait_for_previous();
     hopper_keys(&a, memory, 64);
 }
-KERN_KERNEL_FOR(hopper_keys_128, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_keys_128, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
+    kern_wait_for_previous();
     hopper_keys(&a, memory, 128);
 }
 
@@ -370,12 +372,14 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     }
 }
 
-KERN_KERNEL_FOR(hopper_queries_64, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_queries_64, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
+    kern_wait_for_previous();
     hopper_queries(&a, memory, 64);
 }
-KERN_KERNEL_FOR(hopper_queries_128, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_queries_128, BLOCK_THREADS, 1) {
     KERN_SHARED_BYTES(char, memory);
+    kern_wait_for_previous();
     hopper_queries(&a, memory, 128);
 }
 

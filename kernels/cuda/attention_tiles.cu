@@ -73,6 +73,7 @@ typedef struct attend_tiles_args {
     int splits;                   /* that a row may have, each by a block of threads of its own; 1: one goes through all there are */
     float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
     float_pair *tops;             /* (rows at work, H, splits): top, sum */
+    int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST, SOME or MOST */
 } attend_tiles_args;
 typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args, attend_merge_args;
 typedef attend_tiles_args round_keys_args;
@@ -423,8 +424,11 @@ typedef struct narrow_memory {
     float tops[WARPS][NARROW_ROWS];
 } __attribute__((aligned(16))) narrow_memory;
 
-KERN_BOTH size_t narrow_bytes(int d) {
-    return sizeof(narrow_memory) + sizeof(uint16_t) * (size_t)(tile_size(NARROW_ROWS, d) + 2 * 2 * tile_size(KEYS, d));
+/* Where there are few blocks of threads, keys come from further ahead: a single one would wait for memory at every block of keys. */
+enum { FEWEST = 2, SOME = 3, MOST = 6 };
+
+KERN_BOTH size_t narrow_bytes(int d, int stages) {
+    return sizeof(narrow_memory) + sizeof(uint16_t) * (size_t)(tile_size(NARROW_ROWS, d) + stages * 2 * tile_size(KEYS, d));
 }
 
 /* The block's probabilities, to shared memory; the warp computes those of its own keys. */
@@ -497,37 +501,50 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     uint32_t q[TILE_DIM / 16][4];
     int pos[2];
     load_queries(queries, &t, NARROW_ROWS, d);
-    fetch_keys(stages, &t, t.item.begin, d);
-    kern_copy_commit();
+    for (int i = 0; i + 1 < a->stages; i++) {
+        const int key0 = t.item.begin + i * KEYS;
+        if (key0 < t.item.end) fetch_keys(stages + i * 2 * tile_size(KEYS, d), &t, key0, d);
+        kern_copy_commit();
+    }
     start(&r, own.tiles);
     KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(&t, lane_row() + 8 * half).pos;
     kern_barrier();
     KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(q[k], queries, tile_stride(d), 0, 16 * k);
-    for (int key0 = t.item.begin; key0 < t.item.end; key0 += KEYS) {
-        const int stage = key0 / KEYS % 2 * 2 * tile_size(KEYS, d), other = 2 * tile_size(KEYS, d) - stage, next = key0 + KEYS;
-        kern_copy_wait(0);
+    for (int key0 = t.item.begin, n = 0; key0 < t.item.end; key0 += KEYS, n++) {
+        const int ahead = a->stages - 1, fetched = key0 + ahead * KEYS;
+        uint16_t *const stage = stages + n % a->stages * 2 * tile_size(KEYS, d);
+        if (a->stages == MOST)
+            kern_copy_wait(MOST - 2);
+        else if (a->stages == SOME)
+            kern_copy_wait(SOME - 2);
+        else
+            kern_copy_wait(FEWEST - 2);
         kern_barrier();
-        if (next < t.item.end) fetch_keys(stages + other, &t, next, d);
+        if (fetched < t.item.end) fetch_keys(stages + (n + ahead) % a->stages * 2 * tile_size(KEYS, d), &t, fetched, d);
         kern_copy_commit();
-        narrow_powers(&r, memory, q, stages + stage, key0, pos, d);
-        narrow_values(&r, memory, stages + stage + tile_size(KEYS, d), own.c0, d);
-        if (split_ends(&t, next)) put_aside(&r, &w, next, &t, own, d);
+        narrow_powers(&r, memory, q, stage, key0, pos, d);
+        narrow_values(&r, memory, stage + tile_size(KEYS, d), own.c0, d);
+        if (split_ends(&t, key0 + KEYS)) put_aside(&r, &w, key0 + KEYS, &t, own, d);
     }
+    kern_copy_wait(0);
     finish(&r, &w, &t, own, d);
 }
 
 KERN_KERNEL(attend_narrow_64) {
     KERN_SHARED_BYTES(narrow_memory, memory);
+    kern_next_may_start();
     attend_narrow(&a, memory, 64);
 }
 KERN_KERNEL(attend_narrow_128) {
     KERN_SHARED_BYTES(narrow_memory, memory);
+    kern_next_may_start();
     attend_narrow(&a, memory, 128);
 }
 
 /* ---- merging the splits of a row and head: half a warp each ----------------------------------------------------------------------- */
 
 KERN_KERNEL(attend_merge) {
+    kern_next_may_start();
     const int d = a.shape.head_dim, i = kern_block() * MERGE_TEAMS + kern_team();
     if (i >= (a.end_row - a.first_row) * a.shape.heads) return;
     place p;
@@ -563,11 +580,12 @@ static void queue_wide(kern_ctx *ctx, attend_tiles_args args, int units) {
 }
 
 static void queue_narrow(kern_ctx *ctx, attend_tiles_args args, int units) {
-    const int blocks = units * args.kv_heads;
+    const int blocks = units * args.kv_heads, processors = kern_card_processors(ctx->card);
+    args.stages = !ctx->hopper || blocks > 2 * processors ? FEWEST : blocks > processors ? SOME : MOST;
     if (args.shape.head_dim == 64)
-        KERN_LAUNCH_SHARED(ctx, attend_narrow_64, blocks, THREADS, narrow_bytes(64), args);
+        KERN_LAUNCH_SHARED(ctx, attend_narrow_64, blocks, THREADS, narrow_bytes(64, args.stages), args);
     else
-        KERN_LAUNCH_SHARED(ctx, attend_narrow_128, blocks, THREADS, narrow_bytes(128), args);
+        KERN_LAUNCH_SHARED(ctx, attend_narrow_128, blocks, THREADS, narrow_bytes(128, args.stages), args);
 }
 
 static attend_tiles_args args_of(void *out, float *lse, const void *qkv, kern_dtype dtype, kern_attn_shape shape, int m) {

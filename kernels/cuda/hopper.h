@@ -184,8 +184,8 @@ typedef struct kern_wgmma_factor {
 #define kern_wgmma_wait simt_wgmma_wait
 KERN_DEVICE kern_wgmma_factor kern_wgmma_along(const uint16_t *tile) { return (kern_wgmma_factor){tile, 0}; }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_across(const uint16_t *tile, int apart) { return (kern_wgmma_factor){tile, apart}; }
-KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int elements) {
-    return (kern_wgmma_factor){factor.tile + elements, factor.apart};
+KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int distance) {
+    return (kern_wgmma_factor){factor.tile + distance, factor.apart};
 }
 #define KERN_WGMMA_WORDS(n)                                                                                                        \
     KERN_DEVICE void kern_wgmma_##n(float c[n / 8][4], kern_wgmma_factor a, bool a_across, kern_wgmma_factor b, bool b_across) {   \

@@ -21,6 +21,7 @@ typedef struct kv_write_args {
 typedef kv_write_args kv_write_rounded_args;
 
 KERN_KERNEL(kv_write) {
+    kern_next_may_start();
     const int row = kern_block(), d = a.shape.head_dim, n = a.shape.kv_heads * d;
     const size_t keys = (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
     for (int i = kern_thread(); i < n; i += THREADS) {
@@ -38,6 +39,7 @@ KERN_DEVICE uint32_t rounded_pair(const void *x, kern_dtype dtype, size_t i) {
 
 /* A thread a pair of elements. */
 KERN_KERNEL(kv_write_rounded) {
+    kern_next_may_start();
     const int row = kern_block(), d = a.shape.head_dim, n = a.shape.kv_heads * d;
     const size_t keys = (size_t)row * kern_qkv_width(a.shape) + a.shape.heads * d;
     for (int i = 2 * kern_thread(); i < n; i += 2 * THREADS) {

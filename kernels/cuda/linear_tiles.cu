@@ -181,6 +181,7 @@ typedef struct round_rows_args {
 
 /* A block has ROUND_COLS columns of a row. */
 KERN_KERNEL(round_rows) {
+    kern_next_may_start();
     const int across = (a.ld + ROUND_COLS - 1) / ROUND_COLS, row = kern_block() / across;
     const float *x = a.x + (size_t)row * (size_t)a.cols;
     uint32_t *y = a.y + (size_t)row * (size_t)(a.ld / 2);

@@ -21,6 +21,7 @@ typedef struct copy_rows_args {
 } copy_rows_args;
 
 KERN_KERNEL(copy_rows) {
+    kern_next_may_start();
     const int i = kern_block();
     const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k, from = (size_t)(a.x_index ? a.x_index[i] : i) * a.k;
     for (int j = kern_thread(); j < a.k; j += kern_threads()) a.y[to + j] = kern_element(a.x, a.x_dtype, from + j);

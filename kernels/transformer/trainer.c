@@ -19,7 +19,7 @@
 #include "common/base/mem.h"
 #include "kernels/transformer/layer.h"
 
-enum { HEAD_CHUNK_BYTES = 64 << 20, HEAD_ROWS_MIN = 16 };
+enum { HEAD_CHUNK_BYTES = 64 << 20, HEAD_CHUNK_BYTES_CARD = 1 << 30, HEAD_ROWS_MIN = 16, HEAD_ROWS_STEP = 128 };
 
 typedef struct layer_acts {
     kern_tensor x, mid; /* (M, H) the residual stream before attention, before the MLP */
@@ -56,9 +56,12 @@ struct kern_trainer {
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
 
-static kern_trainer_options chosen(const rlf_model_shape *s, const kern_trainer_options *options) {
+/* A chunk of the head's rows. On a card with tensor cores (activations of bfloat16) a product of few rows leaves most of it without work. */
+static kern_trainer_options chosen(const rlf_model_shape *s, kern_dtype acts, const kern_trainer_options *options) {
     kern_trainer_options o = *options;
-    int fitting = (int)(HEAD_CHUNK_BYTES / ((size_t)s->vocab * sizeof(float)));
+    size_t bytes = acts == KERN_BF16 ? HEAD_CHUNK_BYTES_CARD : HEAD_CHUNK_BYTES;
+    int fitting = (int)(bytes / ((size_t)s->vocab * sizeof(float)));
+    if (fitting > HEAD_ROWS_STEP) fitting -= fitting % HEAD_ROWS_STEP;
     if (o.head_rows <= 0) o.head_rows = fitting > HEAD_ROWS_MIN ? fitting : HEAD_ROWS_MIN;
     if (o.head_rows > o.max_tokens) o.head_rows = o.max_tokens;
     return o;
@@ -126,7 +129,7 @@ static void lay_out(kern_trainer *t, kern_slab *slab, const rlf_model_shape *s) 
 size_t kern_trainer_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_trainer_options *options) {
     const rlf_model_shape *s = &layout->shape;
     kern_slab count = {0};
-    kern_trainer t = {.options = chosen(s, options), .dtype = kern_acts_on(precision, device)};
+    kern_trainer t = {.options = chosen(s, kern_acts_on(precision, device), options), .dtype = kern_acts_on(precision, device)};
     t.acts = rlf_calloc((size_t)s->layers, sizeof *t.acts);
     lay_out(&t, &count, s);
     free(t.acts);
@@ -141,7 +144,7 @@ rlf_status kern_trainer_new(kern_trainer **out, kern_model *model, const kern_tr
     if (options->max_tokens < 1 || options->max_seqs < 1)
         RLF_FAIL(INVALID, "trainer of %d tokens and %d sequences: expected at least 1 of each", options->max_tokens, options->max_seqs);
     t->model = model;
-    t->options = chosen(s, options);
+    t->options = chosen(s, model->acts, options);
     t->dtype = model->acts;
     t->acts = rlf_calloc((size_t)s->layers, sizeof *t->acts);
     lay_out(t, &count, s);
