@@ -93,8 +93,8 @@ KERN_DEVICE kern_wgmma_factor kern_wgmma_factor_of(const void *tile, int apart) 
 }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_along(const uint16_t *tile) { return kern_wgmma_factor_of(tile, 16); }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_across(const uint16_t *tile, int apart) { return kern_wgmma_factor_of(tile, apart); }
-/* The factor that begins so many elements further: an addition, where the other two work an address out. */
-KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int elements) { return factor + (kern_wgmma_factor)(elements * 2 >> 4); }
+/* The factor that begins n elements further: an addition, where the other two work an address out. */
+KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int n) { return factor + (kern_wgmma_factor)(2 * n >> 4); }
 
 KERN_DEVICE void kern_wgmma_fence(void) { KERN_HOPPER_ASM("wgmma.fence.sync.aligned;" ::: "memory"); }
 KERN_DEVICE void kern_wgmma_commit(void) { KERN_HOPPER_ASM("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -184,8 +184,8 @@ typedef struct kern_wgmma_factor {
 #define kern_wgmma_wait simt_wgmma_wait
 KERN_DEVICE kern_wgmma_factor kern_wgmma_along(const uint16_t *tile) { return (kern_wgmma_factor){tile, 0}; }
 KERN_DEVICE kern_wgmma_factor kern_wgmma_across(const uint16_t *tile, int apart) { return (kern_wgmma_factor){tile, apart}; }
-KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int elements) {
-    return (kern_wgmma_factor){factor.tile + elements, factor.apart};
+KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int n) {
+    return (kern_wgmma_factor){factor.tile + n, factor.apart};
 }
 #define KERN_WGMMA_WORDS(n)                                                                                                        \
     KERN_DEVICE void kern_wgmma_##n(float c[n / 8][4], kern_wgmma_factor a, bool a_across, kern_wgmma_factor b, bool b_across) {   \
