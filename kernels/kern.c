@@ -408,8 +408,8 @@ void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, k
                           kern_attn_shape shape) {
     assert(fits(qkv, shape.factors, false));
     ops_of(queue)->attention_paged(ctx_of(queue), acts_as(queue, out, qkv.dtype, heads_area(m, shape)),
-                                   acts(queue, qkv, qkv_area(m, shape)), qkv.dtype, kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, i32(seq, (size_t)m), i32(pos, (size_t)m), m,
-                                   i32(page_table, (size_t)max_pages), max_pages, hint, shape);
+                                   acts(queue, qkv, qkv_area(m, shape)), qkv.dtype, kv_cache(queue, kv, kv_shape, shape), kv_shape, layer,
+                                   i32(seq, (size_t)m), i32(pos, (size_t)m), m, i32(page_table, (size_t)max_pages), max_pages, hint, shape);
 }
 
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,

@@ -9,7 +9,10 @@
  *               an operation takes or gives, judged after rounding to 24 bits, is the zero of its sign; which NaN a NaN is, is left open
  *   attention   scores: one FMA chain over the head dimension; softmax over keys 0..pos: maximum, then the sum in 16 lanes by key index mod
  *               16 combined by the fixed tree of cpu/vec.h; values: one FMA chain over keys ascending
- *   norms, softmax over the vocabulary, sums of squares: 16 lanes by index mod 16, fixed tree
+ *   norms       16 lanes by index mod 16, fixed tree
+ *   softmax over the vocabulary: parts of KERN_HEAD_PART ids from 0 on, each summed beside its own maximum in 16 lanes by id mod 16, fixed
+ *               tree; then parts ascending, scaled to the row's maximum (kern_head_mass of scalar.h). A draw goes by the same parts
+ *   sums of squares: parts of 4096 elements from 0 on, 16 lanes by index mod 16 and the fixed tree in each; then parts ascending
  *   weight gradients of norms, and of biases: rows in parts of KERN_PART_ROWS from the call's first; a part is one chain from 0 over its rows
  *               ascending (then heads ascending), and the parts are added in order to what was there
  * The CPU paths (AVX-512 with and without bfloat16, AVX2+FMA, portable with fmaf) follow the same definition and give the same bits as each
@@ -255,14 +258,17 @@ typedef struct kern_filter {
     int top_k;
 } kern_filter;
 
-enum { KERN_HEAD_STATS = 4 }; /* floats a row that kern_logprob leaves for kern_logprob_grad */
+enum {
+    KERN_HEAD_PART = 1024, /* ids in a part of a row (THE RULE) */
+    KERN_HEAD_STATS = 6    /* floats a row that kern_logprob leaves for kern_logprob_grad: of the row, and whether its target is kept */
+};
 
 /* Per row of logits (M,V): logprob (M) = log p(target), entropy (M) of the same distribution, stats (M, KERN_HEAD_STATS). A
  * target outside the kept set has log-prob -inf. entropy may be none. */
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
                   kern_filter filter, int m, int v);
-/* Overwrites logits (M,V) by the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to them. The kept set is
- * a constant. dentropy may be none. */
+/* Overwrites logits (M,V) by the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to them; targets are those
+ * of the kern_logprob that left stats. The kept set is a constant. dentropy may be none. */
 void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats, kern_tensor targets, kern_tensor dlogprob,
                        kern_tensor dentropy, kern_filter filter, int m, int v);
 
@@ -271,7 +277,8 @@ typedef struct kern_sample_key {
     uint32_t sample, position; /* position of the token being drawn */
 } kern_sample_key;
 /* Draws ids (M) int32 with rlf_rng_uniform(seed, RLF_RNG_SAMPLE, uid, sample, position) by inverse distribution over kept ids
- * ascending; logprob (M) has the very bits kern_logprob gives for that target. keys: host array (M). */
+ * ascending: running sums find a part, then 16 ids of it, then one. logprob (M) has the very bits kern_logprob gives for that target.
+ * keys: host array (M). */
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,
                  const kern_sample_key *keys, int m, int v);
 

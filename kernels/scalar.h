@@ -95,6 +95,21 @@ KERN_BOTH float kern_exp1(float x) {
     return x < -87.33f ? 0.0f : p * power;
 }
 
+/* ---- parts of a row of logits (the head): kern.h says what they are ---------------------------------------------------------------- */
+
+/* z - maximum is bounded below where its exp is 0 anyway, so that the product of both is never 0 times infinity. */
+#define KERN_HEAD_LEAST (-1000.0f)
+
+/* What is taken off the z of a part whose maximum is m: finite where all of them are -inf. */
+KERN_BOTH float kern_head_shift_from(float m) { return m > -3.402823466e38f ? m : -3.402823466e38f; }
+
+/* The mass of a part beside the row's maximum, and what it adds to the sum of e*(z - maximum); sums are beside the part's maximum m. */
+KERN_BOTH float kern_head_mass(float m, float sum, float weighted, float maximum, float *row_weighted) {
+    const float below = kern_head_shift_from(m) - maximum, f = kern_exp1(below);
+    *row_weighted = f * fmaf(below > KERN_HEAD_LEAST ? below : KERN_HEAD_LEAST, sum, weighted);
+    return sum * f;
+}
+
 /* 2^x for x up to 127, error below 2 ulp; 2^-126 for all that is less, and for a NaN. x = n + r with n the nearest integer, which the
  * addition of 1.5 2^23 leaves in the low bits of a float, and r in [-1/2, 1/2]; the polynomial is the one of degree 5 that is 1 at 0 and has
  * the least relative error (Remez), 9.2e-8. 2^0 is 1 exactly. Twelve instructions, for every score of attention on tensor cores. */

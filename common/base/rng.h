@@ -21,7 +21,7 @@ typedef enum rlf_rng_purpose {
     RLF_RNG_TOOL = 6     /* seed of an episode's state in a tool: (uid, sample, 0) */
 } rlf_rng_purpose;
 
-/* Four 32-bit words of the block. key = (seed mixed with purpose), counter = (a, b, c) as documented in rng.c. */
+/* Four 32-bit words of the block. key = (seed mixed with purpose), counter = (a, b, c) as documented in philox.h. */
 void rlf_rng_block(uint64_t seed, rlf_rng_purpose purpose, uint64_t a, uint32_t b, uint32_t c, uint32_t out[4]);
 
 /* In [0, 1), multiples of 2^-24, exact in float. */

@@ -23,10 +23,10 @@
  *
  * Packed keys and values are read where they are if they are bfloat16; float32 ones are rounded by a pass of their own, as many kv heads
  * at a time as the work space holds. Those of the cache are bfloat16 already. Packed items, which the host lists, go through all splits of
- * their keys, and keep what came before in `out` at each boundary, or in work space where `out` is bfloat16. Paged items have one split each, as long as the work space holds their results, and a third kernel merges the rows that have
- * several: so one long context keeps many processors busy. Where rows of a sequence come together is found on the card, as the rows are
- * there: the host queues blocks of threads for every row (narrow) or group of rows (wide) and every split there may be, and those that
- * find nothing to do end.
+ * their keys, and keep what came before in `out` at each boundary, or in work space where `out` is bfloat16. Paged items have one split
+ * each, as long as the work space holds their results, and a third kernel merges the rows that have several: so one long context keeps
+ * many processors busy. Where rows of a sequence come together is found on the card, as the rows are there: the host queues blocks of
+ * threads for every row (narrow) or group of rows (wide) and every split there may be, and those that find nothing to do end.
  *
  * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
  * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
@@ -682,7 +682,8 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
- * through all splits as packed ones do, and wait in out, which is float32 then: no context is as long as that with the card's work space. Where few neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
+ * through all splits as packed ones do, and wait in out, which is float32 then (16 million positions do not fit a real card's). Where few
+ * neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
                                      int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {

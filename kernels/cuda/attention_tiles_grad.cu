@@ -9,10 +9,10 @@
  * rows ascending. A sequence's tiles begin at its first row, so it gives the same bits alone and packed. No atomics.
  *
  * Three kernels. grad_round: lse and delta, and, where they are float32, rounded copies of q, k, v, dout, a head's rows side by side; that
- * costs a pass over memory and saves the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through the queries; it works on
- * the transposed scores (16 keys a warp, by queries), so p and ds are in registers as the next products want them. grad_queries: 64
- * queries of a head, through the keys. Either copies the next tile while it works on one. As many kv heads, or else heads of one, at a
- * time as the work space holds copies of; dk and dv go on from what the heads before have left in dqkv.
+ * costs a pass over memory and saves the others half of theirs. grad_keys: a block of threads has 64 keys of a kv head and goes through
+ * the queries; it works on the transposed scores (16 keys a warp, by queries), so p and ds are in registers as the next products want
+ * them. grad_queries: 64 queries of a head, through the keys. Either copies the next tile while it works on one. As many kv heads, or else
+ * heads of one, at a time as the work space holds copies of; dk and dv go on from what the heads before have left in dqkv.
  *
  * Operations: 14 D a row, head and visible key: s and dp are computed by both kernels, where atomics would let 10 D do, in an order that
  * changes. Bytes: 4 D for each row of the other side and tile of 64. Shared memory is the limit: for 16 rows a warp it loads 512 bytes for
@@ -386,7 +386,8 @@ void kern_cuda_attention_grad_tiles(kern_ctx *ctx, void *dqkv, const void *dout,
                                     kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     tiles_grad_args args;
     const int m = seq_begin[seqs], group = shape.heads / shape.kv_heads;
-    const size_t kv = dtype == KERN_F32 ? (size_t)m * (size_t)shape.head_dim : 0, head = kv + 2 * (size_t)m, space = ctx->scratch_floats - 4; /* floats */
+    const size_t kv = dtype == KERN_F32 ? (size_t)m * (size_t)shape.head_dim : 0, head = kv + 2 * (size_t)m; /* floats */
+    const size_t space = ctx->scratch_floats - 4;
     if (!m) return;
     assert(dtype == KERN_F32 ? kv + head <= space : (size_t)group * head <= space);
     const size_t kv_heads = space / (kv + (size_t)group * head), heads = (space - kv) / head;

@@ -17,7 +17,7 @@ extern "C" {
 enum {
     KERN_CUDA_SCRATCH_FLOATS = 64 << 20, /* work space of one operation, on the card */
     KERN_CUDA_STAGING_BYTES = 32 << 20,  /* host arrays that operations take with them, on the card */
-    KERN_CUDA_PARTS = 1 << 16            /* parts of a sum that come to the host at a time */
+    KERN_CUDA_PARTS = 1 << 14            /* parts of a sum that come to the host at a time */
 };
 
 struct kern_ctx {
@@ -27,7 +27,7 @@ struct kern_ctx {
     size_t scratch_floats;
     char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */
     size_t staged;  /* where the next array goes */
-    void *parts;    /* (KERN_CUDA_PARTS) of 8 bytes, on the host */
+    void *parts;    /* (KERN_CUDA_PARTS) of 8 bytes, on the host, page-locked */
 };
 
 /* The card's copy of a host array, for the operation that is being queued. What is overwritten when the ring comes round belongs to

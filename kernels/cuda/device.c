@@ -64,8 +64,8 @@ static const kern_link_ops card_links = {.id = kern_link_id, .make = make_link, 
 static void close_card(kern_ctx *ctx) {
     if (ctx->scratch) kern_card_release(ctx->card, ctx->scratch);
     if (ctx->staging) kern_card_release(ctx->card, ctx->staging);
+    if (ctx->parts) kern_card_host_release(ctx->card, ctx->parts);
     if (ctx->card) kern_card_close(ctx->card);
-    free(ctx->parts);
     free(ctx);
 }
 
@@ -100,9 +100,9 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
     ctx->scratch = kern_card_allocate(ctx->card, ctx->scratch_floats * sizeof(float));
     ctx->staging = kern_card_allocate(ctx->card, KERN_CUDA_STAGING_BYTES);
-    if (!ctx->scratch || !ctx->staging)
+    ctx->parts = kern_card_host_allocate(ctx->card, KERN_CUDA_PARTS * sizeof(double));
+    if (!ctx->scratch || !ctx->staging || !ctx->parts)
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
-    ctx->parts = rlf_calloc(KERN_CUDA_PARTS, sizeof(double));
     snprintf(device->name, sizeof device->name, "cuda card %d, %s", options->card, kern_card_name(ctx->card));
     kern_card_identity(ctx->card, device->identity);
     device->backend = &cuda_backend;

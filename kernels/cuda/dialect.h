@@ -3,6 +3,8 @@
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
  *   KERN_KERNEL_FOR(name, threads, blocks)    the same, with so few registers that so many blocks of so many threads fit on a processor
+ *   KERN_KERNEL_WITH_MAPS(name, threads, blocks)    the same for hopper.h: maps are used where they lie in `a`, the rest is
+ *                                best copied to variables: it would be read again and again
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
  *   KERN_SHARED(type, name)      at the top of a kernel, once: `name` points to the block's memory, undefined at first; 48 KiB at most
  *   KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args), KERN_SHARED_BYTES(type, name)    the same with as many bytes a block as
@@ -10,9 +12,13 @@
  *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block, kern_blocks() of the launch
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
+ *   kern_next_may_start()        the kernel that follows may take its place on the card. It waits until this one is over before it does
+ *                                anything but read weights: so kernels that write weights do not say it
+ *   kern_wait_for_previous()     what every kernel begins with by itself, but for those with maps
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
- *   kern_add_u64()               the only atomic: adding integers has no order
+ *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
+ *   kern_take_u32()              the same, and returns what was there: for places in a list whose order nothing depends on
  * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
@@ -22,8 +28,19 @@
 #ifdef __CUDACC__
 
 #define KERN_DEVICE static __device__ __forceinline__
-#define KERN_KERNEL(name) static __global__ void name(const __grid_constant__ name##_args a)
-#define KERN_KERNEL_FOR(name, threads, blocks) static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)
+/* Every kernel waits for the one before it in the stream, which may have let it start. */
+#define KERN_KERNEL_BODY_(name, bounds)                                             \
+    static __device__ __forceinline__ void name##_body(const name##_args &a);       \
+    static __global__ void bounds name(const name##_args a) {                       \
+        kern_wait_for_previous();                                                   \
+        name##_body(a);                                                             \
+    }                                                                               \
+    static __device__ __forceinline__ void name##_body(const name##_args &a)
+#define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, )
+#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks))
+#define KERN_COMMA ,
+#define KERN_KERNEL_WITH_MAPS(name, threads, blocks) \
+    static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)
 #define KERN_SHARED(type, name)           \
     __shared__ type name##_memory;        \
     type *const name = &name##_memory
@@ -33,19 +50,41 @@
 #define KERN_LAUNCH(ctx, name, blocks, threads, args)                                                      \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
-        cudaStream_t stream_ = (cudaStream_t)kern_card_stream((ctx)->card);                                \
-        name<<<(unsigned)(blocks), (threads), 0, stream_>>>(args);                                         \
+        kern_launch(name, (ctx)->card, (blocks), (threads), 0, args);                                      \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
 /* More than 48 KiB must be asked for; a refusal comes back from the launch. */
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args)                                        \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
-        cudaStream_t stream_ = (cudaStream_t)kern_card_stream((ctx)->card);                                \
         cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes));             \
-        name<<<(unsigned)(blocks), (threads), (bytes), stream_>>>(args);                                   \
+        kern_launch(name, (ctx)->card, (blocks), (threads), (bytes), args);                                \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
+
+/* Launches may start as soon as the kernel before lets them (kern_next_may_start). */
+template <typename args_type>
+static void kern_launch(void (*kernel)(args_type), kern_card *card, int blocks, int threads, size_t bytes, const args_type &args) {
+    cudaLaunchAttribute early;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = bytes;
+    config.stream = (cudaStream_t)kern_card_stream(card);
+    config.attrs = &early;
+    config.numAttrs = 1;
+    cudaLaunchKernelEx(&config, kernel, args);
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+KERN_DEVICE void kern_wait_for_previous(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+KERN_DEVICE void kern_next_may_start(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+#else
+KERN_DEVICE void kern_wait_for_previous(void) {}
+KERN_DEVICE void kern_next_may_start(void) {}
+#endif
 
 #define KERN_UNROLL _Pragma("unroll")
 #define KERN_PRAGMA_(text) _Pragma(#text)
@@ -64,6 +103,8 @@ KERN_DEVICE uint64_t kern_shuffle_xor_u64(uint64_t x, int mask) {
 }
 KERN_DEVICE uint32_t kern_ballot(bool bit) { return __ballot_sync(0xffffffffu, bit); }
 KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
+KERN_DEVICE void kern_add_u32(uint32_t *to, uint32_t x) { atomicAdd(to, x); }
+KERN_DEVICE uint32_t kern_take_u32(uint32_t *from, uint32_t x) { return atomicAdd(from, x); }
 
 #else
 #include <simt.h>
@@ -76,6 +117,17 @@ typedef struct float_pair {
 typedef struct float_quad {
     float x, y, z, w;
 } __attribute__((aligned(16))) float_quad;
+
+/* Two floats, each to the nearest bfloat16, the even one of two: kern_bf16_of_float in one instruction, but for which NaN a NaN becomes. */
+KERN_DEVICE uint32_t kern_bf16_pair(float low, float high) {
+#ifdef __CUDACC__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return kern_bf16_of_float(low) | (uint32_t)kern_bf16_of_float(high) << 16;
+#endif
+}
 
 /* ---- tensors of either type --------------------------------------------------------------------------------------------------------- */
 
@@ -96,7 +148,7 @@ typedef struct kern_float4 {
     float v[4];
 } __attribute__((aligned(16))) kern_float4;
 typedef struct kern_half4 {
-    uint16_t v[4];
+    uint32_t v[2];
 } __attribute__((aligned(8))) kern_half4;
 
 static inline bool kern_wide(const void *x, kern_dtype dtype, int row) {
@@ -110,7 +162,7 @@ KERN_DEVICE kern_float4 kern_load4(const void *x, kern_dtype dtype, size_t i, in
     if (wide) {
         const kern_half4 half = *(const kern_half4 *)((const uint16_t *)x + i);
         KERN_UNROLL
-        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16(half.v[e]);
+        for (int e = 0; e < 4; e++) y.v[e] = kern_float_of_bf16((uint16_t)(half.v[e / 2] >> e % 2 * 16));
         return y;
     }
     for (int e = 0; e < 4 && e < n; e++) y.v[e] = kern_element(x, dtype, i + (size_t)e);
@@ -121,9 +173,7 @@ KERN_DEVICE void kern_store4(void *x, kern_dtype dtype, size_t i, int n, bool wi
     if (wide && dtype == KERN_F32) {
         *(kern_float4 *)((float *)x + i) = y;
     } else if (wide) {
-        kern_half4 half;
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) half.v[e] = kern_bf16_of_float(y.v[e]);
+        const kern_half4 half = {{kern_bf16_pair(y.v[0], y.v[1]), kern_bf16_pair(y.v[2], y.v[3])}};
         *(kern_half4 *)((uint16_t *)x + i) = half;
     } else {
         for (int e = 0; e < 4 && e < n; e++) kern_set_element(x, dtype, i + (size_t)e, y.v[e]);

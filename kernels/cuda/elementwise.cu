@@ -21,6 +21,17 @@ typedef convert_args widen_args, narrow_args;
 /* Four neighbours a thread, CONVERT_EACH times. */
 enum { CONVERT_EACH = 4, CONVERT_BLOCK = 4 * THREADS * CONVERT_EACH };
 
+/* A NaN keeps its bits as kern_bf16_of_float says, as on the CPU. */
+KERN_DEVICE void store_narrow4(uint16_t *to, int n, bool wide, kern_float4 x) {
+    uint16_t y[4];
+    KERN_UNROLL
+    for (int e = 0; e < 4; e++) y[e] = kern_bf16_of_float(x.v[e]);
+    if (wide && n > 0)
+        *(kern_half4 *)to = (kern_half4){{y[0] | (uint32_t)y[1] << 16, y[2] | (uint32_t)y[3] << 16}};
+    else
+        for (int e = 0; e < 4 && e < n; e++) to[e] = y[e];
+}
+
 KERN_DEVICE void convert(const convert_args *a, const kern_dtype to, const kern_dtype from) {
     const size_t begin = (size_t)kern_block() * CONVERT_BLOCK + 4 * (size_t)kern_thread();
     kern_float4 x[CONVERT_EACH];
@@ -32,7 +43,11 @@ KERN_DEVICE void convert(const convert_args *a, const kern_dtype to, const kern_
     KERN_UNROLL
     for (int e = 0; e < CONVERT_EACH; e++) {
         const size_t i = begin + (size_t)(4 * THREADS * e);
-        kern_store4(a->y, to, i, i + 4 <= a->n ? 4 : i < a->n ? (int)(a->n - i) : 0, a->wide, x[e]);
+        const int n = i + 4 <= a->n ? 4 : i < a->n ? (int)(a->n - i) : 0;
+        if (to == KERN_F32)
+            kern_store4(a->y, to, i, n, a->wide, x[e]);
+        else
+            store_narrow4((uint16_t *)a->y + i, n, a->wide, x[e]);
     }
 }
 

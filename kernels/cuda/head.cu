@@ -1,44 +1,86 @@
 /* The head: log-prob, entropy and their gradient, and sampling, under temperature, top-k and top-p, with the bits of the CPU.
  *
- * A block of threads is one row of logits, described once (row_open) for all three, which is why a sampled token's log-prob has the bits of
- * kern_logprob:
- *
- *   z = logits * (1/temperature); maximum over all z; e[j] = exp(z[j] - maximum)
+ *   z = logits * (1/temperature); maximum over all z
  *   kept: z[j] > threshold, or z[j] == threshold and j <= threshold_id
- *   sum of kept e, and of kept e*(z - maximum), in 16 lanes by j mod 16, then the tree
+ *   a part, KERN_HEAD_PART ids: its maximum m over all its z; s, the sum of its kept exp(z - m), and w, that of exp(z - m)*(z - m): 16 lanes
+ *   by j mod 16, fixed tree
+ *   of the row: kern_head_mass of each part, and the sums of both over parts ascending
  *   log p(j) = (z[j] - maximum) - log(sum)
+ *
+ * A warp does a part, with its ids in registers: all multiprocessors are busy with a single row of a large vocabulary. A block a row then
+ * merges the parts and writes what is asked, so that a sampled token's log-prob has the bits of kern_logprob.
  *
  * The kept set is a prefix of the tokens ordered by (z descending, id ascending): top_k of them, then the shortest prefix whose share of
  * the mass that is left reaches top_p. Shares are weighed in integers, e * 2^40 rounded, so the prefix does not depend on the order of
- * addition: a radix selection over the bits of z finds it in four passes, and a fifth finds the id among equals.
+ * addition. A histogram of weights over steps of 1/8 below the maximum says in which step the prefix ends; a block a row gathers the ids of
+ * that step, and goes through the bits of z and then of id, 8 at a time. (More than LISTED ids in the step: it goes through the row.)
  *
- * Passes over a row: 1 for the maximum, 5 for top_k, 6 for top_p, 1 for the sums, whose 16 chains take turns with all threads computing e;
- * 1 more for a draw. 4 bytes an element each, from the cache where the row fits. */
+ * Launches, and bytes a logit:
+ *   logprob, sample, nothing filtered   sums, close: 4, once
+ *   greedy                              maxima, close: 4, once
+ *   top_p, or top_k                     maxima, weigh, select, sums, close: 4, and 4 for each of the three in the middle but for parts below
+ *                                       what they look for; both: weigh and select again
+ *   logprob_grad                        8, once
+ * Operations a logit: some 25 for exp (sums, weigh, logprob_grad); in sums 4 for a chain of 16 lanes, which a warp does twice over, and 8 for
+ * both; in weigh 20 and two additions to shared memory. So maxima is bound by memory, the others by one as much as the other. */
 #include "kernels/cuda/dialect.h"
 
 #include <assert.h>
 
-#include "common/base/rng.h"
+#include "common/base/philox.h"
 
 enum {
-    THREADS = 256,
-    WARPS = THREADS / 32,
-    TEAMS = THREADS / KERN_LANES,
-    CHUNK = 2048,        /* ids whose e are in shared memory at a time */
-    SAMPLE_BLOCK = 256,  /* ids in one partial sum of the sampler */
+    PART = KERN_HEAD_PART,
     MAX_VOCAB = 1 << 19,
-    DIGITS = 256
+    MAX_PARTS = MAX_VOCAB / PART,
+    EACH = PART / 32,       /* ids of a part that a lane has: 4, and 4 more every 128 */
+    SUM_WARPS = 4,          /* parts a block: of maxima and sums */
+    SUM_THREADS = 32 * SUM_WARPS,
+    WEIGH_WARPS = 8,        /* of weigh */
+    WEIGH_THREADS = 32 * WEIGH_WARPS,
+    DIGITS = 256,
+    SELECT_THREADS = 512,
+    LISTED = 4096,          /* candidates of select in shared memory */
+    CLOSE_THREADS = 256,
+    CLOSE_WARPS = CLOSE_THREADS / 32,
+    GROUPS = PART / 16,     /* of a part: KERN_LANES ids each */
+    SAMPLE_ROWS = 128,      /* that a launch of close_sample takes keys for */
+    AHEAD = 8,              /* loads that go before a chain's additions */
+    GRAD_THREADS = 256,
+    GRAD_STEPS = 4,
+    GRAD_IDS = GRAD_THREADS * GRAD_STEPS * 4
 };
+
+/* Of a row and part; mass and the rest of the merge are the last kernel's. */
+typedef struct head_part {
+    float maximum, sum, weighted, unused;
+} head_part;
+
+typedef struct head_kept {
+    float threshold;
+    int threshold_id;
+} head_kept;
 
 typedef struct head_args {
     float *logprob, *entropy, *stats, *dlogits; /* entropy, stats: NULL where not wanted */
-    const float *logits, *dlogprob, *dentropy, *uniforms;
+    const float *logits, *dlogprob, *dentropy;
     const int32_t *targets;
     int32_t *ids;
     kern_filter filter;
-    int v;
+    int m, v, n_parts;
+    head_part *parts;  /* (m, n_parts) */
+    head_kept *kept;   /* (m); NULL: everything is kept */
+    uint64_t *weights; /* (m, blocks of weigh, DIGITS) */
+    bool by_mass;      /* the selection: top_p, not top_k */
+    bool narrowed;     /* kept has been set before */
 } head_args;
-typedef head_args logprob_args, logprob_grad_args, sample_args;
+typedef head_args maxima_args, sums_args, weigh_args, select_args, close_logprob_args, logprob_grad_args;
+
+typedef struct close_sample_args {
+    head_args head;
+    uint64_t seed;
+    kern_sample_key keys[SAMPLE_ROWS]; /* with the launch: nothing is copied from the host */
+} close_sample_args;
 
 typedef struct head_row {
     const float *logits;
@@ -48,14 +90,17 @@ typedef struct head_row {
     float log_sum;
 } head_row;
 
-/* Parts are used one after the other, each between barriers. */
-typedef struct head_memory {
-    float e[CHUNK], shift[CHUNK];
-    float block_sums[MAX_VOCAB / SAMPLE_BLOCK];
-    uint64_t weight[DIGITS], total, need;
-    float tops[WARPS], sum, weighted, threshold, before;
-    int digit, counts[THREADS], threshold_id, chosen, lowest[THREADS];
-} head_memory;
+/* ---- a row and its parts ---------------------------------------------------------------------------------------------------------- */
+
+KERN_DEVICE head_row row_of(const head_args *a, int i, bool kept) {
+    head_row row;
+    row.logits = a->logits + (size_t)i * a->v;
+    row.v = a->v;
+    row.inverse_t = a->filter.temperature == 0.0f ? 1.0f : 1.0f / a->filter.temperature;
+    row.threshold = kept ? a->kept[i].threshold : -INFINITY;
+    row.threshold_id = kept ? a->kept[i].threshold_id : a->v;
+    return row;
+}
 
 KERN_DEVICE float load_z(const head_row *row, int id) { return row->logits[id] * row->inverse_t; }
 
@@ -69,50 +114,6 @@ KERN_DEVICE float kept_e(const head_row *row, int id) {
     return is_kept(row, z, id) ? kern_exp1(z - row->maximum) : 0.0f;
 }
 
-/* z - maximum, bounded below where e is 0 anyway, so that e times it is never 0 times infinity. */
-KERN_DEVICE float bounded_shift(const head_row *row, float z) { return kern_larger(z - row->maximum, -1000.0f); }
-
-/* Every thread of the block gets the result, and shared memory is free again. */
-KERN_DEVICE float row_maximum(const head_row *row, head_memory *memory) {
-    float top = -INFINITY;
-    for (int i = kern_thread(); i < row->v; i += THREADS) top = kern_larger(load_z(row, i), top);
-    top = kern_max32(top);
-    if (kern_thread() % 32 == 0) memory->tops[kern_thread() / 32] = top;
-    kern_barrier();
-    top = memory->tops[0];
-    for (int w = 1; w < WARPS; w++) top = kern_larger(memory->tops[w], top);
-    kern_barrier();
-    return top;
-}
-
-KERN_DEVICE void row_sums(head_row *row, head_memory *memory) {
-    float sum = 0, weighted = 0;
-    for (int begin = 0; begin < row->v; begin += CHUNK) {
-        const int n = row->v - begin < CHUNK ? row->v - begin : CHUNK;
-        for (int i = kern_thread(); i < n; i += THREADS) {
-            memory->e[i] = kept_e(row, begin + i);
-            memory->shift[i] = bounded_shift(row, load_z(row, begin + i));
-        }
-        kern_barrier();
-        for (int i = kern_lane(); i < n && kern_thread() < 32; i += KERN_LANES) {
-            sum += memory->e[i];
-            weighted = fmaf(memory->e[i], memory->shift[i], weighted);
-        }
-        kern_barrier();
-    }
-    sum = kern_sum16(sum);
-    weighted = kern_sum16(weighted);
-    if (kern_thread() == 0) {
-        memory->sum = sum;
-        memory->weighted = weighted;
-    }
-    kern_barrier();
-    row->sum = memory->sum;
-    row->weighted = memory->weighted;
-    row->log_sum = vf_log1(row->sum);
-    kern_barrier();
-}
-
 KERN_DEVICE float row_entropy(const head_row *row) { return row->log_sum - row->weighted / row->sum; }
 
 KERN_DEVICE float row_logprob(const head_row *row, int id) {
@@ -120,273 +121,556 @@ KERN_DEVICE float row_logprob(const head_row *row, int id) {
     return is_kept(row, z, id) ? (z - row->maximum) - row->log_sum : -INFINITY;
 }
 
+KERN_DEVICE bool is_aligned(const float *x) { return ((uintptr_t)x & 15) == 0; }
+
+/* `many` times four of the n floats of x, from `first` on and `stride` further each time; -inf after the end. Where they lie so, it is 16
+ * bytes at a time, all under way before the first is used. */
+KERN_DEVICE void load_fours(kern_float4 *to, int many, const float *x, int first, int stride, int n) {
+    if (is_aligned(x + first) && first + stride * (many - 1) + 4 <= n) {
+        KERN_UNROLL
+        for (int s = 0; s < many; s++) to[s] = *(const kern_float4 *)(x + first + stride * s);
+        return;
+    }
+    KERN_UNROLL
+    for (int s = 0; s < many; s++)
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++) {
+            const int at = first + stride * s + c;
+            to[s].v[c] = at < n ? x[at] : -INFINITY;
+        }
+}
+
+KERN_DEVICE void store4(float *x, int at, int n, kern_float4 four) {
+    if (at + 4 <= n && is_aligned(x + at)) {
+        *(kern_float4 *)(x + at) = four;
+        return;
+    }
+    KERN_UNROLL
+    for (int c = 0; c < 4; c++)
+        if (at + c < n) x[at + c] = four.v[c];
+}
+
+KERN_DEVICE int warp_lane(void) { return kern_thread() % 32; }
+
+/* Where in its part a lane's s-th four ids are. */
+KERN_DEVICE int place_of(int s) { return 4 * (32 * s + warp_lane()); }
+
+/* z of the lane's ids of a part; -inf after the row's end. */
+KERN_DEVICE void load_part(kern_float4 z[EACH / 4], const head_row *row, int part) {
+    load_fours(z, EACH / 4, row->logits + (size_t)part * PART, place_of(0), place_of(1) - place_of(0), row->v - part * PART);
+    KERN_UNROLL
+    for (int s = 0; s < EACH / 4; s++)
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++) z[s].v[c] *= row->inverse_t;
+}
+
+KERN_DEVICE float largest_of(const kern_float4 z[EACH / 4]) {
+    float top = -INFINITY;
+    KERN_UNROLL
+    for (int s = 0; s < EACH / 4; s++)
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++) top = kern_larger(z[s].v[c], top);
+    return kern_max32(top);
+}
+
+/* The row's maximum, of its parts'; to all lanes of the warp. */
+KERN_DEVICE float row_maximum(const head_args *a, int i) {
+    float top = -INFINITY;
+    for (int p = warp_lane(); p < a->n_parts; p += 32) top = kern_larger(a->parts[(size_t)i * a->n_parts + p].maximum, top);
+    return kern_max32(top) + 0.0f; /* never -0 */
+}
+
+/* ---- parts: a warp each ----------------------------------------------------------------------------------------------------------- */
+
+KERN_KERNEL(maxima) {
+    const int at = kern_block() * SUM_WARPS + kern_thread() / 32;
+    if (at >= a.m * a.n_parts) return;
+    const head_row row = row_of(&a, at / a.n_parts, false);
+    kern_float4 z[EACH / 4];
+    load_part(z, &row, at % a.n_parts);
+    const float top = largest_of(z);
+    if (warp_lane() == 0) a.parts[at].maximum = top;
+}
+
+typedef struct sums_memory {
+    kern_float4 e[SUM_WARPS][PART / 4], below[SUM_WARPS][PART / 4]; /* exp(z - m) where kept, and z - m bounded below */
+} sums_memory;
+
+/* e and, if wanted, what they are multiplied by, into memory. */
+KERN_DEVICE void put_e(kern_float4 *e, kern_float4 *below, const head_row *row, const kern_float4 z[EACH / 4], float m, int part, bool weighted) {
+    const bool all = row->threshold == -INFINITY;
+    const float shift_from = kern_head_shift_from(m);
+    KERN_UNROLL
+    for (int s = 0; s < EACH / 4; s++) {
+        kern_float4 e4, below4;
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++) {
+            const float x = z[s].v[c] - shift_from;
+            e4.v[c] = all || is_kept(row, z[s].v[c], part * PART + place_of(s) + c) ? kern_exp1(x) : 0.0f;
+            below4.v[c] = kern_larger(x, KERN_HEAD_LEAST);
+        }
+        e[place_of(s) / 4] = e4;
+        if (weighted) below[place_of(s) / 4] = below4;
+    }
+}
+
+KERN_KERNEL(sums) {
+    KERN_SHARED(sums_memory, memory);
+    const int warp = kern_thread() / 32, at = kern_block() * SUM_WARPS + warp;
+    if (at >= a.m * a.n_parts) return;
+    const head_row row = row_of(&a, at / a.n_parts, a.kept != NULL);
+    const bool weighted_too = a.entropy || a.stats;
+    float sum = 0, weighted = 0;
+    if (a.kept && a.parts[at].maximum < row.threshold) {
+        if (warp_lane() == 0) a.parts[at].sum = a.parts[at].weighted = 0.0f;
+        return;
+    }
+    kern_float4 z[EACH / 4];
+    load_part(z, &row, at % a.n_parts);
+    const float top = largest_of(z);
+    put_e(memory->e[warp], memory->below[warp], &row, z, top, at % a.n_parts, weighted_too);
+    kern_warp_barrier();
+    const float *e = (const float *)memory->e[warp] + kern_lane(), *below = (const float *)memory->below[warp] + kern_lane();
+    for (int g = 0; g < GROUPS; g += AHEAD) {
+        KERN_UNROLL
+        for (int k = 0; k < AHEAD; k++) {
+            const float x = e[(g + k) * KERN_LANES];
+            sum += x;
+            if (weighted_too) weighted = fmaf(x, below[(g + k) * KERN_LANES], weighted);
+        }
+    }
+    sum = kern_sum16(sum);
+    weighted = kern_sum16(weighted);
+    if (warp_lane() == 0) {
+        head_part part;
+        part.maximum = top;
+        part.sum = sum;
+        part.weighted = weighted;
+        part.unused = 0.0f;
+        a.parts[at] = part;
+    }
+}
+
 /* ---- selection of the kept set ---------------------------------------------------------------------------------------------------- */
 
-/* Bits that sort as z does, -0 like 0. */
-KERN_DEVICE uint32_t sortable(float z) {
+/* Steps of an eighth below the maximum, the nearest being DIGITS - 1. */
+KERN_DEVICE int step_of(float z, float maximum) {
+    const float below = (maximum - z) * 8.0f;
+    return DIGITS - 1 - (below < (float)(DIGITS - 1) ? (int)below : DIGITS - 1);
+}
+
+/* (z descending, id ascending) as (key descending): bits that sort as z does, -0 like 0, and those of the id turned round. */
+enum { ID_BITS = 24, KEY_BITS = 32 + ID_BITS };
+
+KERN_DEVICE uint64_t key_of(float z, int id) {
     uint32_t bits;
     z = z + 0.0f;
     memcpy(&bits, &z, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)bits << ID_BITS | (uint64_t)((1 << ID_BITS) - 1 - id);
 }
+
+KERN_DEVICE float z_of_key(uint64_t key) {
+    uint32_t bits = (uint32_t)(key >> ID_BITS);
+    float z;
+    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
+    memcpy(&z, &bits, sizeof z);
+    return z;
+}
+KERN_DEVICE int id_of_key(uint64_t key) { return (1 << ID_BITS) - 1 - (int)(key & ((1 << ID_BITS) - 1)); }
 
 /* What a kept id weighs: 1 for top_k, e * 2^40 rounded for top_p. */
-KERN_DEVICE uint64_t weight_of(const head_row *row, float z, bool by_mass) {
-    return by_mass ? (uint64_t)rintf(kern_exp1(z - row->maximum) * 0x1p40f) : 1;
+KERN_DEVICE uint64_t weight_of(float z, float maximum, bool by_mass) {
+    return by_mass ? (uint64_t)rintf(kern_exp1(z - maximum) * 0x1p40f) : 1;
 }
 
-KERN_DEVICE uint64_t total_weight(const head_row *row, head_memory *memory) {
-    uint64_t sum = 0;
-    if (kern_thread() == 0) memory->total = 0;
-    kern_barrier();
-    for (int i = kern_thread(); i < row->v; i += THREADS) {
-        const float z = load_z(row, i);
-        if (is_kept(row, z, i)) sum += weight_of(row, z, true);
-    }
-    kern_add_u64(&memory->total, sum);
-    kern_barrier();
-    sum = memory->total;
-    kern_barrier();
-    return sum;
+/* No id of the part has a place in the selection: none is kept, or they weigh nothing, e being below 2^-41. */
+KERN_DEVICE bool is_far(const head_row *row, float part_maximum, bool by_mass) {
+    return part_maximum < row->threshold || (by_mass && row->maximum - part_maximum > 29.0f);
 }
 
-/* The digit, from the largest down, in which the running weight of the kept ids whose upper bits are `prefix` reaches memory->need; takes
- * what lies above off it. */
-KERN_DEVICE uint32_t select_digit(const head_row *row, head_memory *memory, uint32_t prefix, int level, bool by_mass) {
-    const int shift = 24 - 8 * level;
-    for (int i = kern_thread(); i < DIGITS; i += THREADS) memory->weight[i] = 0;
-    kern_barrier();
-    for (int i = kern_thread(); i < row->v; i += THREADS) {
-        const float z = load_z(row, i);
-        const uint32_t key = sortable(z);
-        if (!is_kept(row, z, i) || (level > 0 && key >> (shift + 8) != prefix)) continue;
-        kern_add_u64(&memory->weight[key >> shift & 255u], weight_of(row, z, by_mass));
-    }
-    kern_barrier();
-    if (kern_thread() == 0) {
-        int digit = DIGITS - 1;
-        while (digit > 0 && memory->weight[digit] < memory->need) memory->need -= memory->weight[digit--];
-        memory->digit = digit;
-    }
-    kern_barrier();
-    return prefix << 8 | (uint32_t)memory->digit;
-}
+/* Weights of a part by step, in two halves of 20 bits: the sum of 1024 fits. */
+typedef struct step_weights {
+    uint32_t high[DIGITS], low[DIGITS];
+} step_weights;
+typedef struct weigh_memory {
+    step_weights of[WEIGH_WARPS];
+} weigh_memory;
 
-/* Ids of the kept tokens with this key, in stretches of the vocabulary, a thread each. */
-KERN_DEVICE int stretch(const head_row *row) { return (row->v + THREADS - 1) / THREADS; }
-
-KERN_DEVICE int count_equals(const head_row *row, uint32_t key) {
-    int n = 0;
-    for (int i = kern_thread() * stretch(row); i < (kern_thread() + 1) * stretch(row) && i < row->v; i++)
-        n += sortable(load_z(row, i)) == key && is_kept(row, load_z(row, i), i);
-    return n;
-}
-
-/* Of the equals, the one whose weight reaches what is still needed, or the last. The thread in whose stretch it lies says so. */
-KERN_DEVICE void choose_equal(const head_row *row, head_memory *memory, uint32_t key, bool by_mass) {
-    memory->counts[kern_thread()] = count_equals(row, key);
-    kern_barrier();
-    int before = 0, all = 0;
-    for (int t = 0; t < THREADS; t++) {
-        if (t < kern_thread()) before += memory->counts[t];
-        all += memory->counts[t];
-    }
-    for (int i = kern_thread() * stretch(row); i < (kern_thread() + 1) * stretch(row) && i < row->v; i++) {
-        const float z = load_z(row, i);
-        if (sortable(z) != key || !is_kept(row, z, i)) continue;
-        const uint64_t each = weight_of(row, z, by_mass), place = each ? (memory->need - 1) / each : (uint64_t)all;
-        const int wanted = place < (uint64_t)(all - 1) ? (int)place : all - 1;
-        if (before++ != wanted) continue;
-        memory->threshold = z;
-        memory->threshold_id = i;
-    }
-}
-
-/* Sets the row's threshold to the last token of the shortest prefix whose weight reaches `need`, at least 1 and at most the total. */
-KERN_DEVICE void select_prefix(head_row *row, head_memory *memory, uint64_t need, bool by_mass) {
-    uint32_t key = 0;
-    if (kern_thread() == 0) {
-        memory->need = need;
-        memory->threshold = row->threshold; /* stays where logits are not numbers */
-        memory->threshold_id = row->threshold_id;
-    }
-    kern_barrier();
-    for (int level = 0; level < 4; level++) key = select_digit(row, memory, key, level, by_mass);
-    choose_equal(row, memory, key, by_mass);
-    kern_barrier();
-    row->threshold = memory->threshold;
-    row->threshold_id = memory->threshold_id;
-    kern_barrier();
-}
-
-/* temperature > 0. */
-KERN_DEVICE void row_open(head_row *row, const head_args *a, head_memory *memory) {
-    row->logits = a->logits + (size_t)kern_block() * a->v;
-    row->v = a->v;
-    row->inverse_t = 1.0f / a->filter.temperature;
-    row->threshold = -INFINITY;
-    row->threshold_id = a->v;
-    row->maximum = row_maximum(row, memory);
-    if (a->filter.top_k > 0 && a->filter.top_k < a->v) select_prefix(row, memory, (uint64_t)a->filter.top_k, false);
-    if (a->filter.top_p < 1.0f) {
-        const uint64_t total = total_weight(row, memory);
-        const double wanted = ceil((double)a->filter.top_p * (double)total);
-        const uint64_t need = wanted < 1 ? 1 : (uint64_t)wanted;
-        if (total >= need) select_prefix(row, memory, need, true);
-    }
-    row_sums(row, memory);
-}
-
-/* The lowest id of the largest logit. */
-KERN_DEVICE int row_argmax(const float *logits, int v, head_memory *memory) {
-    head_row row;
-    row.logits = logits;
-    row.v = v;
-    row.inverse_t = 1.0f;
-    const float top = row_maximum(&row, memory);
-    int id = v;
-    for (int i = kern_thread(); i < v && id == v; i += THREADS)
-        if (logits[i] == top) id = i;
-    memory->lowest[kern_thread()] = id;
-    kern_barrier();
-    for (int t = 0; t < THREADS; t++) id = memory->lowest[t] < id ? memory->lowest[t] : id;
-    return id < v ? id : 0;
-}
-
-/* ---- kernels ---------------------------------------------------------------------------------------------------------------------- */
-
-KERN_DEVICE void logprob_greedy(const head_args *a, head_memory *memory) {
-    const int i = kern_block(), best = row_argmax(a->logits + (size_t)i * a->v, a->v, memory);
-    if (kern_thread()) return;
-    a->logprob[i] = a->targets[i] == best ? 0.0f : -INFINITY;
-    if (a->entropy) a->entropy[i] = 0.0f;
-    for (int s = 0; s < KERN_HEAD_STATS && a->stats; s++) a->stats[i * KERN_HEAD_STATS + s] = 0.0f;
-}
-
-KERN_KERNEL(logprob) {
-    KERN_SHARED(head_memory, memory);
-    const int i = kern_block();
-    if (a.filter.temperature == 0.0f) {
-        logprob_greedy(&a, memory);
+KERN_DEVICE void add_weight(step_weights *to, const head_row *row, float z, int id, bool by_mass) {
+    if (id >= row->v || !is_kept(row, z, id)) return;
+    const int step = step_of(z, row->maximum);
+    if (!by_mass) {
+        kern_add_u32(&to->low[step], 1);
         return;
     }
-    head_row row;
-    row_open(&row, &a, memory);
+    const float e = kern_exp1(z - row->maximum) * 0x1p20f, high = rintf(e), low = rintf((e - high) * 0x1p20f);
+    if (high > 0.0f) kern_add_u32(&to->high[step], (uint32_t)(int32_t)high);
+    if (low != 0.0f) kern_add_u32(&to->low[step], (uint32_t)(int32_t)low);
+}
+
+KERN_DEVICE int weigh_blocks(const head_args *a) { return (a->n_parts + WEIGH_WARPS - 1) / WEIGH_WARPS; }
+
+KERN_KERNEL(weigh) {
+    KERN_SHARED(weigh_memory, memory);
+    const int blocks = weigh_blocks(&a), i = kern_block() / blocks, warp = kern_thread() / 32;
+    const int part = kern_block() % blocks * WEIGH_WARPS + warp;
+    step_weights *mine = &memory->of[warp];
+    head_row row = row_of(&a, i, a.narrowed);
+    row.maximum = row_maximum(&a, i);
+    for (int d = warp_lane(); d < DIGITS; d += 32) mine->high[d] = mine->low[d] = 0;
+    kern_warp_barrier();
+    if (part < a.n_parts && !is_far(&row, a.parts[(size_t)i * a.n_parts + part].maximum, a.by_mass)) {
+        kern_float4 z[EACH / 4];
+        load_part(z, &row, part);
+        KERN_UNROLL
+        for (int s = 0; s < EACH / 4; s++)
+            KERN_UNROLL
+            for (int c = 0; c < 4; c++) add_weight(mine, &row, z[s].v[c], part * PART + place_of(s) + c, a.by_mass);
+    }
+    kern_barrier();
+    int64_t weight = 0;
+    for (int w = 0; w < WEIGH_WARPS; w++)
+        weight += (int64_t)(int32_t)memory->of[w].high[kern_thread()] * (1 << 20) + (int32_t)memory->of[w].low[kern_thread()];
+    a.weights[(size_t)kern_block() * DIGITS + kern_thread()] = (uint64_t)weight;
+}
+
+typedef struct select_memory {
+    float z[LISTED];
+    int32_t id[LISTED];
+    uint64_t weight[DIGITS], of16[DIGITS / 16], need;
+    uint32_t listed;
+    int digit;
+} select_memory;
+
+/* Of what the ids that are still candidates have in common. */
+typedef struct candidates {
+    int step, shift; /* their step; key >> shift is prefix */
+    uint64_t prefix;
+    uint32_t n; /* as many are in the list; more than LISTED: none is */
+} candidates;
+
+KERN_DEVICE bool is_candidate(const candidates *c, const head_row *row, float z, int id) {
+    return step_of(z, row->maximum) == c->step && id < row->v && is_kept(row, z, id) && key_of(z, id) >> c->shift == c->prefix;
+}
+
+/* The digit, from the largest down, in which the running weight reaches memory->need; takes what lies above off it. */
+KERN_DEVICE int pick_digit(select_memory *memory) {
+    const int t = kern_thread();
+    uint64_t above = 0;
+    const uint64_t need = memory->need;
+    if (t < DIGITS / 16) {
+        uint64_t sum = 0;
+        for (int d = 0; d < 16; d++) sum += memory->weight[16 * t + d];
+        memory->of16[t] = sum;
+    }
+    kern_barrier();
+    if (t < DIGITS) {
+        for (int g = t / 16 + 1; g < DIGITS / 16; g++) above += memory->of16[g];
+        for (int d = t + 1; d < (t / 16 + 1) * 16; d++) above += memory->weight[d];
+        if (above < need && (t == 0 || above + memory->weight[t] >= need)) {
+            memory->digit = t;
+            memory->need = need - above;
+        }
+    }
+    kern_barrier();
+    return memory->digit;
+}
+
+KERN_DEVICE void visit_list(select_memory *memory, const candidates *c, const head_row *row, float z, int id, bool by_mass) {
+    (void)row, (void)by_mass, (void)c;
+    const uint32_t at = kern_take_u32(&memory->listed, 1);
+    if (at >= LISTED) return;
+    memory->z[at] = z;
+    memory->id[at] = id;
+}
+
+KERN_DEVICE void visit_weigh(select_memory *memory, const candidates *c, const head_row *row, float z, int id, bool by_mass) {
+    kern_add_u64(&memory->weight[key_of(z, id) >> (c->shift - 8) & 255], weight_of(z, row->maximum, by_mass));
+}
+
+/* Every candidate of the row; a warp a part, but for those that have none. */
+#define FOR_CANDIDATES_OF_ROW(visit)                                                                                        \
+    for (int part = kern_thread() / 32; part < a->n_parts; part += SELECT_THREADS / 32) {                                   \
+        const float top = a->parts[(size_t)kern_block() * a->n_parts + part].maximum;                                       \
+        if (is_far(row, top, a->by_mass) || step_of(top, row->maximum) < c->step) continue;                                 \
+        kern_float4 z[EACH / 4];                                                                                              \
+        load_part(z, row, part);                                                                                            \
+        KERN_UNROLL                                                                                                         \
+        for (int s = 0; s < EACH / 4; s++)                                                                                  \
+            KERN_UNROLL                                                                                                     \
+            for (int k = 0; k < 4; k++) {                                                                                   \
+                const int id = part * PART + place_of(s) + k;                                                               \
+                if (is_candidate(c, row, z[s].v[k], id)) visit(memory, c, row, z[s].v[k], id, a->by_mass);                  \
+            }                                                                                                               \
+    }
+
+/* Writes the candidates to the list, and how many they are to c->n. */
+KERN_DEVICE void list_candidates(const head_args *a, select_memory *memory, candidates *c, const head_row *row) {
+    if (kern_thread() == 0) memory->listed = 0;
+    kern_barrier();
+    FOR_CANDIDATES_OF_ROW(visit_list)
+    kern_barrier();
+    c->n = memory->listed;
+}
+
+/* Narrows the candidates by 8 more bits of their keys. */
+KERN_DEVICE void narrow(const head_args *a, select_memory *memory, candidates *c, const head_row *row) {
+    for (int d = kern_thread(); d < DIGITS; d += SELECT_THREADS) memory->weight[d] = 0;
+    kern_barrier();
+    if (c->n <= LISTED) {
+        for (uint32_t i = (uint32_t)kern_thread(); i < c->n; i += SELECT_THREADS)
+            if (key_of(memory->z[i], memory->id[i]) >> c->shift == c->prefix)
+                visit_weigh(memory, c, row, memory->z[i], memory->id[i], a->by_mass);
+    } else {
+        FOR_CANDIDATES_OF_ROW(visit_weigh)
+    }
+    kern_barrier();
+    c->prefix = c->prefix << 8 | (uint64_t)pick_digit(memory);
+    c->shift -= 8;
+    kern_barrier();
+}
+
+/* The weight that the prefix is to reach, at least 1; 0: there is not as much. Into memory->need. */
+KERN_DEVICE uint64_t find_need(const head_args *a, select_memory *memory) {
+    const int blocks = weigh_blocks(a);
+    for (int d = kern_thread(); d < DIGITS; d += SELECT_THREADS) {
+        uint64_t sum = 0;
+        for (int b = 0; b < blocks; b++) sum += a->weights[((size_t)kern_block() * blocks + b) * DIGITS + d];
+        memory->weight[d] = sum;
+    }
+    kern_barrier();
+    uint64_t total = 0, need = (uint64_t)a->filter.top_k;
+    for (int d = 0; d < DIGITS && a->by_mass; d++) total += memory->weight[d];
+    if (a->by_mass) {
+        const double wanted = ceil((double)a->filter.top_p * (double)total);
+        need = wanted < 1 ? 1 : (uint64_t)wanted;
+        if (total < need) need = 0;
+    }
+    if (kern_thread() == 0) memory->need = need;
+    kern_barrier();
+    return need;
+}
+
+/* Sets the row's threshold to the last token of the shortest prefix whose weight reaches what is needed. */
+KERN_KERNEL(select) {
+    KERN_SHARED(select_memory, memory);
+    const int i = kern_block();
+    head_row row = row_of(&a, i, a.narrowed);
+    row.maximum = row_maximum(&a, i);
+    const uint64_t need = find_need(&a, memory);
+    head_kept kept;
+    kept.threshold = row.threshold;
+    kept.threshold_id = row.threshold_id;
+    if (need) {
+        candidates c;
+        c.step = pick_digit(memory);
+        c.shift = KEY_BITS;
+        c.prefix = 0;
+        c.n = LISTED + 1;
+        while (c.shift > 0) {
+            if (c.n > LISTED) list_candidates(&a, memory, &c, &row);
+            narrow(&a, memory, &c, &row);
+        }
+        kept.threshold = z_of_key(c.prefix);
+        kept.threshold_id = id_of_key(c.prefix);
+    }
+    if (kern_thread() == 0) a.kept[i] = kept;
+}
+
+/* ---- the end: a block a row ------------------------------------------------------------------------------------------------------- */
+
+typedef struct close_memory {
+    float mass[MAX_PARTS + AHEAD], weighted[MAX_PARTS + AHEAD], running[MAX_PARTS + AHEAD];
+    float groups[GROUPS], e[PART], tops[CLOSE_WARPS], row_weighted;
+    int chosen;
+} close_memory;
+
+/* The largest x of the block's threads, to all. */
+KERN_DEVICE float block_maximum(close_memory *memory, float x) {
+    x = kern_max32(x);
+    kern_barrier();
+    if (warp_lane() == 0) memory->tops[kern_thread() / 32] = x;
+    kern_barrier();
+    x = memory->tops[0];
+    for (int w = 1; w < CLOSE_WARPS; w++) x = kern_larger(memory->tops[w], x);
+    return x;
+}
+
+/* The sums of x[0], x[0] + x[1], ..., n of them, rounded up to AHEAD: there are as many x. One thread. */
+KERN_DEVICE float run_up(float *running, const float *x, int n) {
+    float run = 0.0f;
+    for (int i = 0; i < n; i += AHEAD) {
+        float ahead[AHEAD];
+        KERN_UNROLL
+        for (int k = 0; k < AHEAD; k++) ahead[k] = x[i + k];
+        KERN_UNROLL
+        for (int k = 0; k < AHEAD; k++) running[i + k] = run += ahead[k];
+    }
+    return run;
+}
+
+/* Sums over the row, from those of its parts. Leaves running sums of mass in memory. */
+KERN_DEVICE void row_close(head_row *row, const head_args *a, close_memory *memory) {
+    const head_part *parts = a->parts + (size_t)kern_block() * a->n_parts;
+    const int n = a->n_parts;
+    row->maximum = row_maximum(a, kern_block());
+    for (int p = kern_thread(); p < n + AHEAD; p += CLOSE_THREADS) {
+        memory->mass[p] = memory->weighted[p] = 0.0f;
+        if (p < n)
+            memory->mass[p] = kern_head_mass(parts[p].maximum, parts[p].sum, parts[p].weighted, row->maximum, &memory->weighted[p]);
+    }
+    kern_barrier();
+    if (kern_thread() == 0) run_up(memory->running, memory->mass, n);
+    if (kern_thread() == 32 && (a->entropy || a->stats)) memory->row_weighted = run_up(memory->weighted, memory->weighted, n);
+    kern_barrier();
+    row->sum = memory->running[n - 1];
+    row->weighted = a->entropy || a->stats ? memory->row_weighted : 0.0f;
+    row->log_sum = vf_log1(row->sum);
+}
+
+/* The lowest id of the largest logit; the parts' maxima are there. */
+KERN_DEVICE int row_argmax(const head_row *row, const head_args *a, close_memory *memory) {
+    const head_part *parts = a->parts + (size_t)kern_block() * a->n_parts;
+    const float top = row_maximum(a, kern_block());
+    int part = a->n_parts, id = a->v;
+    for (int p = kern_thread(); p < a->n_parts && part == a->n_parts; p += CLOSE_THREADS)
+        if (parts[p].maximum == top) part = p;
+    part = (int)-block_maximum(memory, -(float)part);
+    for (int j = part * PART + kern_thread(); j < a->v && j < (part + 1) * PART && id == a->v; j += CLOSE_THREADS)
+        if (load_z(row, j) == top) id = j;
+    id = (int)-block_maximum(memory, -(float)id);
+    return id < a->v ? id : 0;
+}
+
+KERN_KERNEL(close_logprob) {
+    KERN_SHARED(close_memory, memory);
+    const int i = kern_block(), target = a.targets[i];
+    const bool greedy = a.filter.temperature == 0.0f;
+    head_row row = row_of(&a, i, a.kept != NULL);
+    int best = 0;
+    if (greedy) best = row_argmax(&row, &a, memory);
+    else row_close(&row, &a, memory);
     if (kern_thread()) return;
-    a.logprob[i] = row_logprob(&row, a.targets[i]);
-    if (a.entropy) a.entropy[i] = row_entropy(&row);
+    a.logprob[i] = greedy ? (target == best ? 0.0f : -INFINITY) : row_logprob(&row, target);
+    if (a.entropy) a.entropy[i] = greedy ? 0.0f : row_entropy(&row);
     if (!a.stats) return;
     float *stats = a.stats + (size_t)i * KERN_HEAD_STATS;
+    for (int s = 0; s < KERN_HEAD_STATS; s++) stats[s] = 0.0f;
+    if (greedy) return;
     stats[0] = row.maximum;
     stats[1] = row.log_sum;
     stats[2] = row.threshold;
-    memcpy(&stats[3], &row.threshold_id, sizeof *stats);
+    float threshold_id;
+    memcpy(&threshold_id, &row.threshold_id, sizeof threshold_id);
+    stats[3] = threshold_id;
+    stats[4] = row_entropy(&row);
+    stats[5] = is_kept(&row, load_z(&row, target), target) ? 1.0f : 0.0f;
 }
+
+/* The first of n masses at which their running sum passes *point; rounding may leave none: then the last that is positive, or 0. Takes
+ * what comes before it off *point. All threads; what is in memory was written before a barrier. */
+KERN_DEVICE int pick(close_memory *memory, const float *mass, int n, float *point) {
+    const float *running = memory->running;
+    if (kern_thread() == 0) memory->chosen = -1;
+    kern_barrier();
+    for (int i = kern_thread(); i < n; i += CLOSE_THREADS)
+        if (running[i] > *point && (i == 0 || !(running[i - 1] > *point))) memory->chosen = i;
+    kern_barrier();
+    int chosen = memory->chosen;
+    for (int i = n - 1; chosen < 0; i--)
+        if (i <= 0 || mass[i] > 0.0f) chosen = i > 0 ? i : 0;
+    *point -= chosen ? running[chosen - 1] : 0.0f;
+    kern_barrier(); /* before memory->running is others' */
+    return chosen;
+}
+
+/* Inverse distribution over kept ids ascending. */
+KERN_DEVICE int draw(const head_row *row, const head_args *a, close_memory *memory, float u) {
+    float point = u * row->sum;
+    const int begin = pick(memory, memory->mass, a->n_parts, &point) * PART;
+    for (int j = kern_thread(); j < PART; j += CLOSE_THREADS) {
+        const float e = begin + j < row->v ? kept_e(row, begin + j) : 0.0f, sum = kern_sum16(e);
+        memory->e[j] = e;
+        if (kern_lane() == 0) memory->groups[j / KERN_LANES] = sum;
+    }
+    kern_barrier();
+    if (kern_thread() == 0) run_up(memory->running, memory->groups, GROUPS);
+    kern_barrier();
+    const int first = pick(memory, memory->groups, GROUPS, &point) * KERN_LANES;
+    if (kern_thread() == 0) run_up(memory->running, memory->e + first, KERN_LANES);
+    kern_barrier();
+    return begin + first + pick(memory, memory->e + first, KERN_LANES, &point);
+}
+
+KERN_KERNEL(close_sample) {
+    KERN_SHARED(close_memory, memory);
+    const int i = kern_block();
+    const bool greedy = a.head.filter.temperature == 0.0f;
+    const kern_sample_key key = a.keys[i];
+    head_row row = row_of(&a.head, i, a.head.kept != NULL);
+    int id;
+    if (greedy) {
+        id = row_argmax(&row, &a.head, memory);
+    } else {
+        row_close(&row, &a.head, memory);
+        id = draw(&row, &a.head, memory, rlf_philox_uniform(a.seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position));
+    }
+    if (kern_thread()) return;
+    a.head.ids[i] = id;
+    a.head.logprob[i] = greedy ? 0.0f : row_logprob(&row, id);
+}
+
+/* ---- gradient --------------------------------------------------------------------------------------------------------------------- */
 
 /* d/dz_j of a log p(t) + b H, over kept j: a (1[j = t] - p_j) - b p_j (log p_j + H); times 1/temperature. A target outside the kept set has
  * a constant log-prob. */
+typedef struct grad_terms {
+    float by_logprob, by_entropy, centre, scale;
+    int target;
+} grad_terms;
+
+KERN_DEVICE float grad_of(const head_row *row, const grad_terms *g, float z, int j) {
+    const float shift = kern_larger(z - row->maximum, KERN_HEAD_LEAST);
+    const float p = is_kept(row, z, j) ? kern_exp1(shift - row->log_sum) : 0.0f;
+    const float d = p * fmaf(g->by_entropy, shift + g->centre, g->by_logprob) * g->scale;
+    return j == g->target ? d + g->by_logprob * row->inverse_t : d;
+}
+
 KERN_KERNEL(logprob_grad) {
-    KERN_SHARED(head_memory, memory);
-    const int i = kern_block(), target = a.targets[i];
-    float *dlogits = a.dlogits + (size_t)i * a.v;
-    if (a.filter.temperature == 0.0f) {
-        for (int j = kern_thread(); j < a.v; j += THREADS) dlogits[j] = 0.0f;
-        return;
-    }
+    const int blocks = (a.v + GRAD_IDS - 1) / GRAD_IDS, i = kern_block() / blocks;
+    const int begin = kern_block() % blocks * GRAD_IDS + 4 * kern_thread();
     const float *stats = a.stats + (size_t)i * KERN_HEAD_STATS;
-    head_row row;
-    row.logits = dlogits;
-    row.v = a.v;
-    row.inverse_t = 1.0f / a.filter.temperature;
+    float *dlogits = a.dlogits + (size_t)i * a.v;
+    head_row row = row_of(&a, i, false);
     row.maximum = stats[0];
     row.log_sum = stats[1];
     row.threshold = stats[2];
-    memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
-    const float by_logprob = is_kept(&row, load_z(&row, target), target) ? a.dlogprob[i] : 0.0f;
-    const float by_entropy = a.dentropy ? a.dentropy[i] : 0.0f;
-    float entropy = 0.0f;
-    kern_barrier(); /* the target's logit has been read before it is overwritten */
-    if (by_entropy != 0.0f) {
-        row_sums(&row, memory);
-        entropy = row_entropy(&row);
+    const float threshold_id = stats[3];
+    memcpy(&row.threshold_id, &threshold_id, sizeof row.threshold_id);
+    grad_terms g;
+    g.by_logprob = stats[5] > 0.0f ? a.dlogprob[i] : 0.0f;
+    g.by_entropy = a.dentropy ? a.dentropy[i] : 0.0f;
+    g.centre = stats[4] - row.log_sum;
+    g.scale = -row.inverse_t;
+    g.target = a.targets[i];
+    kern_float4 x[GRAD_STEPS];
+    load_fours(x, GRAD_STEPS, dlogits, begin, 4 * GRAD_THREADS, a.v);
+    KERN_UNROLL
+    for (int s = 0; s < GRAD_STEPS; s++) {
+        const int at = begin + 4 * GRAD_THREADS * s;
+        KERN_UNROLL
+        for (int c = 0; c < 4; c++)
+            x[s].v[c] = a.filter.temperature == 0.0f ? 0.0f : grad_of(&row, &g, x[s].v[c] * row.inverse_t, at + c);
+        store4(dlogits, at, a.v, x[s]);
     }
-    const float centre = entropy - row.log_sum, scale = -row.inverse_t;
-    for (int j = kern_thread(); j < a.v; j += THREADS) {
-        const float z = load_z(&row, j), shift = bounded_shift(&row, z);
-        const float p = is_kept(&row, z, j) ? kern_exp1(shift - row.log_sum) : 0.0f;
-        const float d = p * fmaf(by_entropy, shift + centre, by_logprob) * scale;
-        dlogits[j] = j == target ? d + by_logprob * row.inverse_t : d;
-    }
-}
-
-/* Half a warp a block of ids, in 16 lanes; half warps beyond the last do its work again. */
-KERN_DEVICE void sum_blocks(const head_row *row, head_memory *memory, int blocks) {
-    for (int first = 0; first < blocks; first += TEAMS) {
-        const int b = first + kern_team() < blocks ? first + kern_team() : blocks - 1;
-        float sum = 0;
-        for (int i = b * SAMPLE_BLOCK + kern_lane(); i < row->v && i < (b + 1) * SAMPLE_BLOCK; i += KERN_LANES) sum += kept_e(row, i);
-        sum = kern_sum16(sum);
-        if (first + kern_team() < blocks && kern_lane() == 0) memory->block_sums[b] = sum;
-    }
-    kern_barrier();
-}
-
-/* The block in which the running sum passes u * total, and what comes before it: one thread. */
-KERN_DEVICE void choose_block(head_memory *memory, int blocks, float u) {
-    float total = 0.0f, before = 0.0f;
-    for (int b = 0; b < blocks; b++) total += memory->block_sums[b];
-    const float point = u * total;
-    memory->chosen = 0;
-    memory->before = point;
-    for (int b = 0; b < blocks; b++) {
-        if (memory->block_sums[b] > 0.0f) {
-            memory->chosen = b;
-            memory->before = point - before;
-        }
-        before += memory->block_sums[b];
-        if (before > point) break;
-    }
-}
-
-/* The first id of the block whose running e passes `rest`; rounding may leave none: then the last one with any probability. One thread. */
-KERN_DEVICE int draw_in_block(const float *e, int begin, int n, float rest) {
-    float run = 0.0f;
-    int last = 0;
-    for (int i = 0; i < n; i++) {
-        if (!(e[i] > 0.0f)) continue;
-        last = begin + i;
-        run += e[i];
-        if (run > rest) return last;
-    }
-    return last;
-}
-
-KERN_KERNEL(sample) {
-    KERN_SHARED(head_memory, memory);
-    const int i = kern_block();
-    if (a.filter.temperature == 0.0f) {
-        const int best = row_argmax(a.logits + (size_t)i * a.v, a.v, memory);
-        if (kern_thread()) return;
-        a.ids[i] = best;
-        a.logprob[i] = 0.0f;
-        return;
-    }
-    head_row row;
-    row_open(&row, &a, memory);
-    const int blocks = (a.v + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
-    sum_blocks(&row, memory, blocks);
-    if (kern_thread() == 0) choose_block(memory, blocks, a.uniforms[i]);
-    kern_barrier();
-    const int begin = memory->chosen * SAMPLE_BLOCK, n = a.v - begin < SAMPLE_BLOCK ? a.v - begin : SAMPLE_BLOCK;
-    for (int j = kern_thread(); j < n; j += THREADS) memory->e[j] = kept_e(&row, begin + j);
-    kern_barrier();
-    if (kern_thread()) return;
-    const int id = draw_in_block(memory->e, begin, n, memory->before);
-    a.ids[i] = id;
-    a.logprob[i] = row_logprob(&row, id);
 }
 
 /* ---- operations ------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_filtered(const head_args *args) {
+    return args->filter.temperature > 0.0f && ((args->filter.top_k > 0 && args->filter.top_k < args->v) || args->filter.top_p < 1.0f);
+}
 
 static head_args args_for(kern_filter filter, int v) {
     head_args args;
@@ -395,18 +679,51 @@ static head_args args_for(kern_filter filter, int v) {
     memset(&args, 0, sizeof args);
     args.filter = filter;
     args.v = v;
+    args.n_parts = kern_blocks_for((size_t)v, PART);
     return args;
+}
+
+/* Scratch of a row: its place in weights, parts and kept. */
+static size_t weights_of_row(const head_args *args) { return (size_t)kern_blocks_for((size_t)args->n_parts, WEIGH_WARPS) * DIGITS; }
+static int rows_at_a_time(const kern_ctx *ctx, const head_args *args) {
+    const size_t bytes = weights_of_row(args) * sizeof *args->weights + (size_t)args->n_parts * sizeof *args->parts + sizeof *args->kept;
+    const int most = INT_MAX / args->n_parts, rows = kern_cuda_rows_at_a_time(ctx, 1, bytes);
+    return rows < most ? rows : most;
+}
+
+/* The parts' sums of m rows, and before them the kept set. */
+static void queue_parts(kern_ctx *ctx, head_args *args, int m) {
+    const int blocks = kern_blocks_for((size_t)m * (size_t)args->n_parts, SUM_WARPS);
+    args->m = m;
+    args->weights = (uint64_t *)ctx->scratch;
+    args->parts = (head_part *)(args->weights + (size_t)m * weights_of_row(args));
+    args->kept = is_filtered(args) ? (head_kept *)(args->parts + (size_t)m * (size_t)args->n_parts) : NULL;
+    args->narrowed = false;
+    if (args->kept || args->filter.temperature == 0.0f) KERN_LAUNCH(ctx, maxima, blocks, SUM_THREADS, *args);
+    for (int by_mass = 0; by_mass < 2 && args->kept; by_mass++) {
+        if (by_mass ? args->filter.top_p >= 1.0f : args->filter.top_k <= 0 || args->filter.top_k >= args->v) continue;
+        args->by_mass = by_mass != 0;
+        KERN_LAUNCH(ctx, weigh, m * kern_blocks_for((size_t)args->n_parts, WEIGH_WARPS), WEIGH_THREADS, *args);
+        KERN_LAUNCH(ctx, select, m, SELECT_THREADS, *args);
+        args->narrowed = true;
+    }
+    if (args->filter.temperature > 0.0f) KERN_LAUNCH(ctx, sums, blocks, SUM_THREADS, *args);
 }
 
 void kern_cuda_logprob(kern_ctx *ctx, float *logprob_out, float *entropy, float *stats, const float *logits, const int32_t *targets,
                        kern_filter filter, int m, int v) {
     head_args args = args_for(filter, v);
-    args.logprob = logprob_out;
-    args.entropy = entropy;
-    args.stats = stats;
-    args.logits = logits;
-    args.targets = targets;
-    KERN_LAUNCH(ctx, logprob, m, THREADS, args);
+    const int most = rows_at_a_time(ctx, &args);
+    for (int begin = 0; begin < m; begin += most) {
+        const int n = m - begin < most ? m - begin : most;
+        args.logprob = logprob_out + begin;
+        args.entropy = entropy ? entropy + begin : NULL;
+        args.stats = stats ? stats + (size_t)begin * KERN_HEAD_STATS : NULL;
+        args.logits = logits + (size_t)begin * v;
+        args.targets = targets + begin;
+        queue_parts(ctx, &args, n);
+        KERN_LAUNCH(ctx, close_logprob, n, CLOSE_THREADS, args);
+    }
 }
 
 void kern_cuda_logprob_grad(kern_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,
@@ -417,24 +734,25 @@ void kern_cuda_logprob_grad(kern_ctx *ctx, float *logits, const float *stats, co
     args.targets = targets;
     args.dlogprob = dlogprob;
     args.dentropy = dentropy;
-    KERN_LAUNCH(ctx, logprob_grad, m, THREADS, args);
+    KERN_LAUNCH(ctx, logprob_grad, m * kern_blocks_for((size_t)v, GRAD_IDS), GRAD_THREADS, args);
 }
 
-/* The uniforms are drawn on the host, from the one generator there is, as many at a time as there is room for. */
+/* Uniforms are drawn on the card. */
 void kern_cuda_sample(kern_ctx *ctx, int32_t *ids, float *logprob_out, const float *logits, kern_filter filter, uint64_t seed,
                       const kern_sample_key *keys, int m, int v) {
     head_args args = args_for(filter, v);
-    float *uniforms = (float *)ctx->parts;
-    for (int begin = 0; begin < m; begin += KERN_CUDA_PARTS) {
-        const int n = m - begin < KERN_CUDA_PARTS ? m - begin : KERN_CUDA_PARTS;
-        for (int i = 0; i < n; i++) {
-            const kern_sample_key key = keys[begin + i];
-            uniforms[i] = rlf_rng_uniform(seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position);
-        }
-        args.uniforms = (const float *)kern_cuda_stage(ctx, uniforms, (size_t)n * sizeof *uniforms);
+    const int room = rows_at_a_time(ctx, &args), most = room < SAMPLE_ROWS ? room : SAMPLE_ROWS;
+    for (int begin = 0; begin < m; begin += most) {
+        const int n = m - begin < most ? m - begin : most;
+        close_sample_args close;
         args.ids = ids + begin;
         args.logprob = logprob_out + begin;
         args.logits = logits + (size_t)begin * v;
-        KERN_LAUNCH(ctx, sample, n, THREADS, args);
+        queue_parts(ctx, &args, n);
+        memset(&close, 0, sizeof close);
+        close.head = args;
+        close.seed = seed;
+        memcpy(close.keys, keys + begin, (size_t)n * sizeof *keys);
+        KERN_LAUNCH(ctx, close_sample, n, CLOSE_THREADS, close);
     }
 }

@@ -123,7 +123,6 @@ enum { FEW_ROWS = 64 };
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
 
 /* The same products on a Hopper card, and all others, where operands are aligned: false where it cannot. */
-enum { MOST_FEW = 256 }; /* rows that need no tiles of 128 */
 bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
 
 /* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */

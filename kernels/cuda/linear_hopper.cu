@@ -1,19 +1,23 @@
-/* Matrix products with bfloat16 factors on Hopper's cards: wgmma, fed by the copy engine (hopper.h), in the order of linear.h and so with
- * its bits.
+/* Matrix products with bfloat16 factors on Hopper's cards, fed by the copy engine (hopper.h), in the order of linear.h and so with its bits.
  *
- * tiles   many rows: the forward product and both gradients. A block is 128 x cols elements of C (cols: 256 or 128), two warp groups of
- *         64 x cols each, their sums in registers for the whole depth. A third warp group has one thread that does nothing but start
- *         copies, as far ahead as there are stages; a stage is STEP of depth of A and B. Blocks stay: each takes every n-th
+ * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256 or 128), two warp
+ *         groups of 64 x cols each, their sums in registers for the whole depth. A third warp group has one thread that does nothing but
+ *         start copies, as far ahead as there are stages; a stage is STEP of depth of A and B. Blocks stay: each takes every n-th
  *         tile, and the copies for the next tile begin while this one is stored. Tiles go down GROUP before the next columns, so that those
  *         at work together share their factors in the cache
- * few     up to 256 rows, as in decoding: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and rows of x its 8 to 256
- *         columns. Weights stream through the card once; copies run ahead by up to 200 KiB a processor, also into the next tile
+ * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns
+ * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows. Weights stream through
+ *         the card once; copies run ahead by 200 KiB a processor, also into the next tile, and those of weights begin before the operation
+ *         in front has ended
  *
- * Operations: 2 rows cols depth. Bytes from the second-level cache: tiles: A cols/256 times, B rows/128 times, 2 bytes each; few: weights
- * once, x once a tile of 64 lines; C once, and once more where it is added to.
+ * Operations: 2 rows cols depth. Bytes from the second-level cache: tiles: A cols/256 times, B rows/128 times, 2 bytes each; some and few:
+ * weights once, x once for the lines of a block; C once, and once more where it is added to.
  *
- * Tried, on an H100, where cuBLAS has 793, 777 and 727 TFLOP/s for 8192 x 8192 x 8192, 8192 x 19456 x 2560 and 8192 x 2560 x 9728: tiles of
- * 128 x 256 have 766, 707 and 776. The older kernels for mma.sync (linear_tiles.cu) have 208. */
+ * Measured on an H100. cuBLAS has 793, 777 and 727 TFLOP/s for 8192 x 8192 x 8192, 8192 x 19456 x 2560 and 8192 x 2560 x 9728; a first form of
+ * tiles of 128 x 256 had 766, 707 and 776; linear_tiles.cu, by mma.sync, has 208. A chain of wgmma takes 80 cycles a link with 8 columns, 130
+ * with 64, one of mma.sync 33: with wgmma a product of few rows is as slow as its depth, 28 us for 2560 x 9728 where its bytes take 17. The
+ * arguments of a kernel with maps are read from memory again after each store, if they are not copied to variables: that took a third of
+ * the rate of tiles. */
 #include "kernels/cuda/hopper.h"
 #include "kernels/cuda/linear.h"
 
@@ -25,7 +29,9 @@ enum {
     ROWS = CONSUMERS * GROUP_ROWS,
     WIDE = 256,
     NARROW = 128,
-    GROUP = 8,
+    GROUP = 8,     /* tiles */
+    SOME_ROWS = 128, SOME_LINES = 64,
+    SOME_STAGES = 8,
     STAGES_WIDE = 4,
     STAGES_NARROW = 6,
     MOST_STAGES = 24,
@@ -72,10 +78,16 @@ KERN_DEVICE void ring_done(ring_gates *gates, int stage) {
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------------------------- */
 
+/* What a thread knows of a product besides its maps. */
+typedef struct hopper_work {
+    int rows, cols, depth;
+    product_out to;
+    bool pairs; /* elements 2i and 2i + 1 of C are in one row and can be loaded and stored together */
+} hopper_work;
+
 typedef struct hopper_product {
     kern_map a, b;
-    tensor_product p;
-    bool pairs; /* elements 2i and 2i + 1 of C are in one row and can be loaded and stored together */
+    hopper_work work;
 } hopper_product;
 
 typedef struct tile_place {
@@ -83,8 +95,8 @@ typedef struct tile_place {
 } tile_place;
 
 /* Tiles in groups of GROUP down, each group all the way across; the last group may be lower. */
-KERN_DEVICE tile_place place_of_tile(const tensor_product *p, const int cols, int tile) {
-    const int down = (p->a.lines + ROWS - 1) / ROWS, across = (p->b.lines + cols - 1) / cols;
+KERN_DEVICE tile_place place_of_tile(const hopper_work *p, const int cols, int tile) {
+    const int down = (p->rows + ROWS - 1) / ROWS, across = (p->cols + cols - 1) / cols;
     const int group = tile / (GROUP * across), in_group = tile % (GROUP * across);
     const int height = down - group * GROUP < GROUP ? down - group * GROUP : GROUP;
     const tile_place at = {(group * GROUP + in_group % height) * ROWS, in_group / height * cols};
@@ -115,12 +127,12 @@ KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const bool 
 }
 
 /* All tiles of the block, by one thread. */
-KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const bool a_along, const bool b_along,
-                               const int cols, const int stages, int tiles) {
-    const int steps = (h->p.depth + STEP - 1) / STEP, size = (ROWS + cols) * STEP;
+KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const bool a_along,
+                               const bool b_along, const int cols, const int stages, int tiles) {
+    const int steps = (p->depth + STEP - 1) / STEP, size = (ROWS + cols) * STEP;
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
-        const tile_place place = place_of_tile(&h->p, cols, tile);
+        const tile_place place = place_of_tile(p, cols, tile);
         for (int s = 0; s < steps; s++, ring_next(&at, stages)) {
             uint16_t *stage = memory + at.stage * size;
             kern_gate *full = &gates->full[at.stage];
@@ -133,14 +145,14 @@ KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper
 }
 
 /* c[j][0..1] are row `row`, columns col + 8 j (even) and the next; c[j][2..3] of row + 8. */
-KERN_DEVICE void begin_from_c(float c[][4], const hopper_product *h, int fragments, int row, int col) {
+KERN_DEVICE void begin_from_c(float c[][4], const hopper_work *p, int fragments, int row, int col) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
         for (int e = 0; e < 4; e++) {
             const int at_row = row + e / 2 * 8, at_col = col + 8 * j + e % 2;
-            const bool inside = at_row < h->p.a.lines && at_col < h->p.b.lines;
-            c[j][e] = inside ? ((const float *)h->p.to.c)[(size_t)at_row * (size_t)h->p.b.lines + (size_t)at_col] : 0.0f;
+            const bool inside = at_row < p->rows && at_col < p->cols;
+            c[j][e] = inside ? ((const float *)p->to.c)[(size_t)at_row * (size_t)p->cols + (size_t)at_col] : 0.0f;
         }
 }
 
@@ -152,12 +164,12 @@ KERN_DEVICE void begin_from_zero(float c[][4], int fragments) {
 }
 
 /* Two elements of a row, whose chains have ended. */
-KERN_DEVICE void store_two(const hopper_product *h, int row, int col, float_pair chain) {
-    const product_out *to = &h->p.to;
-    const size_t i = (size_t)row * (size_t)h->p.b.lines + (size_t)col;
-    if (!h->pairs) {
+KERN_DEVICE void store_two(const hopper_work *p, int row, int col, float_pair chain) {
+    const product_out *to = &p->to;
+    const size_t i = (size_t)row * (size_t)p->cols + (size_t)col;
+    if (!p->pairs) {
         store_element(to, i, chain.x, col);
-        if (col + 1 < h->p.b.lines) store_element(to, i + 1, chain.y, col + 1);
+        if (col + 1 < p->cols) store_element(to, i + 1, chain.y, col + 1);
         return;
     }
     if (to->bias) {
@@ -177,20 +189,19 @@ KERN_DEVICE void store_two(const hopper_product *h, int row, int col, float_pair
     *at = chain;
 }
 
-KERN_DEVICE void store_sums(const hopper_product *h, float c[][4], int fragments, int row, int col) {
+KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], int fragments, int row, int col) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
         for (int half = 0; half < 2; half++) {
             const int at_row = row + 8 * half, at_col = col + 8 * j;
             const float_pair pair = {c[j][2 * half], c[j][2 * half + 1]};
-            if (at_row < h->p.a.lines && at_col < h->p.b.lines) store_two(h, at_row, at_col, pair);
+            if (at_row < p->rows && at_col < p->cols) store_two(p, at_row, at_col, pair);
         }
 }
 
-KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_product *h, const bool a_along, const bool b_along,
+KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const bool a_along, const bool b_along,
                                 const int cols, const int stages, int tiles) {
-    const tensor_product *p = &h->p;
     const int size = (ROWS + cols) * STEP, group = kern_thread() / GROUP_THREADS;
     const int lane = kern_thread() % 32, warp = kern_thread() / 32 % 4;
     float c[WIDE / 8][4];
@@ -202,7 +213,7 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
         if (a_along)
             begin_from_zero(c, cols / 8);
         else
-            begin_from_c(c, h, cols / 8, row, col);
+            begin_from_c(c, p, cols / 8, row, col);
         for (int s = 0; s < p->depth / STEP; s++, ring_next(&at, stages)) {
             ring_wait_full(gates, at);
             kern_wgmma_fence();
@@ -226,27 +237,31 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
             ring_done(gates, at.stage);
             ring_next(&at, stages);
         }
-        store_sums(h, c, cols / 8, row, col);
+        store_sums(p, c, cols / 8, row, col);
     }
 }
 
-KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const bool a_along, const bool b_along, const int cols, const int stages) {
+KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const bool a_along, const bool b_along, const int cols,
+                                  const int stages) {
+    const hopper_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + stages * (ROWS + cols) * STEP);
-    const int tiles = (h->p.a.lines + ROWS - 1) / ROWS * ((h->p.b.lines + cols - 1) / cols);
+    const int tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
     ring_open(gates, stages, CONSUMERS * GROUP_THREADS / 32);
+    kern_wait_for_previous();
+    kern_next_may_start();
     if (kern_thread() >= CONSUMERS * GROUP_THREADS) {
         kern_registers_less(PRODUCER_REGISTERS);
-        if (kern_thread() == CONSUMERS * GROUP_THREADS) produce_tiles(ring, gates, h, a_along, b_along, cols, stages, tiles);
+        if (kern_thread() == CONSUMERS * GROUP_THREADS) produce_tiles(ring, gates, h, &work, a_along, b_along, cols, stages, tiles);
     } else {
         kern_registers_more(CONSUMER_REGISTERS);
-        multiply_tiles(ring, gates, h, a_along, b_along, cols, stages, tiles);
+        multiply_tiles(ring, gates, &work, a_along, b_along, cols, stages, tiles);
     }
 }
 
 #define HOPPER_TILES(name, a_along, b_along, cols, stages)              \
     typedef hopper_product name##_args;                                 \
-    KERN_KERNEL_FOR(name, TILES_THREADS, 1) {                            \
+    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                        \
         KERN_SHARED_BYTES(char, memory);                                \
         tiles_of_product(memory, &a, a_along, b_along, cols, stages);   \
     }
@@ -257,74 +272,90 @@ HOPPER_TILES(hopper_grad_input_narrow, true, false, NARROW, STAGES_NARROW)
 HOPPER_TILES(hopper_grad_weight_wide, false, false, WIDE, STAGES_WIDE)
 HOPPER_TILES(hopper_grad_weight_narrow, false, false, NARROW, STAGES_NARROW)
 
-/* ---- few rows ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- few and some rows: what both have in common -------------------------------------------------------------------------------------- */
 
-enum {
-    LINES = 64,                          /* of weights, of a tile */
-    FEW_THREADS = 2 * GROUP_THREADS,
-    DEEP = 2 * STEP,                     /* of depth, of a stage: two tiles of each factor */
-    FEW_BYTES = 200 << 10                /* of stages */
-};
+/* A tile is `lines` lines of weights by `rows` rows of x, a stage of it `deep` of depth: pieces of STEP of the weights, then as many of x. */
+typedef struct few_shape {
+    int rows, lines, deep, stages;
+} few_shape;
 
-/* 16 of depth from d on of a stage. */
-KERN_DEVICE void multiply_few_stage(float c[][4], const uint16_t *stage, const int rows, int d) {
-    const kern_wgmma_factor w = kern_wgmma_along(stage + d / STEP * LINES * STEP + d % STEP);
-    const kern_wgmma_factor x = kern_wgmma_along(stage + LINES * DEEP + d / STEP * rows * STEP + d % STEP);
-    if (rows == 8) kern_wgmma_8(c, w, false, x, false);
-    if (rows == 16) kern_wgmma_16(c, w, false, x, false);
-    if (rows == 32) kern_wgmma_32(c, w, false, x, false);
-    if (rows == 64) kern_wgmma_64(c, w, false, x, false);
-    if (rows == 128) kern_wgmma_128(c, w, false, x, false);
-    if (rows == 256) kern_wgmma_256(c, w, false, x, false);
+KERN_DEVICE int few_stage(const few_shape s) { return (s.lines + s.rows) * s.deep; }
+KERN_DEVICE const uint16_t *few_weights(const uint16_t *stage, const few_shape s, int d) { return stage + d / STEP * s.lines * STEP; }
+KERN_DEVICE const uint16_t *few_rows(const uint16_t *stage, const few_shape s, int d) {
+    return stage + s.lines * s.deep + d / STEP * s.rows * STEP;
 }
 
-KERN_BOTH int few_stage(int rows) { return (LINES + rows) * DEEP; }
-KERN_BOTH int few_stages(int rows) {
-    const int stages = FEW_BYTES / (few_stage(rows) * (int)sizeof(uint16_t));
-    return stages < MOST_STAGES ? stages : MOST_STAGES;
+/* Where the block is: its tile, and the depth in it. */
+typedef struct few_place {
+    int tile, d;
+    ring_place at;
+} few_place;
+
+KERN_DEVICE void few_next(few_place *n, const few_shape s, int depth) {
+    ring_next(&n->at, s.stages);
+    n->d += s.deep;
+    if (n->d < depth) return;
+    n->d = 0;
+    n->tile += kern_blocks();
 }
 
-KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const int rows, int tiles) {
-    const int steps = (h->p.depth + DEEP - 1) / DEEP, down = (h->p.a.lines + rows - 1) / rows;
-    ring_place at = {0, 0};
-    for (int tile = kern_block(); tile < tiles; tile += kern_blocks())
-        for (int s = 0; s < steps; s++, ring_next(&at, few_stages(rows))) {
-            uint16_t *stage = memory + at.stage * few_stage(rows);
-            kern_gate *full = &gates->full[at.stage];
-            ring_wait_empty(gates, at);
-            kern_gate_expect(full, few_stage(rows) * (int)sizeof *stage);
-            KERN_UNROLL
-            for (int i = 0; i < DEEP / STEP; i++) {
-                kern_copy_box(stage + i * LINES * STEP, &h->b, tile / down * LINES, s * DEEP + i * STEP, full);
-                kern_copy_box(stage + (DEEP / STEP * LINES + i * rows) * STEP, &h->a, tile % down * rows, s * DEEP + i * STEP, full);
-            }
-        }
+KERN_DEVICE void copy_weights(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, const few_place *n) {
+    uint16_t *stage = memory + n->at.stage * few_stage(s);
+    kern_gate *full = &gates->full[n->at.stage];
+    kern_gate_expect(full, few_stage(s) * (int)sizeof *stage);
+    for (int i = 0; i < s.deep; i += STEP) kern_copy_box(stage + i * s.lines, &h->b, n->tile / down * s.lines, n->d + i, full);
+}
+KERN_DEVICE void copy_rows_of_x(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, const few_place *n) {
+    uint16_t *stage = memory + n->at.stage * few_stage(s) + s.lines * s.deep;
+    for (int i = 0; i < s.deep; i += STEP)
+        kern_copy_box(stage + i * s.rows, &h->a, n->tile % down * s.rows, n->d + i, &gates->full[n->at.stage]);
 }
 
-/* c is transposed: c[j][e] is line g (e/2: + 8), row 8 j + 2 t + e % 2. */
-KERN_DEVICE void store_few(const tensor_product *p, float c[][4], const int rows, int row0, int line0) {
-    const int lane = kern_thread() % 32, line = line0 + kern_thread() / 32 % 4 * 16 + lane / 4;
+/* All copies of the block, by one thread: first as much of the weights as there are stages, which nobody is still writing (dialect.h). */
+KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const few_shape s, int tiles) {
+    const int down = (p->rows + s.rows - 1) / s.rows;
+    few_place n = {kern_block(), 0, {0, 0}}, x = n;
+    for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, &n);
+    kern_wait_for_previous();
+    for (; x.tile < tiles && x.at.round == 0; few_next(&x, s, p->depth)) copy_rows_of_x(memory, gates, h, s, down, &x);
+    for (; n.tile < tiles; few_next(&n, s, p->depth)) {
+        ring_wait_empty(gates, n.at);
+        copy_weights(memory, gates, h, s, down, &n);
+        copy_rows_of_x(memory, gates, h, s, down, &n);
+    }
+}
+
+/* A fragment of C transposed: c[e] is line `line` (e/2: + 8), row `row` + e % 2. */
+KERN_DEVICE void store_transposed(const hopper_work *p, const float c[4], int line, int row) {
     KERN_UNROLL
-    for (int j = 0; j < rows / 8; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) {
-            const int at_row = row0 + 8 * j + lane % 4 * 2 + e % 2, at_line = line + e / 2 * 8;
-            if (at_row < p->a.lines && at_line < p->b.lines) store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_line, c[j][e], at_line);
-        }
+    for (int e = 0; e < 4; e++) {
+        const int at_row = row + e % 2, at_line = line + e / 2 * 8;
+        if (at_row < p->rows && at_line < p->cols) store_element(&p->to, (size_t)at_row * (size_t)p->cols + (size_t)at_line, c[e], at_line);
+    }
 }
 
-KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, const tensor_product *p, const int rows, int tiles) {
-    const int down = (p->a.lines + rows - 1) / rows;
-    float c[MOST_FEW / 8][4];
+/* ---- some rows ------------------------------------------------------------------------------------------------------------------------ */
+
+KERN_DEVICE few_shape some_shape(void) {
+    const few_shape s = {SOME_ROWS, SOME_LINES, STEP, SOME_STAGES};
+    return s;
+}
+
+KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const hopper_work *p, int tiles) {
+    const few_shape shape = some_shape();
+    const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32;
+    float c[SOME_ROWS / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         int before = -1;
-        begin_from_zero(c, rows / 8);
-        for (int s = 0; s < p->depth / DEEP; s++, ring_next(&at, few_stages(rows))) {
+        begin_from_zero(c, SOME_ROWS / 8);
+        for (int s = 0; s < p->depth / STEP; s++, ring_next(&at, SOME_STAGES)) {
+            const uint16_t *stage = memory + at.stage * few_stage(shape);
             ring_wait_full(gates, at);
             kern_wgmma_fence();
             KERN_UNROLL
-            for (int d = 0; d < DEEP; d += MMA_DEPTH) multiply_few_stage(c, memory + at.stage * few_stage(rows), rows, d);
+            for (int d = 0; d < STEP; d += MMA_DEPTH)
+                kern_wgmma_128(c, kern_wgmma_along(stage + d), false, kern_wgmma_along(stage + SOME_LINES * STEP + d), false);
             kern_wgmma_commit();
             kern_wgmma_wait(1);
             if (before >= 0) ring_done(gates, before);
@@ -332,44 +363,143 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
         }
         kern_wgmma_wait(0);
         if (before >= 0) ring_done(gates, before);
-        if (p->depth % DEEP) {
+        if (p->depth % STEP) {
+            const uint16_t *stage = memory + at.stage * few_stage(shape);
             ring_wait_full(gates, at);
-            for (int d = 0; d < p->depth % DEEP; d += MMA_DEPTH) {
+            for (int d = 0; d < p->depth % STEP; d += MMA_DEPTH) {
                 kern_wgmma_fence();
-                multiply_few_stage(c, memory + at.stage * few_stage(rows), rows, d);
+                kern_wgmma_128(c, kern_wgmma_along(stage + d), false, kern_wgmma_along(stage + SOME_LINES * STEP + d), false);
                 kern_wgmma_commit();
                 kern_wgmma_wait(0);
             }
             ring_done(gates, at.stage);
-            ring_next(&at, few_stages(rows));
+            ring_next(&at, SOME_STAGES);
         }
-        store_few(p, c, rows, tile % down * rows, tile / down * LINES);
+        KERN_UNROLL
+        for (int j = 0; j < SOME_ROWS / 8; j++)
+            store_transposed(p, c[j], tile / down * SOME_LINES + kern_thread() / 32 * 16 + lane / 4, tile % down * SOME_ROWS + 8 * j + lane % 4 * 2);
+    }
+}
+
+typedef hopper_product hopper_some_args;
+KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
+    KERN_SHARED_BYTES(char, memory);
+    const few_shape shape = some_shape();
+    const hopper_work work = a.work;
+    uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
+    ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
+    const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + SOME_LINES - 1) / SOME_LINES);
+    ring_open(gates, SOME_STAGES, GROUP_THREADS / 32);
+    if (kern_thread() >= GROUP_THREADS) {
+        if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, &a, &work, shape, tiles);
+    } else {
+        kern_wait_for_previous();
+        kern_next_may_start();
+        multiply_some(ring, gates, &work, tiles);
+    }
+}
+
+/* ---- few rows ------------------------------------------------------------------------------------------------------------------------- */
+
+enum {
+    MOST_FEW = 64,                      /* rows */
+    DEEP = 2 * STEP,
+    LINKS = DEEP / MMA_DEPTH,           /* of a chain, in a stage */
+    MOST_WARPS = 4,                     /* that multiply */
+    FEW_BYTES = 200 << 10               /* of stages */
+};
+
+KERN_BOTH few_shape few_shape_of(int rows, int warps) {
+    few_shape s = {rows, warps * MMA_ROWS, DEEP, 0};
+    s.stages = FEW_BYTES / ((s.lines + s.rows) * DEEP * (int)sizeof(uint16_t));
+    if (s.stages > MOST_STAGES) s.stages = MOST_STAGES;
+    return s;
+}
+
+/* 16 of depth: 16 lines, and the rows, sixteen in four words (of the last eight, if there are no more, the words 0 and 2). */
+typedef struct few_link {
+    uint32_t w[4], x[MOST_FEW / 16][4];
+} few_link;
+
+KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const few_shape s, int link) {
+    const int lane = kern_thread() % 32, matrix = lane / 8, d = link * MMA_DEPTH;
+    load_fragment(f->w, few_weights(stage, s, d), true, s.lines, kern_thread() / 32 * MMA_ROWS, d % STEP);
+    const uint16_t *x = few_rows(stage, s, d);
+    KERN_UNROLL
+    for (int i = 0; i < (s.rows + 15) / 16; i++) { /* of eight rows, the same twice */
+        const int row = s.rows == 8 ? lane % 8 : i * 16 + matrix % 2 * 8 + lane % 8;
+        kern_ldmatrix_x4(f->x[i], x + piece_chunk(row, d % STEP / CHUNK + matrix / 2, ROW_CHUNKS) * CHUNK);
+    }
+}
+
+KERN_DEVICE void multiply_link(float c[MOST_FEW / 8][4], const few_link *f, const int rows) {
+    KERN_UNROLL
+    for (int j = 0; j < rows / 8; j++) {
+        const uint32_t x[2] = {f->x[j / 2][j % 2], f->x[j / 2][j % 2 + 2]};
+        kern_mma_bf16(c[j], f->w, x);
+    }
+}
+
+/* The next link is loaded before this one is multiplied, across stages too: a chain then takes no longer than its multiplications. */
+KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const few_shape s, int tiles) {
+    const int down = (p->rows + s.rows - 1) / s.rows, lane = kern_thread() % 32;
+    few_place n = {kern_block(), 0, {0, 0}};
+    few_link f[2];
+    float c[MOST_FEW / 8][4];
+    if (n.tile >= tiles) return;
+    ring_wait_full(gates, n.at);
+    load_link(&f[0], memory, s, 0);
+    while (n.tile < tiles) {
+        const few_place here = n;
+        const uint16_t *stage = memory + here.at.stage * few_stage(s);
+        if (here.d == 0) begin_from_zero(c, s.rows / 8);
+        few_next(&n, s, p->depth);
+        KERN_UNROLL
+        for (int link = 0; link < LINKS; link++) {
+            if (link + 1 < LINKS)
+                load_link(&f[(link + 1) % 2], stage, s, link + 1);
+            else if (n.tile < tiles) {
+                ring_wait_full(gates, n.at);
+                load_link(&f[0], memory + n.at.stage * few_stage(s), s, 0);
+            }
+            if (here.d + link * MMA_DEPTH < p->depth) multiply_link(c, &f[link % 2], s.rows);
+        }
+        ring_done(gates, here.at.stage);
+        if (n.d > 0) continue;
+        KERN_UNROLL
+        for (int j = 0; j < s.rows / 8; j++)
+            store_transposed(p, c[j], here.tile / down * s.lines + kern_thread() / 32 * MMA_ROWS + lane / 4,
+                             here.tile % down * s.rows + 8 * j + lane % 4 * 2);
     }
 }
 
 KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows) {
+    const hopper_work work = h->work;
+    const int warps = kern_threads() / 32 - 1; /* the last one copies */
+    const few_shape s = few_shape_of(rows, warps);
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
-    ring_gates *gates = (ring_gates *)(ring + few_stages(rows) * few_stage(rows));
-    const int tiles = (h->p.a.lines + rows - 1) / rows * ((h->p.b.lines + LINES - 1) / LINES);
-    ring_open(gates, few_stages(rows), GROUP_THREADS / 32);
-    if (kern_thread() >= GROUP_THREADS) {
-        if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, h, rows, tiles);
-    } else
-        multiply_few_rows(ring, gates, &h->p, rows, tiles);
+    ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
+    const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
+    ring_open(gates, s.stages, warps);
+    if (kern_thread() >= warps * 32) {
+        if (kern_thread() == warps * 32) produce_few(ring, gates, h, &work, s, tiles);
+    } else {
+        kern_wait_for_previous();
+        kern_next_may_start();
+        multiply_few_rows(ring, gates, &work, s, tiles);
+    }
 }
 
-#define HOPPER_FEW(name, rows)                   \
-    typedef hopper_product name##_args;          \
-    KERN_KERNEL_FOR(name, FEW_THREADS, 1) {       \
-        KERN_SHARED_BYTES(char, memory);         \
-        few_of_product(memory, &a, rows);        \
+#define HOPPER_FEW(name, rows)                                   \
+    typedef hopper_product name##_args;                          \
+    KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {         \
+        KERN_SHARED_BYTES(char, memory);                         \
+        few_of_product(memory, &a, rows);                        \
     }
 HOPPER_FEW(hopper_few_8, 8)
 HOPPER_FEW(hopper_few_16, 16)
 HOPPER_FEW(hopper_few_32, 32)
 HOPPER_FEW(hopper_few_64, 64)
-HOPPER_FEW(hopper_few_128, 128)
-HOPPER_FEW(hopper_few_256, 256)
 
 /* ---- launches ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -382,53 +512,57 @@ static void map_operand(kern_ctx *ctx, kern_map *map, const tensor_operand *x, i
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-#define LAUNCH_HOPPER(ctx, kernel, blocks, threads, stages, size, h)                                                       \
+#define LAUNCH_HOPPER(ctx, kernel, blocks, threads, elements, h)                                                           \
     KERN_LAUNCH_SHARED(ctx, kernel, smaller(blocks, kern_card_processors((ctx)->card)), threads,                           \
-                       (size_t)(stages) * (size_t)(size) * sizeof(uint16_t) + sizeof(ring_gates) + KERN_TILE_ALIGN, h)
+                       (size_t)(elements) * sizeof(uint16_t) + sizeof(ring_gates) + KERN_TILE_ALIGN, h)
 #define LAUNCH_TILES(ctx, kernel, blocks, cols, stages, h) \
-    LAUNCH_HOPPER(ctx, kernel, blocks, TILES_THREADS, stages, (ROWS + cols) * STEP, h)
-#define LAUNCH_FEW(ctx, rows, h) LAUNCH_HOPPER(ctx, hopper_few_##rows, blocks, FEW_THREADS, few_stages(rows), few_stage(rows), h)
+    LAUNCH_HOPPER(ctx, kernel, blocks, TILES_THREADS, (stages) * (ROWS + cols) * STEP, h)
 
-static int tiles_of(const tensor_product *p, int cols) {
-    return kern_blocks_for((size_t)p->a.lines, ROWS) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
+static int tiles_of(const tensor_product *p, int rows, int cols) {
+    return kern_blocks_for((size_t)p->a.lines, (size_t)rows) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
 }
 
-static void run_few(kern_ctx *ctx, hopper_product *h) {
-    int rows = 8;
-    while (rows < MOST_FEW && rows < h->p.a.lines) rows *= 2;
-    const int blocks = kern_blocks_for((size_t)h->p.a.lines, (size_t)rows) * kern_blocks_for((size_t)h->p.b.lines, LINES);
-    map_operand(ctx, &h->a, &h->p.a, h->p.depth, rows);
-    map_operand(ctx, &h->b, &h->p.b, h->p.depth, LINES);
+/* As many warps a block as leave half of the processors a block: one alone copies no faster than a sixtieth of the card can. */
+static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
+    int rows = 8, warps = MOST_WARPS;
+    while (rows < p->a.lines) rows *= 2;
+    while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS) < kern_card_processors(ctx->card)) warps /= 2;
+    const few_shape s = few_shape_of(rows, warps);
+    const int blocks = tiles_of(p, rows, s.lines), threads = (warps + 1) * 32, elements = s.stages * (s.lines + s.rows) * s.deep;
+    map_operand(ctx, &h->a, &p->a, p->depth, rows);
+    map_operand(ctx, &h->b, &p->b, p->depth, s.lines);
     switch (rows) {
-    case 8: LAUNCH_FEW(ctx, 8, *h); break;
-    case 16: LAUNCH_FEW(ctx, 16, *h); break;
-    case 32: LAUNCH_FEW(ctx, 32, *h); break;
-    case 64: LAUNCH_FEW(ctx, 64, *h); break;
-    case 128: LAUNCH_FEW(ctx, 128, *h); break;
-    default: LAUNCH_FEW(ctx, 256, *h); break;
+    case 8: LAUNCH_HOPPER(ctx, hopper_few_8, blocks, threads, elements, *h); break;
+    case 16: LAUNCH_HOPPER(ctx, hopper_few_16, blocks, threads, elements, *h); break;
+    case 32: LAUNCH_HOPPER(ctx, hopper_few_32, blocks, threads, elements, *h); break;
+    default: LAUNCH_HOPPER(ctx, hopper_few_64, blocks, threads, elements, *h); break;
     }
+}
+
+static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
+    map_operand(ctx, &h->a, &p->a, p->depth, SOME_ROWS);
+    map_operand(ctx, &h->b, &p->b, p->depth, SOME_LINES);
+    LAUNCH_HOPPER(ctx, hopper_some, tiles_of(p, SOME_ROWS, SOME_LINES), 2 * GROUP_THREADS, SOME_STAGES * (SOME_ROWS + SOME_LINES) * STEP, *h);
 }
 
 /* Wide tiles have three quarters of the copies of narrow ones for an element; narrow ones leave fewer processors without work in the end. */
 static bool is_wide(kern_ctx *ctx, const tensor_product *p) {
-    const int processors = kern_card_processors(ctx->card);
-    const int wide = kern_blocks_for((size_t)tiles_of(p, WIDE), (size_t)processors);
-    const int narrow = kern_blocks_for((size_t)tiles_of(p, NARROW), (size_t)processors);
-    return 20 * wide <= 11 * narrow;
+    const size_t processors = (size_t)kern_card_processors(ctx->card);
+    return 20 * kern_blocks_for((size_t)tiles_of(p, ROWS, WIDE), processors) <= 11 * kern_blocks_for((size_t)tiles_of(p, ROWS, NARROW), processors);
 }
 
-static void run_hopper_tiles(kern_ctx *ctx, hopper_product *h) {
-    const bool wide = is_wide(ctx, &h->p);
-    const int cols = wide ? WIDE : NARROW, blocks = tiles_of(&h->p, cols);
-    map_operand(ctx, &h->a, &h->p.a, h->p.depth, ROWS);
-    map_operand(ctx, &h->b, &h->p.b, h->p.depth, cols);
-    if (h->p.b.along_depth && wide)
+static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
+    const bool wide = is_wide(ctx, p);
+    const int cols = wide ? WIDE : NARROW, blocks = tiles_of(p, ROWS, cols);
+    map_operand(ctx, &h->a, &p->a, p->depth, ROWS);
+    map_operand(ctx, &h->b, &p->b, p->depth, cols);
+    if (p->b.along_depth && wide)
         LAUNCH_TILES(ctx, hopper_forward_wide, blocks, WIDE, STAGES_WIDE, *h);
-    else if (h->p.b.along_depth)
+    else if (p->b.along_depth)
         LAUNCH_TILES(ctx, hopper_forward_narrow, blocks, NARROW, STAGES_NARROW, *h);
-    else if (h->p.a.along_depth && wide)
+    else if (p->a.along_depth && wide)
         LAUNCH_TILES(ctx, hopper_grad_input_wide, blocks, WIDE, STAGES_WIDE, *h);
-    else if (h->p.a.along_depth)
+    else if (p->a.along_depth)
         LAUNCH_TILES(ctx, hopper_grad_input_narrow, blocks, NARROW, STAGES_NARROW, *h);
     else if (wide)
         LAUNCH_TILES(ctx, hopper_grad_weight_wide, blocks, WIDE, STAGES_WIDE, *h);
@@ -437,15 +571,21 @@ static void run_hopper_tiles(kern_ctx *ctx, hopper_product *h) {
 }
 
 bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
-    hopper_product h;
     if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
-    assert((p->to.start == FROM_C) == !p->a.along_depth);
     if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
-    h.p = *p;
-    h.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
-    if (p->a.lines <= MOST_FEW && p->a.along_depth && p->b.along_depth)
-        run_few(ctx, &h);
+    assert((p->to.start == FROM_C) == !p->a.along_depth);
+    hopper_product h;
+    h.work.rows = p->a.lines;
+    h.work.cols = p->b.lines;
+    h.work.depth = p->depth;
+    h.work.to = p->to;
+    h.work.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
+    const bool forward = p->a.along_depth && p->b.along_depth;
+    if (forward && p->a.lines <= MOST_FEW)
+        run_few(ctx, p, &h);
+    else if (forward && (p->a.lines <= SOME_ROWS || (p->a.lines <= 2 * SOME_ROWS && 3 * tiles_of(p, ROWS, WIDE) < kern_card_processors(ctx->card))))
+        run_some(ctx, p, &h);
     else
-        run_hopper_tiles(ctx, &h);
+        run_hopper_tiles(ctx, p, &h);
     return true;
 }

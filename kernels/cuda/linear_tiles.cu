@@ -1,11 +1,11 @@
 /* Matrix products with bfloat16 weights on tensor cores, for many rows: the forward product and both gradients, in the order of linear.h.
  *
- * Activations and their gradients are used as they are where they are bfloat16. Those that are float32 (the gradient of the residual
- * stream, logits) are rounded to bfloat16, nearest even, into scratch by a pass of their own, rows padded to 16 bytes, as many rows at a
- * time as scratch has room for: rows are independent, and the weight gradient's chains, which begin with the old value of dw, go on from
- * one part of the rows to the next (parts are multiples of 16 rows: the split is not seen). The pass costs 6 bytes an element. Rounding
- * while tiles are loaded would instead read each float32 once for every tile across, through registers: twice the traffic of the
- * second-level cache, which tiles of this size are close to already, and registers that the sums need.
+ * Activations and their gradients are used as they are where they are bfloat16. Those that are float32 (the gradient of logits) are rounded
+ * to bfloat16, nearest even, into scratch by a pass of their own, rows padded to 16 bytes, as many rows at a time as scratch has room for:
+ * rows are independent, and the weight gradient's chains, which begin with the old value of dw, go on from one part of the rows to the next
+ * (parts are multiples of 16 rows: the split is not seen). The pass costs 6 bytes an element. Rounding while tiles are loaded would instead
+ * read each float32 once for every tile across, through registers: twice the traffic of the second-level cache, which tiles of this size
+ * are close to already, and registers that the sums need.
  *
  *   block    ROWS x cols elements of C, 8 warps as 2 x 4; a warp has 64 x cols/4 of them in registers for the whole depth. Wide blocks have
  *            256 columns (a warp's 64 x 64 need 32 bytes of shared memory for 512 multiply-adds), narrow ones 64: for products that would

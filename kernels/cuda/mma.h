@@ -33,13 +33,6 @@ KERN_DEVICE void kern_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Two floats, each to the nearest bfloat16, the even one of two. A NaN stays a NaN. */
-KERN_DEVICE uint32_t kern_bf16_pair(float low, float high) {
-    uint32_t pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
 /* Four matrices of 8 x 8 bfloat16 from shared memory. Lane l gives the address of row l%8 of matrix l/8: 16 bytes, aligned to 16. r[i] is
  * elements 2t, 2t+1 of row g of matrix i; _trans: of column g. */
 KERN_DEVICE void kern_ldmatrix_x4(uint32_t r[4], const void *row) {
@@ -72,7 +65,6 @@ KERN_DEVICE void kern_copy_commit(void) { asm volatile("cp.async.commit_group;" 
 #define kern_copy_async16 simt_copy_async16
 #define kern_copy_commit simt_copy_commit
 #define kern_copy_wait simt_copy_wait
-KERN_DEVICE uint32_t kern_bf16_pair(float low, float high) { return kern_bf16_of_float(low) | (uint32_t)kern_bf16_of_float(high) << 16; }
 
 #endif
 #endif

@@ -208,17 +208,17 @@ KERN_DEVICE void rope_grad_part(const rope_grad_args *a, float *memory, const ke
     if (parts) parts[(size_t)kern_block() * d + column] = sum;
 }
 
-#define ROPE_GRAD_KERNEL(name, dtype, d)            \
+#define ROPE_GRAD_KERNEL(name, dtype, d, blocks)    \
     typedef rope_grad_args name##_args;             \
-    KERN_KERNEL(name) {                             \
+    KERN_KERNEL_FOR(name, GRAD_THREADS, blocks) {   \
         KERN_SHARED_BYTES(float, memory);           \
         rope_grad_part(&a, memory, dtype, d);       \
     }
-ROPE_GRAD_KERNEL(rope_grad_64, KERN_F32, 64)
-ROPE_GRAD_KERNEL(rope_grad_128, KERN_F32, 128)
-ROPE_GRAD_KERNEL(rope_grad_64_bf16, KERN_BF16, 64)
-ROPE_GRAD_KERNEL(rope_grad_128_bf16, KERN_BF16, 128)
-ROPE_GRAD_KERNEL(rope_grad_any, a.dtype, a.shape.head_dim)
+ROPE_GRAD_KERNEL(rope_grad_64, KERN_F32, 64, 2)
+ROPE_GRAD_KERNEL(rope_grad_128, KERN_F32, 128, 2)
+ROPE_GRAD_KERNEL(rope_grad_64_bf16, KERN_BF16, 64, 2)
+ROPE_GRAD_KERNEL(rope_grad_128_bf16, KERN_BF16, 128, 2)
+ROPE_GRAD_KERNEL(rope_grad_any, a.dtype, a.shape.head_dim, 1)
 
 static void rope_grad_of_rows(kern_ctx *ctx, rope_grad_args args, int parts) {
     const int d = args.shape.head_dim;

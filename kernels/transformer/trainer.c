@@ -320,6 +320,13 @@ static void head(kern_trainer *t, kern_filter filter, int targets, kern_loss_fn 
     }
 }
 
+/* dx as the next two products take it: where activations are bfloat16, rounded once, into normed, which nobody needs yet. */
+static kern_tensor dx_for_products(kern_trainer *t, int rows) {
+    if (t->dtype == KERN_F32) return t->dx;
+    kern_convert(t->model->queue, t->normed, t->dx, (size_t)rows * (size_t)t->model->layout->shape.hidden);
+    return t->normed;
+}
+
 /* dx: gradient after the layer -> gradient before the MLP. */
 static void mlp_backward(kern_trainer *t, int layer, int rows, kern_tensor grads) {
     const kern_model *m = t->model;
@@ -327,9 +334,10 @@ static void mlp_backward(kern_trainer *t, int layer, int rows, kern_tensor grads
     const layer_acts *a = &t->acts[layer];
     const layer_offsets *at = &m->layers[layer];
     int hidden = m->layout->shape.hidden, ffn = m->layout->shape.ffn;
+    kern_tensor dx = dx_for_products(t, rows);
     kern_swiglu(q, t->act, a->gate_up, rows, ffn);
-    kern_linear_grad_weight(q, kern_at(grads, at->down), t->dx, t->act, m->attn.factors, rows, hidden, ffn);
-    kern_linear_grad_input(q, t->act, t->dx, kern_at(m->params, at->down), m->attn.factors, rows, hidden, ffn, false);
+    kern_linear_grad_weight(q, kern_at(grads, at->down), dx, t->act, m->attn.factors, rows, hidden, ffn);
+    kern_linear_grad_input(q, t->act, dx, kern_at(m->params, at->down), m->attn.factors, rows, hidden, ffn, false);
     kern_swiglu_grad(q, t->dgate_up, t->act, a->gate_up, rows, ffn);
     kern_rmsnorm(q, t->normed, a->mid, kern_at(m->params, at->norm_ffn), m->eps, rows, hidden);
     kern_linear_grad_weight(q, kern_at(grads, at->gate_up), t->dgate_up, t->normed, m->attn.factors, rows, 2 * ffn, hidden);
@@ -345,8 +353,9 @@ static void attention_backward(kern_trainer *t, int layer, const kern_batch *bat
     const layer_offsets *at = &m->layers[layer];
     kern_tensor q_norm = kern_layer_q_norm(m, layer, m->params), k_norm = kern_layer_k_norm(m, layer, m->params);
     int rows = batch->rows, hidden = m->layout->shape.hidden, width = kern_qkv_width(m->attn), inner = m->attn.heads * m->attn.head_dim;
-    kern_linear_grad_weight(q, kern_at(grads, at->o), t->dx, a->attn, m->attn.factors, rows, hidden, inner);
-    kern_linear_grad_input(q, t->dattn, t->dx, kern_at(m->params, at->o), m->attn.factors, rows, hidden, inner, false);
+    kern_tensor dx = dx_for_products(t, rows);
+    kern_linear_grad_weight(q, kern_at(grads, at->o), dx, a->attn, m->attn.factors, rows, hidden, inner);
+    kern_linear_grad_input(q, t->dattn, dx, kern_at(m->params, at->o), m->attn.factors, rows, hidden, inner, false);
     kern_qk_rope(q, t->qkv, a->qkv_in, q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
     kern_attention_grad(q, t->dqkv, t->dattn, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, m->attn);
     kern_qk_rope_grad(q, t->dqkv, kern_layer_q_norm(m, layer, grads), kern_layer_k_norm(m, layer, grads), t->dqkv, a->qkv_in,

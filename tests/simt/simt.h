@@ -102,12 +102,16 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
     static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
     static void name(const name##_args a)
 #define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL(name)
+#define KERN_KERNEL_WITH_MAPS(name, threads, blocks) KERN_KERNEL(name)
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
 #define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
 #define KERN_LAUNCH(ctx, name, blocks, threads, args) \
     simt_queue((ctx)->card, #name, name##_thread, blocks, threads, 0, &(args), sizeof(args))
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
     simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
+
+#define kern_wait_for_previous() ((void)0)
+#define kern_next_may_start() ((void)0)
 
 #define KERN_UNROLL
 #define KERN_UNROLL_BY(n)
@@ -138,5 +142,10 @@ static inline float kern_shuffle_xor(float x, int mask) {
 }
 #define kern_ballot simt_ballot
 static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
+static inline void kern_add_u32(uint32_t *to, uint32_t x) { *to += x; }
+static inline uint32_t kern_take_u32(uint32_t *from, uint32_t x) {
+    *from += x;
+    return *from - x;
+}
 
 #endif

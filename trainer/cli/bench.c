@@ -171,7 +171,7 @@ static rlf_status time_product(const rlf_bench *b, kern_dtype factors, int n, do
     RLF_TRY(kern_buf_new(&activations, b->device, 2 * square * sizeof(float)));
     RLF_TRY(kern_buf_new(&weights, b->device, square * kern_dtype_size(factors)));
     product p = {
-        .queue = b->queue, .x = kern_view(activations, KERN_F32), .w = kern_view(weights, factors), .factors = factors, .n = n};
+        .queue = b->queue, .x = kern_view(activations, kern_activations(b->device, factors)), .w = kern_view(weights, factors), .factors = factors, .n = n};
     p.y = kern_at(p.x, square);
     RLF_TRY(rlf_bench_fill(b->queue, p.x, square, -0.5f, 0.5f, 1));
     RLF_TRY(rlf_bench_fill(b->queue, p.w, square, -0.5f, 0.5f, 2));

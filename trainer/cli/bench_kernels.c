@@ -29,7 +29,10 @@ typedef struct bench {
     kern_attn_shape attn;
     kern_kv_shape kv_shape;
     kern_buf *buf, *kv_buf;
-    kern_tensor x, y, z;       /* (most, widest) float32 */
+    kern_dtype acts;           /* what activations are here */
+    kern_tensor x, y, z;       /* (most, widest) activations */
+    kern_tensor stream, d_stream; /* (most, hidden) float32: the residual stream and its gradient */
+    kern_tensor param;         /* as many as are updated */
     kern_tensor w;             /* (vocab, hidden) or the largest matrix of a layer, as weights are stored */
     kern_tensor norm, d_norm;  /* (widest of hidden and D): as stored; its gradient, float32 */
     kern_tensor dw, m, v;      /* as many as w, float32 */
@@ -58,16 +61,16 @@ static const float EPS = 1e-6f;
 
 static void qkv(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.width, (int)b->n.hidden, false); }
 static void gate_up(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false); }
-static void down(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.hidden, (int)b->n.ffn, true); }
+static void down(bench *b, int m) { kern_linear(b->q, b->d_stream, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.hidden, (int)b->n.ffn, true); }
 static void head(bench *b, int m) { kern_linear(b->q, b->logits, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.vocab, (int)b->n.hidden, false); }
 static void grad_input(bench *b, int m) {
     kern_linear_grad_input(b->q, b->y, b->x, b->w, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false);
 }
 static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
-static void embed(bench *b, int m) { kern_embed(b->q, b->x, b->w, b->ids, m, (int)b->n.hidden); }
-static void embed_grad(bench *b, int m) { kern_embed_grad(b->q, b->dw, b->x, b->ids, m, (int)b->n.hidden); }
-static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->x, b->norm, EPS, m, (int)b->n.hidden); }
-static void rmsnorm_grad(bench *b, int m) { kern_rmsnorm_grad(b->q, b->z, b->d_norm, b->y, b->x, b->norm, EPS, m, (int)b->n.hidden); }
+static void embed(bench *b, int m) { kern_embed(b->q, b->d_stream, b->w, b->ids, m, (int)b->n.hidden); }
+static void embed_grad(bench *b, int m) { kern_embed_grad(b->q, b->dw, b->stream, b->ids, m, (int)b->n.hidden); }
+static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->stream, b->norm, EPS, m, (int)b->n.hidden); }
+static void rmsnorm_grad(bench *b, int m) { kern_rmsnorm_grad(b->q, b->d_stream, b->d_norm, b->y, b->stream, b->norm, EPS, m, (int)b->n.hidden); }
 static void swiglu(bench *b, int m) { kern_swiglu(b->q, b->y, b->x, m, (int)b->n.ffn); }
 static void swiglu_grad(bench *b, int m) { kern_swiglu_grad(b->q, b->z, b->y, b->x, m, (int)b->n.ffn); }
 static void qk_rope(bench *b, int m) { kern_qk_rope(b->q, b->y, b->x, b->norm, b->norm, EPS, b->rope, b->pos, m, b->attn); }
@@ -102,7 +105,7 @@ static size_t updated(const bench *b) {
 static void adamw(bench *b, int m) {
     (void)m;
     const kern_adamw_args args = {.lr = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = 1, .grad_scale = 1};
-    kern_adamw(b->q, b->z, b->dw, b->m, b->v, updated(b), args);
+    kern_adamw(b->q, b->param, b->dw, b->m, b->v, updated(b), args);
 }
 static void sumsq(bench *b, int m) {
     (void)m;
@@ -141,11 +144,14 @@ static rlf_status measure(bench *b, const measured *what) {
     return RLF_OK;
 }
 
-/* Of y (m, n) = x (m, k) · w. */
-static measured product(const bench *b, const char *name, void (*run)(bench *, int), int rows, size_t n, size_t k, double out_times) {
+/* Bytes of an activation. */
+static double act_bytes(const bench *b) { return (double)kern_dtype_size(b->acts); }
+
+/* Of y (m, n) = x (m, k) · w, with so many bytes for each element of y. */
+static measured product(const bench *b, const char *name, void (*run)(bench *, int), int rows, size_t n, size_t k, double out_bytes) {
     double m = rows, stored = (double)rlf_dtype_size(b->on->precision.stored);
     return (measured){name, rows, run, 2 * m * (double)n * (double)k,
-                      4 * m * ((double)k + out_times * (double)n) + stored * (double)n * (double)k};
+                      m * (act_bytes(b) * (double)k + out_bytes * (double)n) + stored * (double)n * (double)k};
 }
 
 static rlf_status measure_products(bench *b) {
@@ -153,15 +159,15 @@ static rlf_status measure_products(bench *b) {
     const sizes *n = &b->n;
     rlf_status status = RLF_OK;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const measured forward[] = {product(b, "qkv", qkv, rows[i], n->width, n->hidden, 1),
-                                    product(b, "gate_up", gate_up, rows[i], 2 * n->ffn, n->hidden, 1),
-                                    product(b, "down", down, rows[i], n->hidden, n->ffn, 2),
-                                    product(b, "head", head, rows[i], n->vocab, n->hidden, 1)};
+        const measured forward[] = {product(b, "qkv", qkv, rows[i], n->width, n->hidden, act_bytes(b)),
+                                    product(b, "gate_up", gate_up, rows[i], 2 * n->ffn, n->hidden, act_bytes(b)),
+                                    product(b, "down", down, rows[i], n->hidden, n->ffn, 8),
+                                    product(b, "head", head, rows[i], n->vocab, n->hidden, 4)};
         for (int k = 0; k < (rows[i] > HEAD_ROWS ? 3 : 4); k++) RLF_TRY(measure(b, &forward[k]));
     }
-    const measured input = product(b, "gate_up grad x", grad_input, b->rows, n->hidden, 2 * n->ffn, 1);
-    measured weight = product(b, "gate_up grad w", grad_weight, b->rows, n->hidden, 2 * n->ffn, 1);
-    weight.bytes = 4.0 * (double)((size_t)b->rows * (2 * n->ffn + n->hidden) + 2 * (2 * n->ffn * n->hidden));
+    const measured input = product(b, "gate_up grad x", grad_input, b->rows, n->hidden, 2 * n->ffn, act_bytes(b));
+    measured weight = product(b, "gate_up grad w", grad_weight, b->rows, n->hidden, 2 * n->ffn, act_bytes(b));
+    weight.bytes = act_bytes(b) * (double)((size_t)b->rows * (2 * n->ffn + n->hidden)) + 8.0 * (double)(2 * n->ffn * n->hidden);
     RLF_TRY(measure(b, &input));
     RLF_TRY(measure(b, &weight));
 out:
@@ -170,13 +176,13 @@ out:
 
 static rlf_status measure_rows(bench *b) {
     const sizes *n = &b->n;
-    const double m = b->rows, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width;
+    const double m = b->rows, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width, a = act_bytes(b);
     rlf_status status = RLF_OK;
     const measured ops[] = {
         {"embed", b->rows, embed, 0, 8 * m * h},          {"embed grad", b->rows, embed_grad, m * h, 12 * m * h},
-        {"rmsnorm", b->rows, rmsnorm, 4 * m * h, 8 * m * h}, {"rmsnorm grad", b->rows, rmsnorm_grad, 10 * m * h, 16 * m * h},
-        {"swiglu", b->rows, swiglu, 5 * m * f, 12 * m * f},  {"swiglu grad", b->rows, swiglu_grad, 12 * m * f, 20 * m * f},
-        {"qk_rope", b->rows, qk_rope, 10 * m * w, 8 * m * w}, {"qk_rope grad", b->rows, qk_rope_grad, 20 * m * w, 12 * m * w}};
+        {"rmsnorm", b->rows, rmsnorm, 4 * m * h, (4 + a) * m * h}, {"rmsnorm grad", b->rows, rmsnorm_grad, 10 * m * h, (12 + a) * m * h},
+        {"swiglu", b->rows, swiglu, 5 * m * f, 3 * a * m * f},  {"swiglu grad", b->rows, swiglu_grad, 12 * m * f, 5 * a * m * f},
+        {"qk_rope", b->rows, qk_rope, 10 * m * w, 2 * a * m * w}, {"qk_rope grad", b->rows, qk_rope_grad, 20 * m * w, 3 * a * m * w}};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
 out:
     return status;
@@ -186,16 +192,16 @@ out:
 static rlf_status measure_attention(bench *b) {
     static const int batches[] = {1, 16, 64, MAX_BATCH};
     const double m = b->rows, inner = (double)b->n.inner, w = (double)b->n.width, length = b->length;
-    const double pairs = b->seqs * length * (length + 1) / 2, keys = w - inner;
+    const double pairs = b->seqs * length * (length + 1) / 2, keys = w - inner, a = act_bytes(b);
     rlf_status status = RLF_OK;
-    const measured packed[] = {{"attention", b->rows, attention, 4 * inner * pairs, 4 * m * (w + inner)},
-                               {"attention grad", b->rows, attention_grad, 10 * inner * pairs, 4 * m * (2 * w + 2 * inner)},
-                               {"kv_write", MAX_BATCH, kv_write, 0, 8 * MAX_BATCH * keys}};
+    const measured packed[] = {{"attention", b->rows, attention, 4 * inner * pairs, a * m * (w + inner)},
+                               {"attention grad", b->rows, attention_grad, 10 * inner * pairs, a * m * (2 * w + 2 * inner)},
+                               {"kv_write", MAX_BATCH, kv_write, 0, 2 * a * MAX_BATCH * keys}};
     for (size_t i = 0; i < sizeof packed / sizeof *packed; i++) RLF_TRY(measure(b, &packed[i]));
     const double token = (double)kern_kv_bytes(kern_queue_device(b->q), b->kv_shape) / ((double)b->kv_shape.pages * PAGE);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         const measured paged = {"attention_paged", batches[i], attention_paged, 4.0 * batches[i] * CONTEXT * inner,
-                                batches[i] * (CONTEXT * token + 4 * (w + inner))};
+                                batches[i] * (CONTEXT * token + a * (w + inner))};
         RLF_TRY(measure(b, &paged));
     }
 out:
@@ -230,7 +236,8 @@ static size_t lay_out(bench *b) {
     size_t wide = b->most * larger(2 * b->n.ffn, larger(b->n.width, b->n.hidden)), d = (size_t)b->attn.head_dim;
     b->matrix = larger(b->n.vocab * b->n.hidden, 2 * b->n.ffn * b->n.hidden);
     struct { kern_tensor *t; kern_dtype dtype; size_t n; } list[] = {
-        {&b->x, KERN_F32, wide}, {&b->y, KERN_F32, wide}, {&b->z, KERN_F32, wide}, {&b->w, stored, b->matrix},
+        {&b->x, b->acts, wide}, {&b->y, b->acts, wide}, {&b->z, b->acts, wide}, {&b->stream, KERN_F32, b->most * b->n.hidden},
+        {&b->d_stream, KERN_F32, b->most * b->n.hidden}, {&b->param, KERN_F32, updated(b)}, {&b->w, stored, b->matrix},
         {&b->norm, stored, larger(b->n.hidden, d)}, {&b->d_norm, KERN_F32, larger(b->n.hidden, d)}, {&b->dw, KERN_F32, b->matrix},
         {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, b->most * (size_t)b->attn.heads},
         {&b->rope, KERN_F32, larger(CONTEXT, (size_t)b->length) * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
@@ -249,6 +256,7 @@ static rlf_status fill(bench *b) {
     int32_t *rows = rlf_calloc(b->most, sizeof *rows);
     RLF_TRY(rlf_bench_fill(b->q, b->x, b->most * b->n.hidden, -0.05f, 0.05f, 1));
     RLF_TRY(rlf_bench_fill(b->q, b->y, b->most * b->n.hidden, -0.05f, 0.05f, 2));
+    RLF_TRY(rlf_bench_fill(b->q, b->stream, b->most * b->n.hidden, -0.05f, 0.05f, 8));
     RLF_TRY(rlf_bench_fill(b->q, b->w, b->matrix, -0.05f, 0.05f, 3));
     RLF_TRY(rlf_bench_fill(b->q, b->norm, b->n.hidden, -0.05f, 0.05f, 4));
     RLF_TRY(rlf_bench_fill(b->q, b->rope, larger(CONTEXT, (size_t)b->length) * (size_t)b->attn.head_dim, -1.0f, 1.0f, 5));
@@ -280,6 +288,7 @@ static rlf_status set_up(bench *b) {
     kern_device *device = kern_queue_device(b->q);
     b->attn = (kern_attn_shape){.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
                                 .factors = b->on->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+    b->acts = kern_activations(device, b->attn.factors);
     b->n = (sizes){(size_t)s->hidden, (size_t)(s->heads * s->head_dim), (size_t)kern_qkv_width(b->attn), (size_t)s->ffn, (size_t)s->vocab};
     b->kv_shape = (kern_kv_shape){.layers = 1, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE,
                                   .pages = MAX_BATCH * (CONTEXT / PAGE), .factors = b->attn.factors};

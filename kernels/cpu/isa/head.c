@@ -2,10 +2,15 @@
  *
  * One row of logits is described once (row_open) for all three, which is why a sampled token's log-prob has the bits of kern_logprob:
  *
- *   z = logits * (1/temperature); maximum over all z; e[j] = exp(z[j] - maximum)
+ *   z = logits * (1/temperature); maximum over all z
  *   kept: z[j] > threshold, or z[j] == threshold and j <= threshold_id
- *   sum of kept e, and of kept e*(z - maximum), in 16 lanes by j mod 16, fixed tree
+ *   a part, KERN_HEAD_PART ids: its maximum m over all its z; s, the sum of its kept exp(z - m), and w, that of exp(z - m)*(z - m): 16 lanes
+ *   by j mod 16, fixed tree
+ *   with f = exp(m - maximum) of each part, parts ascending:
+ *   mass = s*f, sum = sum of mass, weighted = sum of f*((m - maximum)*s + w), which is that of e*(z - maximum) over the row
  *   log p(j) = (z[j] - maximum) - log(sum)
+ *
+ * A draw finds the part by running sums of mass, in it 16 ids by running sums of theirs (e = exp(z - maximum), fixed tree), then the id.
  *
  * The kept set. Tokens are ordered by (z descending, id ascending). top_k keeps a prefix of that order; top_p then the shortest
  * prefix whose share of the mass that top_k left reaches top_p (so as Hugging Face chains its two processors). Shares are weighed in
@@ -17,7 +22,6 @@
 #include "kernels/cpu/isa/isa.h"
 
 enum {
-    SAMPLE_BLOCK = 256,  /* ids in one partial sum of the sampler */
     MAX_VOCAB = 1 << 19, /* ids are compared as floats, exact below 2^24; scratch holds 3 arrays of them */
     CHUNK = 64           /* ids in one maximum of the selection */
 };
@@ -29,14 +33,18 @@ typedef struct head_row {
     int threshold_id;
     float sum, weighted; /* of kept e and e*(z - maximum) */
     float log_sum;
+    const float *mass; /* of each part, in scratch */
 } head_row;
 
 static inline float load_z(const head_row *row, int id) { return row->logits[id] * row->inverse_t; }
 
-/* z of ids i..i+15; past the end -inf, whose e is 0. */
+/* z of ids i..i+15, of which there are all; */
+static inline vf load_all_z16(const head_row *row, int i) { return vf_mul(vf_load(row->logits + i), vf_set1(row->inverse_t)); }
+
+/* or past the end -inf, whose e is 0. */
 static inline vf load_z16(const head_row *row, int i) {
     const int n = row->v - i;
-    return vf_mul(n >= VF ? vf_load(row->logits + i) : vf_load_n(row->logits + i, n, -INFINITY), vf_set1(row->inverse_t));
+    return n >= VF ? load_all_z16(row, i) : vf_mul(vf_load_n(row->logits + i, n, -INFINITY), vf_set1(row->inverse_t));
 }
 
 static inline bool is_kept(const head_row *row, int id) {
@@ -57,28 +65,66 @@ static inline vf kept_e16(const head_row *row, int i) {
     return keep16(row, z, i, vf_exp(vf_sub(z, vf_set1(row->maximum))));
 }
 
-/* z - maximum, bounded below where e is 0 anyway, so that e times it is never 0 times infinity. */
-static inline vf bounded_shift(const head_row *row, vf z) { return vf_max(vf_sub(z, vf_set1(row->maximum)), vf_set1(-1000.0f)); }
-
-static float row_maximum(const head_row *row) {
-    vf top = vf_set1(-INFINITY);
-    for (int i = 0; i < row->v; i += VF) top = vf_max(load_z16(row, i), top);
-    return vf_hmax(top);
+/* The largest z of ids begin..end-1. */
+static float largest_z(const head_row *row, int begin, int end) {
+    vf top = vf_set1(-INFINITY), other = top; /* two, so that one need not wait for the other */
+    int i = begin;
+    for (; i + 2 * VF <= end; i += 2 * VF) {
+        top = vf_max(load_all_z16(row, i), top);
+        other = vf_max(load_all_z16(row, i + VF), other);
+    }
+    for (; i < end; i += VF) top = vf_max(load_z16(row, i), top);
+    return vf_hmax(vf_max(top, other));
 }
 
-static void row_sums(head_row *row) {
-    const bool all = row->threshold == -INFINITY;
+static inline int parts_of(const head_row *row) { return (row->v + KERN_HEAD_PART - 1) / KERN_HEAD_PART; }
+static inline int end_of_part(const head_row *row, int part) { return kern_min(row->v, (part + 1) * KERN_HEAD_PART); }
+
+typedef struct head_part {
+    float maximum, sum, weighted;
+} head_part;
+
+/* The sums of a part whose maximum is there. */
+static inline void sum_ids(head_part *part, const head_row *row, int begin, int end, bool all) {
+    const vf maximum = vf_set1(kern_head_shift_from(part->maximum));
     vf sum = vf_zero(), weighted = vf_zero();
-    for (int i = 0; i < row->v; i += VF) {
-        const vf z = load_z16(row, i), shift = bounded_shift(row, z);
-        vf e = vf_exp(vf_sub(z, vf_set1(row->maximum)));
+    for (int i = begin; i < end; i += VF) {
+        const vf z = load_z16(row, i), below = vf_sub(z, maximum);
+        vf e = vf_exp(below);
         if (!all) e = keep16(row, z, i, e);
         sum = vf_add(sum, e);
-        weighted = vf_fma(e, shift, weighted);
+        weighted = vf_fma(e, vf_max(below, vf_set1(KERN_HEAD_LEAST)), weighted);
     }
-    row->sum = vf_sum(sum);
-    row->weighted = vf_sum(weighted);
+    part->sum = vf_sum(sum);
+    part->weighted = vf_sum(weighted);
+}
+
+static head_part sum_part(const head_row *row, int begin, int end) {
+    head_part part = {.maximum = largest_z(row, begin, end)};
+    if (row->threshold == -INFINITY) sum_ids(&part, row, begin, end, true);
+    else if (part.maximum >= row->threshold) sum_ids(&part, row, begin, end, false);
+    return part;
+}
+
+/* Sets the row's maximum too. scratch: (parts) masses, then the parts. */
+static void row_sums(head_row *row, float *scratch) {
+    const int n = parts_of(row);
+    float *mass = scratch, top = -INFINITY;
+    head_part *parts = (head_part *)(void *)(scratch + n);
+    for (int p = 0; p < n; p++) {
+        parts[p] = sum_part(row, p * KERN_HEAD_PART, end_of_part(row, p));
+        if (parts[p].maximum > top) top = parts[p].maximum;
+    }
+    row->maximum = top + 0.0f; /* never -0 */
+    row->sum = row->weighted = 0.0f;
+    for (int p = 0; p < n; p++) {
+        float weighted;
+        mass[p] = kern_head_mass(parts[p].maximum, parts[p].sum, parts[p].weighted, row->maximum, &weighted);
+        row->sum += mass[p];
+        row->weighted += weighted;
+    }
     row->log_sum = vf_log1(row->sum);
+    row->mass = mass;
 }
 
 static float row_entropy(const head_row *row) { return row->log_sum - row->weighted / row->sum; }
@@ -154,16 +200,18 @@ typedef struct selection {
     candidates c;
 } selection;
 
-static selection selection_in(float *scratch, const head_row *row) {
+/* Sets the row's maximum. */
+static selection selection_in(float *scratch, head_row *row) {
     const int padded = (row->v + CHUNK - 1) / CHUNK * CHUNK;
     selection s = {.maxima = scratch, .chunks = padded / CHUNK};
     scratch += (s.chunks + VF - 1) / VF * VF;
-    s.c = (candidates){.z = scratch, .id = (int32_t *)(scratch + padded), .maximum = row->maximum};
+    s.c = (candidates){.z = scratch, .id = (int32_t *)(scratch + padded)};
+    float top = -INFINITY;
     for (int i = 0; i < s.chunks; i++) {
-        vf top = vf_set1(-INFINITY);
-        for (int j = i * CHUNK; j < row->v && j < (i + 1) * CHUNK; j += VF) top = vf_max(load_z16(row, j), top);
-        s.maxima[i] = vf_hmax(top);
+        s.maxima[i] = largest_z(row, i * CHUNK, kern_min(row->v, (i + 1) * CHUNK));
+        if (s.maxima[i] > top) top = s.maxima[i];
     }
+    s.c.maximum = row->maximum = top + 0.0f;
     return s;
 }
 
@@ -252,20 +300,19 @@ static void keep_top_p(head_row *row, float top_p, selection *s) {
 /* temperature > 0. */
 static void row_open(head_row *row, const float *logits, int v, kern_filter filter, float *scratch) {
     *row = (head_row){.logits = logits, .v = v, .inverse_t = 1.0f / filter.temperature, .threshold = -INFINITY, .threshold_id = v};
-    row->maximum = row_maximum(row);
     const bool top_k = filter.top_k > 0 && filter.top_k < v, top_p = filter.top_p < 1.0f;
     if (top_k || top_p) {
         selection s = selection_in(scratch, row);
         if (top_k) keep_top_k(row, filter.top_k, &s);
         if (top_p) keep_top_p(row, filter.top_p, &s);
     }
-    row_sums(row);
+    row_sums(row, scratch);
 }
 
 /* The lowest id of the largest logit. */
 static int row_argmax(const float *logits, int v) {
     const head_row row = {.logits = logits, .v = v, .inverse_t = 1.0f};
-    const float top = row_maximum(&row);
+    const float top = largest_z(&row, 0, v);
     int id = 0;
     while (id < v - 1 && logits[id] != top) id++;
     return logits[id] == top ? id : 0;
@@ -311,6 +358,8 @@ static void logprob_row(void *arg, int i, int thread) {
     stats[1] = row.log_sum;
     stats[2] = row.threshold;
     memcpy(&stats[3], &row.threshold_id, sizeof *stats);
+    stats[4] = row_entropy(&row);
+    stats[5] = is_kept(&row, target);
 }
 
 void KERN_OP(logprob)(kern_cpu_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,
@@ -336,15 +385,10 @@ static void logprob_grad_row(void *arg, int i, int thread) {
                     .threshold = stats[2]};
     memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
     const int target = job->targets[i];
-    const float a = is_kept(&row, target) ? job->dlogprob[i] : 0.0f, b = job->dentropy ? job->dentropy[i] : 0.0f;
-    float entropy = 0.0f;
-    if (b != 0.0f) {
-        row_sums(&row);
-        entropy = row_entropy(&row);
-    }
-    const vf va = vf_set1(a), vb = vf_set1(b), centre = vf_set1(entropy - row.log_sum), scale = vf_set1(-row.inverse_t);
+    const float a = stats[5] > 0.0f ? job->dlogprob[i] : 0.0f, b = job->dentropy ? job->dentropy[i] : 0.0f;
+    const vf va = vf_set1(a), vb = vf_set1(b), centre = vf_set1(stats[4] - row.log_sum), scale = vf_set1(-row.inverse_t);
     for (int j = 0; j < job->v; j += VF) {
-        const vf z = load_z16(&row, j), shift = bounded_shift(&row, z);
+        const vf z = load_z16(&row, j), shift = vf_max(vf_sub(z, vf_set1(row.maximum)), vf_set1(KERN_HEAD_LEAST));
         vf p = keep16(&row, z, j, vf_exp(vf_sub(shift, vf_set1(row.log_sum))));
         vf d = vf_mul(vf_mul(p, vf_fma(vb, vf_add(shift, centre), va)), scale);
         if (job->v - j >= VF)
@@ -363,49 +407,31 @@ void KERN_OP(logprob_grad)(kern_cpu_ctx *ctx, float *logits, const float *stats,
     kern_pool_run(ctx->pool, m, logprob_grad_row, &job);
 }
 
-static float block_sum(const head_row *row, int begin) {
-    vf sum = vf_zero();
-    for (int i = begin; i < row->v && i < begin + SAMPLE_BLOCK; i += VF) sum = vf_add(sum, kept_e16(row, i));
-    return vf_sum(sum);
-}
-
-/* The first id of the block whose running e passes `rest`; rounding may leave none: then the last one with any probability. */
-static int draw_in_block(const head_row *row, int begin, float rest) {
-    float run = 0.0f;
-    int last = 0;
-    for (int i = begin; i < row->v && i < begin + SAMPLE_BLOCK; i += VF) {
-        float e[VF];
-        vf_store(e, kept_e16(row, i));
-        for (int j = 0; j < VF && i + j < row->v; j++) {
-            if (!(e[j] > 0.0f)) continue;
-            last = i + j;
-            run += e[j];
-            if (run > rest) return last;
-        }
-    }
-    return last;
-}
-
-/* Inverse distribution over kept ids ascending: blocks of 256 by their sums, then ids within the block. */
-static int draw(const head_row *row, float u, float *sums) {
-    const int blocks = (row->v + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
-    float total = 0.0f, before = 0.0f;
-    for (int b = 0; b < blocks; b++) {
-        sums[b] = block_sum(row, b * SAMPLE_BLOCK);
-        total += sums[b];
-    }
-    const float point = u * total;
+/* The first of n masses at which their running sum passes *point; rounding may leave none: then the last that is positive, or 0. Takes
+ * what comes before it off *point. */
+static int pick(const float *mass, int n, float *point) {
+    float run = 0.0f, before = 0.0f;
     int chosen = 0;
-    float chosen_before = 0.0f;
-    for (int b = 0; b < blocks; b++) {
-        if (sums[b] > 0.0f) {
-            chosen = b;
-            chosen_before = before;
+    for (int i = 0; i < n && !(run > *point); i++) {
+        if (mass[i] > 0.0f) {
+            chosen = i;
+            before = run;
         }
-        before += sums[b];
-        if (before > point) break;
+        run += mass[i];
     }
-    return draw_in_block(row, chosen * SAMPLE_BLOCK, point - chosen_before);
+    *point -= before;
+    return chosen;
+}
+
+/* Inverse distribution over kept ids ascending. */
+static int draw(const head_row *row, float u) {
+    float point = u * row->sum, groups[KERN_HEAD_PART / VF], e[VF];
+    const int part = pick(row->mass, parts_of(row), &point), begin = part * KERN_HEAD_PART;
+    int n = 0;
+    for (int i = begin; i < end_of_part(row, part); i += VF) groups[n++] = vf_sum(kept_e16(row, i));
+    const int first = begin + pick(groups, n, &point) * VF;
+    vf_store(e, kept_e16(row, first));
+    return first + pick(e, kern_min(VF, row->v - first), &point);
 }
 
 static void sample_row(void *arg, int i, int thread) {
@@ -418,9 +444,8 @@ static void sample_row(void *arg, int i, int thread) {
         return;
     }
     head_row row;
-    float *scratch = kern_scratch(job->cpu, thread);
-    row_open(&row, logits, job->v, job->filter, scratch);
-    job->ids[i] = draw(&row, rlf_rng_uniform(job->seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position), scratch);
+    row_open(&row, logits, job->v, job->filter, kern_scratch(job->cpu, thread));
+    job->ids[i] = draw(&row, rlf_rng_uniform(job->seed, RLF_RNG_SAMPLE, key.uid, key.sample, key.position));
     job->logprob[i] = row_logprob(&row, job->ids[i]);
 }
 

@@ -325,6 +325,84 @@ static void bits_do_not_depend_on_instruction_set_threads_or_batch(void **state)
     free(dentropy);
 }
 
+/* Logits about the boundaries of parts. */
+typedef enum logits_kind { PLAIN, TIED, WITH_INFINITE, FLAT, KINDS } logits_kind;
+
+static float *shaped_logits(logits_kind kind, int rows, int v) {
+    const size_t n = (size_t)rows * (size_t)v;
+    float *x = some_logits(300 + (uint64_t)((int)kind * 10000 + v), n, kind == TIED ? 2.0f : 0.0f);
+    for (size_t i = 0; i < n; i++) {
+        const size_t id = i % (size_t)v;
+        if (kind == FLAT) x[i] = rintf(x[i]) * 0x1p-10f; /* all in one step of a selection */
+        if (kind == WITH_INFINITE && id && (id % 3 || id / KERN_HEAD_PART == 1)) x[i] = -INFINITY; /* the second part: nothing else */
+    }
+    return x;
+}
+
+/* All that the head computes, on every device, beside the first; the last row alone too. */
+static void check_same_everywhere(const float *logits, kern_filter filter, int rows, int v) {
+    const size_t m = (size_t)rows, n = m * (size_t)v;
+    float *dlogprob = random_floats(6, m, 1), *dentropy = random_floats(7, m, 1), *logprob = zero_floats(m), *first_logprob = zero_floats(m);
+    int32_t *targets = rlf_calloc(m, sizeof *targets), *ids = rlf_calloc(m, sizeof *ids), *first_ids = rlf_calloc(m, sizeof *ids);
+    kern_sample_key *keys = rlf_calloc(m, sizeof *keys);
+    result first = {0};
+    for (int i = 0; i < rows; i++) {
+        targets[i] = (int32_t)((int64_t)i * 1021 % v);
+        keys[i] = (kern_sample_key){(uint64_t)i * 3, 1, (uint32_t)v};
+    }
+    for (int d = 0; d < N_VARIANTS; d++) {
+        fixture fx;
+        if (!fx_open(&fx, VARIANTS[d].isa, VARIANTS[d].threads)) continue;
+        result r = run_logprob(&fx, logits, targets, dlogprob, dentropy, filter, rows, v);
+        run_sample(&fx, logits, filter, keys, rows, v, ids, logprob);
+        if (d == 0) {
+            first = r;
+            memcpy(first_ids, ids, m * sizeof *ids);
+            memcpy(first_logprob, logprob, m * sizeof *logprob);
+        } else {
+            same_bits("logprob", r.logprob, first.logprob, m);
+            same_bits("entropy", r.entropy, first.entropy, m);
+            same_bits("dlogits", r.dlogits, first.dlogits, n);
+            assert_memory_equal(ids, first_ids, m * sizeof *ids);
+            same_bits("log-prob of a sample", logprob, first_logprob, m);
+            result_free(&r);
+            run_sample(&fx, logits + n - (size_t)v, filter, keys + m - 1, 1, v, ids, logprob);
+            assert_int_equal(ids[0], first_ids[m - 1]);
+            same_bits("log-prob of a sample alone", logprob, first_logprob + m - 1, 1);
+        }
+        fx_close(&fx);
+    }
+    for (int i = 0; i < rows; i++) assert_true(isfinite(first_logprob[i]) && isfinite(first.entropy[i]));
+    result_free(&first);
+    free(dlogprob), free(dentropy), free(logprob), free(first_logprob), free(targets), free(ids), free(first_ids), free(keys);
+}
+
+static void bits_are_the_same_about_the_boundaries_of_parts(void **state) {
+    (void)state;
+    static const kern_filter filters[] = {{1, 1, 0}, {0, 1, 0}, {0.7f, 1, 900}, {1, 0.97f, 0}, {1.3f, 0.9f, 1100}};
+    static const int sizes[][2] = {{3, 1023}, {1, 1024}, {3, 1025}, {3, 2047}, {64, 2050}, {3, 3084}};
+    for (int kind = 0; kind < KINDS; kind++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            const int rows = sizes[i][0], v = sizes[i][1];
+            float *logits = shaped_logits((logits_kind)kind, rows, v);
+            for (size_t f = 0; f < sizeof filters / sizeof *filters; f++) check_same_everywhere(logits, filters[f], rows, v);
+            free(logits);
+        }
+}
+
+/* More ids in one step of a selection than it takes at once. */
+static void bits_are_the_same_where_thousands_of_logits_are_nearly_equal(void **state) {
+    (void)state;
+    for (int tied = 0; tied < 2; tied++) {
+        enum { V = 9001 };
+        float *logits = shaped_logits(FLAT, 1, V);
+        for (int i = 0; tied && i < V; i++) logits[i] = 0.25f;
+        check_same_everywhere(logits, (kern_filter){1, 0.6f, 0}, 1, V);
+        check_same_everywhere(logits, (kern_filter){1, 0.5f, 5000}, 1, V);
+        free(logits);
+    }
+}
+
 /* ---- cases: sampling --------------------------------------------------------------------------------------------------------------- */
 
 enum { DRAWS = 20000 };
@@ -375,18 +453,54 @@ static void a_sure_token_is_drawn_wherever_it_is(void **state) {
     (void)state;
     fixture fx;
     assert_true(fx_open(&fx, NULL, 1));
-    static const int at[] = {0, 15, 255, 256, 700, 1002};
+    static const int at[] = {0, 15, 255, 256, 1023, 1024, 2002};
     for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
-        float *logits = zero_floats(1003), logprob;
+        float *logits = zero_floats(2003), logprob;
         int32_t id;
         logits[at[i]] = 200;
         for (uint32_t n = 0; n < 50; n++) {
-            run_sample(&fx, logits, FILTERS[0], &(kern_sample_key){n, 0, 0}, 1, 1003, &id, &logprob);
+            run_sample(&fx, logits, FILTERS[0], &(kern_sample_key){n, 0, 0}, 1, 2003, &id, &logprob);
             assert_int_equal(id, at[i]);
             assert_true(logprob == 0.0f);
         }
         free(logits);
     }
+    fx_close(&fx);
+}
+
+/* u lies between the probability of all ids below the one drawn, and that with it. */
+static void check_draw(const float *logits, int v, kern_filter filter, kern_sample_key key, int id) {
+    const double u = (double)rlf_rng_uniform(99, RLF_RNG_SAMPLE, key.uid, key.sample, key.position);
+    entry *order = rlf_calloc((size_t)v, sizeof *order);
+    double *e = rlf_calloc((size_t)v, sizeof *e), total = 0, below = 0;
+    const int kept = reference_kept(logits, v, filter, order);
+    for (int i = 0; i < kept; i++) total += e[order[i].id] = exp((double)order[i].z - (double)order[0].z);
+    for (int i = 0; i < id; i++) below += e[i];
+    if (!(e[id] > 0 && below <= (u + 1e-6) * total && below + e[id] >= (u - 1e-6) * total))
+        fail_msg("v %d: id %d stands for %g to %g, u is %g", v, id, below / total, (below + e[id]) / total, u);
+    free(order);
+    free(e);
+}
+
+static void a_draw_is_the_inverse_of_the_distribution(void **state) {
+    (void)state;
+    static const kern_filter filters[] = {{1, 1, 0}, {0.7f, 1, 2500}, {1, 0.9f, 0}};
+    static const int vocabs[] = {40, 1024, 1029, 5000};
+    enum { DRAWN = 16 };
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    for (size_t f = 0; f < sizeof filters / sizeof *filters; f++)
+        for (size_t i = 0; i < sizeof vocabs / sizeof *vocabs; i++)
+            for (int kind = 0; kind < KINDS; kind++) {
+                const int v = vocabs[i];
+                float *logits = shaped_logits((logits_kind)kind, DRAWN, v), logprob[DRAWN];
+                kern_sample_key keys[DRAWN];
+                int32_t ids[DRAWN];
+                for (int k = 0; k < DRAWN; k++) keys[k] = (kern_sample_key){(uint64_t)k << 33, (uint32_t)f, 1u << 31};
+                run_sample(&fx, logits, filters[f], keys, DRAWN, v, ids, logprob);
+                for (int k = 0; k < DRAWN; k++) check_draw(logits + (size_t)k * (size_t)v, v, filters[f], keys[k], ids[k]);
+                free(logits);
+            }
     fx_close(&fx);
 }
 
@@ -399,8 +513,11 @@ int main(void) {
         cmocka_unit_test(gradient_matches_finite_differences),
         cmocka_unit_test(a_target_outside_the_kept_set_has_no_gradient),
         cmocka_unit_test(bits_do_not_depend_on_instruction_set_threads_or_batch),
+        cmocka_unit_test(bits_are_the_same_about_the_boundaries_of_parts),
+        cmocka_unit_test(bits_are_the_same_where_thousands_of_logits_are_nearly_equal),
         cmocka_unit_test(samples_follow_the_distribution_and_carry_its_logprob),
         cmocka_unit_test(a_sure_token_is_drawn_wherever_it_is),
+        cmocka_unit_test(a_draw_is_the_inverse_of_the_distribution),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
