@@ -289,11 +289,13 @@ KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) 
     }
 }
 
-KERN_KERNEL_FOR(attend_hopper_64, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(attend_hopper_64, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     attend_hopper(&a, memory, 64);
 }
-KERN_KERNEL_FOR(attend_hopper_128, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(attend_hopper_128, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     attend_hopper(&a, memory, 128);
 }

@@ -211,11 +211,13 @@ KERN_DEVICE void hopper_keys(const grad_hopper_args *a, void *bytes, int d) {
     }
 }
 
-KERN_KERNEL_FOR(hopper_keys_64, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_keys_64, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     hopper_keys(&a, memory, 64);
 }
-KERN_KERNEL_FOR(hopper_keys_128, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_keys_128, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     hopper_keys(&a, memory, 128);
 }
@@ -370,11 +372,13 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     }
 }
 
-KERN_KERNEL_FOR(hopper_queries_64, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_queries_64, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     hopper_queries(&a, memory, 64);
 }
-KERN_KERNEL_FOR(hopper_queries_128, BLOCK_THREADS, 1) {
+KERN_KERNEL_WITH_MAPS(hopper_queries_128, BLOCK_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED_BYTES(char, memory);
     hopper_queries(&a, memory, 128);
 }
