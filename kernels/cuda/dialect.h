@@ -50,7 +50,7 @@
 #define KERN_LAUNCH(ctx, name, blocks, threads, args)                                                      \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
-        kern_launch(name, (ctx)->card, (blocks), (threads), 0, args);                                      \
+        kern_launch(name, (ctx), (blocks), (threads), 0, args);                                            \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
 /* More than 48 KiB must be asked for; a refusal comes back from the launch. */
@@ -58,13 +58,13 @@
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
         cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes));             \
-        kern_launch(name, (ctx)->card, (blocks), (threads), (bytes), args);                                \
+        kern_launch(name, (ctx), (blocks), (threads), (bytes), args);                                      \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
 
-/* Launches may start as soon as the kernel before lets them (kern_next_may_start). */
+/* On Hopper's cards a launch may start as soon as the kernel before lets it (kern_next_may_start). */
 template <typename args_type>
-static void kern_launch(void (*kernel)(args_type), kern_card *card, int blocks, int threads, size_t bytes, const args_type &args) {
+static void kern_launch(void (*kernel)(args_type), kern_ctx *ctx, int blocks, int threads, size_t bytes, const args_type &args) {
     cudaLaunchAttribute early;
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
@@ -72,9 +72,9 @@ static void kern_launch(void (*kernel)(args_type), kern_card *card, int blocks, 
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3((unsigned)threads);
     config.dynamicSmemBytes = bytes;
-    config.stream = (cudaStream_t)kern_card_stream(card);
+    config.stream = (cudaStream_t)kern_card_stream(ctx->card);
     config.attrs = &early;
-    config.numAttrs = 1;
+    config.numAttrs = ctx->hopper ? 1 : 0;
     cudaLaunchKernelEx(&config, kernel, args);
 }
 
