@@ -98,7 +98,7 @@ static rlf_status note_device(void *ctx, int rank, const rlf_control *ready) {
         job->on_cards = card;
     }
     if (first && card)
-        RLF_WARN("computing on CUDA cards: these kernels were tested on a CPU only, no card has run them yet (kernels/cuda/README.md)");
+        RLF_WARN("computing on CUDA cards: some of these kernels have been tested on a CPU only, no card has run them yet (kernels/cuda/README.md)");
     if (card == job->on_cards) return RLF_OK;
     return RLF_RAISE(INVALID, "rank %d computes on %s, but rank %d on %s: set device to cpu, or start the job where every node has cards",
                      rank, ready->text.ptr, job->device_rank, card ? "the CPU" : "a card");

@@ -34,6 +34,10 @@ struct kern_ctx {
  * operations that come before in the stream, and so are done with it. */
 const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
 
+/* Whether Hopper's instructions give the bits of the others: check.c. *differs: what does not, or NULL. RLF_DEVICE if a kernel fails, or
+ * does not end. */
+rlf_status kern_cuda_check_hopper(kern_ctx *ctx, const char **differs) RLF_MUST_USE;
+
 /* For an operation that needs so many bytes of scratch for each `rows` rows: how many rows it may take at a time, a multiple of them, at
  * least one. */
 static inline int kern_cuda_rows_at_a_time(const kern_ctx *ctx, int rows, size_t bytes) {

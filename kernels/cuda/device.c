@@ -95,6 +95,7 @@ static rlf_status choose(bool *hopper, const kern_ctx *ctx, const char *isa) {
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
+    const char *differs = NULL;
     RLF_TRY(kern_card_open(&ctx->card, options->card));
     RLF_TRY(choose(&ctx->hopper, ctx, options->isa));
     ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
@@ -103,13 +104,19 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     ctx->parts = kern_card_host_allocate(ctx->card, KERN_CUDA_PARTS * sizeof(double));
     if (!ctx->scratch || !ctx->staging || !ctx->parts)
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
-    snprintf(device->name, sizeof device->name, "cuda card %d, %s", options->card, kern_card_name(ctx->card));
+    if (ctx->hopper) RLF_TRY(kern_cuda_check_hopper(ctx, &differs));
+    if (differs && options->isa)
+        RLF_FAIL(UNSUPPORTED, "CUDA card %d, %s: %s does not have the bits of 'ampere' by the instructions called 'hopper'", options->card,
+                 kern_card_name(ctx->card), differs);
+    ctx->hopper = ctx->hopper && !differs;
+    snprintf(device->name, sizeof device->name, "cuda card %d, %s%s%s", options->card, kern_card_name(ctx->card),
+             differs ? ", without wgmma, which gives other bits for " : "", differs ? differs : "");
     kern_card_identity(ctx->card, device->identity);
     device->backend = &cuda_backend;
     device->ops = &cuda_ops;
     device->ctx = ctx;
     ctx = NULL;
 out:
-    if (ctx) close_card(ctx);
+    if (ctx && status != RLF_DEVICE) close_card(ctx); /* what hangs is left to the end of the process */
     return status;
 }

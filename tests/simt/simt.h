@@ -74,6 +74,7 @@ void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_
 void simt_wgmma_commit(void);
 void simt_wgmma_wait(int groups);
 void simt_barrier_some(int number, int threads, bool wait);
+extern float simt_wgmma_error; /* what the first element of each product is wrong by: 0, but where a test sets it */
 /* What kern_card_map leaves. */
 typedef struct simt_map {
     const uint16_t *matrix;

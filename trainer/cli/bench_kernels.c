@@ -96,7 +96,8 @@ static void logprob(bench *b, int m) {
 static void logprob_grad(bench *b, int m) {
     kern_logprob_grad(b->q, b->logits, b->stats, b->ids, b->logprob, kern_none(), PLAIN, m, (int)b->n.vocab);
 }
-static void sample(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, NUCLEUS, 1, b->keys, m, (int)b->n.vocab); }
+static void sample_top_p(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, NUCLEUS, 1, b->keys, m, (int)b->n.vocab); }
+static void sample_plain(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, PLAIN, 1, b->keys, m, (int)b->n.vocab); }
 /* Parameters that AdamW updates here: as many as there is room for. */
 static size_t updated(const bench *b) {
     size_t room = (size_t)b->rows * b->n.width;
@@ -174,15 +175,29 @@ out:
     return status;
 }
 
+static rlf_status measure_forward_rows(bench *b, int rows) {
+    const sizes *n = &b->n;
+    const double m = rows, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width, a = act_bytes(b);
+    rlf_status status = RLF_OK;
+    const measured ops[] = {{"embed", rows, embed, 0, 8 * m * h},
+                            {"rmsnorm", rows, rmsnorm, 4 * m * h, (4 + a) * m * h},
+                            {"swiglu", rows, swiglu, 5 * m * f, 3 * a * m * f},
+                            {"qk_rope", rows, qk_rope, 10 * m * w, 2 * a * m * w}};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
+out:
+    return status;
+}
+
 static rlf_status measure_rows(bench *b) {
     const sizes *n = &b->n;
     const double m = b->rows, h = (double)n->hidden, f = (double)n->ffn, w = (double)n->width, a = act_bytes(b);
     rlf_status status = RLF_OK;
-    const measured ops[] = {
-        {"embed", b->rows, embed, 0, 8 * m * h},          {"embed grad", b->rows, embed_grad, m * h, 12 * m * h},
-        {"rmsnorm", b->rows, rmsnorm, 4 * m * h, (4 + a) * m * h}, {"rmsnorm grad", b->rows, rmsnorm_grad, 10 * m * h, (12 + a) * m * h},
-        {"swiglu", b->rows, swiglu, 5 * m * f, 3 * a * m * f},  {"swiglu grad", b->rows, swiglu_grad, 12 * m * f, 5 * a * m * f},
-        {"qk_rope", b->rows, qk_rope, 10 * m * w, 2 * a * m * w}, {"qk_rope grad", b->rows, qk_rope_grad, 20 * m * w, 3 * a * m * w}};
+    const measured ops[] = {{"embed grad", b->rows, embed_grad, m * h, 12 * m * h},
+                            {"rmsnorm grad", b->rows, rmsnorm_grad, 10 * m * h, (12 + a) * m * h},
+                            {"swiglu grad", b->rows, swiglu_grad, 12 * m * f, 5 * a * m * f},
+                            {"qk_rope grad", b->rows, qk_rope_grad, 20 * m * w, 3 * a * m * w}};
+    RLF_TRY(measure_forward_rows(b, HEAD_ROWS)); /* as in decoding */
+    RLF_TRY(measure_forward_rows(b, b->rows));
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) RLF_TRY(measure(b, &ops[i]));
 out:
     return status;
@@ -214,7 +229,9 @@ static rlf_status measure_head_and_optimizer(bench *b) {
     rlf_status status = RLF_OK;
     /* as a model's: few tokens have most of the probability */
     RLF_TRY(rlf_bench_fill(b->q, b->logits, HEAD_ROWS * b->n.vocab, -8.0f, 8.0f, 7));
-    const measured ops[] = {{"sample top-p", HEAD_ROWS, sample, 20 * logits, 4 * logits},
+    const measured ops[] = {{"sample top-p", HEAD_ROWS, sample_top_p, 20 * logits, 4 * logits},
+                            {"sample", 1, sample_plain, 20 * logits / HEAD_ROWS, 4 * logits / HEAD_ROWS},
+                            {"sample", HEAD_ROWS, sample_plain, 20 * logits, 4 * logits},
                             {"logprob", HEAD_ROWS, logprob, 20 * logits, 4 * logits},
                             {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, 8 * logits},
                             {"adamw", 0, adamw, 16 * updates, 28 * updates},

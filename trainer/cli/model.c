@@ -15,7 +15,7 @@ bool rlf_cli_device_parse(const char *text, const char **out) {
 rlf_status rlf_cli_device_open(kern_device **out, const kern_device_options *options) {
     rlf_status status = kern_device_open(out, options);
     if (status == RLF_OK && kern_device_is_card(*out))
-        fprintf(stderr, "rlf: computing on %s: no card has run these kernels yet (kernels/cuda/README.md)\n", kern_device_name(*out));
+        fprintf(stderr, "rlf: computing on %s: no card has run some of these kernels yet (kernels/cuda/README.md)\n", kern_device_name(*out));
     return status;
 }
 

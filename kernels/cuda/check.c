@@ -1,0 +1,118 @@
+/* What a Hopper card is asked before its own instructions are used: whether they give the bits of the kernels for Ampere, on which the
+ * promise of one order rests (linear.h, attention_tiles.cu), and whether they end at all. Small cases of each kernel that hopper.h makes
+ * possible, a few milliseconds. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "kernels/cuda/cuda.h"
+
+enum { ELEMENTS = 1 << 17, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
+
+/* Buffers of ELEMENTS each: factors in bfloat16, results in float32. */
+typedef struct bench {
+    kern_ctx *ctx;
+    uint16_t *a, *b;
+    float *to;
+    float *host[2]; /* what `to` held, with and without Hopper's instructions */
+} bench;
+
+typedef struct checked {
+    const char *what;
+    void (*run)(const bench *b, int rows);
+    int rows; /* which the choice of a kernel depends on */
+} checked;
+
+static const int32_t seq_begin[SEQUENCES + 1] = {0, 50, ROWS_MOST};
+
+static void forward(const bench *b, int rows) {
+    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, 136, 200, false);
+}
+static void grad_input(const bench *b, int rows) {
+    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 200, 136, false);
+}
+static void grad_weight(const bench *b, int rows) {
+    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 136, 200);
+}
+static kern_attn_shape heads_of(int d) { return (kern_attn_shape){HEADS, 1, d, KERN_BF16}; }
+/* out and lse, of rows that fill no tile; `rows` is D. */
+static void attention(const bench *b, int d) {
+    kern_cuda_attention(b->ctx, b->to, b->to + ELEMENTS / 2, b->a, KERN_BF16, seq_begin, SEQUENCES, heads_of(d));
+}
+static void attention_grad(const bench *b, int d) {
+    uint16_t *const out = b->b + ELEMENTS / 2;
+    kern_cuda_attention(b->ctx, out, b->to + ELEMENTS / 2, b->a, KERN_BF16, seq_begin, SEQUENCES, heads_of(d));
+    kern_cuda_attention_grad(b->ctx, b->to, b->b, out, b->to + ELEMENTS / 2, b->a, KERN_BF16, seq_begin, SEQUENCES, heads_of(d));
+}
+
+static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},
+                                {"a product of 100 rows", forward, 100},   {"a product of tiles", forward, ROWS_MOST},
+                                {"a gradient by inputs", grad_input, 136}, {"a gradient by weights", grad_weight, 136},
+                                {"attention, D 64", attention, 64},        {"attention, D 128", attention, 128},
+                                {"its gradient, D 64", attention_grad, 64}, {"its gradient, D 128", attention_grad, 128}};
+
+/* Waits, but not for ever: a kernel that never ends cannot be ended. */
+static rlf_status finish(kern_ctx *ctx, const char *what) {
+    const double end = rlf_now_s() + PATIENCE_MS * 1e-3;
+    while (!kern_card_idle(ctx->card)) {
+        if (rlf_now_s() > end)
+            return RLF_RAISE(DEVICE, "%s: %s has not ended after %d s; \"ampere\" for the instructions leaves it out", kern_card_name(ctx->card),
+                             what, PATIENCE_MS / 1000);
+        rlf_sleep_us(50);
+    }
+    return kern_card_sync(ctx->card);
+}
+
+static rlf_status run_case(bench *b, const checked *c, bool *same) {
+    rlf_status status = RLF_OK;
+    for (int way = 0; way < 2; way++) {
+        b->ctx->hopper = way == 0;
+        kern_card_zero(b->ctx->card, b->to, ELEMENTS * sizeof *b->to);
+        c->run(b, c->rows);
+        RLF_TRY(finish(b->ctx, c->what));
+        kern_card_download(b->ctx->card, b->host[way], b->to, ELEMENTS * sizeof *b->to);
+        RLF_TRY(kern_card_sync(b->ctx->card));
+    }
+    *same = memcmp(b->host[0], b->host[1], ELEMENTS * sizeof *b->to) == 0;
+out:
+    return status;
+}
+
+/* Values of both signs and several sizes, none of them special. */
+static void fill(kern_ctx *ctx, uint16_t *to, uint32_t seed) {
+    uint16_t *values = rlf_calloc(ELEMENTS, sizeof *values);
+    for (int i = 0; i < ELEMENTS; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        values[i] = (uint16_t)((seed >> 16 & 0x8000) | (0x3c00 + (seed >> 12 & 0x3ff))); /* 2^-7 to 2 */
+    }
+    kern_card_upload(ctx->card, to, values, ELEMENTS * sizeof *values);
+    free(values);
+}
+
+rlf_status kern_cuda_check_hopper(kern_ctx *ctx, const char **differs) {
+    rlf_status status = RLF_OK;
+    bench b = {.ctx = ctx};
+    const bool hopper = ctx->hopper;
+    bool same = true;
+    *differs = NULL;
+    b.a = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.a);
+    b.b = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.b);
+    b.to = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.to);
+    for (int i = 0; i < 2; i++) b.host[i] = rlf_calloc(ELEMENTS, sizeof *b.host[i]);
+    if (!b.a || !b.b || !b.to) RLF_FAIL(NO_MEMORY, "%s: no memory left for a check", kern_card_name(ctx->card));
+    fill(ctx, b.a, 1);
+    fill(ctx, b.b, 2);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES && same; i++) {
+        RLF_TRY(run_case(&b, &CASES[i], &same));
+        if (!same) *differs = CASES[i].what;
+    }
+out:
+    ctx->hopper = hopper;
+    for (int i = 0; i < 2; i++) free(b.host[i]);
+    if (status == RLF_DEVICE) return status; /* what does not end keeps its memory: to give it back waits for the end */
+    if (b.a) kern_card_release(ctx->card, b.a);
+    if (b.b) kern_card_release(ctx->card, b.b);
+    if (b.to) kern_card_release(ctx->card, b.to);
+    return status;
+}
