@@ -46,9 +46,10 @@ measure_ours() {
         for context in $contexts; do
             bench "decode.$shape.$context" decode --shape "$shape" --batch "${batches// /,}" --context "$context"
         done
-        for length in $lengths; do # without recomputation, if that fits
+        for length in $lengths; do # whatever fits: all at once, a quarter, all with recomputation
             set -- train --shape "$shape" --sequences $((tokens / length)) --length "$length"
-            bench "train.$shape.$length" "$@" || bench "train.$shape.$length" "$@" --recompute
+            bench "train.$shape.$length" "$@" || { [ "$length" -le $((tokens / 4)) ] && bench "train.$shape.$length" "$@" --micro-tokens $((tokens / 4)); } ||
+                bench "train.$shape.$length" "$@" --recompute
         done
     done
     bench kernels kernels --shape "$one_shape" --sequences 1 --length "$kernel_length"

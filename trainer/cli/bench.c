@@ -36,7 +36,7 @@ enum { MOST_BATCHES = 16, MOST_SEQUENCES = 4096, MOST_TOKENS = 1 << 20, COPY_BYT
 static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
     "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere] [--recompute] [--seconds 4]\n"
-    "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--batch 1,16,32] [--context 128]\n"
+    "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32] [--context 128]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
     "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
@@ -48,13 +48,14 @@ static const char USAGE[] =
     "  --length   tokens of each of them (256), or of the prompt of prefill (512)\n"
     "  --batch    sequences that decode together, a measurement each\n"
     "  --context  tokens that each of them has before the first drawn one\n"
+    "  --micro-tokens  train takes no more at a time (all), in whole sequences, and adds gradients up (train.micro_tokens)\n"
     "  --recompute  train keeps each layer's input alone (train.recompute)\n"
     "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
     "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine busy with other work";
 
 typedef struct options {
     const char *what, *shape_name, *device_name, *isa;
-    int sequences, length; /* length 0: each measurement's own */
+    int sequences, length, micro_tokens; /* length 0: each measurement's own */
     int batches[MOST_BATCHES], n_batches, context;
     bool json, recompute;
 } options;
@@ -309,7 +310,7 @@ static rlf_status run(rlf_bench *b, const options *o, json_t *report) {
         json_object_set_new(report, "kernels", part);
     }
     if (asked(o, "train")) {
-        RLF_TRY(rlf_bench_train(b, o->sequences, train_length(o), o->recompute, &part));
+        RLF_TRY(rlf_bench_train(b, o->sequences, train_length(o), o->micro_tokens, o->recompute, &part));
         json_object_set_new(report, "train", part);
     }
     if (asked(o, "prefill")) {
@@ -361,6 +362,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
                                           {"compute-dtype", required_argument, NULL, 'C'},
                                           {"sequences", required_argument, NULL, 'q'},
                                           {"length", required_argument, NULL, 'l'},
+                                          {"micro-tokens", required_argument, NULL, 'm'},
                                           {"batch", required_argument, NULL, 'b'},
                                           {"context", required_argument, NULL, 'x'},
                                           {NULL, 0, NULL, 0}};
@@ -376,6 +378,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
         else if (c == 'S' && rlf_cli_number(optarg, 0, 600, &b->seconds)) continue;
         else if (c == 'q' && parse_int(optarg, 1, MOST_SEQUENCES, &o->sequences)) continue;
         else if (c == 'l' && parse_int(optarg, 2, MOST_TOKENS, &o->length)) continue;
+        else if (c == 'm' && parse_int(optarg, 0, MOST_TOKENS, &o->micro_tokens)) continue;
         else if (c == 'b' && parse_batches(optarg, o)) continue;
         else if (c == 'x' && parse_int(optarg, 1, MOST_TOKENS, &o->context)) continue;
         else if (c == 'r') o->recompute = true;

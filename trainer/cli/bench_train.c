@@ -1,5 +1,8 @@
 /* rlf bench train: forward, loss, backward, global norm and AdamW on packed sequences of equal length.
  *
+ * In parts of whole sequences, as train.micro_tokens cuts them, whose gradients add up before the one step: the activations of a part are what
+ * memory must hold.
+ *
  * Operations are the model's: three times those forward, of each row's keys up to itself; recomputation is not counted. Their
  * share of the measured matrix rate is the model-FLOP utilisation. */
 #include <math.h>
@@ -14,8 +17,8 @@ typedef struct training {
     const rlf_bench *b;
     kern_trainer *trainer;
     kern_buf *state; /* gradients, both moments, and master weights where the model's are not float32: (3 or 4, total) */
-    kern_batch batch;
-    int32_t *tokens, *targets, *begin; /* of batch */
+    int sequences, length, part; /* part: sequences at a time */
+    int32_t *tokens, *targets, *begin; /* (sequences * length), twice; (sequences + 1) */
     double weight;                     /* of a token in the mean */
     int64_t step;
     double loss, first_loss;
@@ -43,7 +46,11 @@ static rlf_status train_step(void *ctx) {
                 master = kern_at(v, total);
     t->loss = 0;
     kern_zero(b->queue, grads, total);
-    RLF_TRY(kern_trainer_gradients(t->trainer, &t->batch, filter, mean_loss, t, grads));
+    for (int first = 0; first < t->sequences; first += t->part) {
+        int n = t->sequences - first < t->part ? t->sequences - first : t->part, row = first * t->length;
+        const kern_batch batch = {n * t->length, n, t->tokens + row, t->begin, t->targets + row};
+        RLF_TRY(kern_trainer_gradients(t->trainer, &batch, filter, mean_loss, t, grads));
+    }
     double norm = sqrt(kern_sumsq(b->queue, grads, total));
     kern_adamw_args args = {.lr = 1e-4f,
                             .beta1 = 0.9f,
@@ -61,8 +68,8 @@ out:
 }
 
 /* Random tokens; each but a sequence's last has the next as its target. */
-static void make_batch(training *t, int sequences, int length) {
-    int rows = sequences * length;
+static void make_batch(training *t) {
+    int sequences = t->sequences, length = t->length, rows = sequences * length;
     t->tokens = rlf_calloc((size_t)rows, sizeof *t->tokens);
     t->targets = rlf_calloc((size_t)rows, sizeof *t->targets);
     t->begin = rlf_calloc((size_t)sequences + 1, sizeof *t->begin);
@@ -70,17 +77,16 @@ static void make_batch(training *t, int sequences, int length) {
         t->tokens[i] = (int32_t)rlf_rng_below(1, RLF_RNG_TEST, 0, 0, (uint32_t)i, (uint64_t)t->b->layout.shape.vocab);
     for (int i = 0; i < rows; i++) t->targets[i] = (i + 1) % length ? t->tokens[i + 1] : -1;
     for (int s = 0; s <= sequences; s++) t->begin[s] = s * length;
-    t->batch = (kern_batch){rows, sequences, t->tokens, t->begin, t->targets};
     t->weight = 1.0 / ((double)sequences * (length - 1));
 }
 
-rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, bool recompute, json_t **out) {
+rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int micro_tokens, bool recompute, json_t **out) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &b->layout.shape;
     const double rows = (double)sequences * length;
-    const kern_trainer_options options = {
-        .max_tokens = sequences * length, .max_seqs = sequences, .gradients = true, .recompute = recompute};
-    training t = {.b = b};
+    const int fitting = micro_tokens ? micro_tokens / length : sequences, part = fitting < 1 ? 1 : fitting < sequences ? fitting : sequences;
+    const kern_trainer_options options = {.max_tokens = part * length, .max_seqs = part, .gradients = true, .recompute = recompute};
+    training t = {.b = b, .sequences = sequences, .length = length, .part = part};
     double best;
     char label[48];
     *out = NULL;
@@ -89,13 +95,15 @@ rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, bool r
     if (has_master(b))
         kern_convert(b->queue, kern_at(kern_view(t.state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model),
                      b->layout.total);
-    make_batch(&t, sequences, length);
+    make_batch(&t);
     RLF_TRY(rlf_bench_best(b, 3, train_step, &t, &best));
     snprintf(label, sizeof label, "train %d x %d", sequences, length);
     *out = rlf_bench_result(b, label, rows, best,
                             3 * sequences * (rlf_bench_body_flops(s, 0, length) + (length - 1) * rlf_bench_head_flops(s)), 0);
     json_object_set_new(*out, "sequences", json_integer(sequences));
     json_object_set_new(*out, "length", json_integer(length));
+    json_object_set_new(*out, "sequences_at_a_time", json_integer(part));
+    json_object_set_new(*out, "recompute", json_boolean(recompute));
     json_object_set_new(*out, "loss_first", json_real(t.first_loss));
     json_object_set_new(*out, "loss_last", json_real(t.loss));
     if (b->print) printf("%-24s %9.4f -> %.4f\n", "  loss, first -> last", t.first_loss, t.loss);
