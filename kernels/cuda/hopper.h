@@ -20,8 +20,8 @@
  *
  * Gates, in shared memory. A phase of a gate ends when `arrivals` threads have arrived and all bytes that were announced have come; then the
  * next begins. kern_gate_wait(gate, p) waits for the end of the phase whose number is even (p = 0) or odd (p = 1); phases are
- * numbered from 0, and nobody waits for one that is two behind. kern_gate_open makes gates, by one thread; after all of them
- * kern_gate_opened, then a barrier of the block. */
+ * numbered from 0, and nobody waits for one that is two behind. kern_gate_open makes a gate; a thread that has made some says
+ * kern_gate_opened, and a barrier of the block follows. */
 #ifndef RLF_KERNELS_CUDA_HOPPER_H
 #define RLF_KERNELS_CUDA_HOPPER_H
 
@@ -77,6 +77,8 @@ KERN_DEVICE void kern_copy_box(void *tile, const kern_map *map, int row, int col
                     "l"(map), "r"(col), "r"(row), "r"(kern_shared_address(gate))
                     : "memory");
 }
+/* The map is on its way to where kern_copy_box looks for it. */
+KERN_DEVICE void kern_fetch_map(const kern_map *map) { KERN_HOPPER_ASM("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 /* What this thread has written to shared memory is there for wgmma, after a barrier for that of others. */
 KERN_DEVICE void kern_tile_written(void) { KERN_HOPPER_ASM("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -174,6 +176,7 @@ typedef struct kern_wgmma_factor {
 #define kern_gate_expect simt_gate_expect
 #define kern_gate_wait simt_gate_wait
 #define kern_copy_box(tile, map, row, col, gate) simt_copy_box(tile, (map)->words, row, col, gate)
+#define kern_fetch_map(map) ((void)(map))
 #define kern_tile_written() ((void)0)
 #define kern_registers_more(n) ((void)0)
 #define kern_registers_less(n) ((void)0)

@@ -55,12 +55,11 @@ KERN_DEVICE void ring_next(ring_place *at, const int stages) {
     at->round++;
 }
 
+/* A thread a stage: there are more threads than stages. */
 KERN_DEVICE void ring_open(ring_gates *gates, const int stages, int readers) {
-    if (kern_thread() == 0) {
-        for (int i = 0; i < stages; i++) {
-            kern_gate_open(&gates->full[i], 1);
-            kern_gate_open(&gates->empty[i], readers);
-        }
+    if (kern_thread() < stages) {
+        kern_gate_open(&gates->full[kern_thread()], 1);
+        kern_gate_open(&gates->empty[kern_thread()], readers);
         kern_gate_opened();
     }
     kern_barrier();
@@ -89,6 +88,12 @@ typedef struct hopper_product {
     kern_map a, b;
     hopper_work work;
 } hopper_product;
+
+KERN_DEVICE void fetch_maps(const hopper_product *h) {
+    if (kern_thread() > 0) return;
+    kern_fetch_map(&h->a);
+    kern_fetch_map(&h->b);
+}
 
 typedef struct tile_place {
     int row, col;
@@ -247,6 +252,7 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + stages * (ROWS + cols) * STEP);
     const int tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
+    fetch_maps(h);
     ring_open(gates, stages, CONSUMERS * GROUP_THREADS / 32);
     kern_wait_for_previous();
     kern_next_may_start();
@@ -389,6 +395,7 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
     const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + SOME_LINES - 1) / SOME_LINES);
+    fetch_maps(&a);
     ring_open(gates, SOME_STAGES, GROUP_THREADS / 32);
     if (kern_thread() >= GROUP_THREADS) {
         if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, &a, &work, shape, tiles);
@@ -480,6 +487,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
     const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
+    fetch_maps(h);
     ring_open(gates, s.stages, warps);
     if (kern_thread() >= warps * 32) {
         if (kern_thread() == warps * 32) produce_few(ring, gates, h, &work, s, tiles);
