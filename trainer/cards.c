@@ -3,8 +3,9 @@
 
 #include <string.h>
 
-/* What a process takes on a card beside its tensors: the CUDA context and a device's own work space. */
-#define PROCESS_BYTES 600e6
+/* What a process takes on a card beside its tensors: a device's own work space, 302 MB (kernels/cuda/cuda.h), and the CUDA context with the
+ * kernels' code, about 500 MB on a Hopper card. */
+#define PROCESS_BYTES 800e6
 #define MB(bytes) ((double)(bytes) / 1e6)
 
 rlf_status trainer_cards(const rlf_config *config, int *cards) {
