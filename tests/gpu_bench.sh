@@ -76,6 +76,12 @@ why() { tail -n 1 "$work/$1/error" 2>/dev/null | cut -c 1-90; } # NAME: the last
 larger() { printf '%s\n' "$@" | sort -g | tail -n 1; }
 line() { printf '%-36s | %-40s | %-16s | %7s | %s\n' "$@"; } # row, ours, theirs, ratio, asked
 
+# Shares of the matrix rate that rlf measured, as shares of the larger of that and PyTorch's.
+of_larger() { # SHARE
+    local ours theirs
+    ours=$(any decode matrix_gflops) theirs=$(any torch matrix_gflops)
+    [ -z "$1" ] || awk -v x="$1" -v a="${ours:-0}" -v b="${theirs:-0}" 'BEGIN { print (b > a && a > 0 ? x * a / b : x) }'
+}
 rate() { # ROW, NAME, its tokens/s and share, what that is of, their tokens/s, ASKED; what was not measured is empty
     local text ratio=
     text="not measured: $(why "$2")"
@@ -89,11 +95,13 @@ kernel_share() { # OP, ROWS, KEY
         { name = $1; gsub(/ /, "", name) }
         name == "\"op\"" { at = $2 }
         name == "\"rows\"" { n = $2 }
-        name == key && at == op && n == rows { printf "%.1f %%\n", 100 * $2 }' "$work/kernels/summary.json"
+        name == key && at == op && n == rows { print $2 }' "$work/kernels/summary.json"
 }
 kernel() { # ROW, OP, ROWS, KEY, what it is a share of, ASKED
     local share
     share=$(kernel_share "$2" "$3" "$4")
+    [ "$5" != matrix ] || share=$(of_larger "$share")
+    [ -z "$share" ] || share=$(awk -v x="$share" 'BEGIN { printf "%.1f %%", 100 * x }')
     line "$1" "${share:-not measured: $(why kernels)}${share:+ of $5}" "" "" "$6"
 }
 
@@ -116,7 +124,7 @@ train_rows() { # SHAPE
     for length in $lengths; do
         name=train.$1.$length
         rate "train $1, $((tokens / length)) x $length" "$name" "$(value "$name" train.tokens_per_s)" \
-            "$(value "$name" train.share_of_matrix)" matrix \
+            "$(of_larger "$(value "$name" train.share_of_matrix)")" matrix \
             "$(larger "$(value "torch.$name" eager_tokens_per_s)" "$(value "torch.$name" compile_tokens_per_s)")" "$asked"
     done
 }
