@@ -23,6 +23,7 @@ enum {
 struct kern_ctx {
     kern_card *card;
     bool hopper;    /* kernels use the words of hopper.h */
+    bool wrote_weights; /* the last launch may have: the next one starts only when it is over (dialect.h) */
     float *scratch; /* (scratch_floats), on the card; contents between operations: undefined */
     size_t scratch_floats;
     char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */

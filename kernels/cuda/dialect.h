@@ -13,7 +13,8 @@
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
  *   kern_next_may_start()        the kernel that follows may take its place on the card. It waits until this one is over before it does
- *                                anything but read weights: so kernels that write weights do not say it
+ *                                anything but read weights: so kernels that write weights do not say it, and the host says that they
+ *                                have (wrote_weights of kern_ctx)
  *   kern_wait_for_previous()     what every kernel begins with by itself, but for those with maps
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
@@ -62,7 +63,8 @@
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
 
-/* On Hopper's cards a launch may start as soon as the kernel before lets it (kern_next_may_start). */
+/* On Hopper's cards a launch may start as soon as the kernel before lets it (kern_next_may_start), or when all its blocks have ended: what
+ * they wrote need not be there by then. So the launch after one that wrote weights starts when those are there. */
 template <typename args_type>
 static void kern_launch(void (*kernel)(args_type), kern_ctx *ctx, int blocks, int threads, size_t bytes, const args_type &args) {
     cudaLaunchAttribute early;
@@ -74,7 +76,8 @@ static void kern_launch(void (*kernel)(args_type), kern_ctx *ctx, int blocks, in
     config.dynamicSmemBytes = bytes;
     config.stream = (cudaStream_t)kern_card_stream(ctx->card);
     config.attrs = &early;
-    config.numAttrs = ctx->hopper ? 1 : 0;
+    config.numAttrs = ctx->hopper && !ctx->wrote_weights ? 1 : 0;
+    ctx->wrote_weights = false;
     cudaLaunchKernelEx(&config, kernel, args);
 }
 

@@ -62,6 +62,7 @@ void kern_cuda_widen(kern_ctx *ctx, float *y, const uint16_t *x, size_t n) {
 void kern_cuda_narrow(kern_ctx *ctx, uint16_t *y, const float *x, size_t n) {
     const narrow_args args = {y, x, n, kern_wide(y, KERN_BF16, (int)(n % 4)) && kern_wide(x, KERN_F32, 4)};
     KERN_LAUNCH(ctx, narrow, kern_blocks_for(n, CONVERT_BLOCK), THREADS, args);
+    ctx->wrote_weights = true;
 }
 
 typedef struct adamw_args {
@@ -81,4 +82,5 @@ KERN_KERNEL(adamw) {
 void kern_cuda_adamw(kern_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
     const adamw_args job = {param, grad, m, v, n, kern_adamw_factors_of(args)};
     KERN_LAUNCH(ctx, adamw, kern_blocks_for(n, THREADS * EACH), THREADS, job);
+    ctx->wrote_weights = true;
 }

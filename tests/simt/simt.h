@@ -10,6 +10,7 @@
  *   an asynchronous copy that is not waited for, or overtakes a reader    other bits: until the wait its destination holds that pattern
  *   a copy, a sync, or memory taken or given back while a graph is recorded    a message, abort
  *   an address that is not aligned as ldmatrix and asynchronous copies want it; more shared memory than a block may have: a message, abort
+ *   any other access that is not aligned as its type wants it, e.g. of four floats at once: -fsanitize=alignment's message, abort
  *
  * A block is as many threads as a card allows, a multiple of 32. x86-64 only. One host thread at a time. */
 #ifndef RLF_TESTS_SIMT_SIMT_H
