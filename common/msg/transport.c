@@ -16,7 +16,8 @@ enum {
     SLEEP_MAX_0_US = 4000,   /* of rank 0: it has the least to do, and nobody waits for its answer but between steps */
     BEATS = 4,               /* signs of life of rank 0 within the silence allowed */
     AWAY_MS = 1000,          /* a rank that did not look for longer was busy: what came meanwhile is still to be taken */
-    EAGER_MS = 10,           /* a long message is waited for without sleep: for this, and for as long as it */
+    LONG_BYTES = 4096,       /* a message that MPI may not send by itself */
+    EAGER_MS = 10,           /* while it comes, or goes, a wait does not sleep: for this, and for as long as it */
     EAGER_BYTES_MS = 100000, /* takes at 100 MB/s */
     DEFAULT_MS = 3600 * 1000
 };
@@ -48,6 +49,8 @@ bool rlf_wait_on(rlf_wait *w) {
     w->pause_us = w->pause_us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : w->pause_us * 2;
     return true;
 }
+
+static int64_t eager_of(size_t bytes) { return EAGER_MS + (int64_t)(bytes / EAGER_BYTES_MS); }
 
 static rlf_status find_neighbours(rlf_transport *t) {
     rlf_status status = RLF_OK;
@@ -183,6 +186,7 @@ rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void 
                  RLF_MSG_MAX_BYTES);
     MPI_TRY(MPI_Isend(o.bytes.ptr, (int)o.bytes.len, MPI_BYTE, to, (int)type, t->messages, &o.request));
     t->out = rlf_grow(t->out, t->n_out, &t->cap_out, sizeof *t->out);
+    if (o.bytes.len > LONG_BYTES) t->eager_ms = rlf_now_ms() + eager_of(o.bytes.len);
     t->out[t->n_out++] = o;
     return RLF_OK;
 out:
@@ -201,7 +205,7 @@ static rlf_status take_bytes(rlf_transport *t, rlf_received *m, MPI_Message *han
         m->bytes.cap = (size_t)n + 1;
     }
     MPI_TRY(MPI_Imrecv(m->bytes.ptr, n, MPI_BYTE, handle, &request));
-    RLF_TRY(wait_request(t, &request, rlf_wait_begin(rlf_now_ms() + t->silence_ms, EAGER_MS + n / EAGER_BYTES_MS), &done));
+    RLF_TRY(wait_request(t, &request, rlf_wait_begin(rlf_now_ms() + t->silence_ms, eager_of((size_t)n)), &done));
     if (!done) {
         m->bytes = (rlf_str){0}; /* left behind: MPI may still write to it */
         RLF_FAIL(TIMEOUT, "a message %s of %d bytes from rank %d stopped half-way, for %lld s", rlf_message_name((int)m->type), n, m->from,
@@ -255,8 +259,12 @@ static rlf_status keep_in_touch(rlf_transport *t) {
     return RLF_OK;
 }
 
+/* A long message is on its way out, and moves only while MPI is called. */
+static bool eager(const rlf_transport *t) { return t->n_out > 0 && rlf_now_ms() < t->eager_ms; }
+
 /* Messages come in streams: the pause between two looks follows their rate, half as long after one that came, twice after none. */
 static void adapt_pause(rlf_transport *t, bool got) {
+    if (!got && eager(t)) return;
     int64_t most = t->rank == 0 ? SLEEP_MAX_0_US : SLEEP_MAX_US, us = got ? t->pause_us / 2 : t->pause_us * 2;
     t->pause_us = us < SLEEP_MIN_US ? SLEEP_MIN_US : us > most ? most : us;
 }
@@ -270,7 +278,8 @@ rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *
         if (timeout_ms > 0 || *got) adapt_pause(t, *got);
         if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
         RLF_TRY(rlf_reap_sends(t));
-        rlf_sleep_us(t->pause_us);
+        if (eager(t)) sched_yield();
+        else rlf_sleep_us(t->pause_us);
     }
 out:
     return status;

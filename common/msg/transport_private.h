@@ -21,6 +21,7 @@ struct rlf_transport {
     int64_t allowed_ms;         /* silence of rank 0, as of now */
     int64_t silence_ms;         /* the same after its first word */
     int64_t pause_us;           /* how long a wait for messages sleeps next */
+    int64_t eager_ms;           /* until when a wait does not sleep, while a long message goes out */
     int64_t heard_ms, looked_ms; /* when rank 0 was heard, and looked for, last; on rank 0: heard_ms is when it beat */
     rlf_outgoing *out;
     size_t n_out, cap_out;
@@ -40,9 +41,8 @@ rlf_status rlf_mpi_failed(int code, const char *operation) RLF_MUST_USE;
 /* Drops finished sends of messages. */
 rlf_status rlf_reap_sends(rlf_transport *transport) RLF_MUST_USE;
 
-/* A wait for bytes that somebody is sending or taking. MPI moves many of them only while it is called, on both sides, so while they come
- * there is no sleep, only a place given up to whoever has work (sched_yield). Where nothing was done for `eager_ms`, the other side is
- * elsewhere, perhaps for minutes: sleeps of 20 us to 1 ms. */
+/* A wait for bytes that somebody is sending or taking (transport.h): without sleep while requests are done one after the other, but where
+ * none was for `eager_ms`, the other side is elsewhere, perhaps for minutes: sleeps of 20 us to 1 ms. */
 typedef struct rlf_wait {
     int64_t deadline_ms, eager_ms;
     int64_t moved_ms; /* when something was done last */
