@@ -311,7 +311,7 @@ void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tens
 }
 
 void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k) {
-    ops_of(queue)->rows_add(ctx_of(queue), f32(y, (size_t)k), f32(x, area(m, k)), m, k);
+    ops_of(queue)->rows_add(ctx_of(queue), f32(y, (size_t)k), weights(x, area(m, k)), x.dtype, m, k);
 }
 
 void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {

@@ -176,7 +176,7 @@ void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern
 /* y (M,K) = x[index[i]]  and  y[index[i]] = x (M,K) (indices distinct). */
 void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
 void kern_rows_scatter(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k);
-/* y (K) = y + x[0] + x[1] + ..., x (M,K), one after the other. */
+/* y (K) = y + x[0] + x[1] + ..., x (M,K), float32 or bfloat16, one after the other. */
 void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k);
 
 /* ---- norms, activation ------------------------------------------------------------------------------------------------------------ */

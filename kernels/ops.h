@@ -31,7 +31,7 @@ typedef struct kern_ctx kern_ctx;
     X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \
     X(void, rows_gather, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))                 \
     X(void, rows_scatter, (kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                   \
-    X(void, rows_add, (kern_ctx *ctx, float *y, const float *x, int m, int k))                                                             \
+    X(void, rows_add, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, int m, int k))                                          \
     X(void, widen, (kern_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                                 \
     X(void, narrow, (kern_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                                \
     X(void, adamw, (kern_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))            \

@@ -280,6 +280,8 @@ static rlf_status offer_weights(learner *l) {
                              weights.dtype, &shared);
 }
 
+static kern_dtype reduced_as(const learner *l) { return strcmp(l->config->train.reduce_dtype, "bfloat16") ? KERN_F32 : KERN_BF16; }
+
 static rlf_status set_up(learner *l, const kern_device_options *device) {
     rlf_status status = RLF_OK;
     const rlf_config *config = l->config;
@@ -306,7 +308,7 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
     RLF_TRY(trainer_optimizer_new(&l->optimizer, l->queue, l->model,
                                   &(trainer_learners){.transport = l->transport, .comm = l->comm, .first = l->topology.learner_first,
-                                                      .count = l->topology.learners, .index = learner_index(l),
+                                                      .count = l->topology.learners, .index = learner_index(l), .reduce = reduced_as(l),
                                                       .timeout_ms = collective_ms(l)}));
     RLF_TRY(load_weights(l));
     RLF_TRY(reply(l, RLF_CONTROL_READY, (int64_t)kern_device_bytes(l->device), kern_device_name(l->device)));

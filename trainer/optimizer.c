@@ -72,7 +72,7 @@ static void update_shard(trainer_optimizer *o, kern_tensor grads, kern_adamw_arg
 rlf_status trainer_optimizer_update(trainer_optimizer *o, kern_tensor grads, const trainer_adamw *a, double *norm) {
     rlf_status status = RLF_OK;
     const trainer_learners *all = &o->all;
-    RLF_TRY(kern_comm_reduce_scatter(all->comm, grads, o->layout->total));
+    RLF_TRY(kern_comm_reduce_scatter(all->comm, grads, o->layout->total, all->reduce));
     double square = kern_sumsq(o->queue, kern_at(grads, o->begin), o->end - o->begin);
     RLF_TRY(rlf_all_reduce(all->transport, all->first, all->count, &square, 1, all->timeout_ms));
     *norm = sqrt(square);

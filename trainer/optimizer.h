@@ -17,6 +17,7 @@ typedef struct trainer_learners {
     rlf_transport *transport;
     kern_comm *comm;
     int first, count, index; /* learners are ranks first .. first+count-1; this is rank first+index */
+    kern_dtype reduce; /* how gradients travel: KERN_F32 or KERN_BF16 */
     int timeout_ms;
 } trainer_learners;
 

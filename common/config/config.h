@@ -82,6 +82,7 @@ typedef struct rlf_config {
         int64_t prompts;             /* questions a step (rl), rows a step (sft) */
         int64_t updates;             /* optimizer updates a step (mini-batches; rl) */
         int64_t micro_tokens;        /* token budget of one micro-batch */
+        char *reduce_dtype;          /* float32 | bfloat16: how gradients travel between learners */
         bool recompute;              /* learners keep the input of each layer alone and compute the rest again (false) */
         int64_t eval_every;          /* steps; 0: only at the end if data.eval is set */
         bool eval_at_start;

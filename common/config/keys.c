@@ -33,6 +33,8 @@ const rlf_key rlf_config_keys[] = {
     INT(train.prompts, "", "32", 1, 1e6, "Questions a step (rl), rows a step (sft)"),
     INT(train.updates, "", "1", 1, 1e4, "Optimizer updates a step, each on its share of the trajectories (rl)"),
     INT(train.micro_tokens, "tokens", "8192", 16, MANY, "Token budget of one micro-batch of a learner"),
+    TEXT(train.reduce_dtype, "float32", "float32|bfloat16",
+         "How gradients travel between learners; bfloat16: half the bytes, each learner's are rounded once, then added in float32; one learner sends none and rounds none"),
     BOOL(train.recompute, "false", "Learners keep each layer's input alone and compute the rest again: less memory, the same bits"),
     INT(train.eval_every, "steps", "0", 0, 1e9, "Steps between evaluations; 0: only at the end, where data.eval is set"),
     BOOL(train.eval_at_start, "false", "Evaluate before the first step"),

@@ -1,8 +1,7 @@
-/* MPI behind transport.h. Messages use one communicator (tag = message type), raw buffers another, so that neither matches the other. */
-#include "common/msg/transport.h"
+/* MPI behind transport.h: set-up and messages. Messages use one communicator (tag = message type), raw buffers (bulk.c) another, so that
+ * neither matches the other. */
+#include "common/msg/transport_private.h"
 
-#include <assert.h>
-#include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,58 +11,46 @@
 #include "common/base/clock.h"
 
 enum {
-    PIECE_BYTES = 64 << 20,
     SLEEP_MIN_US = 20,
     SLEEP_MAX_US = 1000,
     SLEEP_MAX_0_US = 4000,   /* of rank 0: it has the least to do, and nobody waits for its answer but between steps */
-    BULK_TAG = 1,
     BEATS = 4,               /* signs of life of rank 0 within the silence allowed */
     AWAY_MS = 1000,          /* a rank that did not look for longer was busy: what came meanwhile is still to be taken */
+    LONG_BYTES = 4096,       /* a message that MPI may not send by itself */
+    EAGER_MS = 10,           /* while it comes, or goes, a wait does not sleep: for this, and for as long as it */
+    EAGER_BYTES_MS = 100000, /* takes at 100 MB/s */
     DEFAULT_MS = 3600 * 1000
 };
 
-/* A message on its way out: MPI reads `bytes` until the request completes. */
-typedef struct outgoing {
-    MPI_Request request;
-    rlf_str bytes;
-} outgoing;
-
-struct rlf_transport {
-    MPI_Comm messages, bulk;
-    int rank, size;
-    rlf_neighbour *near; /* (n_near) ranks of this node, ascending */
-    int n_near;
-    bool beats;                 /* a deadline was set, so rank 0 shows that it is there */
-    int64_t allowed_ms;         /* silence of rank 0, as of now */
-    int64_t silence_ms;         /* the same after its first word */
-    int64_t pause_us;           /* how long a wait for messages sleeps next */
-    int64_t heard_ms, looked_ms; /* when rank 0 was heard, and looked for, last; on rank 0: heard_ms is when it beat */
-    outgoing *out;
-    size_t n_out, cap_out;
-    rlf_str spare; /* the memory of the last completed send */
-};
-
-static rlf_status mpi_failed(int code, const char *operation) {
+rlf_status rlf_mpi_failed(int code, const char *operation) {
     char text[MPI_MAX_ERROR_STRING] = "";
     int n = 0;
     MPI_Error_string(code, text, &n);
     return RLF_RAISE(IO, "%s failed: %s", operation, text);
 }
 
-#define MPI_TRY(call)                                              \
-    do {                                                           \
-        int code_ = (call);                                        \
-        if (code_ != MPI_SUCCESS) {                                \
-            status = mpi_failed(code_, #call);                     \
-            goto out;                                              \
-        }                                                          \
-    } while (0)
-
-/* Sleeps longer the longer nothing came. For a wait in which latency counts and that does not come often. */
-static void back_off(int64_t *us) {
-    rlf_sleep_us(*us);
-    *us = *us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : *us * 2;
+rlf_wait rlf_wait_begin(int64_t deadline_ms, int64_t eager_ms) {
+    return (rlf_wait){.deadline_ms = deadline_ms, .eager_ms = eager_ms, .moved_ms = rlf_now_ms(), .pause_us = SLEEP_MIN_US};
 }
+
+void rlf_wait_moved(rlf_wait *w) {
+    w->moved_ms = rlf_now_ms();
+    w->pause_us = SLEEP_MIN_US;
+}
+
+bool rlf_wait_on(rlf_wait *w) {
+    int64_t now = rlf_now_ms();
+    if (now > w->deadline_ms) return false;
+    if (now - w->moved_ms < w->eager_ms) {
+        sched_yield();
+        return true;
+    }
+    rlf_sleep_us(w->pause_us);
+    w->pause_us = w->pause_us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : w->pause_us * 2;
+    return true;
+}
+
+static int64_t eager_of(size_t bytes) { return EAGER_MS + (int64_t)(bytes / EAGER_BYTES_MS); }
 
 static rlf_status find_neighbours(rlf_transport *t) {
     rlf_status status = RLF_OK;
@@ -109,8 +96,7 @@ void rlf_transport_set_deadline(rlf_transport *t, int64_t first_ms, int64_t sile
     if (t->rank == 0) t->heard_ms -= silence_ms; /* the first sign is due at once */
 }
 
-/* Drops finished sends. */
-static rlf_status reap_sends(rlf_transport *t) {
+rlf_status rlf_reap_sends(rlf_transport *t) {
     rlf_status status = RLF_OK;
     size_t kept = 0, i = 0;
     for (; i < t->n_out; i++) {
@@ -130,39 +116,35 @@ out:
 }
 
 rlf_status rlf_transport_poll(rlf_transport *t, bool *sending) {
-    rlf_status status = reap_sends(t);
+    rlf_status status = rlf_reap_sends(t);
     *sending = t->n_out > 0;
     return status;
 }
 
-/* Waits until the request is done or the deadline has passed; *done tells which. */
-static rlf_status wait_request(rlf_transport *t, MPI_Request *request, int64_t deadline_ms, bool *done) {
+/* Until the request is done or the deadline has passed; *done tells which. */
+static rlf_status wait_request(rlf_transport *t, MPI_Request *request, rlf_wait wait, bool *done) {
     rlf_status status = RLF_OK;
-    int64_t us = SLEEP_MIN_US;
-    for (;;) {
+    do {
         int flag = 0;
         MPI_TRY(MPI_Test(request, &flag, MPI_STATUS_IGNORE));
         *done = flag;
-        if (flag || rlf_now_ms() > deadline_ms) break;
-        RLF_TRY(reap_sends(t));
-        back_off(&us);
-    }
+        if (flag) break;
+        RLF_TRY(rlf_reap_sends(t));
+    } while (rlf_wait_on(&wait));
 out:
     return status;
 }
 
 rlf_status rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
     rlf_status status = RLF_OK;
-    int64_t deadline = rlf_now_ms() + timeout_ms, us = SLEEP_MIN_US;
-    while (t->n_out && rlf_now_ms() < deadline) {
-        RLF_TRY(reap_sends(t));
-        if (t->n_out) back_off(&us);
-    }
+    rlf_wait wait = rlf_wait_begin(rlf_now_ms() + timeout_ms, 0);
+    do RLF_TRY(rlf_reap_sends(t));
+    while (t->n_out && rlf_wait_on(&wait));
     if (t->n_out) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while %zu messages were on their way at the end", timeout_ms, t->n_out);
     MPI_Request barrier;
     bool together = false;
     MPI_TRY(MPI_Ibarrier(t->bulk, &barrier));
-    RLF_TRY(wait_request(t, &barrier, deadline, &together));
+    RLF_TRY(wait_request(t, &barrier, rlf_wait_begin(wait.deadline_ms, 0), &together));
     if (!together) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while the other ranks were waited for at the end", timeout_ms);
     MPI_Comm_free(&t->messages);
     MPI_Comm_free(&t->bulk);
@@ -193,8 +175,8 @@ const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *t, size_t *n)
 
 rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void *record) {
     rlf_status status = RLF_OK;
-    outgoing o = {0};
-    RLF_TRY(reap_sends(t));
+    rlf_outgoing o = {0};
+    RLF_TRY(rlf_reap_sends(t));
     o.bytes = t->spare;
     t->spare = (rlf_str){0};
     rlf_str_reset(&o.bytes);
@@ -204,6 +186,7 @@ rlf_status rlf_send(rlf_transport *t, int to, rlf_message_type type, const void 
                  RLF_MSG_MAX_BYTES);
     MPI_TRY(MPI_Isend(o.bytes.ptr, (int)o.bytes.len, MPI_BYTE, to, (int)type, t->messages, &o.request));
     t->out = rlf_grow(t->out, t->n_out, &t->cap_out, sizeof *t->out);
+    if (o.bytes.len > LONG_BYTES) t->eager_ms = rlf_now_ms() + eager_of(o.bytes.len);
     t->out[t->n_out++] = o;
     return RLF_OK;
 out:
@@ -222,7 +205,7 @@ static rlf_status take_bytes(rlf_transport *t, rlf_received *m, MPI_Message *han
         m->bytes.cap = (size_t)n + 1;
     }
     MPI_TRY(MPI_Imrecv(m->bytes.ptr, n, MPI_BYTE, handle, &request));
-    RLF_TRY(wait_request(t, &request, rlf_now_ms() + t->silence_ms, &done));
+    RLF_TRY(wait_request(t, &request, rlf_wait_begin(rlf_now_ms() + t->silence_ms, eager_of((size_t)n)), &done));
     if (!done) {
         m->bytes = (rlf_str){0}; /* left behind: MPI may still write to it */
         RLF_FAIL(TIMEOUT, "a message %s of %d bytes from rank %d stopped half-way, for %lld s", rlf_message_name((int)m->type), n, m->from,
@@ -276,8 +259,12 @@ static rlf_status keep_in_touch(rlf_transport *t) {
     return RLF_OK;
 }
 
+/* A long message is on its way out, and moves only while MPI is called. */
+static bool eager(const rlf_transport *t) { return t->n_out > 0 && rlf_now_ms() < t->eager_ms; }
+
 /* Messages come in streams: the pause between two looks follows their rate, half as long after one that came, twice after none. */
 static void adapt_pause(rlf_transport *t, bool got) {
+    if (!got && eager(t)) return;
     int64_t most = t->rank == 0 ? SLEEP_MAX_0_US : SLEEP_MAX_US, us = got ? t->pause_us / 2 : t->pause_us * 2;
     t->pause_us = us < SLEEP_MIN_US ? SLEEP_MIN_US : us > most ? most : us;
 }
@@ -290,97 +277,10 @@ rlf_status rlf_receive(rlf_transport *t, rlf_received *m, int timeout_ms, bool *
         RLF_TRY(keep_in_touch(t));
         if (timeout_ms > 0 || *got) adapt_pause(t, *got);
         if (*got || timeout_ms == 0 || rlf_now_ms() >= deadline) break;
-        RLF_TRY(reap_sends(t));
-        rlf_sleep_us(t->pause_us);
+        RLF_TRY(rlf_reap_sends(t));
+        if (eager(t)) sched_yield();
+        else rlf_sleep_us(t->pause_us);
     }
 out:
-    return status;
-}
-
-/* ---- raw buffers ------------------------------------------------------------------------------------------------------------------ */
-
-static int piece_size(size_t bytes, size_t at) { return (int)(bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES); }
-
-static rlf_status wait_bulk(rlf_transport *t, MPI_Request *request, int64_t deadline, const char *verb, int peer, size_t at,
-                            size_t bytes, const char *what) {
-    bool done = false;
-    rlf_status status = wait_request(t, request, deadline, &done);
-    if (status == RLF_OK && !done)
-        status = RLF_RAISE(TIMEOUT, "deadline passed while %s rank %d: %s (byte %zu of %zu)", verb, peer, what, at, bytes);
-    return status;
-}
-
-rlf_status rlf_bulk_send_many(rlf_transport *t, const int *to, size_t n, const void *data, size_t bytes, int timeout_ms, const char *what) {
-    rlf_status status = RLF_OK;
-    int64_t deadline = rlf_now_ms() + timeout_ms;
-    MPI_Request *requests = rlf_calloc(n, sizeof *requests);
-    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
-        for (size_t i = 0; i < n; i++) {
-            requests[i] = MPI_REQUEST_NULL;
-            if (to[i] != t->rank)
-                MPI_TRY(MPI_Isend((const char *)data + at, piece_size(bytes, at), MPI_BYTE, to[i], BULK_TAG, t->bulk, &requests[i]));
-        }
-        for (size_t i = 0; i < n; i++) RLF_TRY(wait_bulk(t, &requests[i], deadline, "sending to", to[i], at, bytes, what));
-    }
-out:
-    free(requests);
-    return status;
-}
-
-rlf_status rlf_bulk_receive(rlf_transport *t, int from, void *data, size_t bytes, int timeout_ms, const char *what) {
-    rlf_status status = RLF_OK;
-    int64_t deadline = rlf_now_ms() + timeout_ms;
-    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
-        MPI_Request request;
-        MPI_TRY(MPI_Irecv((char *)data + at, piece_size(bytes, at), MPI_BYTE, from, BULK_TAG, t->bulk, &request));
-        RLF_TRY(wait_bulk(t, &request, deadline, "receiving from", from, at, bytes, what));
-    }
-out:
-    return status;
-}
-
-/* ---- collectives in rank order ---------------------------------------------------------------------------------------------------- */
-
-void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end) {
-    size_t blocks = (n + 15) / 16;
-    *begin = blocks * (size_t)i / (size_t)count * 16;
-    *end = i == count - 1 ? n : blocks * (size_t)(i + 1) / (size_t)count * 16;
-}
-
-rlf_status rlf_exchange_all(rlf_transport *t, int first, int count, const rlf_exchange *with, int timeout_ms, const char *what) {
-    rlf_status status = RLF_OK;
-    int64_t deadline = rlf_now_ms() + timeout_ms;
-    MPI_Request *requests = rlf_calloc((size_t)count * 2, sizeof *requests);
-    for (int i = 0; i < 2 * count; i++) requests[i] = MPI_REQUEST_NULL;
-    for (int i = 0; i < count; i++) {
-        const rlf_exchange *e = &with[i];
-        if (first + i == t->rank) continue;
-        assert(e->send_bytes <= INT32_MAX && e->receive_bytes <= INT32_MAX);
-        MPI_TRY(MPI_Irecv(e->receive, (int)e->receive_bytes, MPI_BYTE, first + i, BULK_TAG, t->bulk, &requests[i]));
-        MPI_TRY(MPI_Isend(e->send, (int)e->send_bytes, MPI_BYTE, first + i, BULK_TAG, t->bulk, &requests[count + i]));
-    }
-    for (int i = 0; i < 2 * count; i++)
-        RLF_TRY(wait_bulk(t, &requests[i], deadline, i < count ? "receiving from" : "sending to", first + i % count, 0,
-                          i < count ? with[i].receive_bytes : with[i - count].send_bytes, what));
-out:
-    free(requests);
-    return status;
-}
-
-rlf_status rlf_all_reduce(rlf_transport *t, int first, int count, double *x, size_t n, int timeout_ms) {
-    if (count == 1) return RLF_OK;
-    rlf_status status = RLF_OK;
-    double *all = rlf_calloc(n * (size_t)count, sizeof *all);
-    rlf_exchange *with = rlf_calloc((size_t)count, sizeof *with);
-    for (int i = 0; i < count; i++) with[i] = (rlf_exchange){x, all + n * (size_t)i, n * sizeof *x, n * sizeof *x};
-    RLF_TRY(rlf_exchange_all(t, first, count, with, timeout_ms, "all-reduce of sums"));
-    memcpy(all + n * (size_t)(t->rank - first), x, n * sizeof *x);
-    for (size_t j = 0; j < n; j++) {
-        x[j] = all[j];
-        for (int i = 1; i < count; i++) x[j] += all[n * (size_t)i + j];
-    }
-out:
-    free(with);
-    free(all);
     return status;
 }

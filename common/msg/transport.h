@@ -1,15 +1,19 @@
-/* Transport: messages and raw buffers between ranks, over MPI. No rank spins while it waits, and no wait is without a deadline
+/* Transport: messages and raw buffers between ranks, over MPI. No rank spins while nothing comes, and no wait is without a deadline
  * (rlf_transport_new has none: MPI_Init cannot be given one; trainer/startup.h guards it from outside).
  *
  * Messages are sent without blocking (the bytes are copied and kept until MPI is done with them) and received from any rank, in
  * order per sender. A wait polls with MPI_Improbe and sleeps between polls, 20 us to 1 ms (4 ms on rank 0) as messages come or not: an
  * idle rank costs under 1 % of a core. When a deadline passes, the error (RLF_TIMEOUT) names the operation and the rank waited for.
  *
+ * MPI moves what is longer than a few KiB only while it is called, on both sides, so a wait does not sleep while bytes are on their
+ * way: it looks again and again, each time giving the core to whoever has work (sched_yield), and sleeps only when for 10 ms no
+ * piece has come through; for a message: 10 ms and what it takes at 100 MB/s.
+ *
  * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank,
  * at once and then several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits
  * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
- * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of at most 64 MiB, each checked against the deadline.
+ * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of 1 MiB, four on their way at a time (bulk.c).
  * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline; those on
  * tensors are in kernels/comm.
  *
@@ -72,7 +76,7 @@ rlf_status rlf_bulk_send_many(rlf_transport *transport, const int *to, size_t n,
 /* Part i of n elements shared by `count` ranks: from a multiple of 16 to a multiple of 16, but for the last end. */
 void rlf_shard(size_t n, int count, int i, size_t *begin, size_t *end);
 
-/* What this rank exchanges with one other; at most 2 GiB each way. */
+/* What this rank exchanges with one other. */
 typedef struct rlf_exchange {
     const void *send;
     void *receive;

@@ -86,17 +86,18 @@ typedef struct collective {
     kern_comm *comm;
     int count, me;
     kern_tensor x;
-    size_t n, size, piece; /* elements, bytes of one, elements of a piece */
+    size_t n, size, piece; /* elements, bytes of one on its way, elements of a piece */
     size_t longest, at;
     swap *with;            /* (count), owned */
     int64_t deadline;
     const char *what;
 } collective;
 
-static collective begin(kern_comm *c, kern_tensor x, size_t n, const char *what) {
+static collective begin(kern_comm *c, kern_tensor x, size_t n, kern_dtype wire, const char *what) {
     size_t size = kern_dtype_size(x.dtype), count = (size_t)c->count;
-    collective o = {.comm = c, .count = c->count, .me = rlf_transport_rank(c->transport) - c->first, .x = x, .n = n, .size = size,
-                    .piece = c->piece_bytes / size / (2 * count) / 16 * 16, .deadline = rlf_now_ms() + c->timeout_ms, .what = what};
+    collective o = {.comm = c, .count = c->count, .me = rlf_transport_rank(c->transport) - c->first, .x = x, .n = n,
+                    .size = kern_dtype_size(wire), .piece = c->piece_bytes / size / (2 * count) / 16 * 16,
+                    .deadline = rlf_now_ms() + c->timeout_ms, .what = what};
     if (o.piece == 0) o.piece = 16;
     assert(o.piece * size * 2 * count <= c->piece_bytes);
     o.with = rlf_calloc(count, sizeof *o.with);
@@ -155,10 +156,19 @@ out:
 
 static rlf_status exchange(const collective *o) { return o->comm->link ? exchange_by_link(o) : exchange_by_host(o); }
 
-/* Sends each rank its part, receives all of this rank's, adds: parts[0] + parts[1] + ... in this order. */
+/* own = parts[0] + parts[1] + ... in this order, own standing for parts[me]: what is before it is added up first, and then, the order of
+ * two being all the same, added to it. */
+static void add_parts(const collective *o, kern_tensor own, kern_tensor parts, size_t n) {
+    kern_queue *q = o->comm->queue;
+    int after = o->count - 1 - o->me;
+    if (o->me > 1) kern_rows_add(q, parts, kern_at(parts, n), o->me - 1, (int)n);
+    if (o->me > 0) kern_rows_add(q, own, parts, 1, (int)n);
+    if (after > 0) kern_rows_add(q, own, kern_at(parts, (size_t)(o->me + 1) * n), after, (int)n);
+}
+
+/* Sends each rank its part, receives all of this rank's, adds. */
 static rlf_status reduce_piece(collective *o) {
     rlf_status status = RLF_OK;
-    kern_queue *q = o->comm->queue;
     size_t mine, n;
     kern_tensor own = part(o, o->me, &mine), parts = kern_view(o->comm->parts, KERN_F32);
     for (int i = 0; i < o->count; i++) {
@@ -166,21 +176,40 @@ static rlf_status reduce_piece(collective *o) {
         o->with[i] = (swap){theirs, kern_at(parts, (size_t)i * mine), n, mine};
     }
     RLF_TRY(exchange(o));
-    if (mine == 0) goto out;
-    kern_copy(q, kern_at(parts, (size_t)o->me * mine), own, mine);
-    kern_copy(q, own, parts, mine);
-    kern_rows_add(q, own, kern_at(parts, mine), o->count - 1, (int)mine);
+    if (mine) add_parts(o, own, parts, mine);
+    RLF_TRY(kern_sync(o->comm->queue));
+out:
+    return status;
+}
+
+/* The same with parts that are rounded before they travel; the own one too, so that the sum is that of any other owner. */
+static rlf_status reduce_rounded_piece(collective *o) {
+    rlf_status status = RLF_OK;
+    kern_queue *q = o->comm->queue;
+    size_t mine, n;
+    kern_tensor own = part(o, o->me, &mine), parts = kern_view(o->comm->parts, KERN_BF16);
+    for (int i = 0; i < o->count; i++) {
+        kern_tensor theirs = part(o, i, &n), here = kern_at(parts, (size_t)i * mine);
+        kern_tensor sent = i == o->me ? here : kern_at(parts, (size_t)(o->count + i) * o->piece);
+        if (n) kern_convert(q, sent, theirs, n);
+        o->with[i] = (swap){sent, here, n, mine};
+    }
+    RLF_TRY(exchange(o));
+    if (mine) {
+        kern_convert(q, own, parts, mine);
+        kern_rows_add(q, own, kern_at(parts, mine), o->count - 1, (int)mine);
+    }
     RLF_TRY(kern_sync(q));
 out:
     return status;
 }
 
-rlf_status kern_comm_reduce_scatter(kern_comm *c, kern_tensor x, size_t n) {
+rlf_status kern_comm_reduce_scatter(kern_comm *c, kern_tensor x, size_t n, kern_dtype wire) {
     if (c->count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
-    collective o = begin(c, x, n, "gradient reduce-scatter");
+    collective o = begin(c, x, n, wire, "gradient reduce-scatter");
     assert(x.dtype == KERN_F32);
-    for (; o.at < o.longest; o.at += o.piece) RLF_TRY(reduce_piece(&o));
+    for (; o.at < o.longest; o.at += o.piece) RLF_TRY(wire == KERN_F32 ? reduce_piece(&o) : reduce_rounded_piece(&o));
 out:
     free(o.with);
     return status;
@@ -199,7 +228,7 @@ static rlf_status gather_piece(collective *o) {
 rlf_status kern_comm_all_gather(kern_comm *c, kern_tensor x, size_t n) {
     if (c->count == 1) return RLF_OK;
     rlf_status status = RLF_OK;
-    collective o = begin(c, x, n, "weight all-gather");
+    collective o = begin(c, x, n, x.dtype, "weight all-gather");
     for (; o.at < o.longest; o.at += o.piece) RLF_TRY(gather_piece(&o));
 out:
     free(o.with);

@@ -6,7 +6,7 @@
  *   else MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from where they lie and received
  *   where they belong; elsewhere they go through page-locked memory, a piece at a time, so that a slab is never held twice.
  * All only move bytes. A sum is added on the device, in rank order, element by element, so its bits depend neither on the way nor
- * on the size of the pieces.
+ * on the size of the pieces. What is added travels as float32 or, half the bytes, as bfloat16.
  *
  * Every wait has the deadline given at the start, from the beginning of the call on; the error (RLF_TIMEOUT) names the operation
  * and, but for NCCL, the rank waited for. One thread at a time. */
@@ -27,9 +27,10 @@ rlf_status kern_comm_join(kern_comm *comm, int first, int count) RLF_MUST_USE;
 /* Bytes of the device that this takes: for the memory plan. */
 size_t kern_comm_bytes(size_t piece_bytes, int count);
 /* Reduce-scatter: x (n) float32 of every rank; rank first+i ends with the sum over ranks of part i in place, the parts being
- * rlf_shard(n, count, i). All-gather: the inverse, for any dtype; part i is taken from rank first+i. Either may be called with
- * one rank, and does nothing. */
-rlf_status kern_comm_reduce_scatter(kern_comm *comm, kern_tensor x, size_t n) RLF_MUST_USE;
+ * rlf_shard(n, count, i). `wire` KERN_BF16: every rank's x, that of the rank itself too, is rounded to the nearest bfloat16 (of two the
+ * even one), and the rounded ones are added in float32, in the same order. All-gather: the inverse, for any dtype; part i is taken from
+ * rank first+i. Either may be called with one rank, and does nothing: what does not travel is not rounded. */
+rlf_status kern_comm_reduce_scatter(kern_comm *comm, kern_tensor x, size_t n, kern_dtype wire) RLF_MUST_USE;
 rlf_status kern_comm_all_gather(kern_comm *comm, kern_tensor x, size_t n) RLF_MUST_USE;
 
 /* n elements from one rank to several by MPI, each of which receives as many. `what` ("weights version 7") is for the error's

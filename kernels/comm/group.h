@@ -12,7 +12,7 @@ struct kern_comm {
     size_t piece_bytes;
     kern_stage stage;  /* (piece_bytes) on cards, for MPI */
     int first, count;  /* who joined */
-    kern_buf *parts;   /* (piece_bytes / 2): a piece of each rank, to be added */
+    kern_buf *parts;   /* (piece_bytes / 2): a piece of each rank, to be added; as bfloat16, behind them the pieces that are sent */
     kern_link *link;   /* NULL: MPI */
 };
 

@@ -222,6 +222,6 @@ void kern_cuda_rmsnorm_grad(kern_ctx *ctx, float *dx, float *dweight, const void
         const norm_grad_args args = {dx + at, ctx->scratch, (const char *)dy + at * kern_dtype_size(dy_dtype), dy_dtype, x + at, weight,
                                      weight_dtype, eps, rows, k, at_once, wide};
         KERN_LAUNCH_SHARED(ctx, norm_grad, parts, GRAD_THREADS, grad_floats(at_once, k) * sizeof(float), args);
-        kern_cuda_rows_add(ctx, dweight, ctx->scratch, parts, k);
+        kern_cuda_rows_add(ctx, dweight, ctx->scratch, KERN_F32, parts, k);
     }
 }

@@ -252,7 +252,7 @@ void kern_cuda_qk_rope_grad(kern_ctx *ctx, void *din, float *dq_norm, float *dk_
         const rope_grad_args args = {(char *)din + at, q ? q_parts : NULL, k ? k_parts : NULL, (const char *)dout + at, (const char *)in + at,
                                      dtype, q_norm, k_norm, norm_dtype, eps, rope, pos + begin, rows, shape};
         rope_grad_of_rows(ctx, args, parts);
-        if (q) kern_cuda_rows_add(ctx, dq_norm, q_parts, parts, shape.head_dim);
-        if (k) kern_cuda_rows_add(ctx, dk_norm, k_parts, parts, shape.head_dim);
+        if (q) kern_cuda_rows_add(ctx, dq_norm, q_parts, KERN_F32, parts, shape.head_dim);
+        if (k) kern_cuda_rows_add(ctx, dk_norm, k_parts, KERN_F32, parts, shape.head_dim);
     }
 }

@@ -97,7 +97,8 @@ void kern_cuda_embed_grad(kern_ctx *ctx, float *dtable, const float *dy, const i
 
 typedef struct add_rows_args {
     float *y;
-    const float *x;
+    const void *x;
+    kern_dtype dtype;
     int m, k;
 } add_rows_args;
 
@@ -119,11 +120,13 @@ KERN_DEVICE float add_column(float sum, const void *x, const kern_dtype dtype, s
 
 KERN_KERNEL(add_rows) {
     const int j = kern_block() * ADD_THREADS + kern_thread();
-    if (j < a.k) a.y[j] = add_column(a.y[j], a.x, KERN_F32, (size_t)j, a.m, a.k);
+    if (j >= a.k) return;
+    a.y[j] = a.dtype == KERN_F32 ? add_column(a.y[j], a.x, KERN_F32, (size_t)j, a.m, a.k)
+                                 : add_column(a.y[j], a.x, KERN_BF16, (size_t)j, a.m, a.k);
 }
 
-void kern_cuda_rows_add(kern_ctx *ctx, float *y, const float *x, int m, int k) {
-    const add_rows_args args = {y, x, m, k};
+void kern_cuda_rows_add(kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, int m, int k) {
+    const add_rows_args args = {y, x, x_dtype, m, k};
     KERN_LAUNCH(ctx, add_rows, kern_blocks_for((size_t)k, ADD_THREADS), ADD_THREADS, args);
 }
 
@@ -150,6 +153,6 @@ void kern_cuda_bias_grad(kern_ctx *ctx, float *dbias, const void *dy, kern_dtype
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);
         const sum_part_args args = {ctx->scratch, (const char *)dy + (size_t)begin * n * kern_dtype_size(dy_dtype), dy_dtype, rows, n};
         KERN_LAUNCH(ctx, sum_part, parts * kern_blocks_for((size_t)n, THREADS), THREADS, args);
-        kern_cuda_rows_add(ctx, dbias, ctx->scratch, parts, n);
+        kern_cuda_rows_add(ctx, dbias, ctx->scratch, KERN_F32, parts, n);
     }
 }

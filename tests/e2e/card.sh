@@ -47,6 +47,17 @@ same_file "$work/cpu.answer" "$work/cuda.answer"
 mpirun -q --bind-to none --oversubscribe -np 4 "$rlf_cards" bench handover --shape tiny --device cuda --seconds 0 >"$work/handover" 2>"$work/handover.err" || fail "rlf bench handover: $(cat "$work/handover.err")"
 grep -q "from one rank to 3, \(as the giver's own memory\|from card to card\|through the host\), on cuda" "$work/handover" || fail "rlf bench handover: $(cat "$work/handover")"
 
+mpirun -q --bind-to none --oversubscribe -np 3 "$rlf_cards" bench reduce --shape tiny --reduce-dtype bfloat16 --device cuda --seconds 0 >"$work/reduce" 2>"$work/reduce.err" || fail "rlf bench reduce: $(cat "$work/reduce.err")"
+grep -q "gradients as bfloat16 and weights as float32 among 3 learners, on cuda" "$work/reduce" || fail "rlf bench reduce: $(cat "$work/reduce")"
+
+# Gradients that travel as bfloat16: from card to card, and, as four learners have three cards, through the host.
+for learners in 2 4; do
+    for device in cpu cuda; do
+        rl "reduced_${device}_$learners" $((4 + learners)) "${job[@]}" device=$device train.reduce_dtype=bfloat16 train.steps=1
+    done
+    same_checkpoint "$work/reduced_cpu_$learners/checkpoints/step_1" "$work/reduced_cuda_$learners/checkpoints/step_1"
+done
+
 # More ranks than cards.
 rl bfloat16 10 "${job[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2

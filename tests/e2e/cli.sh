@@ -157,9 +157,12 @@ measured prefill prefill.tokens_per_s
 measured all decode.1.bytes_per_step
 sizes=()
 measured handover bytes_per_s mpirun -q --bind-to none --oversubscribe -np 2
+sizes=(--dtype bfloat16 --reduce-dtype bfloat16)
+measured reduce mpi_seconds mpirun -q --bind-to none --oversubscribe -np 3
 refused 1 'tiny has 2048 positions' bench train --shape tiny --length 4096 --device cpu
 refused 2 'options within their ranges' bench decode --batch 1,0
 refused 1 'one rank has nobody' bench handover --shape tiny --device cpu
+refused 1 'one rank has nobody' bench reduce --shape tiny --device cpu
 
 # --check reads everything and starts nothing.
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }

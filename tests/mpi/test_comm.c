@@ -1,5 +1,6 @@
 /* Tensors between ranks (kernels/comm), on the CPU or on cards (tests/unit/kernels/device.h), in pieces of several sizes. Each
  * case ends in a vote over all ranks before the verdict is acted on, so that no rank is left waiting in a collective. */
+#include <math.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,31 +47,46 @@ static bool rig_close(rig *r, size_t n, void *values) {
 /* Room for 16 elements of each rank, or all in one piece. */
 static size_t piece_bytes(int round) { return (size_t)(round ? 1 << 20 : 16 * 2 * 4 * rlf_transport_size(g_t)); }
 
-static float element(int rank, size_t i) { return (float)((i * 2654435761u + (unsigned)rank * 97u) % 1000u) * 0.001f; }
+static float element(int rank, size_t i) { return (float)((i * 2654435761u + (unsigned)rank * 97u) % 1000u) * 0.001f - 0.3f; }
 
-static bool reduces(size_t n, size_t piece) {
+/* The nearest bfloat16, of two the even one, by arithmetic in double: 8 bits of fraction. */
+static float rounded(float x) {
+    int exponent;
+    double fraction = frexp((double)x, &exponent) * 256;
+    return (float)ldexp(nearbyint(fraction), exponent - 8);
+}
+
+/* What a rank contributes to element i: as it travels. With one rank nothing does. */
+static float contribution(int rank, size_t i, kern_dtype wire, int ranks) {
+    return wire == KERN_BF16 && ranks > 1 ? rounded(element(rank, i)) : element(rank, i);
+}
+
+static bool reduces(size_t n, size_t piece, kern_dtype wire) {
     rig r;
     float *x = rlf_calloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = element(rlf_transport_rank(g_t), i);
     bool ok = rig_open(&r, n, KERN_F32, piece, x);
-    ok = ok && kern_comm_reduce_scatter(r.comm, r.x, n) == RLF_OK;
+    ok = ok && kern_comm_reduce_scatter(r.comm, r.x, n, wire) == RLF_OK;
     ok = ok && kern_comm_all_gather(r.comm, r.x, n) == RLF_OK;
     ok = rig_close(&r, n, x) && ok;
     for (size_t i = 0; i < n && ok; i++) {
-        float sum = element(0, i);
-        for (int from = 1; from < r.size; from++) sum += element(from, i);
+        float sum = contribution(0, i, wire, r.size);
+        for (int from = 1; from < r.size; from++) sum += contribution(from, i, wire, r.size);
         ok = memcmp(&sum, &x[i], sizeof sum) == 0;
     }
     free(x);
     return ok;
 }
 
-static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) {
+static bool reduces_all(kern_dtype wire) {
     bool ok = true;
     for (size_t n = 1; n < 5000 && ok; n = n * 3 + 5)
-        for (int round = 0; round < 2 && ok; round++) ok = reduces(n, piece_bytes(round));
+        for (int round = 0; round < 2 && ok; round++) ok = reduces(n, piece_bytes(round), wire);
     return ok;
 }
+
+static bool reduce_scatter_then_all_gather_sums_in_rank_order(void) { return reduces_all(KERN_F32); }
+static bool what_travels_as_bfloat16_is_rounded_once_and_added_in_float32(void) { return reduces_all(KERN_BF16); }
 
 static bool gathers_halves(size_t n, size_t piece) {
     rig r;
@@ -175,6 +191,7 @@ static bool a_window_shows_every_piece(void) {
 int main(int argc, char **argv) {
     static const struct { const char *name; bool (*run)(void); } cases[] = {
         {"reduce_scatter_then_all_gather_sums_in_rank_order", reduce_scatter_then_all_gather_sums_in_rank_order},
+        {"what_travels_as_bfloat16_is_rounded_once_and_added_in_float32", what_travels_as_bfloat16_is_rounded_once_and_added_in_float32},
         {"all_gather_moves_elements_of_two_bytes", all_gather_moves_elements_of_two_bytes},
         {"a_tensor_goes_from_one_rank_to_all_others", a_tensor_goes_from_one_rank_to_all_others},
         {"a_tensor_is_handed_over_again_and_again", a_tensor_is_handed_over_again_and_again},

@@ -58,12 +58,10 @@ static bool idle_rank_uses_little_cpu(void) {
     return ok && cpu_s < 0.25; /* half a spin: catches a busy loop, not a slow machine */
 }
 
-/* A ring of 100 MiB would be slow here; 70 MiB crosses the piece boundary once. */
-static bool bulk_arrives_whole(void) {
-    size_t n = (70u << 20) + 12345;
+static bool carries(size_t n) {
     int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
     if (size == 1) return true;
-    unsigned char *data = rlf_calloc(n, 1);
+    unsigned char *data = rlf_calloc(n + 1, 1);
     bool ok = true;
     if (rank == 0) {
         int to[64];
@@ -75,6 +73,37 @@ static bool bulk_arrives_whole(void) {
         for (size_t i = 0; ok && i < n; i++) ok = data[i] == (unsigned char)(i * 31 + i / 255);
     }
     free(data);
+    return ok;
+}
+
+/* Around the first, short piece and the next, and in many. */
+static bool bulk_arrives_whole(void) {
+    static const size_t sizes[] = {0, 1, 2047, 2048, 2049, 2048 + (1 << 20), 2049 + (1 << 20), (9u << 20) + 12345};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (!carries(sizes[i])) return false;
+    return true;
+}
+
+/* Rank 0 comes half a second late to an exchange of 2 MiB with each of the others. */
+static bool rank_that_waits_for_bytes_uses_little_cpu(void) {
+    enum { BYTES = 2 << 20 };
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    rlf_exchange *with = rlf_calloc((size_t)size, sizeof *with);
+    char *sent = rlf_calloc(1, BYTES), *received = rlf_calloc((size_t)size, BYTES);
+    memset(sent, rank + 1, BYTES);
+    for (int i = 0; i < size; i++)
+        if ((rank == 0) != (i == 0)) with[i] = (rlf_exchange){sent, received + (size_t)i * BYTES, BYTES, BYTES};
+    if (rank == 0) rlf_sleep_us(500000);
+    clock_t before = clock();
+    bool ok = rlf_exchange_all(g_t, 0, size, with, 20000, "test") == RLF_OK;
+    ok = ok && (rank == 0 || (double)(clock() - before) / CLOCKS_PER_SEC < 0.25); /* half a spin */
+    for (int i = 0; i < size; i++) {
+        const char *from = received + (size_t)i * BYTES;
+        if (with[i].receive) ok = ok && from[0] == i + 1 && memcmp(from, from + 1, BYTES - 1) == 0;
+    }
+    free(received);
+    free(sent);
+    free(with);
     return ok;
 }
 
@@ -147,6 +176,7 @@ int main(int argc, char **argv) {
         {"signs_of_life_keep_a_wait_going", signs_of_life_keep_a_wait_going},
         {"silent_rank_0_is_named_by_those_who_wait", silent_rank_0_is_named_by_those_who_wait},
         {"bulk_arrives_whole", bulk_arrives_whole},
+        {"rank_that_waits_for_bytes_uses_little_cpu", rank_that_waits_for_bytes_uses_little_cpu},
         {"all_reduce_adds_on_every_rank", all_reduce_adds_on_every_rank},
         {"shards_cover_everything_once", shards_cover_everything_once},
         {"late_bulk_names_rank_and_operation", late_bulk_names_rank_and_operation}, /* last: leaves a receive open */

@@ -7,6 +7,7 @@
  *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each (bench_decode.c)
  *   prefill  a prompt of 512 tokens (bench_decode.c)
  *   handover weights from one rank to another (bench_handover.c)
+ *   reduce   gradients added and weights gathered among learners (bench_reduce.c)
  *   rollout  episodes that wait for tools (bench_rollout.c)
  *   tokenize loading a tokenizer, encoding a text (bench_tokenize.c)
  *
@@ -38,6 +39,7 @@ static const char USAGE[] =
     "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere] [--recompute] [--seconds 4]\n"
     "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32] [--context 128]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
+    "mpirun -np 2 rlf bench reduce [options]: see rlf bench reduce --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
     "rlf bench tokenize MODEL TEXT [options]: see rlf bench tokenize --help\n"
     "  --dtype    how weights are stored (float32)\n"
@@ -402,6 +404,7 @@ int rlf_cmd_bench(int argc, char **argv) {
         .shape_name = "bench-42m", .device_name = "auto", .sequences = 8, .batches = {1, 16, 32}, .n_batches = 3, .context = 128};
     bool help = false;
     if (argc > 1 && !strcmp(argv[1], "handover")) return rlf_bench_handover(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "reduce")) return rlf_bench_reduce(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "rollout")) return rlf_bench_rollout(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
     if (!parse(&b, &o, argc, argv, &help))

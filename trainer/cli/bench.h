@@ -57,6 +57,7 @@ rlf_status rlf_bench_prefill(const rlf_bench *b, int length, json_t **out) RLF_M
 
 /* Commands of their own; argv[0] is the name. They return the exit status, as those of cli.h do. */
 int rlf_bench_handover(int argc, char **argv);
+int rlf_bench_reduce(int argc, char **argv);
 int rlf_bench_rollout(int argc, char **argv);
 int rlf_bench_tokenize(int argc, char **argv);
 

@@ -4,7 +4,7 @@
  *
  * As in a job the last rank is the learner, which gives, and the ranks before it take; they have the machine's cards in turn, or
  * all the CPU. A hand-over begins when all ranks are ready, and ends when a taker has the checksum of what it got: rank 0's
- * clock, the best of several. Waits for other ranks poll, with sleeps of up to a millisecond (common/msg/transport.h): times are
+ * clock, the best of several. A wait for a rank that is late sleeps up to a millisecond (common/msg/transport.h): times are
  * true to that. */
 #include <getopt.h>
 #include <math.h>

@@ -1,4 +1,4 @@
-/* rlf: runs one command of the table below. One process, one machine, no MPI, but for `bench handover`. */
+/* rlf: runs one command of the table below. One process, one machine, no MPI, but for `bench handover` and `bench reduce`. */
 #include <stdio.h>
 #include <string.h>
 

@@ -82,15 +82,21 @@ void KERN_OP(embed_grad)(kern_cpu_ctx *ctx, float *dtable, const float *dy, cons
 }
 
 static void rows_add_task(void *arg, int task, int thread) {
-    const sum_rows_job *job = arg;
+    const rows_job *job = arg;
     (void)thread;
-    size_t begin = (size_t)task * COLUMNS, end = kern_min_size(job->k, begin + COLUMNS);
-    for (int i = 0; i < job->m; i++)
-        for (size_t j = begin; j < end; j++) job->y[j] += job->x[(size_t)i * job->k + j];
+    size_t begin = (size_t)task * COLUMNS, n = kern_min_size(COLUMNS, job->k - begin);
+    for (int i = 0; i < job->m; i++) {
+        float *to = job->y + begin;
+        size_t from = (size_t)i * job->k + begin;
+        if (job->x_dtype == KERN_BF16)
+            for (size_t j = 0; j < n; j++) to[j] += kern_float_of_bf16(((const uint16_t *)job->x)[from + j]);
+        else
+            for (size_t j = 0; j < n; j++) to[j] += ((const float *)job->x)[from + j];
+    }
 }
 
-void KERN_OP(rows_add)(kern_cpu_ctx *ctx, float *y, const float *x, int m, int k) {
-    sum_rows_job job = {.y = y, .x = x, .k = (size_t)k, .m = m};
+void KERN_OP(rows_add)(kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, int m, int k) {
+    rows_job job = {.y = y, .x = x, .x_dtype = x_dtype, .k = (size_t)k, .m = m};
     kern_pool_run(ctx->pool, pieces(job.k, COLUMNS), rows_add_task, &job);
 }
 

@@ -192,6 +192,21 @@ static void rows_are_added_one_after_the_other(void **state) {
     free(x), free(old);
 }
 
+static void rows_of_bfloat16_are_widened_and_added(void **state) {
+    (void)state;
+    float *x = random_weights(ROWS * WIDTH, 1), *old = random_floats(WIDTH, 2), expected[WIDTH]; /* x is bfloat16 as it is */
+    memcpy(expected, old, sizeof expected);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < WIDTH; j++) expected[j] += x[i * WIDTH + j];
+    for (int d = 0; d < device_count; d++) {
+        kern_tensor tx = weights_of(queues[d], KERN_BF16, x, ROWS * WIDTH), ty = tensor_of(queues[d], KERN_F32, old, WIDTH);
+        kern_rows_add(queues[d], ty, tx, ROWS, WIDTH);
+        assert_holds(queues[d], ty, expected, WIDTH);
+        drop(tx), drop(ty);
+    }
+    free(x), free(old);
+}
+
 /* ---- conversions ------------------------------------------------------------------------------------------------------------------ */
 
 static float float_of(uint32_t bits) {
@@ -346,6 +361,7 @@ int main(void) {
         cmocka_unit_test(bias_grad_adds_parts_of_rows_in_order),
         cmocka_unit_test(bias_grad_of_bfloat16_is_that_of_its_values),
         cmocka_unit_test(rows_are_added_one_after_the_other),
+        cmocka_unit_test(rows_of_bfloat16_are_widened_and_added),
         cmocka_unit_test(bfloat16_is_the_nearest_and_of_two_the_even_one),
         cmocka_unit_test(every_bfloat16_survives_being_widened),
         cmocka_unit_test(adamw_follows_the_formula_and_is_the_same_on_every_device),
