@@ -45,7 +45,7 @@ typedef struct hopper_waiting {
 
 /* In shared memory: stages, each of keys and values, then this, of which the last part is as long as D says. */
 typedef struct attend_memory {
-    hopper_ring ring;
+    ring_gates ring;
     hopper_waiting waiting;
 } attend_memory;
 
@@ -78,12 +78,12 @@ KERN_DEVICE attend_piece piece_of(const attend_hopper_args *a, int which) {
 KERN_DEVICE uint16_t *stage_of(uint16_t *stages, int i, int d) { return stages + i % STAGES * 2 * (d / KERN_TILE_WIDE) * TILE; }
 
 /* One thread. */
-KERN_DEVICE void bring_keys(const attend_hopper_args *a, int blocks, uint16_t *stages, hopper_ring *ring, int d) {
+KERN_DEVICE void bring_keys(const attend_hopper_args *a, int blocks, uint16_t *stages, ring_gates *ring, int d) {
     const int begin = piece_of(a, 0).begin, kv = kern_block() % a->kv_heads;
     for (int j = 0; j < blocks; j++) {
         uint16_t *const stage = stage_of(stages, j, d);
         kern_gate *const full = &ring->full[j % STAGES];
-        wait_empty(ring, STAGES, j);
+        ring_wait_empty(ring, ring_at(j, STAGES));
         kern_gate_expect(full, 2 * (d / KERN_TILE_WIDE) * TILE_BYTES);
         copy_rows(stage, &a->map, begin + j * KEYS, a->key_col + kv * d, full, d);
         copy_rows(stage + d / KERN_TILE_WIDE * TILE, &a->map, begin + j * KEYS, a->value_col + kv * d, full, d);
@@ -98,7 +98,7 @@ typedef struct attend_state {
     uint32_t q[TILE_DIM / 16][4], p[KEYS / 16][4];
     int blocks, pos[2];
     uint16_t *stages;
-    hopper_ring *ring;
+    ring_gates *ring;
     hopper_waiting *waiting;
 } attend_state;
 
@@ -196,14 +196,18 @@ KERN_DEVICE void add_waiting(attend_state *t, int d) {
 }
 
 KERN_DEVICE void store_result(attend_state *t, const attend_hopper_args *a, const attend_piece *piece, int d) {
+    void *const out = a->out; /* read once: see KERN_KERNEL_WITH_MAPS */
+    float *const lse = a->lse;
+    const kern_dtype dtype = a->dtype;
+    const int heads = a->shape.heads;
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         if (t->pos[half] >= piece->rows) continue;
-        const size_t row = (size_t)(piece->begin + t->pos[half]) * a->shape.heads + piece->head;
+        const size_t row = (size_t)(piece->begin + t->pos[half]) * heads + piece->head;
         const float whole = 1.0f / t->r.sum[2 * half];
         KERN_UNROLL for (int n = 0; n < d / 8; n++)
-            store_pair(a->out, a->dtype, row * d + 8 * n + lane_column(), t->r.values[n][2 * half] * whole + 0.0f,
+            store_pair(out, dtype, row * d + 8 * n + lane_column(), t->r.values[n][2 * half] * whole + 0.0f,
                        t->r.values[n][2 * half + 1] * whole + 0.0f);
-        if (a->lse && lane_column() == 0) a->lse[row] = lse_of(t->r.top[half], t->r.sum[2 * half], d);
+        if (lse && lane_column() == 0) lse[row] = lse_of(t->r.top[half], t->r.sum[2 * half], d);
     }
 }
 
@@ -233,14 +237,14 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int group, int block
     load_queries(&t, a, &piece, d);
     clear_sum(t.r.values, d / 8);
     clear_sum(&t.r.sum, 1);
-    wait_full(t.ring, STAGES, 0);
+    ring_wait_full(t.ring, ring_at(0, STAGES));
     begin_scores(t.s, t.q, stages, d);
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
     take_powers(&t, t.p, shrink, 0, d);
     if (turns && blocks > 1 && group == 1) pass_turn(1, 1);
     for (int j = 0; j + 1 < blocks; j++) {
-        wait_full(t.ring, STAGES, j + 1);
+        ring_wait_full(t.ring, ring_at(j + 1, STAGES));
         if (turns) await_turn(group);
         begin_scores(t.s, t.q, stage_of(stages, j + 1, d), d);
         shrink_values(&t, shrink, j, d);
@@ -252,7 +256,7 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int group, int block
         kern_wgmma_wait(0); /* the values of j */
         hold(t.r.values, d / 8);
         hold_factor(t.p, KEYS / 16);
-        leave_stage(t.ring, STAGES, j);
+        ring_leave(t.ring, j % STAGES);
         copy_factor(t.p, next);
     }
     const int last = blocks - 1;
@@ -263,7 +267,7 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, int group, int block
     kern_wgmma_wait(0);
     hold(t.r.values, d / 8);
     hold_factor(t.p, KEYS / 16);
-    leave_stage(t.ring, STAGES, last);
+    ring_leave(t.ring, last % STAGES);
     if (blocks > SPLIT / KEYS) add_waiting(&t, d);
     store_result(&t, a, &piece, d);
 }
@@ -272,7 +276,7 @@ KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) 
     uint16_t *const stages = (uint16_t *)KERN_TILE_START(bytes);
     attend_memory *const memory = (attend_memory *)(stages + STAGES * 2 * (d / KERN_TILE_WIDE) * TILE);
     const int first = uniform(piece_of(a, 0).blocks), second = uniform(piece_of(a, 1).blocks), blocks = first > second ? first : second;
-    open_ring(&memory->ring, STAGES, 1);
+    ring_open(&memory->ring, STAGES, 1, READERS);
     kern_barrier();
     const int group = group_of_thread();
     if (group == GROUPS) {
@@ -283,8 +287,8 @@ KERN_DEVICE void attend_hopper(const attend_hopper_args *a, void *bytes, int d) 
         kern_registers_more(240);
         if (mine) attend_blocks(a, group, mine, first == second, stages, memory, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
-            wait_full(&memory->ring, STAGES, j);
-            leave_stage(&memory->ring, STAGES, j);
+            ring_wait_full(&memory->ring, ring_at(j, STAGES));
+            ring_leave(&memory->ring, j % STAGES);
         }
     }
 }

@@ -8,7 +8,7 @@
 #define RLF_KERNELS_CUDA_ATTENTION_HOPPER_H
 
 #include "kernels/cuda/attention_softmax.h"
-#include "kernels/cuda/hopper.h"
+#include "kernels/cuda/ring.h"
 
 enum {
     ROWS = 64,                                      /* of a piece, of a tile, and KEYS */
@@ -62,34 +62,7 @@ static inline void run_in_order(kern_ctx *ctx, hopper_run *run, const void *args
     if (n) run(ctx, args, (const hopper_item *)kern_cuda_stage(ctx, items, (size_t)n * sizeof *items), n);
 }
 
-/* ---- rings of stages: `full` ends a phase when a stage's bytes are there, `empty` when all readers have done with them --------------- */
-
-enum { MAX_STAGES = 4 };
-
-typedef struct hopper_ring {
-    kern_gate full[MAX_STAGES], empty[MAX_STAGES];
-} hopper_ring;
-
-/* By all threads; `writers`: threads that arrive at `full`. */
-KERN_DEVICE void open_ring(hopper_ring *ring, int stages, int writers) {
-    if (kern_thread() == 0) {
-        for (int i = 0; i < stages; i++) {
-            kern_gate_open(&ring->full[i], writers);
-            kern_gate_open(&ring->empty[i], READERS);
-        }
-        kern_gate_opened();
-    }
-}
-/* Step i of a ring: waits for its stage to be there, or to be free for it. */
-KERN_DEVICE void wait_full(hopper_ring *ring, int stages, int i) { kern_gate_wait(&ring->full[i % stages], i / stages % 2); }
-KERN_DEVICE void wait_empty(hopper_ring *ring, int stages, int i) {
-    if (i >= stages) kern_gate_wait(&ring->empty[i % stages], (i / stages + 1) % 2);
-}
-/* By whole warps. */
-KERN_DEVICE void leave_stage(hopper_ring *ring, int stages, int i) {
-    kern_warp_barrier();
-    if (kern_thread() % 32 == 0) kern_gate_arrive(&ring->empty[i % stages]);
-}
+/* ---- tiles ------------------------------------------------------------------------------------------------------------------------ */
 
 /* 64 rows of D elements of a matrix, to D / 64 tiles. */
 KERN_DEVICE void copy_rows(uint16_t *tiles, const kern_map *map, int row, int col, kern_gate *gate, int d) {

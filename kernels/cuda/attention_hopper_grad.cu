@@ -36,11 +36,14 @@ KERN_BOTH int rows_size(int d) { return d / KERN_TILE_WIDE * TILE; } /* elements
 
 /* Two rows of the gradient of each thread: g and g+8 of the warp's, those before `rows` of the sequence; first_row: of the warp. */
 KERN_DEVICE void store_gradient(float sum[TILE_DIM / 8][4], const hopper_grad_work *w, int begin, int rows, int first_row, int column, int d) {
+    void *const to = w->dqkv; /* read once: see KERN_KERNEL_WITH_MAPS */
+    const kern_dtype dtype = w->dtype;
+    const int width = kern_qkv_width(w->shape);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = first_row + lane_row() + 8 * half;
         if (row >= rows) continue;
-        const size_t at = (size_t)(begin + row) * kern_qkv_width(w->shape) + column + lane_column();
-        KERN_UNROLL for (int n = 0; n < d / 8; n++) store_pair(w->dqkv, w->dtype, at + 8 * n, sum[n][2 * half], sum[n][2 * half + 1]);
+        const size_t at = (size_t)(begin + row) * width + column + lane_column();
+        KERN_UNROLL for (int n = 0; n < d / 8; n++) store_pair(to, dtype, at + 8 * n, sum[n][2 * half], sum[n][2 * half + 1]);
     }
 }
 
@@ -65,7 +68,7 @@ KERN_DEVICE void load_gradient(float sum[TILE_DIM / 8][4], const hopper_grad_wor
 /* In shared memory after the tiles: those of GROUPS pieces' keys and values, and KEY_STAGES of queries and dout. */
 typedef struct keys_memory {
     float_pair stats[KEY_STAGES][ROWS]; /* two are read at once: these begin the struct, which begins after tiles */
-    hopper_ring ring;
+    ring_gates ring;
     kern_gate own;
 } __attribute__((aligned(16))) keys_memory;
 
@@ -112,7 +115,7 @@ KERN_DEVICE void bring_queries(const grad_hopper_args *a, uint16_t *own, uint16_
                 const int row = at + lane + 32 * n;
                 stat[n] = row < p.rows ? a->w.stats[(size_t)task * a->w.m + p.begin + row] : (float_pair){0, 0};
             }
-            wait_empty(&memory->ring, KEY_STAGES, i);
+            ring_wait_empty(&memory->ring, ring_at(i, KEY_STAGES));
             for (int n = 0; n < 2; n++) memory->stats[i % KEY_STAGES][lane + 32 * n] = stat[n];
             if (lane == 0) {
                 kern_gate_expect(full, 2 * rows_size(d) * 2);
@@ -160,7 +163,7 @@ KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, ui
     for (int i = 0, tile = 0; i < steps; i++, tile = tile + 1 == tiles ? 0 : tile + 1) {
         uint16_t *const stage = stages + i % KEY_STAGES * 2 * rows_size(d);
         const float_pair *const stats = memory->stats[i % KEY_STAGES];
-        wait_full(&memory->ring, KEY_STAGES, i);
+        ring_wait_full(&memory->ring, ring_at(i, KEY_STAGES));
         if (tile >= skipped) {
             if (tile + 1 == tiles) {
                 const keys_pieces k = keys_of(a);
@@ -186,7 +189,7 @@ KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, ui
             hold_factor(p, ROWS / 16);
             hold_factor(ds, ROWS / 16);
         }
-        leave_stage(&memory->ring, KEY_STAGES, i);
+        ring_leave(&memory->ring, i % KEY_STAGES);
     }
     const keys_pieces k = keys_of(a);
     const int row = k.at + skipped * ROWS + first_row_of_warp(), column = (a->w.shape.heads + a->w.first_kv + k.kv) * d;
@@ -199,7 +202,7 @@ KERN_DEVICE void hopper_keys(const grad_hopper_args *a, void *bytes, int d) {
     keys_memory *const memory = (keys_memory *)(stages + 2 * KEY_STAGES * rows_size(d));
     const int tiles = uniform(keys_of(a).tiles);
     if (kern_thread() == 0) kern_gate_open(&memory->own, 1);
-    open_ring(&memory->ring, KEY_STAGES, 32);
+    ring_open(&memory->ring, KEY_STAGES, 32, READERS);
     kern_barrier();
     const int group = group_of_thread();
     if (group == GROUPS) {
@@ -242,16 +245,16 @@ KERN_DEVICE queries_piece queries_of(const grad_hopper_args *a, int which) {
 }
 
 KERN_BOTH size_t queries_bytes(int d) {
-    return KERN_TILE_ALIGN + sizeof(uint16_t) * (size_t)(2 * QUERY_STAGES * rows_size(d)) + sizeof(hopper_ring);
+    return KERN_TILE_ALIGN + sizeof(uint16_t) * (size_t)(2 * QUERY_STAGES * rows_size(d)) + sizeof(ring_gates);
 }
 
 /* One thread. */
-KERN_DEVICE void bring_keys(const grad_hopper_args *a, int blocks, uint16_t *stages, hopper_ring *ring, int d) {
+KERN_DEVICE void bring_keys(const grad_hopper_args *a, int blocks, uint16_t *stages, ring_gates *ring, int d) {
     const int begin = queries_of(a, 0).begin, kv = kern_block() % a->w.kv_heads;
     for (int j = 0; j < blocks; j++) {
         uint16_t *const stage = stages + j % QUERY_STAGES * 2 * rows_size(d);
         kern_gate *const full = &ring->full[j % QUERY_STAGES];
-        wait_empty(ring, QUERY_STAGES, j);
+        ring_wait_empty(ring, ring_at(j, QUERY_STAGES));
         kern_gate_expect(full, 2 * rows_size(d) * 2);
         bring_rows(stage, &a->keys, kv, begin + j * KEYS, full, d);
         bring_rows(stage + rows_size(d), &a->values, kv, begin + j * KEYS, full, d);
@@ -310,13 +313,13 @@ KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, int group, int ta
     begin_scores(t->dp, t->dout, stage + rows_size(d), d);
 }
 
-KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, bool turns, int rows, uint16_t *stages, hopper_ring *ring,
+KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, bool turns, int rows, uint16_t *stages, ring_gates *ring,
                                  int d) {
     queries_state t;
     const int tail = rows - (blocks - 1) * KEYS; /* keys of the last block */
     load_queries(&t, a, group, d);
     clear_sum(t.dq, d / 8);
-    wait_full(ring, QUERY_STAGES, 0);
+    ring_wait_full(ring, ring_at(0, QUERY_STAGES));
     begin_both(&t, stages, group, blocks == 1 ? tail : KEYS, d);
     kern_wgmma_wait(0);
     hold(t.s, KEYS / 8);
@@ -326,7 +329,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
     if (turns && blocks > 1 && group == 1) pass_turn(1, 1);
     for (int j = 0; j + 1 < blocks; j++) {
         const bool last = j + 2 == blocks;
-        wait_full(ring, QUERY_STAGES, j + 1);
+        ring_wait_full(ring, ring_at(j + 1, QUERY_STAGES));
         if (turns) await_turn(group);
         begin_sum(t.dq, t.ds, stages + j % QUERY_STAGES * 2 * rows_size(d), d);
         begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), group, last ? tail : KEYS, d);
@@ -335,7 +338,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
         hold(t.dq, d / 8);
         hold_factor(t.ds, KEYS / 16);
         hold(t.s, KEYS / 8);
-        leave_stage(ring, QUERY_STAGES, j);
+        ring_leave(ring, j % QUERY_STAGES);
         take_p_of_row(&t, d);
         kern_wgmma_wait(0);
         hold(t.dp, KEYS / 8);
@@ -344,7 +347,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
     begin_sum(t.dq, t.ds, stages + (blocks - 1) % QUERY_STAGES * 2 * rows_size(d), d);
     kern_wgmma_wait(0);
     hold(t.dq, d / 8);
-    leave_stage(ring, QUERY_STAGES, blocks - 1);
+    ring_leave(ring, (blocks - 1) % QUERY_STAGES);
     const queries_piece p = queries_of(a, group);
     const int head = (a->w.first_kv + p.task / a->w.heads) * (a->w.shape.heads / a->w.shape.kv_heads) + a->w.first_head + p.task % a->w.heads;
     store_gradient(t.dq, &a->w, p.begin, p.rows, p.at + first_row_of_warp(), head * d, d);
@@ -352,10 +355,10 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
 
 KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     uint16_t *const stages = (uint16_t *)KERN_TILE_START(bytes);
-    hopper_ring *const ring = (hopper_ring *)(stages + 2 * QUERY_STAGES * rows_size(d));
+    ring_gates *const ring = (ring_gates *)(stages + 2 * QUERY_STAGES * rows_size(d));
     const int first = uniform(queries_of(a, 0).blocks), second = uniform(queries_of(a, 1).blocks), rows = uniform(queries_of(a, 0).rows);
     const int blocks = first > second ? first : second;
-    open_ring(ring, QUERY_STAGES, 1);
+    ring_open(ring, QUERY_STAGES, 1, READERS);
     kern_barrier();
     const int group = group_of_thread();
     if (group == GROUPS) {
@@ -366,8 +369,8 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
         kern_registers_more(240);
         if (mine) grad_of_queries(a, group, mine, first == second, rows, stages, ring, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
-            wait_full(ring, QUERY_STAGES, j);
-            leave_stage(ring, QUERY_STAGES, j);
+            ring_wait_full(ring, ring_at(j, QUERY_STAGES));
+            ring_leave(ring, j % QUERY_STAGES);
         }
     }
 }

@@ -18,8 +18,8 @@
  * with 64, one of mma.sync 33: with wgmma a product of few rows is as slow as its depth, 28 us for 2560 x 9728 where its bytes take 17. The
  * arguments of a kernel with maps are read from memory again after each store, if they are not copied to variables: that took a third of
  * the rate of tiles. */
-#include "kernels/cuda/hopper.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/ring.h"
 
 enum {
     GROUP_THREADS = 128,
@@ -34,46 +34,9 @@ enum {
     SOME_STAGES = 8,
     STAGES_WIDE = 4,
     STAGES_NARROW = 6,
-    MOST_STAGES = 24,
     PRODUCER_REGISTERS = 40,
     CONSUMER_REGISTERS = 232
 };
-
-/* Gates of a ring of stages: `full` when what was copied is there, `empty` when it was read. */
-typedef struct ring_gates {
-    kern_gate full[MOST_STAGES], empty[MOST_STAGES];
-} ring_gates;
-
-/* How far a thread has come in the ring. */
-typedef struct ring_place {
-    int stage, round;
-} ring_place;
-
-KERN_DEVICE void ring_next(ring_place *at, const int stages) {
-    if (++at->stage < stages) return;
-    at->stage = 0;
-    at->round++;
-}
-
-/* A thread a stage: there are more threads than stages. */
-KERN_DEVICE void ring_open(ring_gates *gates, const int stages, int readers) {
-    if (kern_thread() < stages) {
-        kern_gate_open(&gates->full[kern_thread()], 1);
-        kern_gate_open(&gates->empty[kern_thread()], readers);
-        kern_gate_opened();
-    }
-    kern_barrier();
-}
-
-/* The producer may write the stage; a reader's warp is done with it. */
-KERN_DEVICE void ring_wait_empty(ring_gates *gates, ring_place at) {
-    if (at.round > 0) kern_gate_wait(&gates->empty[at.stage], (at.round - 1) & 1);
-}
-KERN_DEVICE void ring_wait_full(ring_gates *gates, ring_place at) { kern_gate_wait(&gates->full[at.stage], at.round & 1); }
-KERN_DEVICE void ring_done(ring_gates *gates, int stage) {
-    kern_warp_barrier();
-    if (kern_thread() % 32 == 0) kern_gate_arrive(&gates->empty[stage]);
-}
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -226,11 +189,11 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
             for (int d = 0; d < STEP; d += MMA_DEPTH) multiply_stage(c, memory + at.stage * size, a_along, b_along, cols, group, d);
             kern_wgmma_commit();
             kern_wgmma_wait(1);
-            if (before >= 0) ring_done(gates, before);
+            if (before >= 0) ring_leave(gates, before);
             before = at.stage;
         }
         kern_wgmma_wait(0);
-        if (before >= 0) ring_done(gates, before);
+        if (before >= 0) ring_leave(gates, before);
         if (p->depth % STEP) { /* zeros beyond the depth are not multiplied */
             ring_wait_full(gates, at);
             for (int d = 0; d < p->depth % STEP; d += MMA_DEPTH) {
@@ -239,7 +202,7 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
                 kern_wgmma_commit();
                 kern_wgmma_wait(0);
             }
-            ring_done(gates, at.stage);
+            ring_leave(gates, at.stage);
             ring_next(&at, stages);
         }
         store_sums(p, c, cols / 8, row, col);
@@ -253,7 +216,8 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
     ring_gates *gates = (ring_gates *)(ring + stages * (ROWS + cols) * STEP);
     const int tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
     fetch_maps(h);
-    ring_open(gates, stages, CONSUMERS * GROUP_THREADS / 32);
+    ring_open(gates, stages, 1, CONSUMERS * GROUP_THREADS / 32);
+    kern_barrier();
     kern_wait_for_previous();
     kern_next_may_start();
     if (kern_thread() >= CONSUMERS * GROUP_THREADS) {
@@ -364,11 +328,11 @@ KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const 
                 kern_wgmma_128(c, kern_wgmma_along(stage + d), false, kern_wgmma_along(stage + SOME_LINES * STEP + d), false);
             kern_wgmma_commit();
             kern_wgmma_wait(1);
-            if (before >= 0) ring_done(gates, before);
+            if (before >= 0) ring_leave(gates, before);
             before = at.stage;
         }
         kern_wgmma_wait(0);
-        if (before >= 0) ring_done(gates, before);
+        if (before >= 0) ring_leave(gates, before);
         if (p->depth % STEP) {
             const uint16_t *stage = memory + at.stage * few_stage(shape);
             ring_wait_full(gates, at);
@@ -378,7 +342,7 @@ KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const 
                 kern_wgmma_commit();
                 kern_wgmma_wait(0);
             }
-            ring_done(gates, at.stage);
+            ring_leave(gates, at.stage);
             ring_next(&at, SOME_STAGES);
         }
         KERN_UNROLL
@@ -396,7 +360,8 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
     const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + SOME_LINES - 1) / SOME_LINES);
     fetch_maps(&a);
-    ring_open(gates, SOME_STAGES, GROUP_THREADS / 32);
+    ring_open(gates, SOME_STAGES, 1, GROUP_THREADS / 32);
+    kern_barrier();
     if (kern_thread() >= GROUP_THREADS) {
         if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, &a, &work, shape, tiles);
     } else {
@@ -419,7 +384,7 @@ enum {
 KERN_BOTH few_shape few_shape_of(int rows, int warps) {
     few_shape s = {rows, warps * MMA_ROWS, DEEP, 0};
     s.stages = FEW_BYTES / ((s.lines + s.rows) * DEEP * (int)sizeof(uint16_t));
-    if (s.stages > MOST_STAGES) s.stages = MOST_STAGES;
+    if (s.stages > RING_MOST_STAGES) s.stages = RING_MOST_STAGES;
     return s;
 }
 
@@ -471,7 +436,7 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
             }
             if (here.d + link * MMA_DEPTH < p->depth) multiply_link(c, &f[link % 2], s.rows);
         }
-        ring_done(gates, here.at.stage);
+        ring_leave(gates, here.at.stage);
         if (n.d > 0) continue;
         KERN_UNROLL
         for (int j = 0; j < s.rows / 8; j++)
@@ -488,7 +453,8 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
     const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
     fetch_maps(h);
-    ring_open(gates, s.stages, warps);
+    ring_open(gates, s.stages, 1, warps);
+    kern_barrier();
     if (kern_thread() >= warps * 32) {
         if (kern_thread() == warps * 32) produce_few(ring, gates, h, &work, s, tiles);
     } else {
