@@ -6,4 +6,4 @@ jobs/install.sh test
 cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=ON >/dev/null
 cmake --build build
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-ctest --test-dir build --output-on-failure "$@"
+ctest --test-dir build --parallel 2 --output-on-failure "$@" # those that time or share something run alone all the same

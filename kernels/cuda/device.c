@@ -1,5 +1,6 @@
 /* A CUDA card as a device of kern.h: memory, copies, and the table of the operations in this folder. */
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +93,17 @@ static rlf_status choose(bool *hopper, const kern_ctx *ctx, const char *isa) {
     return RLF_RAISE(UNSUPPORTED, "%s: no instructions called '%s'; there are%s 'ampere'", kern_card_name(ctx->card), isa, has ? " 'hopper' and" : "");
 }
 
+enum { CARDS_REMEMBERED = 64 };
+static atomic_bool checked[CARDS_REMEMBERED]; /* cards whose instructions were found to agree, once a process */
+
+static rlf_status check_once(kern_ctx *ctx, int card, const char **differs) {
+    *differs = NULL;
+    if (card < CARDS_REMEMBERED && atomic_load(&checked[card])) return RLF_OK;
+    rlf_status status = kern_cuda_check_hopper(ctx, differs);
+    if (status == RLF_OK && !*differs && card < CARDS_REMEMBERED) atomic_store(&checked[card], true);
+    return status;
+}
+
 rlf_status kern_cuda_open(kern_device *device, const kern_device_options *options) {
     rlf_status status = RLF_OK;
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
@@ -104,7 +116,7 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     ctx->parts = kern_card_host_allocate(ctx->card, KERN_CUDA_PARTS * sizeof(double));
     if (!ctx->scratch || !ctx->staging || !ctx->parts)
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
-    if (ctx->hopper) RLF_TRY(kern_cuda_check_hopper(ctx, &differs));
+    if (ctx->hopper) RLF_TRY(check_once(ctx, options->card, &differs));
     if (differs && options->isa)
         RLF_FAIL(UNSUPPORTED, "CUDA card %d, %s: %s does not have the bits of 'ampere' by the instructions called 'hopper'", options->card,
                  kern_card_name(ctx->card), differs);
