@@ -398,6 +398,20 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
     return false;
 }
 
+int rlf_bench_among_ranks(int argc, char **argv, rlf_transport **transport, rlf_bench_step *body, void (*tear_down)(void *ctx), void *ctx) {
+    enum { GOODBYE_MS = 10000 };
+    if (rlf_transport_new(transport, &argc, &argv) != RLF_OK) return rlf_cli_fail("bench");
+    rlf_status status = body(ctx);
+    if (status != RLF_OK) rlf_cli_fail("bench");
+    if (status != RLF_OK && rlf_transport_size(*transport) > 1) rlf_transport_abort(*transport, EXIT_FAILURE);
+    tear_down(ctx);
+    if (rlf_transport_destroy(*transport, GOODBYE_MS) != RLF_OK) {
+        rlf_cli_fail("bench");
+        rlf_transport_abort(*transport, EXIT_FAILURE);
+    }
+    return status == RLF_OK ? 0 : 1;
+}
+
 int rlf_cmd_bench(int argc, char **argv) {
     rlf_bench b = {.precision = {RLF_DTYPE_F32, RLF_DTYPE_OTHER}, .seconds = 4};
     options o = {

@@ -18,7 +18,7 @@
 #include "trainer/cli/cli.h"
 #include "trainer/cli/model.h"
 
-enum { WAIT_MS = 60000, GOODBYE_MS = 10000, MOST_RANKS = 1024 };
+enum { WAIT_MS = 60000, MOST_RANKS = 1024 };
 
 static const char USAGE[] =
     "mpirun -np N rlf bench reduce [--shape bench-42m] [--dtype float32|bfloat16] [--reduce-dtype float32|bfloat16]\n"
@@ -172,7 +172,8 @@ static void report(const bench *b) {
     json_decref(report);
 }
 
-static void tear_down(bench *b) {
+static void tear_down(void *ctx) {
+    bench *b = ctx;
     free(b->received);
     free(b->sent);
     kern_buf_destroy(b->weights);
@@ -183,8 +184,9 @@ static void tear_down(bench *b) {
     rlf_model_layout_clean_up(&b->layout);
 }
 
-static rlf_status run(bench *b) {
+static rlf_status run(void *ctx) {
     rlf_status status = RLF_OK;
+    bench *b = ctx;
     RLF_TRY(set_up(b));
     RLF_TRY(measure(b));
     if (rank_of(b) == 0) report(b);
@@ -223,14 +225,5 @@ int rlf_bench_reduce(int argc, char **argv) {
     bool help = false;
     if (!parse(&b, argc, argv, &help)) return rlf_cli_misuse("bench", "reduce: expected options within their ranges");
     if (help) return rlf_cli_help(USAGE);
-    if (rlf_transport_new(&b.transport, &argc, &argv) != RLF_OK) return rlf_cli_fail("bench");
-    rlf_status status = run(&b);
-    if (status != RLF_OK) rlf_cli_fail("bench");
-    if (status != RLF_OK && ranks_of(&b) > 1) rlf_transport_abort(b.transport, EXIT_FAILURE); /* the others wait */
-    tear_down(&b);
-    if (rlf_transport_destroy(b.transport, GOODBYE_MS) != RLF_OK) {
-        rlf_cli_fail("bench");
-        rlf_transport_abort(b.transport, EXIT_FAILURE);
-    }
-    return status == RLF_OK ? 0 : 1;
+    return rlf_bench_among_ranks(argc, argv, &b.transport, run, tear_down, &b);
 }
