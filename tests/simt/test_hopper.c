@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kernels/cuda/hopper.h"
+#include "tests/simt/cards.h"
 
 enum { SIDE = 64, THREADS = 128, TILE_BYTES = SIDE * SIDE * 2 };
 
@@ -26,8 +27,6 @@ typedef struct product_args {
     const uint16_t *a_rows;
     fault_kind fault;
 } product_args;
-
-static kern_card *cards[SIMT_ORDERS];
 
 /* The fragment of A of this warp's rows, 16 of depth from d on. */
 KERN_DEVICE void rows_of(uint32_t r[4], const uint16_t *a, int d) {
@@ -145,19 +144,6 @@ static void a_card_with_other_bits_is_used_without_wgmma(void **state) {
     assert_null(strstr(kern_device_name(device), "without wgmma"));
     kern_device_close(device);
     assert_int_equal(kern_device_open(&device, &(kern_device_options){.name = "cuda", .isa = "avx2"}), RLF_UNSUPPORTED);
-}
-
-static int open_cards(void **state) {
-    (void)state;
-    for (int i = 0; i < SIMT_ORDERS; i++)
-        if (kern_card_open(&cards[i], i) != RLF_OK) return -1;
-    return 0;
-}
-
-static int close_cards(void **state) {
-    (void)state;
-    for (int i = 0; i < SIMT_ORDERS; i++) kern_card_close(cards[i]);
-    return 0;
 }
 
 int main(void) {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernels/cuda/mma.h"
+#include "tests/simt/cards.h"
 
 enum { THREADS = 64, BLOCKS = 3 };
 
@@ -27,21 +28,6 @@ typedef values copied_args, early_args, overtaken_args, unwaited_args, unaligned
 typedef struct block_values {
     float x[THREADS];
 } block_values;
-
-static kern_card *cards[SIMT_ORDERS];
-
-static int open_cards(void **state) {
-    (void)state;
-    for (int i = 0; i < SIMT_ORDERS; i++)
-        if (kern_card_open(&cards[i], i) != RLF_OK) return -1;
-    return 0;
-}
-
-static int close_cards(void **state) {
-    (void)state;
-    for (int i = 0; i < SIMT_ORDERS; i++) kern_card_close(cards[i]);
-    return 0;
-}
 
 /* Every thread gives its place, and takes that of the thread opposite. */
 KERN_KERNEL(reversed) {
