@@ -140,16 +140,6 @@ KERN_DEVICE void load_fours(kern_float4 *to, int many, const float *x, int first
         }
 }
 
-KERN_DEVICE void store4(float *x, int at, int n, kern_float4 four) {
-    if (at + 4 <= n && is_aligned(x + at)) {
-        *(kern_float4 *)(x + at) = four;
-        return;
-    }
-    KERN_UNROLL
-    for (int c = 0; c < 4; c++)
-        if (at + c < n) x[at + c] = four.v[c];
-}
-
 KERN_DEVICE int warp_lane(void) { return kern_thread() % 32; }
 
 /* Where in its part a lane's s-th four ids are. */
@@ -666,7 +656,7 @@ KERN_KERNEL(logprob_grad) {
         KERN_UNROLL
         for (int c = 0; c < 4; c++)
             x[s].v[c] = a.filter.temperature == 0.0f ? 0.0f : grad_of(&row, &g, x[s].v[c] * row.inverse_t, at + c);
-        store4(dlogits, at, a.v, x[s]);
+        kern_store4(dlogits, KERN_F32, (size_t)at, a.v - at, at + 4 <= a.v && is_aligned(dlogits + at), x[s]);
     }
 }
 

@@ -9,7 +9,7 @@
  *   along     a row a line (a row of A, a column of B), of 64 of depth: kern_wgmma_along(tile + 16 i) is 16 of depth from 16 i on
  *   across    a row a depth, 64 lines wide; more lines are further tiles, `apart` bytes each: kern_wgmma_across(tile + 16 i * 64, apart)
  *
- * Products. kern_wgmma_N(c, a, a_across, b, b_across): c (64 x N) += A (64 x 16) B (16 x N), by the 128 threads of a warp group, which begins at
+ * Products, N being 64, 128 or 256. kern_wgmma_N(c, a, a_across, b, b_across): c (64 x N) += A (64 x 16) B (16 x N), by the 128 threads of a warp group, which begins at
  * a multiple of 4 warps. Warp w of them has rows 16 w .. 16 w + 15 of c: c[j] is the fragment C of mma.h for columns 8 j .. 8 j + 7.
  * kern_wgmma_rows_N takes A from registers: the fragment a[4] of mma.h for the warp's rows. kern_wgmma_new_64 and kern_wgmma_rows_new_64, of factors
  * along, begin a chain: c = A B, as from zeros. An element gets the bits that kern_mma_bf16 gives
@@ -145,6 +145,7 @@ KERN_DEVICE void kern_wgmma_commit(void) { KERN_HOPPER_ASM("wgmma.commit_group.s
         else                                                                                                                       \
             KERN_WGMMA_ROWS_ASM(n, regs, x0, x1, x2, x3, x4, "0");                                                                 \
     }
+/* The same with c from 0, both factors along. */
 #define KERN_NEW_4(c, j) "=f"(c[j][0]), "=f"(c[j][1]), "=f"(c[j][2]), "=f"(c[j][3])
 #define KERN_NEW_16(c, j) KERN_NEW_4(c, j), KERN_NEW_4(c, j + 1), KERN_NEW_4(c, j + 2), KERN_NEW_4(c, j + 3)
 #define KERN_NEW_32(c) KERN_NEW_16(c, 0), KERN_NEW_16(c, 4)
@@ -156,9 +157,6 @@ KERN_DEVICE void kern_wgmma_rows_new_64(float c[8][4], const uint32_t a[4], kern
                     : KERN_NEW_32(c)
                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-KERN_WGMMA_WORDS(8, 4, 4, 5, 6, 7, 8)
-KERN_WGMMA_WORDS(16, 8, 8, 9, 10, 11, 12)
-KERN_WGMMA_WORDS(32, 16, 16, 17, 18, 19, 20)
 KERN_WGMMA_WORDS(64, 32, 32, 33, 34, 35, 36)
 KERN_WGMMA_WORDS(128, 64, 64, 65, 66, 67, 68)
 KERN_WGMMA_WORDS(256, 128, 128, 129, 130, 131, 132)
@@ -197,9 +195,6 @@ KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int dist
     KERN_DEVICE void kern_wgmma_rows_##n(float c[n / 8][4], const uint32_t a[4], kern_wgmma_factor b, bool b_across) {             \
         simt_wgmma(c, n, NULL, a, false, b.tile, b.apart, b_across);                                                               \
     }
-KERN_WGMMA_WORDS(8)
-KERN_WGMMA_WORDS(16)
-KERN_WGMMA_WORDS(32)
 KERN_WGMMA_WORDS(64)
 KERN_WGMMA_WORDS(128)
 KERN_WGMMA_WORDS(256)

@@ -85,13 +85,48 @@ KERN_DEVICE kern_wgmma_factor factor_at(const uint16_t *stage, const bool along,
     return along ? kern_wgmma_along(stage + line * STEP + d) : kern_wgmma_across(stage + line * STEP + d * KERN_TILE_WIDE, STEP * 128);
 }
 
-/* A warp group's rows of a stage by its columns, 16 of depth from d on. */
-KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const bool a_along, const bool b_along, const int cols, int group, int d) {
-    const kern_wgmma_factor a = factor_at(stage, a_along, group * GROUP_ROWS, d), b = factor_at(stage + ROWS * STEP, b_along, 0, d);
-    if (cols == WIDE)
-        kern_wgmma_256(c, a, !a_along, b, !b_along);
+/* What a warp group multiplies: 64 lines of A from `line` on, of the `lines` that a stage has before those of B, by `cols` lines of B. */
+typedef struct group_shape {
+    bool a_along, b_along;
+    int lines, cols, line;
+} group_shape;
+
+/* 16 of depth of a stage, from d on. */
+KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const group_shape g, int d) {
+    const kern_wgmma_factor a = factor_at(stage, g.a_along, g.line, d), b = factor_at(stage + g.lines * STEP, g.b_along, 0, d);
+    if (g.cols == WIDE)
+        kern_wgmma_256(c, a, !g.a_along, b, !g.b_along);
     else
-        kern_wgmma_128(c, a, !a_along, b, !b_along);
+        kern_wgmma_128(c, a, !g.a_along, b, !g.b_along);
+}
+
+/* The chains of a tile, from the ring's stages of STEP of depth. */
+KERN_DEVICE void multiply_depth(float c[][4], const uint16_t *memory, ring_gates *gates, ring_place *at, const int stages, const group_shape g,
+                                int depth) {
+    const int size = (g.lines + g.cols) * STEP;
+    int before = -1;
+    for (int s = 0; s < depth / STEP; s++, ring_next(at, stages)) {
+        ring_wait_full(gates, *at);
+        kern_wgmma_fence();
+        KERN_UNROLL
+        for (int d = 0; d < STEP; d += MMA_DEPTH) multiply_stage(c, memory + at->stage * size, g, d);
+        kern_wgmma_commit();
+        kern_wgmma_wait(1);
+        if (before >= 0) ring_leave(gates, before);
+        before = at->stage;
+    }
+    kern_wgmma_wait(0);
+    if (before >= 0) ring_leave(gates, before);
+    if (depth % STEP == 0) return;
+    ring_wait_full(gates, *at);
+    for (int d = 0; d < depth % STEP; d += MMA_DEPTH) { /* zeros beyond the depth are not multiplied */
+        kern_wgmma_fence();
+        multiply_stage(c, memory + at->stage * size, g, d);
+        kern_wgmma_commit();
+        kern_wgmma_wait(0);
+    }
+    ring_leave(gates, at->stage);
+    ring_next(at, stages);
 }
 
 /* All tiles of the block, by one thread. */
@@ -170,41 +205,18 @@ KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], int fragments, i
 
 KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const bool a_along, const bool b_along,
                                 const int cols, const int stages, int tiles) {
-    const int size = (ROWS + cols) * STEP, group = kern_thread() / GROUP_THREADS;
-    const int lane = kern_thread() % 32, warp = kern_thread() / 32 % 4;
+    const int group = kern_thread() / GROUP_THREADS, lane = kern_thread() % 32, warp = kern_thread() / 32 % 4;
+    const group_shape shape = {a_along, b_along, ROWS, cols, group * GROUP_ROWS};
     float c[WIDE / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         const tile_place place = place_of_tile(p, cols, tile);
         const int row = place.row + group * GROUP_ROWS + warp * 16 + lane / 4, col = place.col + lane % 4 * 2;
-        int before = -1;
         if (a_along)
             begin_from_zero(c, cols / 8);
         else
             begin_from_c(c, p, cols / 8, row, col);
-        for (int s = 0; s < p->depth / STEP; s++, ring_next(&at, stages)) {
-            ring_wait_full(gates, at);
-            kern_wgmma_fence();
-            KERN_UNROLL
-            for (int d = 0; d < STEP; d += MMA_DEPTH) multiply_stage(c, memory + at.stage * size, a_along, b_along, cols, group, d);
-            kern_wgmma_commit();
-            kern_wgmma_wait(1);
-            if (before >= 0) ring_leave(gates, before);
-            before = at.stage;
-        }
-        kern_wgmma_wait(0);
-        if (before >= 0) ring_leave(gates, before);
-        if (p->depth % STEP) { /* zeros beyond the depth are not multiplied */
-            ring_wait_full(gates, at);
-            for (int d = 0; d < p->depth % STEP; d += MMA_DEPTH) {
-                kern_wgmma_fence();
-                multiply_stage(c, memory + at.stage * size, a_along, b_along, cols, group, d);
-                kern_wgmma_commit();
-                kern_wgmma_wait(0);
-            }
-            ring_leave(gates, at.stage);
-            ring_next(&at, stages);
-        }
+        multiply_depth(c, memory, gates, &at, stages, shape, p->depth);
         store_sums(p, c, cols / 8, row, col);
     }
 }
@@ -231,7 +243,7 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const b
 
 #define HOPPER_TILES(name, a_along, b_along, cols, stages)              \
     typedef hopper_product name##_args;                                 \
-    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                        \
+    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                     \
         KERN_SHARED_BYTES(char, memory);                                \
         tiles_of_product(memory, &a, a_along, b_along, cols, stages);   \
     }
@@ -312,39 +324,13 @@ KERN_DEVICE few_shape some_shape(void) {
 }
 
 KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const hopper_work *p, int tiles) {
-    const few_shape shape = some_shape();
     const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32;
+    const group_shape shape = {true, true, SOME_LINES, SOME_ROWS, 0};
     float c[SOME_ROWS / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
-        int before = -1;
         begin_from_zero(c, SOME_ROWS / 8);
-        for (int s = 0; s < p->depth / STEP; s++, ring_next(&at, SOME_STAGES)) {
-            const uint16_t *stage = memory + at.stage * few_stage(shape);
-            ring_wait_full(gates, at);
-            kern_wgmma_fence();
-            KERN_UNROLL
-            for (int d = 0; d < STEP; d += MMA_DEPTH)
-                kern_wgmma_128(c, kern_wgmma_along(stage + d), false, kern_wgmma_along(stage + SOME_LINES * STEP + d), false);
-            kern_wgmma_commit();
-            kern_wgmma_wait(1);
-            if (before >= 0) ring_leave(gates, before);
-            before = at.stage;
-        }
-        kern_wgmma_wait(0);
-        if (before >= 0) ring_leave(gates, before);
-        if (p->depth % STEP) {
-            const uint16_t *stage = memory + at.stage * few_stage(shape);
-            ring_wait_full(gates, at);
-            for (int d = 0; d < p->depth % STEP; d += MMA_DEPTH) {
-                kern_wgmma_fence();
-                kern_wgmma_128(c, kern_wgmma_along(stage + d), false, kern_wgmma_along(stage + SOME_LINES * STEP + d), false);
-                kern_wgmma_commit();
-                kern_wgmma_wait(0);
-            }
-            ring_leave(gates, at.stage);
-            ring_next(&at, SOME_STAGES);
-        }
+        multiply_depth(c, memory, gates, &at, SOME_STAGES, shape, p->depth);
         KERN_UNROLL
         for (int j = 0; j < SOME_ROWS / 8; j++)
             store_transposed(p, c[j], tile / down * SOME_LINES + kern_thread() / 32 * 16 + lane / 4, tile % down * SOME_ROWS + 8 * j + lane % 4 * 2);
@@ -466,7 +452,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
 
 #define HOPPER_FEW(name, rows)                                   \
     typedef hopper_product name##_args;                          \
-    KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {         \
+    KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {      \
         KERN_SHARED_BYTES(char, memory);                         \
         few_of_product(memory, &a, rows);                        \
     }

@@ -17,10 +17,8 @@
  *
  * Operations: 2 rows cols depth. Bytes from the second-level cache: A cols/256 times, B rows/128 times, 2 bytes each; C once, 4 bytes, twice
  * where it is added to. A wide block needs 24 KiB for 2^20 multiply-adds (16 of depth: 4 KiB a warp from shared memory), so a card with
- * 1024 of them a cycle and multiprocessor is limited by its tensor cores, not by memory. Hopper's cores give their full rate to wgmma alone;
- * that needs another fragment layout, and a card to show the gain.
- *
- * Tried: nothing on a card yet. */
+ * 1024 of them a cycle and multiprocessor is limited by its tensor cores, not by memory. On an H100, whose cores give their full rate to wgmma
+ * alone, it had 208 TFLOP/s of 793 (NOTES.md); there linear_hopper.cu takes its place. */
 #include "kernels/cuda/linear.h"
 
 enum {
@@ -33,8 +31,7 @@ enum {
     STAGES = 3,
     GROUP = 8,
     DOWN = ROWS / WARPS_DOWN / MMA_ROWS,           /* fragments of a warp */
-    MOST_ACROSS = WIDE / WARPS_ACROSS / MMA_COLS,
-    MULTIPROCESSORS = 132 /* of a Hopper card: fewer wide blocks leave some without work. Only speed depends on it */
+    MOST_ACROSS = WIDE / WARPS_ACROSS / MMA_COLS
 };
 
 /* ---- one tile --------------------------------------------------------------------------------------------------------------------- */
@@ -153,7 +150,7 @@ static int blocks_of(const tensor_product *p, int cols) {
 static void run_tiles(kern_ctx *ctx, const tensor_product *p) {
     if (kern_cuda_hopper_product(ctx, p)) return;
     const tensor_product product = *p;
-    const bool wide = blocks_of(p, WIDE) >= MULTIPROCESSORS;
+    const bool wide = blocks_of(p, WIDE) >= kern_card_processors(ctx->card);
     if (p->b.along_depth && wide)
         LAUNCH_TILES(ctx, forward_wide, product, WIDE);
     else if (p->b.along_depth)
@@ -228,7 +225,7 @@ static product_out rows_from(product_out to, int begin, int n) {
 /* Few rows, or so few narrow blocks that tiles would leave multiprocessors without work: by the other kernel, to the same bits. */
 static void run_forward(kern_ctx *ctx, const tensor_product *p) {
     if (kern_cuda_hopper_product(ctx, p)) return;
-    if (p->a.lines <= FEW_ROWS || blocks_of(p, NARROW) < MULTIPROCESSORS)
+    if (p->a.lines <= FEW_ROWS || blocks_of(p, NARROW) < kern_card_processors(ctx->card))
         kern_cuda_product_of_few(ctx, p);
     else
         run_tiles(ctx, p);
