@@ -6,23 +6,6 @@
 
 enum { MAX_DIM = 256 };
 
-/* bfloat16 rows of D of several heads: element 0 of row r of head h is ptr[h next_head + r next_row]. */
-typedef struct hopper_rows {
-    const uint16_t *ptr;
-    size_t next_head, next_row;
-} hopper_rows;
-
-/* What attention_tiles_grad.cu leaves to Hopper's kernels: heads first_head .. of the groups of kv heads first_kv .., which are the tasks
- * kv * heads + head. Where first_head is not 0, dk and dv go on from what is in dqkv, which is float32 then. */
-typedef struct hopper_grad_work {
-    void *dqkv;
-    kern_dtype dtype; /* of dqkv */
-    kern_attn_shape shape;
-    int m, first_kv, kv_heads, first_head, heads;
-    hopper_rows keys, values, queries, douts; /* (kv_heads, m, D), (tasks, m, D) */
-    const float_pair *stats;                  /* (tasks, m): lse log2(e), delta */
-} hopper_grad_work;
-
 /* attention_tiles.cu, attention_tiles_grad.cu: the operations of kern.h where attention_by_tiles (kv.h). */
 #ifdef __cplusplus
 extern "C" {
@@ -34,10 +17,12 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
                                      kern_rows_hint hint, kern_attn_shape shape);
 void kern_cuda_attention_grad_tiles(kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,
                                     kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape);
-/* attention_hopper.cu, attention_hopper_grad.cu: the same bits on a Hopper card; false where they cannot. */
-bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
+/* attention_hopper.cu, attention_hopper_grad.cu: the same bits on a Hopper card, of tensors of bfloat16; false where it is none, or they do not
+ * begin at 16 bytes. stats (kv_heads * heads of each, m): lse log2(e), delta; of kv heads from first_kv on. */
+bool kern_cuda_attention_hopper(kern_ctx *ctx, uint16_t *out, float *lse, const uint16_t *qkv, const int32_t *seq_begin, int seqs,
                                 kern_attn_shape shape);
-bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, const hopper_grad_work *work, const int32_t *seq_begin, int seqs);
+bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, uint16_t *dqkv, const uint16_t *dout, const uint16_t *qkv, const float_pair *stats,
+                                     int first_kv, int kv_heads, const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 #ifdef __cplusplus
 }
 #endif

@@ -12,29 +12,24 @@
  * p are kern_mma_bf16 with ones, beside all that. Only the last block has keys beyond some row. Rows of the next sequence that come with it
  * are masked among the keys, and made zeros among the values, since 0 times a value that is no number would show.
  *
- * Keys and values come in boxes from the rows of qkv; where those are float32, from rounded copies of as many kv heads at a time as the work
- * space holds.
+ * Keys and values come in boxes from the rows of qkv.
  *
  * Operations, of a block of 64 keys and a warp group, D = 128: 512 cycles of tensor cores (2 x 64 x 64 x 128 multiply-adds, 2048 a cycle), and
  * about 15 instructions a score, 480 cycles of the warp schedulers: both are nearly busy when two warp groups take turns. Shared memory:
  * 64 bytes a cycle of 128. Bytes: keys and values once for 128 rows, 4 D a key, from the card's cache. */
 #include "kernels/cuda/attention_hopper.h"
 
-enum { STAGES = 4, ROUND_THREADS = 256 };
+enum { STAGES = 4 };
 
 typedef struct attend_hopper_args {
-    kern_map map;                 /* of keys and values */
-    int key_col, value_col;       /* of the first kv head at work */
-    void *out;
-    float *lse;                   /* NULL: not wanted */
-    const void *qkv;
-    kern_dtype dtype;             /* of qkv and out */
-    uint16_t *copies;             /* (m, 2, kv_heads at work, D), of keys and values; NULL: none */
+    kern_map map;        /* of qkv */
+    uint16_t *out;       /* (m, H D) */
+    float *lse;          /* NULL: not wanted */
+    const uint16_t *qkv; /* (m, width) */
     kern_attn_shape shape;
-    int first_kv, kv_heads;       /* at work: a block of threads an item and kv head */
-    const hopper_item *items;
+    const hopper_item *items; /* a block of threads an item and kv head */
 } attend_hopper_args;
-typedef attend_hopper_args attend_hopper_64_args, attend_hopper_128_args, attend_hopper_round_args;
+typedef attend_hopper_args attend_hopper_64_args, attend_hopper_128_args;
 
 /* What waits for the end of another split: of each thread, so that neighbours are side by side. */
 typedef struct hopper_waiting {
@@ -62,12 +57,12 @@ typedef struct attend_piece {
 
 /* Of a warp group of this block. */
 KERN_DEVICE attend_piece piece_of(const attend_hopper_args *a, int which) {
-    const hopper_item item = a->items[kern_block() / a->kv_heads];
+    const hopper_item item = a->items[kern_block() / a->shape.kv_heads];
     const int group = a->shape.heads / a->shape.kv_heads, n = GROUPS * item.unit + which;
     attend_piece p;
     p.begin = item.begin;
     p.rows = item.rows;
-    p.head = (a->first_kv + kern_block() % a->kv_heads) * group + n % group;
+    p.head = kern_block() % a->shape.kv_heads * group + n % group;
     p.at = n / group * ROWS;
     p.blocks = p.at < p.rows ? n / group + 1 : 0;
     return p;
@@ -79,14 +74,14 @@ KERN_DEVICE uint16_t *stage_of(uint16_t *stages, int i, int d) { return stages +
 
 /* One thread. */
 KERN_DEVICE void bring_keys(const attend_hopper_args *a, int blocks, uint16_t *stages, ring_gates *ring, int d) {
-    const int begin = piece_of(a, 0).begin, kv = kern_block() % a->kv_heads;
+    const int begin = piece_of(a, 0).begin, key_column = (a->shape.heads + kern_block() % a->shape.kv_heads) * d;
     for (int j = 0; j < blocks; j++) {
         uint16_t *const stage = stage_of(stages, j, d);
         kern_gate *const full = &ring->full[j % STAGES];
         ring_wait_empty(ring, ring_at(j, STAGES));
         kern_gate_expect(full, 2 * (d / KERN_TILE_WIDE) * TILE_BYTES);
-        copy_rows(stage, &a->map, begin + j * KEYS, a->key_col + kv * d, full, d);
-        copy_rows(stage + d / KERN_TILE_WIDE * TILE, &a->map, begin + j * KEYS, a->value_col + kv * d, full, d);
+        copy_rows(stage, &a->map, begin + j * KEYS, key_column, full, d);
+        copy_rows(stage + d / KERN_TILE_WIDE * TILE, &a->map, begin + j * KEYS, key_column + a->shape.kv_heads * d, full, d);
     }
 }
 
@@ -196,29 +191,26 @@ KERN_DEVICE void add_waiting(attend_state *t, int d) {
 }
 
 KERN_DEVICE void store_result(attend_state *t, const attend_hopper_args *a, const attend_piece *piece, int d) {
-    void *const out = a->out; /* read once: see KERN_KERNEL_WITH_MAPS */
+    uint16_t *const out = a->out; /* read once: see KERN_KERNEL_WITH_MAPS */
     float *const lse = a->lse;
-    const kern_dtype dtype = a->dtype;
     const int heads = a->shape.heads;
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         if (t->pos[half] >= piece->rows) continue;
         const size_t row = (size_t)(piece->begin + t->pos[half]) * heads + piece->head;
         const float whole = 1.0f / t->r.sum[2 * half];
         KERN_UNROLL for (int n = 0; n < d / 8; n++)
-            store_pair(out, dtype, row * d + 8 * n + lane_column(), t->r.values[n][2 * half] * whole + 0.0f,
+            store_pair(out, KERN_BF16, row * d + 8 * n + lane_column(), t->r.values[n][2 * half] * whole + 0.0f,
                        t->r.values[n][2 * half + 1] * whole + 0.0f);
         if (lse && lane_column() == 0) lse[row] = lse_of(t->r.top[half], t->r.sum[2 * half], d);
     }
 }
 
 KERN_DEVICE void load_queries(attend_state *t, const attend_hopper_args *a, const attend_piece *piece, int d) {
-    const void *q[2];
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const size_t at = (size_t)(piece->begin + t->pos[half]) * kern_qkv_width(a->shape) + piece->head * d;
-        q[half] = (const char *)a->qkv + at * (a->dtype == KERN_BF16 ? sizeof(uint16_t) : sizeof(float));
-        if (t->pos[half] >= piece->rows) q[half] = NULL;
-    }
-    load_rows(t->q, q, a->dtype, d);
+    const uint16_t *q[2];
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        q[half] = t->pos[half] >= piece->rows ? NULL
+                                              : a->qkv + (size_t)(piece->begin + t->pos[half]) * kern_qkv_width(a->shape) + piece->head * d;
+    load_rows(t->q, q, d);
     hold_factor(t->q, d / 16);
 }
 
@@ -306,54 +298,27 @@ KERN_KERNEL_WITH_MAPS(attend_hopper_128, BLOCK_THREADS, 1) {
 
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
 
-/* A block a row, a thread two elements. */
-KERN_KERNEL(attend_hopper_round) {
-    const int n = a.kv_heads * a.shape.head_dim, row = kern_block();
-    const float *keys = (const float *)a.qkv + (size_t)row * kern_qkv_width(a.shape) + (a.shape.heads + a.first_kv) * a.shape.head_dim;
-    const float *values = keys + a.shape.kv_heads * a.shape.head_dim;
-    uint32_t *to = (uint32_t *)(a.copies + (size_t)row * 2 * n);
-    for (int i = kern_thread(); i < n / 2; i += ROUND_THREADS) {
-        to[i] = kern_bf16_pair(keys[2 * i], keys[2 * i + 1]);
-        to[n / 2 + i] = kern_bf16_pair(values[2 * i], values[2 * i + 1]);
-    }
-}
-
 static void run_items(kern_ctx *ctx, const void *with, const hopper_item *items, int n) {
     attend_hopper_args args = *(const attend_hopper_args *)with;
     args.items = items;
     if (args.shape.head_dim == 64)
-        KERN_LAUNCH_SHARED(ctx, attend_hopper_64, n * args.kv_heads, BLOCK_THREADS, attend_bytes(64), args);
+        KERN_LAUNCH_SHARED(ctx, attend_hopper_64, n * args.shape.kv_heads, BLOCK_THREADS, attend_bytes(64), args);
     else
-        KERN_LAUNCH_SHARED(ctx, attend_hopper_128, n * args.kv_heads, BLOCK_THREADS, attend_bytes(128), args);
+        KERN_LAUNCH_SHARED(ctx, attend_hopper_128, n * args.shape.kv_heads, BLOCK_THREADS, attend_bytes(128), args);
 }
 
-bool kern_cuda_attention_hopper(kern_ctx *ctx, void *out, float *lse, const void *qkv, kern_dtype dtype, const int32_t *seq_begin, int seqs,
+bool kern_cuda_attention_hopper(kern_ctx *ctx, uint16_t *out, float *lse, const uint16_t *qkv, const int32_t *seq_begin, int seqs,
                                 kern_attn_shape shape) {
     attend_hopper_args args;
-    const int m = seq_begin[seqs], d = shape.head_dim, width = kern_qkv_width(shape);
-    const size_t head = (size_t)m * (size_t)d; /* floats of the work space that copies of a kv head take */
-    const int at_once = dtype == KERN_BF16 || !head ? shape.kv_heads : (int)(ctx->scratch_floats / head);
-    if (!ctx->hopper || at_once < 1 || (uintptr_t)qkv % 16) return false;
+    const int m = seq_begin[seqs], width = kern_qkv_width(shape);
+    if (!ctx->hopper || (uintptr_t)qkv % 16) return false;
+    if (!m) return true;
     memset(&args, 0, sizeof args);
+    kern_card_map(ctx->card, &args.map, qkv, m, width, (size_t)width, ROWS);
     args.out = out;
     args.lse = lse;
     args.qkv = qkv;
-    args.dtype = dtype;
     args.shape = shape;
-    for (int first = 0; m && first < shape.kv_heads; first += at_once) {
-        args.first_kv = first;
-        args.kv_heads = shape.kv_heads - first < at_once ? shape.kv_heads - first : at_once;
-        if (dtype == KERN_BF16) {
-            kern_card_map(ctx->card, &args.map, (const uint16_t *)qkv, m, width, (size_t)width, ROWS);
-            args.key_col = (shape.heads + first) * d;
-            args.value_col = args.key_col + shape.kv_heads * d;
-        } else {
-            args.copies = (uint16_t *)ctx->scratch;
-            args.value_col = args.kv_heads * d;
-            kern_card_map(ctx->card, &args.map, args.copies, m, 2 * args.value_col, (size_t)(2 * args.value_col), ROWS);
-            KERN_LAUNCH(ctx, attend_hopper_round, m, ROUND_THREADS, args);
-        }
-        run_in_order(ctx, run_items, &args, seq_begin, seqs, shape.heads / shape.kv_heads);
-    }
+    run_in_order(ctx, run_items, &args, seq_begin, seqs, shape.heads / shape.kv_heads);
     return true;
 }

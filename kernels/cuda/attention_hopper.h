@@ -89,21 +89,11 @@ KERN_DEVICE void pass_turn(int group, int left) {
 
 /* ---- fragments -------------------------------------------------------------------------------------------------------------------- */
 
-/* A piece's rows of bfloat16 as factors A of depth D; NULL instead of row g or g+8: zeros. */
-KERN_DEVICE void load_rows(uint32_t a[][4], const void *const row[2], kern_dtype dtype, int d) {
+/* A piece's rows as factors A of depth D; NULL instead of row g or g+8: zeros. */
+KERN_DEVICE void load_rows(uint32_t a[][4], const uint16_t *const row[2], int d) {
     KERN_UNROLL for (int k = 0; k < d / 16; k++)
-        KERN_UNROLL for (int i = 0; i < 4; i++) {
-            const int c = 16 * k + i / 2 * 8 + lane_column();
-            const void *from = row[i % 2];
-            a[k][i] = 0;
-            if (!from) continue;
-            if (dtype == KERN_BF16) {
-                a[k][i] = *(const uint32_t *)((const uint16_t *)from + c);
-            } else {
-                const float_pair x = *(const float_pair *)((const float *)from + c);
-                a[k][i] = kern_bf16_pair(x.x, x.y);
-            }
-        }
+        KERN_UNROLL for (int i = 0; i < 4; i++)
+            a[k][i] = row[i % 2] ? *(const uint32_t *)(row[i % 2] + 16 * k + i / 2 * 8 + lane_column()) : 0;
 }
 
 /* The compiler may not move what is written to these registers, or read from them, across this: a product under way has them. */

@@ -14,52 +14,34 @@
 
 enum { KEY_STAGES = 4, QUERY_STAGES = 4 };
 
-/* Rows of D of the heads at work: those of head h are rows h next_row .. of the map, from column first_col + h next_col on. */
-typedef struct mapped_rows {
-    kern_map map;
-    int next_row, next_col, first_col;
-} mapped_rows;
-
 typedef struct grad_hopper_args {
-    mapped_rows keys, values, queries, douts; /* queries, douts: heads are tasks */
-    hopper_grad_work w;
+    kern_map qkv_map, dout_map; /* of all of both */
+    const uint16_t *qkv, *dout; /* (m, width), (m, H D) */
+    uint16_t *dqkv;
+    const float_pair *stats;    /* (kv_heads at work, heads of each, m): lse log2(e), delta */
+    kern_attn_shape shape;
+    int m, first_kv, kv_heads;  /* at work: a block of threads an item and kv head */
     const hopper_item *items;
 } grad_hopper_args;
 typedef grad_hopper_args hopper_keys_64_args, hopper_keys_128_args, hopper_queries_64_args, hopper_queries_128_args;
 
-/* One thread. */
-KERN_DEVICE void bring_rows(uint16_t *tiles, const mapped_rows *from, int head, int row, kern_gate *gate, int d) {
-    copy_rows(tiles, &from->map, head * from->next_row + row, from->first_col + head * from->next_col, gate, d);
-}
+/* Tasks are the heads at work: `group` of each kv head, one after the other. Where a task or a kv head at work is in a row of qkv. */
+KERN_DEVICE int group_of(const grad_hopper_args *a) { return a->shape.heads / a->shape.kv_heads; }
+KERN_DEVICE int query_column(const grad_hopper_args *a, int task, int d) { return (a->first_kv * group_of(a) + task) * d; } /* of dout too */
+KERN_DEVICE int key_column(const grad_hopper_args *a, int kv, int d) { return (a->shape.heads + a->first_kv + kv) * d; }
+KERN_DEVICE int value_column(const grad_hopper_args *a, int kv, int d) { return key_column(a, kv, d) + a->shape.kv_heads * d; }
 
 KERN_BOTH int rows_size(int d) { return d / KERN_TILE_WIDE * TILE; } /* elements of 64 rows */
 
 /* Two rows of the gradient of each thread: g and g+8 of the warp's, those before `rows` of the sequence; first_row: of the warp. */
-KERN_DEVICE void store_gradient(float sum[TILE_DIM / 8][4], const hopper_grad_work *w, int begin, int rows, int first_row, int column, int d) {
-    void *const to = w->dqkv; /* read once: see KERN_KERNEL_WITH_MAPS */
-    const kern_dtype dtype = w->dtype;
-    const int width = kern_qkv_width(w->shape);
+KERN_DEVICE void store_gradient(float sum[TILE_DIM / 8][4], const grad_hopper_args *a, int begin, int rows, int first_row, int column, int d) {
+    uint16_t *const to = a->dqkv; /* read once: see KERN_KERNEL_WITH_MAPS */
+    const int width = kern_qkv_width(a->shape);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = first_row + lane_row() + 8 * half;
         if (row >= rows) continue;
         const size_t at = (size_t)(begin + row) * width + column + lane_column();
-        KERN_UNROLL for (int n = 0; n < d / 8; n++) store_pair(to, dtype, at + 8 * n, sum[n][2 * half], sum[n][2 * half + 1]);
-    }
-}
-
-/* What the heads before have left. */
-KERN_DEVICE void load_gradient(float sum[TILE_DIM / 8][4], const hopper_grad_work *w, int begin, int rows, int first_row, int column, int d) {
-    clear_sum(sum, d / 8);
-    if (!w->first_head) return;
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const int row = first_row + lane_row() + 8 * half;
-        if (row >= rows) continue;
-        const float *from = (const float *)w->dqkv + (size_t)(begin + row) * kern_qkv_width(w->shape) + column + lane_column();
-        KERN_UNROLL for (int n = 0; n < d / 8; n++) {
-            const float_pair x = *(const float_pair *)(from + 8 * n);
-            sum[n][2 * half] = x.x;
-            sum[n][2 * half + 1] = x.y;
-        }
+        KERN_UNROLL for (int n = 0; n < d / 8; n++) store_pair(to, KERN_BF16, at + 8 * n, sum[n][2 * half], sum[n][2 * half + 1]);
     }
 }
 
@@ -83,12 +65,12 @@ typedef struct keys_pieces {
 } keys_pieces;
 
 KERN_DEVICE keys_pieces keys_of(const grad_hopper_args *a) {
-    const hopper_item item = a->items[kern_block() / a->w.kv_heads];
+    const hopper_item item = a->items[kern_block() / a->kv_heads];
     keys_pieces p;
     p.begin = item.begin;
     p.rows = item.rows;
     p.at = (units_of(item.rows, 1) - 1 - item.unit) * GROUPS * ROWS;
-    p.kv = kern_block() % a->w.kv_heads;
+    p.kv = kern_block() % a->kv_heads;
     p.tiles = (item.rows - p.at + ROWS - 1) / ROWS;
     return p;
 }
@@ -100,27 +82,27 @@ KERN_DEVICE void bring_queries(const grad_hopper_args *a, uint16_t *own, uint16_
     if (lane == 0) {
         kern_gate_expect(&memory->own, groups * 2 * rows_size(d) * 2);
         for (int g = 0; g < groups; g++) {
-            bring_rows(own + 2 * g * rows_size(d), &a->keys, p.kv, p.begin + p.at + g * ROWS, &memory->own, d);
-            bring_rows(own + (2 * g + 1) * rows_size(d), &a->values, p.kv, p.begin + p.at + g * ROWS, &memory->own, d);
+            copy_rows(own + 2 * g * rows_size(d), &a->qkv_map, p.begin + p.at + g * ROWS, key_column(a, p.kv, d), &memory->own, d);
+            copy_rows(own + (2 * g + 1) * rows_size(d), &a->qkv_map, p.begin + p.at + g * ROWS, value_column(a, p.kv, d), &memory->own, d);
         }
     }
     int i = 0;
-    for (int head = 0; head < a->w.heads; head++)
+    for (int head = 0; head < group_of(a); head++)
         for (int at = p.at; at < p.rows; at += ROWS, i++) {
-            const int task = p.kv * a->w.heads + head;
+            const int task = p.kv * group_of(a) + head;
             uint16_t *const stage = stages + i % KEY_STAGES * 2 * rows_size(d);
             kern_gate *const full = &memory->ring.full[i % KEY_STAGES];
             float_pair stat[2];
             for (int n = 0; n < 2; n++) {
                 const int row = at + lane + 32 * n;
-                stat[n] = row < p.rows ? a->w.stats[(size_t)task * a->w.m + p.begin + row] : (float_pair){0, 0};
+                stat[n] = row < p.rows ? a->stats[(size_t)task * a->m + p.begin + row] : (float_pair){0, 0};
             }
             ring_wait_empty(&memory->ring, ring_at(i, KEY_STAGES));
             for (int n = 0; n < 2; n++) memory->stats[i % KEY_STAGES][lane + 32 * n] = stat[n];
             if (lane == 0) {
                 kern_gate_expect(full, 2 * rows_size(d) * 2);
-                bring_rows(stage, &a->queries, task, p.begin + at, full, d);
-                bring_rows(stage + rows_size(d), &a->douts, task, p.begin + at, full, d);
+                copy_rows(stage, &a->qkv_map, p.begin + at, query_column(a, task, d), full, d);
+                copy_rows(stage + rows_size(d), &a->dout_map, p.begin + at, query_column(a, task, d), full, d);
             } else
                 kern_gate_arrive(full);
         }
@@ -150,15 +132,11 @@ KERN_DEVICE void take_ds(float dp[ROWS / 8][4], float p[ROWS / 8][4], uint32_t d
 
 KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, uint16_t *stages, keys_memory *memory, int group, int tiles,
                               int d) {
-    const int skipped = group, steps = a->w.heads * tiles;
+    const int skipped = group, steps = group_of(a) * tiles;
     float dk[TILE_DIM / 8][4], dv[TILE_DIM / 8][4], s[ROWS / 8][4], dp[ROWS / 8][4];
     uint32_t p[ROWS / 16][4], ds[ROWS / 16][4];
-    {
-        const keys_pieces k = keys_of(a);
-        const int row = k.at + skipped * ROWS + first_row_of_warp(), column = (a->w.shape.heads + a->w.first_kv + k.kv) * d;
-        load_gradient(dk, &a->w, k.begin, k.rows, row, column, d);
-        load_gradient(dv, &a->w, k.begin, k.rows, row, column + a->w.shape.kv_heads * d, d);
-    }
+    clear_sum(dk, d / 8);
+    clear_sum(dv, d / 8);
     kern_gate_wait(&memory->own, 0);
     for (int i = 0, tile = 0; i < steps; i++, tile = tile + 1 == tiles ? 0 : tile + 1) {
         uint16_t *const stage = stages + i % KEY_STAGES * 2 * rows_size(d);
@@ -192,9 +170,9 @@ KERN_DEVICE void grad_of_keys(const grad_hopper_args *a, const uint16_t *own, ui
         ring_leave(&memory->ring, i % KEY_STAGES);
     }
     const keys_pieces k = keys_of(a);
-    const int row = k.at + skipped * ROWS + first_row_of_warp(), column = (a->w.shape.heads + a->w.first_kv + k.kv) * d;
-    store_gradient(dk, &a->w, k.begin, k.rows, row, column, d);
-    store_gradient(dv, &a->w, k.begin, k.rows, row, column + a->w.shape.kv_heads * d, d);
+    const int row = k.at + skipped * ROWS + first_row_of_warp();
+    store_gradient(dk, a, k.begin, k.rows, row, key_column(a, k.kv, d), d);
+    store_gradient(dv, a, k.begin, k.rows, row, value_column(a, k.kv, d), d);
 }
 
 KERN_DEVICE void hopper_keys(const grad_hopper_args *a, void *bytes, int d) {
@@ -233,14 +211,14 @@ typedef struct queries_piece {
 } queries_piece;
 
 KERN_DEVICE queries_piece queries_of(const grad_hopper_args *a, int which) {
-    const hopper_item item = a->items[kern_block() / a->w.kv_heads];
-    const int n = GROUPS * item.unit + which;
+    const hopper_item item = a->items[kern_block() / a->kv_heads];
+    const int n = GROUPS * item.unit + which, group = group_of(a);
     queries_piece p;
     p.begin = item.begin;
     p.rows = item.rows;
-    p.at = n / a->w.heads * ROWS;
-    p.task = kern_block() % a->w.kv_heads * a->w.heads + n % a->w.heads;
-    p.blocks = p.at < p.rows ? n / a->w.heads + 1 : 0;
+    p.at = n / group * ROWS;
+    p.task = kern_block() % a->kv_heads * group + n % group;
+    p.blocks = p.at < p.rows ? n / group + 1 : 0;
     return p;
 }
 
@@ -250,14 +228,14 @@ KERN_BOTH size_t queries_bytes(int d) {
 
 /* One thread. */
 KERN_DEVICE void bring_keys(const grad_hopper_args *a, int blocks, uint16_t *stages, ring_gates *ring, int d) {
-    const int begin = queries_of(a, 0).begin, kv = kern_block() % a->w.kv_heads;
+    const int begin = queries_of(a, 0).begin, kv = kern_block() % a->kv_heads;
     for (int j = 0; j < blocks; j++) {
         uint16_t *const stage = stages + j % QUERY_STAGES * 2 * rows_size(d);
         kern_gate *const full = &ring->full[j % QUERY_STAGES];
         ring_wait_empty(ring, ring_at(j, QUERY_STAGES));
         kern_gate_expect(full, 2 * rows_size(d) * 2);
-        bring_rows(stage, &a->keys, kv, begin + j * KEYS, full, d);
-        bring_rows(stage + rows_size(d), &a->values, kv, begin + j * KEYS, full, d);
+        copy_rows(stage, &a->qkv_map, begin + j * KEYS, key_column(a, kv, d), full, d);
+        copy_rows(stage + rows_size(d), &a->qkv_map, begin + j * KEYS, value_column(a, kv, d), full, d);
     }
 }
 
@@ -287,18 +265,19 @@ KERN_DEVICE void take_p_of_row(queries_state *t, int d) {
 /* The piece's queries, dout and statistics. */
 KERN_DEVICE void load_queries(queries_state *t, const grad_hopper_args *a, int group, int d) {
     const queries_piece p = queries_of(a, group);
-    const void *q[2], *dout[2];
+    const uint16_t *q[2], *dout[2];
+    const int column = query_column(a, p.task, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         const int row = p.at + first_row_of_warp() + lane_row() + 8 * half;
         q[half] = dout[half] = NULL;
         t->stat[half] = (float_pair){0, 0};
         if (row >= p.rows) continue;
-        q[half] = a->w.queries.ptr + (size_t)p.task * a->w.queries.next_head + (size_t)(p.begin + row) * a->w.queries.next_row;
-        dout[half] = a->w.douts.ptr + (size_t)p.task * a->w.douts.next_head + (size_t)(p.begin + row) * a->w.douts.next_row;
-        t->stat[half] = a->w.stats[(size_t)p.task * a->w.m + p.begin + row];
+        q[half] = a->qkv + (size_t)(p.begin + row) * kern_qkv_width(a->shape) + column;
+        dout[half] = a->dout + (size_t)(p.begin + row) * a->shape.heads * d + column;
+        t->stat[half] = a->stats[(size_t)p.task * a->m + p.begin + row];
     }
-    load_rows(t->q, q, KERN_BF16, d);
-    load_rows(t->dout, dout, KERN_BF16, d);
+    load_rows(t->q, q, d);
+    load_rows(t->dout, dout, d);
     hold_factor(t->q, d / 16);
     hold_factor(t->dout, d / 16);
 }
@@ -349,8 +328,7 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
     hold(t.dq, d / 8);
     ring_leave(ring, (blocks - 1) % QUERY_STAGES);
     const queries_piece p = queries_of(a, group);
-    const int head = (a->w.first_kv + p.task / a->w.heads) * (a->w.shape.heads / a->w.shape.kv_heads) + a->w.first_head + p.task % a->w.heads;
-    store_gradient(t.dq, &a->w, p.begin, p.rows, p.at + first_row_of_warp(), head * d, d);
+    store_gradient(t.dq, a, p.begin, p.rows, p.at + first_row_of_warp(), query_column(a, p.task, d), d);
 }
 
 KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
@@ -391,46 +369,38 @@ KERN_KERNEL_WITH_MAPS(hopper_queries_128, BLOCK_THREADS, 1) {
 static void run_keys(kern_ctx *ctx, const void *with, const hopper_item *items, int n) {
     grad_hopper_args args = *(const grad_hopper_args *)with;
     args.items = items;
-    if (args.w.shape.head_dim == 64)
-        KERN_LAUNCH_SHARED(ctx, hopper_keys_64, n * args.w.kv_heads, BLOCK_THREADS, keys_bytes(64), args);
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, hopper_keys_64, n * args.kv_heads, BLOCK_THREADS, keys_bytes(64), args);
     else
-        KERN_LAUNCH_SHARED(ctx, hopper_keys_128, n * args.w.kv_heads, BLOCK_THREADS, keys_bytes(128), args);
+        KERN_LAUNCH_SHARED(ctx, hopper_keys_128, n * args.kv_heads, BLOCK_THREADS, keys_bytes(128), args);
 }
 
 static void run_queries(kern_ctx *ctx, const void *with, const hopper_item *items, int n) {
     grad_hopper_args args = *(const grad_hopper_args *)with;
     args.items = items;
-    if (args.w.shape.head_dim == 64)
-        KERN_LAUNCH_SHARED(ctx, hopper_queries_64, n * args.w.kv_heads, BLOCK_THREADS, queries_bytes(64), args);
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, hopper_queries_64, n * args.kv_heads, BLOCK_THREADS, queries_bytes(64), args);
     else
-        KERN_LAUNCH_SHARED(ctx, hopper_queries_128, n * args.w.kv_heads, BLOCK_THREADS, queries_bytes(128), args);
+        KERN_LAUNCH_SHARED(ctx, hopper_queries_128, n * args.kv_heads, BLOCK_THREADS, queries_bytes(128), args);
 }
 
-/* As one matrix: heads side by side in its rows, or one after the other. */
-static mapped_rows map_rows(kern_ctx *ctx, const hopper_rows *x, int heads, int m, int d) {
-    mapped_rows mapped;
-    const bool side_by_side = x->next_head < x->next_row || heads == 1;
-    memset(&mapped, 0, sizeof mapped);
-    if (side_by_side)
-        mapped.next_col = d;
-    else
-        mapped.next_row = m;
-    kern_card_map(ctx->card, &mapped.map, x->ptr, side_by_side ? m : m * heads, side_by_side ? heads * d : d, x->next_row, ROWS);
-    return mapped;
-}
-
-bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, const hopper_grad_work *work, const int32_t *seq_begin, int seqs) {
+bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, uint16_t *dqkv, const uint16_t *dout, const uint16_t *qkv, const float_pair *stats,
+                                     int first_kv, int kv_heads, const int32_t *seq_begin, int seqs, kern_attn_shape shape) {
     grad_hopper_args args;
-    const int d = work->shape.head_dim, tasks = work->kv_heads * work->heads;
-    const uintptr_t all = (uintptr_t)work->keys.ptr | (uintptr_t)work->values.ptr | (uintptr_t)work->queries.ptr | (uintptr_t)work->douts.ptr;
-    if (!ctx->hopper || all % 16) return false;
+    const int m = seq_begin[seqs], width = kern_qkv_width(shape), inner = shape.heads * shape.head_dim;
+    if (!ctx->hopper || ((uintptr_t)qkv | (uintptr_t)dout) % 16) return false;
     memset(&args, 0, sizeof args);
-    args.keys = map_rows(ctx, &work->keys, work->kv_heads, work->m, d);
-    args.values = map_rows(ctx, &work->values, work->kv_heads, work->m, d);
-    args.queries = map_rows(ctx, &work->queries, tasks, work->m, d);
-    args.douts = map_rows(ctx, &work->douts, tasks, work->m, d);
-    args.w = *work;
+    kern_card_map(ctx->card, &args.qkv_map, qkv, m, width, (size_t)width, ROWS);
+    kern_card_map(ctx->card, &args.dout_map, dout, m, inner, (size_t)inner, ROWS);
+    args.qkv = qkv;
+    args.dout = dout;
+    args.dqkv = dqkv;
+    args.stats = stats;
+    args.shape = shape;
+    args.m = m;
+    args.first_kv = first_kv;
+    args.kv_heads = kv_heads;
     run_in_order(ctx, run_keys, &args, seq_begin, seqs, 1);
-    run_in_order(ctx, run_queries, &args, seq_begin, seqs, work->heads);
+    run_in_order(ctx, run_queries, &args, seq_begin, seqs, shape.heads / shape.kv_heads);
     return true;
 }

@@ -684,7 +684,7 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
     const size_t head = space_of_head(seq_begin, seqs, dtype, shape.head_dim);
     const int at_once = head ? (int)(ctx->scratch_floats / head) : shape.kv_heads;
     agenda g = {0};
-    if (kern_cuda_attention_hopper(ctx, out, lse, qkv, dtype, seq_begin, seqs, shape)) return;
+    if (dtype == KERN_BF16 && kern_cuda_attention_hopper(ctx, (uint16_t *)out, lse, (const uint16_t *)qkv, seq_begin, seqs, shape)) return;
     assert(at_once > 0);
     g.ctx = ctx;
     for (int first = 0; first < shape.kv_heads; first += at_once) {

@@ -335,30 +335,16 @@ static void run_items(kern_ctx *ctx, tiles_grad_args args, const grad_item *item
     }
 }
 
-/* The same on a Hopper card: false where it is none. Rows that are not copied have the heads of all kv heads at work side by side. */
-static bool run_hopper(kern_ctx *ctx, const tiles_grad_args *a, const int32_t *seq_begin, int seqs) {
-    const size_t d = (size_t)a->shape.head_dim, copy = (size_t)a->m * d, width = (size_t)kern_qkv_width(a->shape);
-    const size_t group = (size_t)(a->shape.heads / a->shape.kv_heads), first_kv = (size_t)a->first_kv;
-    hopper_grad_work w = {a->dqkv, a->dtype, a->shape, a->m, a->first_kv, a->kv_heads, a->first_head, a->heads,
-                          {a->keys, copy, d}, {a->values, copy, d}, {a->queries, copy, d}, {a->douts, copy, d}, a->stats};
-    if (a->dtype == KERN_BF16) {
-        const uint16_t *qkv = (const uint16_t *)a->qkv, *keys = qkv + ((size_t)a->shape.heads + first_kv) * d;
-        assert(a->heads == (int)group);
-        w.keys = (hopper_rows){keys, d, width};
-        w.values = (hopper_rows){keys + (size_t)a->shape.kv_heads * d, d, width};
-        w.queries = (hopper_rows){qkv + first_kv * group * d, d, width};
-        w.douts = (hopper_rows){(const uint16_t *)a->dout + first_kv * group * d, d, (size_t)a->shape.heads * d};
-    }
-    return kern_cuda_attention_grad_hopper(ctx, &w, seq_begin, seqs);
-}
-
 static void run_heads(kern_ctx *ctx, const tiles_grad_args *args, const int32_t *seq_begin, int seqs) {
     const int tasks = args->kv_heads * args->heads;
     grad_item items[ITEMS];
     int n = 0;
     const size_t rounded = (size_t)(tasks + (args->dtype == KERN_F32 ? args->kv_heads : 0)) * (size_t)args->m;
     KERN_LAUNCH(ctx, grad_round, kern_blocks_for(rounded, ROUND_TEAMS), ROUND_THREADS, *args);
-    if (run_hopper(ctx, args, seq_begin, seqs)) return;
+    if (args->dtype == KERN_BF16 && kern_cuda_attention_grad_hopper(ctx, (uint16_t *)args->dqkv, (const uint16_t *)args->dout,
+                                                                    (const uint16_t *)args->qkv, args->stats, args->first_kv, args->kv_heads,
+                                                                    seq_begin, seqs, args->shape))
+        return;
     for (int s = 0; s < seqs; s++)
         for (int at = 0; at < seq_begin[s + 1] - seq_begin[s]; at += ROWS) {
             const grad_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], at};
