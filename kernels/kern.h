@@ -183,7 +183,7 @@ void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k
 
 /* y = x * rsqrt(mean(x²) + eps) * weight (K), per row (Zhang & Sennrich 2019). y may be x. */
 void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k);
-/* dx (M,K) += ..., dweight (K) += ... from dy (M,K) and the forward input x. */
+/* dx (M,K) += ..., dweight (K) += ... from dy (M,K) and the forward input x. On a card K is at most 16384. */
 void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
                        int m, int k);
 /* y (M,F) = silu(gate) * up, gate_up (M,2F) = [gate | up] (Shazeer 2020). */

@@ -86,11 +86,11 @@ KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const 
     }
 }
 
-#define ROPE_KERNEL(name, dtype, d)         \
-    typedef qk_rope_args name##_args;       \
-    KERN_KERNEL(name) { \
-        kern_next_may_start(); \
-        rope_head(&a, dtype, d); \
+#define ROPE_KERNEL(name, dtype, d)   \
+    typedef qk_rope_args name##_args; \
+    KERN_KERNEL(name) {               \
+        kern_next_may_start();        \
+        rope_head(&a, dtype, d);      \
     }
 ROPE_KERNEL(rope_64, KERN_F32, 64)
 ROPE_KERNEL(rope_128, KERN_F32, 128)

@@ -61,11 +61,11 @@ KERN_DEVICE void swiglu_grad(const swiglu_args *a, const kern_dtype dtype) {
     }
 }
 
-#define SWIGLU_KERNEL(name, body, dtype)     \
-    typedef swiglu_args name##_args;         \
-    KERN_KERNEL(name) { \
-        kern_next_may_start(); \
-        body(&a, dtype); \
+#define SWIGLU_KERNEL(name, body, dtype) \
+    typedef swiglu_args name##_args;     \
+    KERN_KERNEL(name) {                  \
+        kern_next_may_start();           \
+        body(&a, dtype);                 \
     }
 SWIGLU_KERNEL(swiglu_f32, swiglu, KERN_F32)
 SWIGLU_KERNEL(swiglu_bf16, swiglu, KERN_BF16)
