@@ -81,13 +81,28 @@ void *kern_address(kern_tensor t) { return address_of(t); }
 void *kern_host_ptr(kern_tensor t) { return t.buf->device->backend->host_memory ? address_of(t) : NULL; }
 
 rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) {
-    *stage = (kern_stage){device, device->backend->host_allocate(device->ctx, bytes), bytes};
+    *stage = (kern_stage){device, device->backend->host_allocate(device->ctx, bytes), bytes, NULL};
     return stage->memory ? RLF_OK : RLF_RAISE(NO_MEMORY, "cannot allocate %zu bytes of host memory for %s", bytes, device->name);
 }
 
 void kern_stage_clean_up(kern_stage *stage) {
+    if (stage->mark) stage->device->backend->unmark(stage->device->ctx, stage->mark);
     if (stage->memory) stage->device->backend->host_release(stage->device->ctx, stage->memory, stage->bytes);
     *stage = (kern_stage){0};
+}
+
+void kern_stage_fetch(kern_stage *stage, size_t at, kern_tensor src, size_t n) {
+    const size_t bytes = n * kern_dtype_size(src.dtype);
+    assert(at + bytes <= stage->bytes);
+    stage->device->backend->fetch(stage->device->ctx, stage->memory + at, address_of(src), bytes);
+}
+
+void kern_stage_mark(kern_stage *stage) {
+    if (!stage->device->backend->host_memory) stage->device->backend->mark(stage->device->ctx, &stage->mark);
+}
+
+rlf_status kern_stage_wait(kern_stage *stage) {
+    return stage->mark ? stage->device->backend->wait(stage->device->ctx, stage->mark) : RLF_OK;
 }
 
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
@@ -298,8 +313,9 @@ void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m,
 }
 
 /* Tables of the next four have as many rows as the ids need, which is not checked here. */
-void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, int m, int k) {
-    kern_rows_gather(queue, y, table, ids, m, k);
+void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, kern_tensor drawn, int m, int k) {
+    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), weights(table, 0), table.dtype, i32(ids, (size_t)m),
+                               drawn.buf ? i32(drawn, 0) : NULL, m, k);
 }
 
 void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern_tensor ids, int m, int k) {
@@ -307,7 +323,7 @@ void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern
 }
 
 void kern_rows_gather(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor index, int m, int k) {
-    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), weights(x, 0), x.dtype, i32(index, (size_t)m), m, k);
+    ops_of(queue)->rows_gather(ctx_of(queue), f32(y, area(m, k)), weights(x, 0), x.dtype, i32(index, (size_t)m), NULL, m, k);
 }
 
 void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k) {

@@ -169,8 +169,11 @@ void kern_bias_grad(kern_queue *queue, kern_tensor dbias, kern_tensor dy, int m,
 
 /* ---- embedding and rows ----------------------------------------------------------------------------------------------------------- */
 
-/* y (M,K) = table[ids[i]];  ids (M) int32, all in range (the caller checked). */
-void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, int m, int k);
+/* An id that the host does not know yet: element j of the ids drawn before. */
+#define KERN_DRAWN(j) (-1 - (j))
+/* y (M,K) = table[ids[i]];  ids (M) int32, all in range (the caller checked). KERN_DRAWN(j) stands for drawn[j]; without any, drawn may be
+ * none. */
+void kern_embed(kern_queue *queue, kern_tensor y, kern_tensor table, kern_tensor ids, kern_tensor drawn, int m, int k);
 /* dtable[ids[i]] += dy (M,K), rows ascending. */
 void kern_embed_grad(kern_queue *queue, kern_tensor dtable, kern_tensor dy, kern_tensor ids, int m, int k);
 /* y (M,K) = x[index[i]]  and  y[index[i]] = x (M,K) (indices distinct). */

@@ -29,7 +29,8 @@ typedef struct kern_ctx kern_ctx;
     /* simple.c */                                                                                                                         \
     X(void, bias_grad, (kern_ctx *ctx, float *dbias, const void *dy, kern_dtype dy_dtype, int m, int n))                                   \
     X(void, embed_grad, (kern_ctx *ctx, float *dtable, const float *dy, const int32_t *ids, int m, int k))                                 \
-    X(void, rows_gather, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k))                 \
+    X(void, rows_gather, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, const int32_t *drawn, int m,   \
+                          int k))                                                                                                            \
     X(void, rows_scatter, (kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k))                                   \
     X(void, rows_add, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, int m, int k))                                          \
     X(void, widen, (kern_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                                 \
@@ -109,6 +110,12 @@ typedef struct kern_backend {
     void (*copy)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*zero)(kern_ctx *ctx, void *dst, size_t bytes);
     rlf_status (*sync)(kern_ctx *ctx);
+    /* A download into memory of host_allocate that is queued, and marks in the queue: the first makes *mark where it is NULL. On the CPU
+     * nothing is ever queued. */
+    void (*fetch)(kern_ctx *ctx, void *dst, const void *src, size_t bytes);
+    void (*mark)(kern_ctx *ctx, void **mark);
+    rlf_status (*wait)(kern_ctx *ctx, void *mark);
+    void (*unmark)(kern_ctx *ctx, void *mark);
     /* Graphs, as in kern.h: what is recorded comes back from `recorded`, and is forgotten in the end. NULL where there are none. */
     void (*record)(kern_ctx *ctx);
     rlf_status (*recorded)(kern_ctx *ctx, void **graph);
@@ -135,14 +142,21 @@ struct kern_device {
 /* Address of the tensor's first element where device memory is the host's, else NULL. */
 void *kern_host_ptr(kern_tensor t);
 
-/* Host memory for copies from and to a device: page-locked where that is faster. An upload from it is over only after a sync. */
+/* Host memory for copies from and to a device: page-locked where that is faster. An upload from it, or a fetch, is over only after a sync,
+ * or when a mark that followed has been waited for. */
 typedef struct kern_stage {
     kern_device *device;
     char *memory; /* NULL: none yet */
     size_t bytes;
+    void *mark;   /* the backend's; NULL: none was set */
 } kern_stage;
 rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) RLF_MUST_USE;
 void kern_stage_clean_up(kern_stage *stage);
+/* Queues a copy of n elements to `at`, bytes, of the stage. */
+void kern_stage_fetch(kern_stage *stage, size_t at, kern_tensor src, size_t n);
+/* Marks what is queued. The wait, for the last mark if there is one, returns the first device failure. */
+void kern_stage_mark(kern_stage *stage);
+rlf_status kern_stage_wait(kern_stage *stage) RLF_MUST_USE;
 
 /* A buffer of another process on the same device: handle is what kern_buf_share gave there. The other process keeps it as long as
  * this one does. */

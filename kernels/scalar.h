@@ -27,6 +27,9 @@ KERN_BOTH uint16_t kern_bf16_of_float(float x) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
 }
 
+/* An id that may be one of those drawn before (KERN_DRAWN). */
+KERN_BOTH int32_t kern_known_id(int32_t id, const int32_t *drawn) { return id < 0 ? drawn[KERN_DRAWN(id)] : id; }
+
 /* x, a denormal being the zero of its sign. */
 KERN_BOTH float kern_flushed(float x) {
     uint32_t bits;

@@ -1,7 +1,13 @@
 /* Continuous batching over a paged cache (engine.h).
  *
  * Sequences are kept in the order they were opened, which is their priority for pages; goes_before tells who gets a seat, and rows. A
- * step is built in host arrays, run, sampled, and only then are owners called, so that an owner sees an engine at rest. */
+ * step is built in host arrays and queued with its draws; its draws are collected, and only then are owners called.
+ *
+ * Ahead. Where the model runs while the host does something else, a step is built and queued before the draws of the one before
+ * are collected: a sequence goes on with the token that it is about to have, as if it were there (length). Owners are called while that
+ * step runs. If one then pauses its sequence, appends to it or closes it, what the step draws for it is nobody's (disown), and
+ * the row it was drawn from is taken again when it goes on: the token that the row was for is the sequence's all the same, so no bit
+ * changes. Pages may change hands at once, as the model does things in order. */
 #include "rollout/engine.h"
 
 #include <assert.h>
@@ -22,6 +28,13 @@ struct rollout_prompt {
     bool in_step;
 };
 
+/* Who a step that was queued draws for. */
+typedef struct flight {
+    bool going;          /* queued, and its draws not handed out */
+    rollout_seq **owner; /* (batch) of each output; NULL: nobody any more */
+    int outputs;
+} flight;
+
 struct rollout_seq {
     rollout_engine *engine;
     rollout_prompt *prompt;
@@ -34,6 +47,8 @@ struct rollout_seq {
     int32_t *pages;  /* (max_pages) the first n_pages are held */
     int n_pages;
     size_t cached;
+    const flight *flight; /* that draws its next token; NULL: none */
+    int output;           /* which output of it */
     bool attached;   /* holds the prompt's pages; false: cached is 0 */
     bool paused, seated, started, in_step;
     int64_t rounds;  /* times it was resumed */
@@ -60,22 +75,24 @@ struct rollout_engine {
     int rows, places, outputs;
     int32_t *tokens, *pos, *seq, *slots, *output_rows, *ids; /* (batch) */
     int32_t *page_table; /* (batch, max_pages) */
-    rollout_seq **drawn; /* (batch) owner of each output */
     kern_sample_key *keys;
     float *logprobs;
     const rollout_draw *kind; /* what is drawn in this step; NULL until the first output */
+    flight flights[2], *next, *last; /* of the step being built, and the one before */
 };
 
 /* ---- the model -------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status decoder_step(void *ctx, const kern_step *step) { return kern_decoder_step(ctx, step); }
-static rlf_status decoder_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs) {
-    return kern_decoder_sample(ctx, filter, seed, keys, ids, logprobs);
+static void decoder_draw(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys) {
+    kern_decoder_draw(ctx, filter, seed, keys);
 }
+static rlf_status decoder_collect(void *ctx, int32_t *ids, float *logprobs) { return kern_decoder_collect(ctx, ids, logprobs); }
 static void decoder_copy_page(void *ctx, int dst_page, int src_page) { kern_decoder_copy_page(ctx, dst_page, src_page); }
 
 rollout_model rollout_model_of(kern_decoder *decoder) {
-    return (rollout_model){.ctx = decoder, .step = decoder_step, .sample = decoder_sample, .copy_page = decoder_copy_page};
+    return (rollout_model){.ctx = decoder, .step = decoder_step, .draw = decoder_draw, .collect = decoder_collect,
+                           .copy_page = decoder_copy_page, .ahead = kern_decoder_runs_ahead(decoder)};
 }
 
 /* That hold the longest episode. */
@@ -129,7 +146,9 @@ rlf_status rollout_engine_new(rollout_engine **out, rollout_model model, const r
     e->output_rows = rlf_calloc(batch, sizeof *e->output_rows);
     e->ids = rlf_calloc(batch, sizeof *e->ids);
     e->page_table = rlf_calloc(batch * (size_t)max_pages, sizeof *e->page_table);
-    e->drawn = rlf_calloc(batch, sizeof *e->drawn);
+    for (int i = 0; i < 2; i++) e->flights[i].owner = rlf_calloc(batch, sizeof(rollout_seq *));
+    e->next = &e->flights[0];
+    e->last = &e->flights[1];
     e->keys = rlf_calloc(batch, sizeof *e->keys);
     e->logprobs = rlf_calloc(batch, sizeof *e->logprobs);
     *out = e;
@@ -152,7 +171,7 @@ void rollout_engine_destroy(rollout_engine *engine) {
     free(engine->output_rows);
     free(engine->ids);
     free(engine->page_table);
-    free(engine->drawn);
+    for (int i = 0; i < 2; i++) free(engine->flights[i].owner);
     free(engine->keys);
     free(engine->logprobs);
     free(engine);
@@ -234,9 +253,19 @@ static void count_ended(rollout_engine *e, const rollout_seq *s) {
     e->mean_pages += ((double)((s->ids.n + size - 1) / size) - e->mean_pages) / MEMORY;
 }
 
+/* What is being drawn for it is not wanted any more; the row it is drawn from is to be taken again. */
+static void disown(rollout_seq *s) {
+    if (!s->flight) return;
+    s->flight->owner[s->output] = NULL;
+    s->flight = NULL;
+    assert(s->cached > 0);
+    s->cached--;
+}
+
 void rollout_seq_close(rollout_seq *seq) {
     rollout_engine *e = seq->engine;
     size_t i = 0;
+    disown(seq);
     count_ended(e, seq);
     leave_seat(seq);
     seq_drop_pages(seq);
@@ -251,6 +280,7 @@ void rollout_seq_close(rollout_seq *seq) {
 }
 
 void rollout_seq_pause(rollout_seq *seq) {
+    disown(seq);
     leave_seat(seq);
     seq->paused = true;
 }
@@ -263,6 +293,7 @@ void rollout_seq_resume(rollout_seq *seq) {
 
 void rollout_seq_append(rollout_seq *seq, const int32_t *ids, size_t n) {
     assert(n >= 1 && seq->ids.n + n <= (size_t)seq->engine->options.max_tokens);
+    disown(seq);
     for (size_t i = 0; i < n; i++) push_token(seq, ids[i], 0);
 }
 
@@ -389,11 +420,18 @@ static void give_seats(rollout_engine *e) {
     }
 }
 
-static void add_rows(rollout_engine *e, const int32_t *ids, const int32_t *pages, int n_pages, size_t begin, size_t n) {
+/* With the token that is being drawn for it. */
+static size_t length(const rollout_seq *s) { return s->ids.n + (s->flight != NULL); }
+
+/* Whether it has a seat to go on from; one that is drawing its last token has not. */
+static bool may_go_on(const rollout_seq *s) { return !s->flight || length(s) < (size_t)s->engine->options.max_tokens; }
+
+/* Tokens begin .. begin+n-1, of which the last may be the one after `ids`, which is output `drawn` of the step before. */
+static void add_rows(rollout_engine *e, const rlf_ids *ids, int drawn, const int32_t *pages, int n_pages, size_t begin, size_t n) {
     size_t size = (size_t)e->options.page_size;
     memcpy(e->page_table + (size_t)e->places * (size_t)e->max_pages, pages, (size_t)n_pages * sizeof *pages);
     for (size_t p = begin; p < begin + n; p++, e->rows++) {
-        e->tokens[e->rows] = ids[p];
+        e->tokens[e->rows] = p < ids->n ? ids->v[p] : KERN_DRAWN(drawn);
         e->pos[e->rows] = (int32_t)p;
         e->seq[e->rows] = e->places;
         e->slots[e->rows] = (int32_t)((size_t)pages[p / size] * size + p % size);
@@ -414,7 +452,7 @@ static void place_prompt(rollout_engine *e, rollout_prompt *p, size_t age) {
     n = grow_pages(e, age, p->pages, &p->n_pages, p->cached + n) - p->cached;
     p->in_step = n > 0;
     if (!n) return;
-    add_rows(e, p->ids.v, p->pages, p->n_pages, p->cached, n);
+    add_rows(e, &p->ids, 0, p->pages, p->n_pages, p->cached, n);
     p->cached += n;
     e->stats.prompt_rows += (int64_t)n;
 }
@@ -422,23 +460,23 @@ static void place_prompt(rollout_engine *e, rollout_prompt *p, size_t age) {
 static void add_output(rollout_engine *e, rollout_seq *s) {
     e->kind = &s->draw;
     e->output_rows[e->outputs] = e->rows - 1;
-    e->drawn[e->outputs] = s;
-    e->keys[e->outputs] = (kern_sample_key){.uid = s->draw.uid, .sample = s->draw.sample, .position = (uint32_t)s->ids.n};
+    e->next->owner[e->outputs] = s;
+    e->keys[e->outputs] = (kern_sample_key){.uid = s->draw.uid, .sample = s->draw.sample, .position = (uint32_t)length(s)};
     e->outputs++;
 }
 
 static void place_seq(rollout_engine *e, rollout_seq *s, size_t age) {
-    size_t n = clamp_rows(e, s->ids.n - s->cached);
-    bool last = n && s->cached + n == s->ids.n;
+    size_t n = clamp_rows(e, length(s) - s->cached);
+    bool last = n && s->cached + n == length(s);
     if (last && e->kind && !same_kind(e->kind, &s->draw)) n--, last = false; /* its draw waits for a step of its kind */
     if (!n) return;
     s->in_step = true;
     n = grow_pages(e, age, s->pages, &s->n_pages, s->cached + n) - s->cached;
     s->in_step = n > 0;
     if (!n) return;
-    add_rows(e, s->ids.v, s->pages, s->n_pages, s->cached, n);
+    add_rows(e, &s->ids, s->output, s->pages, s->n_pages, s->cached, n);
     s->cached += n;
-    if (last && s->cached == s->ids.n) add_output(e, s);
+    if (last && s->cached == length(s)) add_output(e, s);
 }
 
 static int compare_seated(const void *a, const void *b) {
@@ -464,12 +502,13 @@ static void build_step(rollout_engine *e) {
     order_seated(e);
     for (int i = 0; i < e->seated; i++) {
         rollout_seq *s = e->order[i];
+        if (!may_go_on(s)) continue;
         if (!s->attached && prompt_complete(s->prompt) && !s->prompt->in_step) attach(e, s, s->age);
-        if (s->attached && s->cached + 1 == s->ids.n) place_seq(e, s, s->age);
+        if (s->attached && s->cached + 1 == length(s)) place_seq(e, s, s->age);
     }
     for (int i = 0; i < e->seated && e->rows < e->options.batch; i++) {
         rollout_seq *s = e->order[i];
-        if (s->in_step) continue;
+        if (s->in_step || !may_go_on(s)) continue;
         if (s->attached) place_seq(e, s, s->age);
         else if (!prompt_complete(s->prompt)) place_prompt(e, s->prompt, s->age);
     }
@@ -480,15 +519,45 @@ static void forget_step(rollout_engine *e) {
     for (size_t i = 0; i < e->n_prompts; i++) e->prompts[i]->in_step = false;
 }
 
-static rlf_status run_step(rollout_engine *e) {
+/* The step that was built, with its draws. */
+static rlf_status queue_step(rollout_engine *e) {
     rlf_status status = RLF_OK;
+    flight *f = e->next;
     kern_step step = {.rows = e->rows, .tokens = e->tokens, .pos = e->pos, .seq = e->seq, .slots = e->slots, .max_pages = e->max_pages,
                       .page_table = e->page_table, .outputs = e->outputs, .output_rows = e->output_rows};
     RLF_TRY(e->model.step(e->model.ctx, &step));
-    if (e->outputs) RLF_TRY(e->model.sample(e->model.ctx, e->kind->filter, e->kind->seed, e->keys, e->ids, e->logprobs));
+    if (e->outputs) e->model.draw(e->model.ctx, e->kind->filter, e->kind->seed, e->keys);
+    f->going = true;
+    f->outputs = e->outputs;
+    for (int i = 0; i < f->outputs; i++) {
+        f->owner[i]->flight = f;
+        f->owner[i]->output = i;
+    }
     e->stats.steps++;
     e->stats.rows += e->rows;
-    e->stats.tokens += e->outputs;
+out:
+    return status;
+}
+
+static rlf_status hand_out(rollout_engine *e, rollout_seq *s, int32_t id, float logprob) {
+    if (s->ids.n >= (size_t)e->options.max_tokens)
+        return RLF_RAISE(INTERNAL, "episode %llu.%u has %zu tokens and no room for one more", (unsigned long long)s->draw.uid, s->draw.sample,
+                         s->ids.n);
+    e->stats.tokens++;
+    push_token(s, id, logprob);
+    return s->token(s->owner, s, id, logprob);
+}
+
+/* What the step has drawn goes to those it was drawn for. */
+static rlf_status land(rollout_engine *e, flight *f) {
+    rlf_status status = RLF_OK;
+    if (!f->going) return RLF_OK;
+    f->going = false;
+    if (f->outputs) RLF_TRY(e->model.collect(e->model.ctx, e->ids, e->logprobs));
+    for (int i = 0; i < f->outputs; i++)
+        if (f->owner[i] && f->owner[i]->flight == f) f->owner[i]->flight = NULL;
+    for (int i = 0; i < f->outputs; i++)
+        if (f->owner[i]) RLF_TRY(hand_out(e, f->owner[i], e->ids[i], e->logprobs[i]));
 out:
     return status;
 }
@@ -496,24 +565,20 @@ out:
 bool rollout_engine_ready(const rollout_engine *engine) {
     for (size_t i = 0; i < engine->n_seqs; i++)
         if (!engine->seqs[i]->paused) return true;
-    return false;
+    return engine->last->going;
 }
 
 rlf_status rollout_engine_step(rollout_engine *engine) {
     rlf_status status = RLF_OK;
     if (!rollout_engine_ready(engine)) return RLF_OK;
     build_step(engine);
-    assert(engine->rows > 0);
     forget_step(engine);
-    RLF_TRY(run_step(engine));
-    for (int i = 0; i < engine->outputs; i++) {
-        rollout_seq *s = engine->drawn[i];
-        if (s->ids.n >= (size_t)engine->options.max_tokens)
-            RLF_FAIL(INTERNAL, "episode %llu.%u has %zu tokens and no room for one more", (unsigned long long)s->draw.uid,
-                     s->draw.sample, s->ids.n);
-        push_token(s, engine->ids[i], engine->logprobs[i]);
-        RLF_TRY(s->token(s->owner, s, engine->ids[i], engine->logprobs[i]));
-    }
+    assert(engine->rows > 0 || engine->last->going);
+    if (engine->rows) RLF_TRY(queue_step(engine));
+    flight *before = engine->last;
+    engine->last = engine->next;
+    engine->next = before;
+    RLF_TRY(land(engine, engine->model.ahead ? before : engine->last));
 out:
     return status;
 }

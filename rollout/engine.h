@@ -22,7 +22,7 @@
  * batch, chunk, page size, seats nor pressure changes a token or a log-probability. Only one kind of sampling (filter and seed)
  * is drawn in one step; other kinds wait.
  *
- * The model behind it is three functions, so that tests can put a script in its place. Not thread safe. */
+ * The model behind it is a few functions, so that tests can put a script in its place. Not thread safe. */
 #ifndef RLF_ROLLOUT_ENGINE_H
 #define RLF_ROLLOUT_ENGINE_H
 
@@ -33,8 +33,10 @@
 typedef struct rollout_model {
     void *ctx;
     rlf_status (*step)(void *ctx, const kern_step *step);
-    rlf_status (*sample)(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs);
+    void (*draw)(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys);
+    rlf_status (*collect)(void *ctx, int32_t *ids, float *logprobs);
     void (*copy_page)(void *ctx, int dst_page, int src_page);
+    bool ahead; /* steps are queued and run while the host works: a step is queued before the draws of the one before are collected */
 } rollout_model;
 /* The decoder, which must outlive the engine. */
 rollout_model rollout_model_of(kern_decoder *decoder);
@@ -98,9 +100,10 @@ const float *rollout_seq_logprobs(const rollout_seq *seq);
 /* Whether it has a seat. */
 bool rollout_seq_seated(const rollout_seq *seq);
 
-/* Whether a step would have rows to run. */
+/* Whether a step would have rows to run, or draws to hand out. */
 bool rollout_engine_ready(const rollout_engine *engine);
-/* One step, if there is anything to run. Errors of the model and of the owners. */
+/* One step, if there is anything to run: it is queued, and the draws of this one, or where the model runs ahead of the one before, are handed
+ * out. Errors of the model and of the owners. */
 rlf_status rollout_engine_step(rollout_engine *engine) RLF_MUST_USE;
 
 #endif

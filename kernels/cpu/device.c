@@ -121,7 +121,8 @@ static void cpu_close(kern_ctx *ctx) {
 static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close, .free_bytes = cpu_free_bytes,
                                          .allocate = cpu_allocate, .release = cpu_release,
                                          .host_allocate = cpu_allocate, .host_release = cpu_release,
-                                         .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync};
+                                         .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy, .copy = cpu_copy,
+                                         .zero = cpu_zero, .sync = cpu_sync};
 
 size_t kern_cpu_kv_bytes(kern_kv_shape shape) { return kern_cpu_ops_portable.kv_bytes(shape); }
 

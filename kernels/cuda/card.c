@@ -173,9 +173,13 @@ void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes)
 }
 
 void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) {
+    kern_card_fetch(card, dst, src, bytes);
+    note(card, cudaStreamSynchronize(card->stream), "download");
+}
+
+void kern_card_fetch(kern_card *card, void *dst, const void *src, size_t bytes) {
     cudaSetDevice(card->number);
     note(card, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, card->stream), "download");
-    note(card, cudaStreamSynchronize(card->stream), "download");
 }
 
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
@@ -188,11 +192,34 @@ void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
     note(card, cudaMemsetAsync(dst, 0, bytes, card->stream), "zero");
 }
 
+static rlf_status first_failure(const kern_card *card) {
+    if (card->failure == cudaSuccess) return RLF_OK;
+    return RLF_RAISE(DEVICE, "CUDA card %d, %s: %s: %s", card->number, card->name, card->failed, cudaGetErrorString(card->failure));
+}
+
 rlf_status kern_card_sync(kern_card *card) {
     cudaSetDevice(card->number);
     note(card, cudaStreamSynchronize(card->stream), "sync");
-    if (card->failure == cudaSuccess) return RLF_OK;
-    return RLF_RAISE(DEVICE, "CUDA card %d, %s: %s: %s", card->number, card->name, card->failed, cudaGetErrorString(card->failure));
+    return first_failure(card);
+}
+
+void kern_card_mark(kern_card *card, void **mark) {
+    cudaEvent_t event = *mark;
+    cudaSetDevice(card->number);
+    if (!event) note(card, cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+    note(card, cudaEventRecord(event, card->stream), "event");
+    *mark = event;
+}
+
+rlf_status kern_card_wait(kern_card *card, void *mark) {
+    cudaSetDevice(card->number);
+    note(card, cudaEventSynchronize(mark), "step");
+    return first_failure(card);
+}
+
+void kern_card_unmark(kern_card *card, void *mark) {
+    cudaSetDevice(card->number);
+    note(card, cudaEventDestroy(mark), "event");
 }
 
 bool kern_card_idle(kern_card *card) {

@@ -42,12 +42,18 @@ void kern_card_release(kern_card *card, void *ptr);
 void *kern_card_host_allocate(kern_card *card, size_t bytes);
 void kern_card_host_release(kern_card *card, void *ptr);
 
-/* As in kern.h, but for uploads from page-locked memory, which are over only after a sync. */
+/* As in kern.h, but for uploads from page-locked memory, which are over only after a sync or a mark that is waited for. */
 void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes);
+/* A download to page-locked memory that is over as late. */
+void kern_card_fetch(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes);
 void kern_card_zero(kern_card *card, void *dst, size_t bytes);
 rlf_status kern_card_sync(kern_card *card) RLF_MUST_USE;
+/* A point in what is queued, *mark being made where it is NULL; and a wait until it is passed, with the errors of kern_card_sync. */
+void kern_card_mark(kern_card *card, void **mark);
+rlf_status kern_card_wait(kern_card *card, void *mark) RLF_MUST_USE;
+void kern_card_unmark(kern_card *card, void *mark);
 /* Whether everything queued is through, or has failed: a look, no wait. */
 bool kern_card_idle(kern_card *card);
 

@@ -33,9 +33,13 @@ static void host_release(kern_ctx *ctx, void *ptr, size_t bytes) {
 }
 static void upload(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_upload(ctx->card, dst, src, bytes); }
 static void download(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_download(ctx->card, dst, src, bytes); }
+static void fetch(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_fetch(ctx->card, dst, src, bytes); }
 static void copy(kern_ctx *ctx, void *dst, const void *src, size_t bytes) { kern_card_copy(ctx->card, dst, src, bytes); }
 static void zero(kern_ctx *ctx, void *dst, size_t bytes) { kern_card_zero(ctx->card, dst, bytes); }
 static rlf_status sync_card(kern_ctx *ctx) { return kern_card_sync(ctx->card); }
+static void mark(kern_ctx *ctx, void **at) { kern_card_mark(ctx->card, at); }
+static rlf_status wait_for(kern_ctx *ctx, void *at) { return kern_card_wait(ctx->card, at); }
+static void unmark(kern_ctx *ctx, void *at) { kern_card_unmark(ctx->card, at); }
 
 static void record(kern_ctx *ctx) { kern_card_record(ctx->card); }
 static rlf_status recorded(kern_ctx *ctx, void **graph) { return kern_card_recorded(ctx->card, graph); }
@@ -72,7 +76,8 @@ static void close_card(kern_ctx *ctx) {
 
 static const kern_backend cuda_backend = {.close = close_card, .free_bytes = free_bytes, .allocate = allocate, .release = release,
                                           .host_allocate = host_allocate, .host_release = host_release, .upload = upload,
-                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card, .record = record,
+                                          .download = download, .copy = copy, .zero = zero, .sync = sync_card, .fetch = fetch,
+                                          .mark = mark, .wait = wait_for, .unmark = unmark, .record = record,
                                           .recorded = recorded, .replay = replay, .forget = forget, .share = share,
                                           .open_shared = open_shared, .close_shared = close_shared, .link = LINKS};
 

@@ -17,23 +17,26 @@ typedef struct copy_rows_args {
     const void *x;
     kern_dtype x_dtype;
     const int32_t *y_index, *x_index;
+    const int32_t *drawn; /* for KERN_DRAWN in x_index */
     int k;
 } copy_rows_args;
 
 KERN_KERNEL(copy_rows) {
     kern_next_may_start();
     const int i = kern_block();
-    const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k, from = (size_t)(a.x_index ? a.x_index[i] : i) * a.k;
+    const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k;
+    const size_t from = (size_t)(a.x_index ? kern_known_id(a.x_index[i], a.drawn) : i) * a.k;
     for (int j = kern_thread(); j < a.k; j += kern_threads()) a.y[to + j] = kern_element(a.x, a.x_dtype, from + j);
 }
 
-void kern_cuda_rows_gather(kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k) {
-    const copy_rows_args args = {y, x, x_dtype, NULL, index, k};
+void kern_cuda_rows_gather(kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, const int32_t *drawn, int m,
+                           int k) {
+    const copy_rows_args args = {y, x, x_dtype, NULL, index, drawn, k};
     KERN_LAUNCH(ctx, copy_rows, m, THREADS, args);
 }
 
 void kern_cuda_rows_scatter(kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    const copy_rows_args args = {y, x, KERN_F32, index, NULL, k};
+    const copy_rows_args args = {y, x, KERN_F32, index, NULL, NULL, k};
     KERN_LAUNCH(ctx, copy_rows, m, THREADS, args);
 }
 

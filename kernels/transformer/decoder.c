@@ -2,12 +2,17 @@
  * rows asked for until the next step. What a step says of its rows goes to the device at once, so that the operations after that take
  * everything from there.
  *
+ * Steps ahead. Steps and draws are queued, and the host waits for nothing but what it collects: the arrays of a step come from, and its draws
+ * go to, page-locked memory of the step's own, of which there are as many as steps may be under way. A token that is drawn and not
+ * collected yet is taken from where the draw has left it on the device (KERN_DRAWN).
+ *
  * Graphs. On a card, a step that only decodes (every row is of another sequence than the one before, and all logits are wanted) is queued
  * as one graph, recorded when such a step came for the first time. What is queued depends on the plan of the step alone; in a step that only
  * decodes, the plan has as many rows, and positions, as the next power of two, so that there are few. The rows that are too many repeat
  * the last one: they write the same bits to the same slot, and nobody reads their logits.
  *
  * Within a layer all keys and values of the step are written before any row attends, so rows of one prompt may come together in a step. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +21,13 @@
 #include "kernels/transformer/layer.h"
 
 enum { LOGS = 31, FEWEST_POSITIONS = 1024 };
+
+/* The host's side of a step: its inputs, then what was drawn for it, ids and log-probs. */
+typedef struct passage {
+    kern_stage stage;
+    int outputs;
+    bool drawn; /* and not collected */
+} passage;
 
 struct kern_decoder {
     kern_model *model; /* borrowed */
@@ -33,12 +45,14 @@ struct kern_decoder {
     kern_tensor tokens, pos, slots, seq; /* (M) */
     kern_tensor index;       /* (O): output rows */
     kern_tensor page_table;  /* (M, max_pages) */
-    kern_stage host;         /* of inputs */
     kern_tensor gathered;    /* (O, H): the residual rows whose logits are wanted */
     kern_tensor ids;         /* (O) int32: targets or drawn ids */
     kern_tensor logits;      /* (O, V) */
     kern_tensor logprob, stats; /* (O), (O, KERN_HEAD_STATS) */
+    passage passages[KERN_STEPS_AHEAD];
+    int turn;                /* the last step's of them */
     int outputs;             /* of the last step */
+    int drawn;               /* ids that the last draw left */
     kern_graph *graphs[LOGS][LOGS]; /* by the binary logarithm of rows, and of positions; NULL: none yet */
     int graph_pages;         /* max_pages of the steps they are for */
 };
@@ -52,6 +66,10 @@ typedef struct plan {
 
 static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
 static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
+/* Of a passage's stage, in bytes. */
+static size_t ids_at(const kern_decoder_options *o) { return inputs_size(o) * sizeof(int32_t); }
+static size_t logprobs_at(const kern_decoder_options *o) { return ids_at(o) + (size_t)o->max_outputs * sizeof(int32_t); }
+static size_t stage_bytes(const kern_decoder_options *o) { return logprobs_at(o) + (size_t)o->max_outputs * sizeof(float); }
 
 static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s, kern_dtype acts) {
     size_t rows = (size_t)d->options.max_rows, outputs = (size_t)d->options.max_outputs;
@@ -110,7 +128,7 @@ rlf_status kern_decoder_new(kern_decoder **out, kern_model *model, const kern_de
     lay_out(d, &slab, &model->layout->shape, model->acts);
     RLF_TRY(kern_buf_new(&d->kv_buf, device, kern_kv_bytes(device, d->kv_shape)));
     d->kv = kern_view(d->kv_buf, KERN_U8);
-    RLF_TRY(kern_stage_new(&d->host, device, inputs_size(options) * sizeof(int32_t)));
+    for (int i = 0; i < KERN_STEPS_AHEAD; i++) RLF_TRY(kern_stage_new(&d->passages[i].stage, device, stage_bytes(options)));
     *out = d;
     d = NULL;
 out:
@@ -126,7 +144,7 @@ static void drop_graphs(kern_decoder *d) {
 void kern_decoder_destroy(kern_decoder *decoder) {
     if (!decoder) return;
     drop_graphs(decoder);
-    kern_stage_clean_up(&decoder->host);
+    for (int i = 0; i < KERN_STEPS_AHEAD; i++) kern_stage_clean_up(&decoder->passages[i].stage);
     kern_buf_destroy(decoder->kv_buf);
     kern_buf_destroy(decoder->buf);
     free(decoder);
@@ -151,7 +169,7 @@ static rlf_status check_step(const kern_decoder *d, const kern_step *step) {
                  d->options.max_rows, d->options.max_outputs);
     if (step->max_pages > d->options.max_pages)
         RLF_FAIL(LIMIT, "step with %d pages a sequence: the decoder was made for %d", step->max_pages, d->options.max_pages);
-    RLF_TRY(kern_model_check_ids(d->model, "token of row", step->tokens, step->rows, 0));
+    RLF_TRY(kern_model_check_ids(d->model, "token of row", step->tokens, step->rows, -d->drawn));
     for (int i = 0; i < step->rows; i++) RLF_TRY(check_row(d, step, i));
     for (int i = 0; i < step->outputs; i++)
         if (step->output_rows[i] < 0 || step->output_rows[i] >= step->rows || (i && step->output_rows[i] <= step->output_rows[i - 1]))
@@ -189,7 +207,8 @@ static plan plan_of(const kern_decoder *d, const kern_step *step) {
 /* The step's arrays, for as many rows as planned. The pages of a sequence go to the device once for all rows that come together. */
 static void upload_inputs(kern_decoder *d, const kern_step *step, const plan *p) {
     const size_t stride = (size_t)d->options.max_rows, pages = (size_t)p->max_pages;
-    int32_t *tokens = (int32_t *)(void *)d->host.memory, *pos = tokens + stride, *slots = pos + stride, *seq = slots + stride;
+    int32_t *tokens = (int32_t *)(void *)d->passages[d->turn].stage.memory, *pos = tokens + stride, *slots = pos + stride;
+    int32_t *seq = slots + stride;
     int32_t *table = tokens + table_at(&d->options), places = 0;
     for (int i = 0; i < p->rows; i++) {
         const int row = least(i, step->rows - 1);
@@ -227,7 +246,7 @@ static void run_head(kern_decoder *d, const plan *p) {
 
 static void run_plan(kern_decoder *d, const plan *p) {
     const kern_model *m = d->model;
-    kern_embed(m->queue, d->x, kern_at(m->params, m->embed), d->tokens, p->rows, m->layout->shape.hidden);
+    kern_embed(m->queue, d->x, kern_at(m->params, m->embed), d->tokens, d->ids, p->rows, m->layout->shape.hidden);
     for (int i = 0; i < m->layout->shape.layers; i++) run_layer(d, p, i);
     if (p->outputs) run_head(d, p);
 }
@@ -249,31 +268,55 @@ static rlf_status run_graph(kern_decoder *d, const plan *p) {
     return kern_graph_end(q, graph);
 }
 
+/* The one of the step KERN_STEPS_AHEAD before, which is over by now or is waited for. */
+static rlf_status next_passage(kern_decoder *d, int outputs) {
+    d->turn = (d->turn + 1) % KERN_STEPS_AHEAD;
+    passage *p = &d->passages[d->turn];
+    assert(!p->drawn);
+    p->outputs = d->outputs = outputs;
+    return kern_stage_wait(&p->stage);
+}
+
 rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) {
     rlf_status status = RLF_OK;
     RLF_TRY(check_step(decoder, step));
     const plan p = plan_of(decoder, step);
+    RLF_TRY(next_passage(decoder, step->outputs));
     upload_inputs(decoder, step, &p);
-    decoder->outputs = step->outputs;
     if (p.graph) RLF_TRY(run_graph(decoder, &p));
     else run_plan(decoder, &p);
-    RLF_TRY(kern_sync(decoder->model->queue));
+    kern_stage_mark(&decoder->passages[decoder->turn].stage);
 out:
     return status;
 }
 
 /* ---- what the logits are for ------------------------------------------------------------------------------------------------------ */
 
-rlf_status kern_decoder_sample(kern_decoder *decoder, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids,
-                               float *logprobs) {
-    kern_queue *q = decoder->model->queue;
-    if (decoder->outputs) {
-        kern_sample(q, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs,
-                    decoder->model->layout->shape.vocab);
-        kern_download(q, ids, decoder->ids, (size_t)decoder->outputs);
-        kern_download(q, logprobs, decoder->logprob, (size_t)decoder->outputs);
-    }
-    return kern_sync(q);
+bool kern_decoder_runs_ahead(const kern_decoder *decoder) { return kern_device_is_card(kern_queue_device(decoder->model->queue)); }
+
+void kern_decoder_draw(kern_decoder *decoder, kern_filter filter, uint64_t seed, const kern_sample_key *keys) {
+    const size_t n = (size_t)decoder->outputs;
+    passage *p = &decoder->passages[decoder->turn];
+    assert(n && !p->drawn);
+    kern_sample(decoder->model->queue, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs,
+                decoder->model->layout->shape.vocab);
+    kern_stage_fetch(&p->stage, ids_at(&decoder->options), decoder->ids, n);
+    kern_stage_fetch(&p->stage, logprobs_at(&decoder->options), decoder->logprob, n);
+    kern_stage_mark(&p->stage);
+    p->drawn = true;
+    decoder->drawn = decoder->outputs;
+}
+
+rlf_status kern_decoder_collect(kern_decoder *decoder, int32_t *ids, float *logprobs) {
+    int oldest = (decoder->turn + 1) % KERN_STEPS_AHEAD;
+    while (oldest != decoder->turn && !decoder->passages[oldest].drawn) oldest = (oldest + 1) % KERN_STEPS_AHEAD;
+    passage *p = &decoder->passages[oldest];
+    assert(p->drawn);
+    rlf_status status = kern_stage_wait(&p->stage);
+    memcpy(ids, p->stage.memory + ids_at(&decoder->options), (size_t)p->outputs * sizeof *ids);
+    memcpy(logprobs, p->stage.memory + logprobs_at(&decoder->options), (size_t)p->outputs * sizeof *logprobs);
+    p->drawn = false;
+    return status;
 }
 
 rlf_status kern_decoder_logprob(kern_decoder *decoder, kern_filter filter, const int32_t *targets, float *logprobs) {
@@ -282,6 +325,7 @@ rlf_status kern_decoder_logprob(kern_decoder *decoder, kern_filter filter, const
     if (!decoder->outputs) return RLF_OK;
     RLF_TRY(kern_model_check_ids(decoder->model, "target", targets, decoder->outputs, 0));
     kern_upload(q, decoder->ids, targets, (size_t)decoder->outputs);
+    decoder->drawn = 0;
     kern_logprob(q, decoder->logprob, kern_none(), decoder->stats, decoder->logits, decoder->ids, filter, decoder->outputs,
                  decoder->model->layout->shape.vocab);
     kern_download(q, logprobs, decoder->logprob, (size_t)decoder->outputs);

@@ -245,7 +245,7 @@ static void forward_layer(kern_trainer *t, const kern_model *model, const kern_b
 static void forward(kern_trainer *t, const kern_model *model, const kern_batch *batch) {
     const rlf_model_shape *s = &model->layout->shape;
     upload_batch(t, batch);
-    kern_embed(t->model->queue, t->acts[0].x, kern_at(model->params, model->embed), t->tokens, batch->rows, s->hidden);
+    kern_embed(t->model->queue, t->acts[0].x, kern_at(model->params, model->embed), t->tokens, kern_none(), batch->rows, s->hidden);
     for (int i = 0; i < s->layers; i++) forward_layer(t, model, batch, i);
 }
 

@@ -57,8 +57,9 @@ void kern_decoder_destroy(kern_decoder *decoder);
 /* Bytes of work space kern_decoder_new would take beside the cache (kern_kv_bytes): for the memory plan. */
 size_t kern_decoder_bytes(const rlf_model_layout *layout, kern_precision precision, const char *device, const kern_decoder_options *options);
 
-/* One step: `rows` rows of any sequences, each with its token, position, sequence index (into page_table) and cache slot
- * (page * page_size + place). A row sees the keys of its sequence at positions 0..pos, including rows of this very step. Host arrays. */
+/* One step: `rows` rows of any sequences, each with its token (or KERN_DRAWN(j), output j of the last draw), position, sequence index
+ * (into page_table) and cache slot (page * page_size + place). A row sees the keys of its sequence at positions
+ * 0..pos, including rows of this very step. Host arrays. */
 typedef struct kern_step {
     int rows;
     const int32_t *tokens, *pos, *seq, *slots; /* (rows) */
@@ -68,11 +69,17 @@ typedef struct kern_step {
     const int32_t *output_rows; /* (outputs) rows whose logits are computed, ascending */
 } kern_step;
 
-/* Runs the step; logits of the output rows stay in the decoder for the calls below. Returns the device's failure, if any. */
+/* Queues the step; logits of the output rows stay in the decoder for the calls below. On a card, up to KERN_STEPS_AHEAD are under way: the
+ * one before those is waited for. Returns what it failed by, if it did. */
+enum { KERN_STEPS_AHEAD = 2 };
 rlf_status kern_decoder_step(kern_decoder *decoder, const kern_step *step) RLF_MUST_USE;
-/* Draws one token for each output row of the last step (in that order). ids, logprobs: host arrays (outputs). */
-rlf_status kern_decoder_sample(kern_decoder *decoder, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids,
-                               float *logprobs) RLF_MUST_USE;
+/* Whether steps run while the host goes on. */
+bool kern_decoder_runs_ahead(const kern_decoder *decoder);
+/* Queues the draw of one token for each output row of the last step (in that order), of which there are some; keys: host array (outputs). Only
+ * the last KERN_STEPS_AHEAD steps may have draws that were not collected. */
+void kern_decoder_draw(kern_decoder *decoder, kern_filter filter, uint64_t seed, const kern_sample_key *keys);
+/* Waits for the oldest draw that was not collected. ids, logprobs: host arrays (outputs of its step). */
+rlf_status kern_decoder_collect(kern_decoder *decoder, int32_t *ids, float *logprobs) RLF_MUST_USE;
 /* Log-prob of a given next token for each output row. */
 rlf_status kern_decoder_logprob(kern_decoder *decoder, kern_filter filter, const int32_t *targets, float *logprobs) RLF_MUST_USE;
 /* Copies the logits (outputs, V) of the last step to the host: for tests and golden comparisons. */

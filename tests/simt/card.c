@@ -1,5 +1,7 @@
 /* The three cards of the SIMT shim: kernels/cuda/card.h in host memory. A buffer ends at a page that cannot be touched, and begins after
- * one, but for alignment to 16 bytes; what the alignment leaves over is checked when it is released. */
+ * one, but for alignment to 16 bytes; what the alignment leaves over is checked when it is released. Launches run at once. Copies from and
+ * to page-locked memory are over as late as a card may be with them: what is fetched comes when it is waited for, and what an upload
+ * was taken from must still be there then. */
 #include "kernels/cuda/card.h"
 
 #include <fcntl.h>
@@ -28,8 +30,27 @@ typedef struct graph {
     launch *first, **last;
 } graph;
 
+/* A copy that is queued: of what was on the card then, to the host's memory; or of what the host's memory held. */
+typedef struct late_copy {
+    struct late_copy *next;
+    bool to_host;
+    void *host;
+    size_t bytes;
+    uint64_t number;
+    char data[];
+} late_copy;
+
+/* Page-locked memory. */
+typedef struct locked {
+    struct locked *next;
+    const char *begin, *end;
+} locked;
+
 struct kern_card {
     simt_order order;
+    late_copy *first, **last; /* by number */
+    locked *locked;
+    uint64_t copies; /* queued since it was opened */
     char name[64];
     graph *recording; /* NULL: launches run */
 };
@@ -46,11 +67,57 @@ static void refuse(const char *what) {
     abort();
 }
 
+/* ---- copies that are queued ------------------------------------------------------------------------------------------------------- */
+
+static bool is_locked(const kern_card *card, const void *ptr) {
+    for (const locked *l = card->locked; l; l = l->next)
+        if ((const char *)ptr >= l->begin && (const char *)ptr < l->end) return true;
+    return false;
+}
+
+static void queue_copy(kern_card *card, bool to_host, void *host, const void *data, size_t bytes) {
+    late_copy *c = rlf_calloc(1, sizeof *c + bytes);
+    *c = (late_copy){.to_host = to_host, .host = host, .bytes = bytes, .number = card->copies++};
+    memcpy(c->data, data, bytes);
+    *card->last = c;
+    card->last = &c->next;
+}
+
+/* All copies before number `end` are over. */
+static void settle(kern_card *card, uint64_t end) {
+    while (card->first && card->first->number < end) {
+        late_copy *c = card->first;
+        if (c->to_host) memcpy(c->host, c->data, c->bytes);
+        else if (memcmp(c->host, c->data, c->bytes) != 0) refuse("page-locked memory was written while a copy from it was queued");
+        card->first = c->next;
+        if (!card->first) card->last = &card->first;
+        free(c);
+    }
+}
+
+void kern_card_mark(kern_card *card, void **mark) {
+    not_recording(card, "a mark");
+    if (!*mark) *mark = rlf_calloc(1, sizeof card->copies);
+    *(uint64_t *)*mark = card->copies;
+}
+
+rlf_status kern_card_wait(kern_card *card, void *mark) {
+    settle(card, *(const uint64_t *)mark);
+    return RLF_OK;
+}
+
+void kern_card_unmark(kern_card *card, void *mark) {
+    (void)card;
+    free(mark);
+}
+
 /* Lies in the page before the buffer's first. */
 typedef struct block_head {
     size_t bytes, mapped;
     int fd; /* of the memory: another process maps it too */
 } block_head;
+
+/* ---- cards ------------------------------------------------------------------------------------------------------------------------ */
 
 int kern_card_count(void) { return SIMT_ORDERS; }
 
@@ -68,6 +135,7 @@ rlf_status kern_card_open(kern_card **out, int number) {
     size_t bytes;
     kern_card *card = rlf_calloc(1, sizeof *card);
     card->order = (simt_order)number;
+    card->last = &card->first;
     RLF_TRY(kern_card_describe(number, card->name, sizeof card->name, &bytes));
     *out = card;
     card = NULL;
@@ -97,7 +165,10 @@ size_t kern_card_free_bytes(kern_card *card) {
     return CARD_BYTES;
 }
 
-void kern_card_close(kern_card *card) { free(card); }
+void kern_card_close(kern_card *card) {
+    settle(card, card->copies);
+    free(card);
+}
 const char *kern_card_name(const kern_card *card) { return card->name; }
 
 /* ---- launches and graphs ---------------------------------------------------------------------------------------------------------- */
@@ -223,16 +294,41 @@ void kern_card_close_shared(kern_card *card, void *ptr) {
 
 void *kern_card_host_allocate(kern_card *card, size_t bytes) {
     not_recording(card, "memory taken");
-    return rlf_calloc(1, bytes ? bytes : 1);
+    char *ptr = rlf_calloc(1, bytes ? bytes : 1);
+    locked *l = rlf_calloc(1, sizeof *l);
+    *l = (locked){card->locked, ptr, ptr + bytes};
+    card->locked = l;
+    return ptr;
 }
 
+/* As on a card, it waits for what is queued. */
 void kern_card_host_release(kern_card *card, void *ptr) {
     not_recording(card, "memory given back");
+    settle(card, card->copies);
+    locked **at = &card->locked;
+    while ((*at)->begin != (char *)ptr) at = &(*at)->next;
+    locked *gone = *at;
+    *at = gone->next;
+    free(gone);
     free(ptr);
 }
 
-void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
-void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) { kern_card_copy(card, dst, src, bytes); }
+void kern_card_upload(kern_card *card, void *dst, const void *src, size_t bytes) {
+    kern_card_copy(card, dst, src, bytes);
+    if (is_locked(card, src)) queue_copy(card, false, (void *)(uintptr_t)src, src, bytes);
+}
+
+void kern_card_fetch(kern_card *card, void *dst, const void *src, size_t bytes) {
+    not_recording(card, "a copy");
+    if (!is_locked(card, dst)) refuse("what is fetched goes to page-locked memory");
+    queue_copy(card, true, dst, src, bytes);
+    memset(dst, CANARY, bytes);
+}
+
+void kern_card_download(kern_card *card, void *dst, const void *src, size_t bytes) {
+    settle(card, card->copies);
+    kern_card_copy(card, dst, src, bytes);
+}
 
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
     not_recording(card, "a copy");
@@ -245,7 +341,7 @@ void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
 }
 
 bool kern_card_idle(kern_card *card) {
-    (void)card;
+    settle(card, card->copies);
     return true;
 }
 
@@ -256,5 +352,6 @@ void kern_card_identity(const kern_card *card, unsigned char out[16]) {
 
 rlf_status kern_card_sync(kern_card *card) {
     not_recording(card, "a sync");
+    settle(card, card->copies);
     return RLF_OK;
 }

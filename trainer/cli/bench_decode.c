@@ -5,8 +5,7 @@
  * not counted) and the keys and values of every sequence up to its position; these bytes are compared with those that a copy
  * reads and writes in the same time.
  *
- * A step ends when the host has the drawn tokens: it needs them for the next, so its time is the clock's, that of launching
- * included. */
+ * A step is queued before the tokens of the one before are collected, as in rollout; the time is the clock's, until the host has the last. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,7 +21,8 @@ typedef struct decoding {
     int seqs, context, max_pages;
     int32_t *page_table;                        /* (seqs, max_pages) */
     int32_t *tokens, *pos, *seq, *slots, *rows; /* one step: (longer of seqs and context) */
-    float *logprobs;
+    int32_t *ids;    /* (seqs) drawn last */
+    float *logprobs; /* (seqs) */
     kern_sample_key *keys;
 } decoding;
 
@@ -34,6 +34,7 @@ static rlf_status decoding_init(decoding *d, const rlf_bench *b, int seqs, int c
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) *arrays[i] = rlf_calloc((size_t)rows, sizeof(int32_t));
     d->page_table = rlf_calloc((size_t)pages, sizeof(int32_t));
     for (int i = 0; i < pages; i++) d->page_table[i] = i;
+    d->ids = rlf_calloc((size_t)seqs, sizeof *d->ids);
     d->logprobs = rlf_calloc((size_t)seqs, sizeof *d->logprobs);
     d->keys = rlf_calloc((size_t)seqs, sizeof *d->keys);
     return kern_decoder_new(&d->decoder, b->model, &options);
@@ -42,6 +43,7 @@ static rlf_status decoding_init(decoding *d, const rlf_bench *b, int seqs, int c
 static void decoding_clean_up(decoding *d) {
     int32_t *arrays[] = {d->tokens, d->pos, d->seq, d->slots, d->rows, d->page_table};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) free(arrays[i]);
+    free(d->ids);
     free(d->logprobs);
     free(d->keys);
     kern_decoder_destroy(d->decoder);
@@ -67,6 +69,7 @@ static kern_step step_of(const decoding *d, int rows, int outputs) {
 
 /* The context, random tokens, of sequence 0 in one step; the logits of its last row. */
 static rlf_status prompt(void *ctx) {
+    rlf_status status = RLF_OK;
     decoding *d = ctx;
     for (int i = 0; i < d->context; i++) {
         d->tokens[i] = (int32_t)rlf_rng_below(2, RLF_RNG_TEST, 0, 0, (uint32_t)i, (uint64_t)d->b->layout.shape.vocab);
@@ -74,14 +77,16 @@ static rlf_status prompt(void *ctx) {
     }
     d->rows[0] = d->context - 1;
     kern_step step = step_of(d, d->context, 1);
-    return kern_decoder_step(d->decoder, &step);
+    RLF_TRY(kern_decoder_step(d->decoder, &step));
+    RLF_TRY(kern_sync(d->b->queue));
+out:
+    return status;
 }
 
 static void share_context(decoding *d) {
-    for (int s = 1; s < d->seqs; s++) {
+    for (int s = 0; s < d->seqs; s++) d->ids[s] = d->tokens[0];
+    for (int s = 1; s < d->seqs; s++)
         for (int p = 0; p * PAGE < d->context; p++) kern_decoder_copy_page(d->decoder, s * d->max_pages + p, p);
-        d->tokens[s] = d->tokens[0];
-    }
 }
 
 /* The steps after the context; each row's token is the one drawn before. */
@@ -93,12 +98,15 @@ static rlf_status draw(void *ctx) {
     for (int pos = d->context; pos < d->context + RLF_BENCH_DRAWN; pos++) {
         for (int i = 0; i < d->seqs; i++) {
             set_row(d, i, i, pos);
+            d->tokens[i] = pos == d->context ? d->ids[i] : KERN_DRAWN(i);
             d->keys[i] = (kern_sample_key){.uid = (uint64_t)i, .position = (uint32_t)pos + 1};
         }
         kern_step step = step_of(d, d->seqs, d->seqs);
         RLF_TRY(kern_decoder_step(d->decoder, &step));
-        RLF_TRY(kern_decoder_sample(d->decoder, filter, 1, d->keys, d->tokens, d->logprobs));
+        kern_decoder_draw(d->decoder, filter, 1, d->keys);
+        if (pos > d->context) RLF_TRY(kern_decoder_collect(d->decoder, d->ids, d->logprobs));
     }
+    RLF_TRY(kern_decoder_collect(d->decoder, d->ids, d->logprobs));
 out:
     return status;
 }

@@ -67,7 +67,7 @@ static void grad_input(bench *b, int m) {
     kern_linear_grad_input(b->q, b->y, b->x, b->w, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false);
 }
 static void grad_weight(bench *b, int m) { kern_linear_grad_weight(b->q, b->dw, b->y, b->x, b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden); }
-static void embed(bench *b, int m) { kern_embed(b->q, b->d_stream, b->w, b->ids, m, (int)b->n.hidden); }
+static void embed(bench *b, int m) { kern_embed(b->q, b->d_stream, b->w, b->ids, kern_none(), m, (int)b->n.hidden); }
 static void embed_grad(bench *b, int m) { kern_embed_grad(b->q, b->dw, b->stream, b->ids, m, (int)b->n.hidden); }
 static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->stream, b->norm, EPS, m, (int)b->n.hidden); }
 static void rmsnorm_grad(bench *b, int m) { kern_rmsnorm_grad(b->q, b->d_stream, b->d_norm, b->y, b->stream, b->norm, EPS, m, (int)b->n.hidden); }

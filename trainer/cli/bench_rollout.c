@@ -103,7 +103,8 @@ typedef struct bench {
     rollout_engine *engine;
     rollout_episodes *set;
     struct { int drawn, turn; } *progress; /* (batches * episodes) */
-    int outputs; /* of the last step */
+    int outputs;    /* of the last step */
+    int32_t *drawn; /* (BATCH) for it */
     answer *answers;
     size_t n_answers, cap_answers;
     char *text;  /* of every answer */
@@ -143,13 +144,17 @@ static int32_t next_token(bench *b, uint64_t uid) {
     return END_OF_TURN;
 }
 
-static rlf_status bench_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs) {
+static void bench_draw(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys) {
     bench *b = ctx;
-    rlf_status status = pretends(b) ? RLF_OK : kern_decoder_sample(b->decoder, filter, seed, keys, ids, logprobs);
-    for (int i = 0; i < b->outputs; i++) {
-        ids[i] = next_token(b, keys[i].uid);
-        if (pretends(b)) logprobs[i] = 0;
-    }
+    if (!pretends(b)) kern_decoder_draw(b->decoder, filter, seed, keys);
+    for (int i = 0; i < b->outputs; i++) b->drawn[i] = next_token(b, keys[i].uid);
+}
+
+static rlf_status bench_collect(void *ctx, int32_t *ids, float *logprobs) {
+    bench *b = ctx;
+    rlf_status status = pretends(b) ? RLF_OK : kern_decoder_collect(b->decoder, ids, logprobs);
+    memcpy(ids, b->drawn, (size_t)b->outputs * sizeof *ids);
+    if (pretends(b)) memset(logprobs, 0, (size_t)b->outputs * sizeof *logprobs);
     return status;
 }
 
@@ -308,8 +313,9 @@ static rlf_status open_rollout(bench *b) {
                                       .seats = BATCH, .max_tokens = length};
     rollout_episode_options episode = {.max_prompt_tokens = length, .max_tokens = length, .max_calls = 4, .stop_at_answer = true};
     RLF_TRY(rollout_decoder_new(&b->decoder, b->model.model, &options));
-    RLF_TRY(rollout_engine_new(&b->engine, (rollout_model){b, bench_step, bench_sample, bench_copy_page}, &options));
+    RLF_TRY(rollout_engine_new(&b->engine, (rollout_model){b, bench_step, bench_draw, bench_collect, bench_copy_page, false}, &options));
     b->set = rollout_episodes_new(b->engine, b->chat, &episode, (rollout_port){b, port_send});
+    b->drawn = rlf_calloc(BATCH, sizeof *b->drawn);
     b->progress = rlf_calloc((size_t)all_episodes(b), sizeof *b->progress);
     b->text = rlf_calloc((size_t)b->answer_tokens + 1, 1);
     memset(b->text, 'o', (size_t)b->answer_tokens);
@@ -324,6 +330,7 @@ static void clean_up(bench *b) {
     rlf_chat_destroy(b->chat);
     rlf_cli_model_clean_up(&b->model);
     free(b->progress);
+    free(b->drawn);
     free(b->answers);
     free(b->text);
 }

@@ -25,6 +25,7 @@ typedef struct rows_job {
     const void *x;
     kern_dtype x_dtype;
     const int32_t *y_index, *x_index;
+    const int32_t *drawn; /* for KERN_DRAWN in x_index */
     size_t k;
     int m, rows; /* rows: of one task */
 } rows_job;
@@ -34,7 +35,8 @@ static void copy_rows_task(void *arg, int task, int thread) {
     (void)thread;
     int end = kern_min(job->m, (task + 1) * job->rows);
     for (int i = task * job->rows; i < end; i++) {
-        size_t to = (size_t)(job->y_index ? job->y_index[i] : i), from = (size_t)(job->x_index ? job->x_index[i] : i);
+        size_t to = (size_t)(job->y_index ? job->y_index[i] : i);
+        size_t from = (size_t)(job->x_index ? kern_known_id(job->x_index[i], job->drawn) : i);
         if (job->x_dtype == KERN_BF16)
             widen_range(job->y + to * job->k, (const uint16_t *)job->x + from * job->k, job->k);
         else
@@ -47,8 +49,9 @@ static void copy_rows(kern_cpu_ctx *ctx, rows_job job) {
     kern_pool_run(ctx->pool, pieces((size_t)job.m, (size_t)job.rows), copy_rows_task, &job);
 }
 
-void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, int m, int k) {
-    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_dtype = x_dtype, .x_index = index, .k = (size_t)k, .m = m});
+void KERN_OP(rows_gather)(kern_cpu_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, const int32_t *drawn, int m,
+                          int k) {
+    copy_rows(ctx, (rows_job){.y = y, .x = x, .x_dtype = x_dtype, .x_index = index, .drawn = drawn, .k = (size_t)k, .m = m});
 }
 
 void KERN_OP(rows_scatter)(kern_cpu_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {

@@ -368,11 +368,23 @@ static void prefill_group(kern_decoder *decoder, const int32_t *prompt, const in
         for (int page = 0; page * PAGE < PROMPT; page++) kern_decoder_copy_page(decoder, s * max_pages + page, page);
 }
 
+/* The draw after position `at`, to the sequences' tokens and log-probs. */
+static void collect(kern_decoder *decoder, pack *p, float *rollout, int length, int at) {
+    int32_t ids[GROUP];
+    float logprobs[GROUP];
+    must(kern_decoder_collect(decoder, ids, logprobs));
+    for (int s = 0; s < GROUP; s++) {
+        p->tokens[s * length + at + 1] = ids[s];
+        rollout[s * length + at] = logprobs[s];
+    }
+}
+
+/* Each step is queued before the draws of the one before are collected. */
 static void check_sampled(rig *r, kern_filter filter) {
     enum { LENGTH = PROMPT + DRAWN, MAX_PAGES = (LENGTH + PAGE - 1) / PAGE };
     int lengths[GROUP];
-    int32_t page_table[GROUP * MAX_PAGES], pos[GROUP], seq[GROUP], slots[GROUP], last[GROUP], ids[GROUP];
-    float logprobs[GROUP], *rollout = rlf_calloc(2 * GROUP * LENGTH, sizeof *rollout), *trained = rollout + GROUP * LENGTH;
+    int32_t page_table[GROUP * MAX_PAGES], pos[GROUP], seq[GROUP], slots[GROUP], last[GROUP];
+    float *rollout = rlf_calloc(2 * GROUP * LENGTH, sizeof *rollout), *trained = rollout + GROUP * LENGTH;
     kern_sample_key keys[GROUP];
     kern_decoder *decoder;
     kern_decoder_options options = {.page_size = PAGE, .pages = GROUP * MAX_PAGES, .max_pages = MAX_PAGES, .max_rows = PROMPT,
@@ -385,7 +397,7 @@ static void check_sampled(rig *r, kern_filter filter) {
     prefill_group(decoder, p.tokens, page_table, MAX_PAGES);
     for (int at = PROMPT - 1; at + 1 < LENGTH; at++) { /* the prompt's last token is fed again to get its logits */
         for (int s = 0; s < GROUP; s++) {
-            last[s] = p.tokens[s * LENGTH + at];
+            last[s] = at < PROMPT ? p.tokens[s * LENGTH + at] : KERN_DRAWN(s);
             pos[s] = at;
             seq[s] = s;
             slots[s] = slot_of(s, at, MAX_PAGES);
@@ -394,12 +406,10 @@ static void check_sampled(rig *r, kern_filter filter) {
         kern_step step = {.rows = GROUP, .tokens = last, .pos = pos, .seq = seq, .slots = slots, .max_pages = MAX_PAGES,
                           .page_table = page_table, .outputs = GROUP, .output_rows = seq};
         must(kern_decoder_step(decoder, &step));
-        must(kern_decoder_sample(decoder, filter, 99, keys, ids, logprobs));
-        for (int s = 0; s < GROUP; s++) {
-            p.tokens[s * LENGTH + at + 1] = ids[s];
-            rollout[s * LENGTH + at] = logprobs[s];
-        }
+        kern_decoder_draw(decoder, filter, 99, keys);
+        if (at >= PROMPT) collect(decoder, &p, rollout, LENGTH, at - 1);
     }
+    collect(decoder, &p, rollout, LENGTH, LENGTH - 2);
     for (int i = 0; i < p.rows; i++) p.targets[i] = i % LENGTH >= PROMPT - 1 && i % LENGTH + 1 < LENGTH ? p.tokens[i + 1] : -1;
     by_trainer(r, &p, filter, 0, trained, NULL);
     same_bits("sampled log-prob", &p, trained, rollout);

@@ -95,9 +95,10 @@ static void random_ids(int32_t ids[ROWS]) {
 }
 
 static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) {
-    int32_t ids[ROWS];
+    int32_t ids[ROWS], unknown[ROWS];
     (void)state;
     random_ids(ids);
+    for (int i = 0; i < ROWS; i++) unknown[i] = i % 3 ? KERN_DRAWN(i) : ids[i];
     float *table = random_weights(VOCABULARY * WIDTH, 1), *dy = random_floats(ROWS * WIDTH, 2),
         *dtable = random_floats(VOCABULARY * WIDTH, 3);
     float *y = malloc(ROWS * WIDTH * sizeof *y), *sum = malloc(VOCABULARY * WIDTH * sizeof *sum);
@@ -112,8 +113,12 @@ static void embed_copies_rows_and_its_gradient_adds_them_in_order(void **state) 
         kern_tensor t = weights_of(q, WEIGHT_DTYPES[d % 2], table, VOCABULARY * WIDTH), ti = tensor_of(q, KERN_I32, ids, ROWS);
         kern_tensor ty = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH), tdy = tensor_of(q, KERN_F32, dy, ROWS * WIDTH);
         kern_tensor td = tensor_of(q, KERN_F32, dtable, VOCABULARY * WIDTH);
-        kern_embed(q, ty, t, ti, ROWS, WIDTH);
+        kern_embed(q, ty, t, ti, kern_none(), ROWS, WIDTH);
         assert_holds(q, ty, y, ROWS * WIDTH);
+        kern_tensor later = tensor_of(q, KERN_I32, unknown, ROWS), again = tensor_of(q, KERN_F32, NULL, ROWS * WIDTH);
+        kern_embed(q, again, t, later, ti, ROWS, WIDTH);
+        assert_holds(q, again, y, ROWS * WIDTH);
+        drop(later), drop(again);
         kern_embed_grad(q, td, tdy, ti, ROWS, WIDTH);
         assert_holds(q, td, sum, VOCABULARY * WIDTH);
         drop(t), drop(ti), drop(ty), drop(tdy), drop(td);

@@ -137,7 +137,8 @@ static int32_t greedy_next(kern_decoder *decoder, const int32_t *tokens, int beg
                       .page_table = pages, .outputs = 1, .output_rows = &last};
     must(kern_decoder_step(decoder, &step));
     float logprob;
-    must(kern_decoder_sample(decoder, (kern_filter){.temperature = 0, .top_p = 1}, 1, &(kern_sample_key){0}, &id, &logprob));
+    kern_decoder_draw(decoder, (kern_filter){.temperature = 0, .top_p = 1}, 1, &(kern_sample_key){0});
+    must(kern_decoder_collect(decoder, &id, &logprob));
     return id;
 }
 

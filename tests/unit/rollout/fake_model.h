@@ -25,11 +25,22 @@ typedef struct fake_script {
 
 typedef struct fake_cell { int32_t token, pos; } fake_cell;
 
+typedef struct fake_draw {
+    int32_t ids[FAKE_OUTPUTS];
+    float logprobs[FAKE_OUTPUTS];
+    int n;
+} fake_draw;
+
 typedef struct fake_model {
     int page_size, pages, vocab;
     fake_cell *cells; /* (pages * page_size) */
     uint64_t hash[FAKE_OUTPUTS];
     int outputs, most_rows;
+    fake_draw draws[2];          /* not collected: the first is the older */
+    int n_draws;
+    int32_t drawn[FAKE_OUTPUTS]; /* by the last draw */
+    int n_drawn;
+    bool ahead;
     int copies;
     fake_script scripts[FAKE_SCRIPTS];
     int n_scripts;
@@ -48,7 +59,12 @@ static inline rlf_status fake_step(void *ctx, const kern_step *s) {
         assert_in_range(s->slots[i], 0, m->pages * m->page_size - 1);
         assert_int_equal(s->slots[i], s->page_table[s->seq[i] * s->max_pages + s->pos[i] / m->page_size] * m->page_size +
                          s->pos[i] % m->page_size);
-        m->cells[s->slots[i]] = (fake_cell){s->tokens[i], s->pos[i]};
+        int32_t token = s->tokens[i];
+        if (token < 0) {
+            assert_in_range(KERN_DRAWN(token), 0, m->n_drawn - 1);
+            token = m->drawn[KERN_DRAWN(token)];
+        }
+        m->cells[s->slots[i]] = (fake_cell){token, s->pos[i]};
     }
     for (int o = 0; o < s->outputs; o++) {
         int row = s->output_rows[o];
@@ -73,16 +89,28 @@ static inline fake_script *fake_find(fake_model *m, uint64_t uid, uint32_t sampl
     return NULL;
 }
 
-static inline rlf_status fake_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids,
-                                     float *logprobs) {
+static inline void fake_draw_all(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys) {
     fake_model *m = ctx;
+    assert_true(m->n_draws < 2);
+    fake_draw *d = &m->draws[m->n_draws++];
     for (int o = 0; o < m->outputs; o++) {
         uint64_t h = fake_mix(m->hash[o] ^ fake_mix(seed ^ fake_mix(keys[o].uid << 32 ^ keys[o].sample) ^ keys[o].position));
         fake_script *script = fake_find(m, keys[o].uid, keys[o].sample);
-        ids[o] = (int32_t)(h % (uint64_t)m->vocab);
-        if (script && script->next < script->ids.n) ids[o] = script->ids.v[script->next++];
-        logprobs[o] = -filter.temperature * (float)(h >> 40) / (float)(1 << 20) - 0.001f;
+        d->ids[o] = (int32_t)(h % (uint64_t)m->vocab);
+        if (script && script->next < script->ids.n) d->ids[o] = script->ids.v[script->next++];
+        d->logprobs[o] = -filter.temperature * (float)(h >> 40) / (float)(1 << 20) - 0.001f;
     }
+    d->n = m->n_drawn = m->outputs;
+    memcpy(m->drawn, d->ids, (size_t)d->n * sizeof *d->ids);
+}
+
+static inline rlf_status fake_collect(void *ctx, int32_t *ids, float *logprobs) {
+    fake_model *m = ctx;
+    assert_true(m->n_draws > 0);
+    memcpy(ids, m->draws[0].ids, (size_t)m->draws[0].n * sizeof *ids);
+    memcpy(logprobs, m->draws[0].logprobs, (size_t)m->draws[0].n * sizeof *logprobs);
+    m->draws[0] = m->draws[1];
+    m->n_draws--;
     return RLF_OK;
 }
 
@@ -109,7 +137,8 @@ static inline void fake_destroy(fake_model *m) {
 }
 
 static inline rollout_model fake_model_of(fake_model *m) {
-    return (rollout_model){.ctx = m, .step = fake_step, .sample = fake_sample, .copy_page = fake_copy_page};
+    return (rollout_model){.ctx = m, .step = fake_step, .draw = fake_draw_all, .collect = fake_collect, .copy_page = fake_copy_page,
+                           .ahead = m->ahead};
 }
 
 #endif

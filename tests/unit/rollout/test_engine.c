@@ -34,7 +34,10 @@ static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logp
     return RLF_OK;
 }
 
-typedef struct schedule { int batch, chunk, page_size, pages, seats, tool_steps; } schedule;
+typedef struct schedule {
+    int batch, chunk, page_size, pages, seats, tool_steps;
+    bool ahead;
+} schedule;
 
 static void submit(rollout_engine *e, reader *readers, int tool_steps) {
     for (int g = 0; g < GROUPS; g++) {
@@ -73,6 +76,7 @@ static rollout_engine_stats run(schedule s, reader *readers) {
     rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages,
                                       .seats = s.seats, .max_tokens = LONGEST};
     rollout_engine *e = NULL;
+    model->ahead = s.ahead;
     assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
     submit(e, readers, s.tool_steps);
     for (int i = 0; tools(readers, e); i++) {
@@ -94,16 +98,18 @@ static void assert_same(const reader *a, const reader *b) {
     }
 }
 
-static const schedule roomy = {256, 64, 16, 400, 64, 3};
+static const schedule roomy = {256, 64, 16, 400, 64, 3, false};
 
 static void tokens_do_not_depend_on_the_schedule(void **state) {
     (void)state;
     static reader first[SEQS], other[SEQS];
-    const schedule schedules[] = {{1, 1, 16, 400, 1, 1},   {7, 3, 16, 400, 5, 9},  {64, 16, 32, 100, 3, 2},
-                                  {16, 200, 48, 60, 64, 1}, {3, 64, 16, 400, 15, 30}, {256, 64, 64, 64, 2, 1}};
+    schedule schedules[] = {{1, 1, 16, 400, 1, 1, false},   {7, 3, 16, 400, 5, 9, false},  {64, 16, 32, 100, 3, 2, false},
+                            {16, 200, 48, 60, 64, 1, false}, {3, 64, 16, 400, 15, 30, false}, {256, 64, 64, 64, 2, 1, false}};
+    const size_t n = sizeof schedules / sizeof schedules[0];
     run(roomy, first);
-    for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++) {
-        run(schedules[i], other);
+    for (size_t i = 0; i < 2 * n; i++) {
+        schedules[i % n].ahead = i >= n;
+        run(schedules[i % n], other);
         assert_same(first, other);
     }
 }
@@ -115,7 +121,9 @@ static void tokens_do_not_depend_on_cache_pressure(void **state) {
     for (int pages = 9; pages < 40; pages += 3)
         for (int seats = 1; seats <= 9; seats += 4)
             for (int batch = 1; batch <= 33; batch += 16) {
-                rollout_engine_stats stats = run((schedule){batch, 11, 16, pages, seats, 5}, other);
+                rollout_engine_stats stats = run((schedule){batch, 11, 16, pages, seats, 5, false}, other);
+                assert_same(first, other);
+                run((schedule){batch, 11, 16, pages, seats, 5, true}, other);
                 assert_same(first, other);
                 if (pages == 9 && seats > 1 && batch > 1) assert_true(stats.given_up > 0);
             }
@@ -127,6 +135,19 @@ static void prompt_of_a_group_is_computed_once(void **state) {
     rollout_engine_stats stats = run(roomy, readers);
     assert_int_equal(stats.prompt_rows, 0 + 15 + 16 + 32 + 39);
     assert_int_equal(stats.given_up, 0);
+}
+
+/* Ahead, a step is queued while the draws of the one before are not known: those that turn out to be for nobody are not counted, and cost
+ * a row for each pause and each end. */
+static void steps_ahead_cost_a_row_for_each_turn(void **state) {
+    (void)state;
+    static reader readers[SEQS];
+    schedule ahead = roomy;
+    ahead.ahead = true;
+    rollout_engine_stats one = run(roomy, readers), other = run(ahead, readers);
+    assert_int_equal(one.tokens, other.tokens);
+    assert_in_range(other.rows, one.rows + 1, one.rows + 2 * SEQS * 3);
+    assert_int_equal(one.prompt_rows, other.prompt_rows);
 }
 
 static void log_probs_are_zero_where_the_model_did_not_choose(void **state) {
@@ -202,6 +223,7 @@ int main(void) {
         cmocka_unit_test(tokens_do_not_depend_on_the_schedule),
         cmocka_unit_test(tokens_do_not_depend_on_cache_pressure),
         cmocka_unit_test(prompt_of_a_group_is_computed_once),
+        cmocka_unit_test(steps_ahead_cost_a_row_for_each_turn),
         cmocka_unit_test(log_probs_are_zero_where_the_model_did_not_choose),
         cmocka_unit_test(seats_go_to_those_with_the_fewest_rounds_while_the_cache_has_room),
         cmocka_unit_test(pool_too_small_for_one_sequence_is_refused),

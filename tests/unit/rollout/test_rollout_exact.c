@@ -14,6 +14,8 @@ typedef struct forced {
     kern_decoder *decoder;
     fake_script scripts[UIDS * SAMPLES];
     int outputs; /* of the last step */
+    kern_filter filter;          /* of its draw */
+    const kern_sample_key *keys; /* (outputs) */
 } forced;
 
 typedef struct device {
@@ -113,19 +115,26 @@ static void forced_copy_page(void *ctx, int dst_page, int src_page) {
 static fake_script *script_of(forced *f, const kern_sample_key *key) { return &f->scripts[key->uid * SAMPLES + key->sample]; }
 
 /* Forced ids replace drawn ones, and kern_decoder_logprob gives all of them their log-probs: for drawn ones the bits of the draw itself. */
-static rlf_status forced_sample(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys, int32_t *ids, float *logprobs) {
+static void forced_draw(void *ctx, kern_filter filter, uint64_t seed, const kern_sample_key *keys) {
     forced *f = ctx;
-    ok(kern_decoder_sample(f->decoder, filter, seed, keys, ids, logprobs));
+    kern_decoder_draw(f->decoder, filter, seed, keys);
+    f->filter = filter;
+    f->keys = keys;
+}
+
+static rlf_status forced_collect(void *ctx, int32_t *ids, float *logprobs) {
+    forced *f = ctx;
     float again[FAKE_OUTPUTS];
-    ok(kern_decoder_logprob(f->decoder, filter, ids, again));
+    ok(kern_decoder_collect(f->decoder, ids, logprobs));
+    ok(kern_decoder_logprob(f->decoder, f->filter, ids, again));
     assert_memory_equal(again, logprobs, (size_t)f->outputs * sizeof *again);
     for (int o = 0; o < f->outputs; o++) {
-        fake_script *s = script_of(f, &keys[o]);
+        fake_script *s = script_of(f, &f->keys[o]);
         if (s->next >= s->ids.n) continue;
         int32_t id = s->ids.v[s->next++];
         if (id != FREE) ids[o] = id;
     }
-    return kern_decoder_logprob(f->decoder, filter, ids, logprobs);
+    return kern_decoder_logprob(f->decoder, f->filter, ids, logprobs);
 }
 
 /* ---- one run ---------------------------------------------------------------------------------------------------------------------- */
@@ -149,7 +158,7 @@ static outcome *play(device *d, schedule s, kern_filter filter) {
     rollout_engine_options options = {.batch = s.batch, .prefill_chunk = s.chunk, .page_size = s.page_size, .pages = s.pages,
                                       .seats = s.seats, .max_tokens = LONGEST};
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = true};
-    rollout_model model = {.ctx = f, .step = forced_step, .sample = forced_sample, .copy_page = forced_copy_page};
+    rollout_model model = {.ctx = f, .step = forced_step, .draw = forced_draw, .collect = forced_collect, .copy_page = forced_copy_page};
     ok(rollout_decoder_new(&f->decoder, d->model, &options));
     for (int i = 0; i < UIDS * SAMPLES; i++) byte_script(d->texts[i % 4], &f->scripts[i].ids);
     ok(rollout_engine_new(&engine, model, &options));
