@@ -453,5 +453,5 @@ void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_ten
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n) { return ops_of(queue)->sumsq(ctx_of(queue), f32(x, n), n); }
 
 uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n) {
-    return ops_of(queue)->checksum(ctx_of(queue), must(x, x.dtype, n), x.dtype, n);
+    return ops_of(queue)->checksum(ctx_of(queue), must(x, x.dtype, n), n * kern_dtype_size(x.dtype));
 }

@@ -298,8 +298,8 @@ void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_ten
  * added in order.
  * Host result, so it syncs. */
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n);
-/* Sum over i of mix64(bits of element i + (i+1) * 0x9E3779B97F4A7C15) mod 2^64, mix64 being the SplitMix64 finaliser:
- * order-free, so any backend can compute it. Syncs. */
+/* Sum over i of mix64(word i + (i+1) * 0x9E3779B97F4A7C15) mod 2^64, mix64 being the SplitMix64 finaliser. A word is 8 bytes of the n elements as
+ * they lie in memory, little-endian, the last filled up by zeros. No order, so any backend can compute it. Syncs. */
 uint64_t kern_checksum(kern_queue *queue, kern_tensor x, size_t n);
 
 #ifdef __cplusplus

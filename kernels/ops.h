@@ -37,7 +37,7 @@ typedef struct kern_ctx kern_ctx;
     X(void, narrow, (kern_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                                \
     X(void, adamw, (kern_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))            \
     X(double, sumsq, (kern_ctx *ctx, const float *x, size_t n))                                                                            \
-    X(uint64_t, checksum, (kern_ctx *ctx, const void *x, kern_dtype dtype, size_t n))                                                      \
+    X(uint64_t, checksum, (kern_ctx *ctx, const void *x, size_t bytes))                                                                    \
     /* norm.c */                                                                                                                           \
     X(void, rmsnorm, (kern_ctx *ctx, void *y, kern_dtype y_dtype, const float *x, const void *weight, kern_dtype weight_dtype, float eps,  \
                       int m, int k))                                                                                                       \

@@ -163,9 +163,9 @@ KERN_BOTH void kern_adamw_element(float *param, float grad, float *m, float *v, 
     *param = *param * f->keep - f->step * (new_m / (sqrtf(new_v) * f->inv_root_bias2 + f->eps));
 }
 
-/* The finaliser of SplitMix64 (Steele, Lea & Flood 2014) on the element's bits, its place added by the golden ratio step. */
-KERN_BOTH uint64_t kern_mix64(uint64_t bits, uint64_t i) {
-    uint64_t z = bits + (i + 1) * 0x9E3779B97F4A7C15u;
+/* The finaliser of SplitMix64 (Steele, Lea & Flood 2014) on a word, its place added by the golden ratio step. */
+KERN_BOTH uint64_t kern_mix64(uint64_t word, uint64_t i) {
+    uint64_t z = word + (i + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;

@@ -4,12 +4,12 @@
  * while the card does the next.
  *   sumsq      parts of 4096 elements, four threads each: thread q adds the squares of elements 4q..4q+3 of every sixteen in double, four
  *              lanes of the sixteen side by side, 16 bytes a load and AHEAD loads under way; then the tree
- *   checksum   parts of 64 Ki elements, a block each, 16 bytes a load; adding integers has no order. Some 25 integer operations an element
- *              are the bound for elements of 2 bytes: 0.8e12 a second on a card of 132 multiprocessors
+ *   checksum   parts of 256 KiB, a block each, 16 bytes a load; adding integers has no order. Some 30 integer operations a word of 8 bytes are less
+ *              than its memory takes
  * Bytes: each element once, and 8 a part. */
 #include "kernels/cuda/dialect.h"
 
-enum { THREADS = 256, SUMSQ_PART = 4096, SUMSQ_LANES = 16, QUADS = THREADS / 4, AHEAD = 8, CHECKSUM_PART = 1 << 16 };
+enum { THREADS = 256, SUMSQ_PART = 4096, SUMSQ_LANES = 16, QUADS = THREADS / 4, AHEAD = 8, CHECKSUM_PART = 1 << 18, WORD = 8 };
 
 KERN_DEVICE bool is_aligned(const void *x) { return ((uintptr_t)x & 15) == 0; }
 
@@ -78,65 +78,60 @@ double kern_cuda_sumsq(kern_ctx *ctx, const float *x, size_t n) {
 
 typedef struct checksum_parts_args {
     uint64_t *parts;
-    const void *x;
-    size_t size, n, begin; /* size: bytes of an element; begin: of the first part */
+    const char *x;
+    size_t bytes, begin; /* begin: of the first part */
 } checksum_parts_args;
 
-KERN_DEVICE uint64_t bits_of(const void *x, size_t size, size_t i) {
-    return size == 4 ? ((const uint32_t *)x)[i] : size == 2 ? ((const uint16_t *)x)[i] : ((const uint8_t *)x)[i];
+/* Word i, of which `bytes` bytes are there. */
+KERN_DEVICE uint64_t mix_bytes(const char *x, int bytes, size_t i) {
+    uint64_t word = 0;
+    for (int b = 0; b < bytes && b < WORD; b++) word |= (uint64_t)(unsigned char)x[b] << (8 * b);
+    return kern_mix64(word, i);
 }
 
-/* Of the words of 4 bytes that a load of 16 brought, the first element being element i: each is one element, or two. */
-KERN_DEVICE uint64_t mix_four(const kern_float4 *four, size_t i, bool halves) {
-    uint64_t sum = 0;
-    KERN_UNROLL
-    for (int c = 0; c < 4; c++) {
-        uint32_t word;
-        memcpy(&word, &four->v[c], sizeof word);
-        if (halves) sum += kern_mix64(word & 0xffffu, i + (size_t)(2 * c)) + kern_mix64(word >> 16, i + (size_t)(2 * c + 1));
-        else sum += kern_mix64(word, i + (size_t)c);
-    }
-    return sum;
+/* The two words of a load, the first being word i. */
+KERN_DEVICE uint64_t mix_two(const kern_float4 *four, size_t i) {
+    uint64_t word[2];
+    memcpy(word, four, sizeof word);
+    return kern_mix64(word[0], i) + kern_mix64(word[1], i + 1);
 }
 
-/* A whole part that is aligned: `each` elements a load, AHEAD loads under way. */
-KERN_DEVICE uint64_t mix_part(const kern_float4 *x, size_t begin, bool halves) {
-    const int each = halves ? 8 : 4;
+/* A whole part that is aligned, from word `first` on: AHEAD loads under way. */
+KERN_DEVICE uint64_t mix_part(const kern_float4 *x, size_t first) {
     uint64_t sum = 0;
-    for (int i = kern_thread(); i < CHECKSUM_PART / each; i += THREADS * AHEAD) {
+    for (int i = kern_thread(); i < CHECKSUM_PART / 16; i += THREADS * AHEAD) {
         kern_float4 four[AHEAD];
         KERN_UNROLL
         for (int s = 0; s < AHEAD; s++) four[s] = x[i + THREADS * s];
         KERN_UNROLL
-        for (int s = 0; s < AHEAD; s++) sum += mix_four(&four[s], begin + (size_t)((i + THREADS * s) * each), halves);
+        for (int s = 0; s < AHEAD; s++) sum += mix_two(&four[s], first + (size_t)(2 * (i + THREADS * s)));
     }
     return sum;
 }
 
 KERN_KERNEL(checksum_parts) {
     KERN_SHARED(uint64_t, total);
-    const size_t begin = a.begin + (size_t)kern_block() * CHECKSUM_PART, end = begin + CHECKSUM_PART < a.n ? begin + CHECKSUM_PART : a.n;
-    const char *x = (const char *)a.x + begin * a.size;
-    const bool whole = end - begin == CHECKSUM_PART && is_aligned(x);
+    const size_t begin = a.begin + (size_t)kern_block() * CHECKSUM_PART;
+    const int bytes = a.bytes - begin < CHECKSUM_PART ? (int)(a.bytes - begin) : CHECKSUM_PART;
+    const char *x = a.x + begin;
     uint64_t sum = 0;
     if (kern_thread() == 0) *total = 0;
     kern_barrier();
-    if (whole && a.size == 2) sum = mix_part((const kern_float4 *)x, begin, true);
-    else if (whole && a.size == 4) sum = mix_part((const kern_float4 *)x, begin, false);
+    if (bytes == CHECKSUM_PART && is_aligned(x)) sum = mix_part((const kern_float4 *)x, begin / WORD);
     else
-        for (size_t i = begin + (size_t)kern_thread(); i < end; i += THREADS) sum += kern_mix64(bits_of(a.x, a.size, i), i);
+        for (int i = WORD * kern_thread(); i < bytes; i += WORD * THREADS) sum += mix_bytes(x + i, bytes - i, (begin + (size_t)i) / WORD);
     for (int half = 16; half; half /= 2) sum += kern_shuffle_xor_u64(sum, half);
     if (kern_thread() % 32 == 0) kern_add_u64(total, sum);
     kern_barrier();
     if (kern_thread() == 0) a.parts[kern_block()] = *total;
 }
 
-uint64_t kern_cuda_checksum(kern_ctx *ctx, const void *x, kern_dtype dtype, size_t n) {
+uint64_t kern_cuda_checksum(kern_ctx *ctx, const void *x, size_t bytes) {
     const size_t stride = (size_t)KERN_CUDA_PARTS * CHECKSUM_PART;
     uint64_t sum = 0, *parts = (uint64_t *)ctx->parts;
-    for (size_t begin = 0; begin < n; begin += stride) {
-        const int count = kern_blocks_for(n - begin < stride ? n - begin : stride, CHECKSUM_PART);
-        const checksum_parts_args args = {(uint64_t *)ctx->scratch, x, kern_dtype_size(dtype), n, begin};
+    for (size_t begin = 0; begin < bytes; begin += stride) {
+        const int count = kern_blocks_for(bytes - begin < stride ? bytes - begin : stride, CHECKSUM_PART);
+        const checksum_parts_args args = {(uint64_t *)ctx->scratch, (const char *)x, bytes, begin};
         KERN_LAUNCH(ctx, checksum_parts, count, THREADS, args);
         kern_card_download(ctx->card, parts, ctx->scratch, (size_t)count * sizeof *parts);
         for (int i = 0; i < count; i++) sum += parts[i];

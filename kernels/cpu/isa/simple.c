@@ -184,8 +184,7 @@ enum { PARTS = 1 << 16 }; /* parts worked out before they are added up: they lie
 
 typedef struct sum_job {
     const void *x;
-    kern_dtype dtype;
-    size_t n, begin; /* begin: of the first part */
+    size_t n, begin; /* elements, or bytes; begin: of the first part */
     void *parts;     /* double or uint64_t */
 } sum_job;
 
@@ -219,41 +218,39 @@ double KERN_OP(sumsq)(kern_cpu_ctx *ctx, const float *x, size_t n) {
     const size_t stride = (size_t)PARTS * SUMSQ_PART;
     for (size_t begin = 0; begin < n; begin += stride) {
         size_t count = kern_min_size(n - begin, stride);
-        sum_job job = {x, KERN_F32, n, begin, parts};
+        sum_job job = {x, n, begin, parts};
         kern_pool_run(ctx->pool, pieces(count, CHUNK), sumsq_task, &job);
         for (int i = 0; i < pieces(count, SUMSQ_PART); i++) sum += parts[i];
     }
     return sum;
 }
 
-static uint64_t checksum_range(const void *x, kern_dtype dtype, size_t begin, size_t end) {
-    uint64_t sum = 0;
-    switch (kern_dtype_size(dtype)) {
-    case 4:
-        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint32_t *)x)[i], i);
-        break;
-    case 2:
-        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint16_t *)x)[i], i);
-        break;
-    default:
-        for (size_t i = begin; i < end; i++) sum += kern_mix64(((const uint8_t *)x)[i], i);
+/* Words begin .. of x, of which `bytes` bytes are left. */
+static uint64_t checksum_words(const char *x, size_t bytes, size_t begin) {
+    uint64_t sum = 0, word;
+    for (size_t i = 0; i < bytes / sizeof word; i++) {
+        memcpy(&word, x + i * sizeof word, sizeof word);
+        sum += kern_mix64(word, begin + i);
     }
-    return sum;
+    if (bytes % sizeof word == 0) return sum;
+    word = 0;
+    memcpy(&word, x + bytes / sizeof word * sizeof word, bytes % sizeof word);
+    return sum + kern_mix64(word, begin + bytes / sizeof word);
 }
 
 static void checksum_task(void *arg, int task, int thread) {
     const sum_job *job = arg;
+    const size_t begin = job->begin + (size_t)task * CHUNK;
     (void)thread;
-    size_t begin = job->begin + (size_t)task * CHUNK;
-    ((uint64_t *)job->parts)[task] = checksum_range(job->x, job->dtype, begin, kern_min_size(job->n, begin + CHUNK));
+    ((uint64_t *)job->parts)[task] = checksum_words((const char *)job->x + begin, kern_min_size(job->n - begin, CHUNK), begin / sizeof(uint64_t));
 }
 
-uint64_t KERN_OP(checksum)(kern_cpu_ctx *ctx, const void *x, kern_dtype dtype, size_t n) {
+uint64_t KERN_OP(checksum)(kern_cpu_ctx *ctx, const void *x, size_t bytes) {
     uint64_t sum = 0, *parts = kern_scratch(ctx, 0);
     const size_t stride = (size_t)PARTS * CHUNK;
-    for (size_t begin = 0; begin < n; begin += stride) {
-        size_t count = kern_min_size(n - begin, stride);
-        sum_job job = {x, dtype, n, begin, parts};
+    for (size_t begin = 0; begin < bytes; begin += stride) {
+        size_t count = kern_min_size(bytes - begin, stride);
+        sum_job job = {x, bytes, begin, parts};
         kern_pool_run(ctx->pool, pieces(count, CHUNK), checksum_task, &job);
         for (int i = 0; i < pieces(count, CHUNK); i++) sum += parts[i];
     }
