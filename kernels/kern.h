@@ -94,7 +94,9 @@ typedef struct kern_device_options {
     int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
     const char *isa;   /* CPU: NULL chooses the best; "avx512bf16", "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine
                         * lacks it); the first is the second but for forward products of bfloat16 factors.
-                        * CUDA: NULL chooses; "ampere" leaves out what only Hopper's cards have, "hopper" wants it. Same bits */
+                        * CUDA: NULL chooses; "ampere" leaves out what only Hopper's cards have, "hopper" wants it. Same bits.
+                        * "free" has products of bfloat16 factors by cuBLASLt, whose bits change with the rows that come together, to
+                        * measure what exactness costs */
     int card;          /* CUDA: which of the cards this process sees, from 0 on (RLF_UNSUPPORTED if there is none) */
 } kern_device_options;
 

@@ -40,18 +40,23 @@ theirs() { # NAME, arguments of torch_model.py
     run "$1" python3 "$here/bench/torch_model.py" "${@:2}" --device "$device" --dtype bfloat16 --seconds "$repeat"
 }
 
+train() { # NAME, options: whatever fits: all at once, a quarter, all with recomputation
+    bench "$1" train "${@:2}" || bench "$1" train "${@:2}" --micro-tokens $((tokens / 4)) || bench "$1" train "${@:2}" --recompute
+}
+
 measure_ours() {
     local shape context length
     for shape in $shapes; do
         for context in $contexts; do
             bench "decode.$shape.$context" decode --shape "$shape" --batch "${batches// /,}" --context "$context"
         done
-        for length in $lengths; do # whatever fits: all at once, a quarter, all with recomputation
-            set -- train --shape "$shape" --sequences $((tokens / length)) --length "$length"
-            bench "train.$shape.$length" "$@" || { [ "$length" -le $((tokens / 4)) ] && bench "train.$shape.$length" "$@" --micro-tokens $((tokens / 4)); } ||
-                bench "train.$shape.$length" "$@" --recompute
-        done
+        for length in $lengths; do train "train.$shape.$length" --shape "$shape" --sequences $((tokens / length)) --length "$length"; done
     done
+    if [ "$device" = cuda ]; then # products in whatever order is fastest
+        context=${contexts%% *} length=${lengths%% *}
+        bench "free.decode.$one_shape.$context" decode --isa free --shape "$one_shape" --batch "${batches// /,}" --context "$context"
+        train "free.train.$one_shape.$length" --isa free --shape "$one_shape" --sequences $((tokens / length)) --length "$length"
+    fi
     bench kernels kernels --shape "$one_shape" --sequences 1 --length "$kernel_length"
     run handover mpirun -q --bind-to none --oversubscribe -np 2 "$rlf" bench handover --shape "$one_shape" "${ours[@]}"
 }
@@ -85,7 +90,8 @@ of_larger() { # SHARE
 rate() { # ROW, NAME, its tokens/s and share, what that is of, their tokens/s, ASKED; what was not measured is empty
     local text ratio=
     text="not measured: $(why "$2")"
-    [ -z "$3" ] || text=$(awk -v t="$3" -v s="$4" -v of="$5" 'BEGIN { printf "%.0f tokens/s, %.1f %% of %s", t, 100 * s, of }')
+    [ -z "$3" ] || text=$(printf '%.0f tokens/s' "$3")
+    [ -z "$3" ] || [ -z "$4" ] || text+=$(awk -v s="$4" -v of="$5" 'BEGIN { printf ", %.1f %% of %s", 100 * s, of }')
     [ -z "$3" ] || [ -z "$6" ] || ratio=$(awk -v a="$3" -v b="$6" 'BEGIN { printf "%.1f x", a / b }')
     line "$1" "$text" "${6:+$(printf '%.0f tokens/s' "$6")}" "$ratio" "$7"
 }
@@ -129,6 +135,22 @@ train_rows() { # SHAPE
     done
 }
 
+exact_row() { # ROW, NAME, KEY: what exactness costs
+    local ours theirs
+    ours=$(value "$2" "$3") theirs=$(value "free.$2" "$3")
+    rate "exactness: $1" "$2" "$ours" "" "" "$theirs" "0.9 x cuBLASLt's own choice"
+}
+
+exact_rows() {
+    local batch i=0 context=${contexts%% *} length=${lengths%% *}
+    [ "$device" = cuda ] || return 0
+    for batch in $batches; do
+        exact_row "decode $one_shape, $batch at $context" "decode.$one_shape.$context" "decode.$i.tokens_per_s"
+        i=$((i + 1))
+    done
+    exact_row "train $one_shape, $((tokens / length)) x $length" "train.$one_shape.$length" train.tokens_per_s
+}
+
 table() {
     local shape ms
     echo "on $(any decode device)"
@@ -136,6 +158,7 @@ table() {
     echo "GB/s of a copy, read and written: $(any decode copy_gb_per_s)"
     line "" ours theirs ratio asked
     for shape in $shapes; do decode_rows "$shape"; train_rows "$shape"; done
+    exact_rows
     kernel "attention forward, $one_shape, $kernel_length" attention "$kernel_length" share_of_matrix matrix "60 % of matrix"
     kernel "attention backward, $one_shape, $kernel_length" "attention grad" "$kernel_length" share_of_matrix matrix \
         "50 % of matrix"

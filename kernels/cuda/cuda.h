@@ -7,6 +7,7 @@
 #include <limits.h>
 
 #include "kernels/cuda/card.h"
+#include "kernels/cuda/free.h"
 #include "kernels/ops.h"
 #include "kernels/scalar.h"
 
@@ -23,6 +24,7 @@ enum {
 struct kern_ctx {
     kern_card *card;
     bool hopper;    /* kernels use the words of hopper.h */
+    kern_free *free; /* what does products in place of ours; NULL, but where that is measured */
     bool wrote_weights; /* the last launch may have: the next one starts only when it is over (dialect.h) */
     float *scratch; /* (scratch_floats), on the card; contents between operations: undefined */
     size_t scratch_floats;

@@ -70,6 +70,7 @@ static void close_card(kern_ctx *ctx) {
     if (ctx->scratch) kern_card_release(ctx->card, ctx->scratch);
     if (ctx->staging) kern_card_release(ctx->card, ctx->staging);
     if (ctx->parts) kern_card_host_release(ctx->card, ctx->parts);
+    kern_free_close(ctx->free);
     if (ctx->card) kern_card_close(ctx->card);
     free(ctx);
 }
@@ -94,8 +95,9 @@ rlf_status kern_card_find(kern_card_facts *out, int card) {
 static rlf_status choose(bool *hopper, const kern_ctx *ctx, const char *isa) {
     const bool has = kern_card_hopper(ctx->card);
     *hopper = has && (!isa || strcmp(isa, "ampere") != 0);
-    if (!isa || !strcmp(isa, "ampere") || (!strcmp(isa, "hopper") && has)) return RLF_OK;
-    return RLF_RAISE(UNSUPPORTED, "%s: no instructions called '%s'; there are%s 'ampere'", kern_card_name(ctx->card), isa, has ? " 'hopper' and" : "");
+    if (!isa || !strcmp(isa, "ampere") || !strcmp(isa, "free") || (!strcmp(isa, "hopper") && has)) return RLF_OK;
+    return RLF_RAISE(UNSUPPORTED, "%s: no instructions called '%s'; there are%s 'ampere' and 'free'", kern_card_name(ctx->card), isa,
+                     has ? " 'hopper'," : "");
 }
 
 enum { CARDS_REMEMBERED = 64 };
@@ -126,8 +128,9 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
         RLF_FAIL(UNSUPPORTED, "CUDA card %d, %s: %s does not have the bits of 'ampere' by the instructions called 'hopper'", options->card,
                  kern_card_name(ctx->card), differs);
     ctx->hopper = ctx->hopper && !differs;
-    snprintf(device->name, sizeof device->name, "cuda card %d, %s%s%s", options->card, kern_card_name(ctx->card),
-             differs ? ", without wgmma, which gives other bits for " : "", differs ? differs : "");
+    if (options->isa && !strcmp(options->isa, "free")) RLF_TRY(kern_free_open(&ctx->free, ctx->card));
+    snprintf(device->name, sizeof device->name, "cuda card %d, %s%s%s%s", options->card, kern_card_name(ctx->card),
+             differs ? ", without wgmma, which gives other bits for " : "", differs ? differs : "", ctx->free ? ", products by cuBLASLt" : "");
     kern_card_identity(ctx->card, device->identity);
     device->backend = &cuda_backend;
     device->ops = &cuda_ops;

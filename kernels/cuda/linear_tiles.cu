@@ -147,8 +147,21 @@ static int blocks_of(const tensor_product *p, int cols) {
 #define LAUNCH_TILES(ctx, kernel, product, cols) \
     KERN_LAUNCH_SHARED(ctx, kernel, blocks_of(&product, cols), THREADS, STAGES *(ROWS + cols) * STEP * sizeof(uint16_t), product)
 
+/* By cuBLASLt, where that is measured. */
+static bool run_free(kern_ctx *ctx, const tensor_product *p) {
+    const kern_free_product product = {{p->a.ptr, p->a.ld, p->a.along_depth},
+                                       {p->b.ptr, p->b.ld, p->b.along_depth},
+                                       p->to.c,
+                                       p->to.dtype,
+                                       p->to.start != FROM_ZERO,
+                                       p->a.lines,
+                                       p->b.lines,
+                                       p->depth};
+    return ctx->free && !p->to.bias && p->a.aligned && p->b.aligned && kern_free_multiply(ctx->free, &product);
+}
+
 static void run_tiles(kern_ctx *ctx, const tensor_product *p) {
-    if (kern_cuda_hopper_product(ctx, p)) return;
+    if (run_free(ctx, p) || kern_cuda_hopper_product(ctx, p)) return;
     const tensor_product product = *p;
     const bool wide = blocks_of(p, WIDE) >= kern_card_processors(ctx->card);
     if (p->b.along_depth && wide)
@@ -224,7 +237,7 @@ static product_out rows_from(product_out to, int begin, int n) {
 
 /* Few rows, or so few narrow blocks that tiles would leave multiprocessors without work: by the other kernel, to the same bits. */
 static void run_forward(kern_ctx *ctx, const tensor_product *p) {
-    if (kern_cuda_hopper_product(ctx, p)) return;
+    if (run_free(ctx, p) || kern_cuda_hopper_product(ctx, p)) return;
     if (p->a.lines <= FEW_ROWS || blocks_of(p, NARROW) < kern_card_processors(ctx->card))
         kern_cuda_product_of_few(ctx, p);
     else

@@ -36,7 +36,7 @@ enum { MOST_BATCHES = 16, MOST_SEQUENCES = 4096, MOST_TOKENS = 1 << 20, COPY_BYT
 
 static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
-    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere] [--recompute] [--seconds 4]\n"
+    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere|free] [--recompute] [--seconds 4]\n"
     "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32] [--context 128]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "mpirun -np 2 rlf bench reduce [options]: see rlf bench reduce --help\n"
@@ -46,6 +46,7 @@ static const char USAGE[] =
     "  --compute-dtype  what is multiplied (as weights are stored)\n"
     "  --device   what computes: auto (a CUDA card where there is one, unless an option is the CPU's), cpu or cuda\n"
     "  --threads  0 (default): one per core\n"
+    "  --isa      one the machine has, in place of the best; free: a card's products by cuBLASLt, in no fixed order: not for training\n"
     "  --sequences  packed sequences of train and of the packed operations of kernels\n"
     "  --length   tokens of each of them (256), or of the prompt of prefill (512)\n"
     "  --batch    sequences that decode together, a measurement each\n"
