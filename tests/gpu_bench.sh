@@ -44,6 +44,16 @@ train() { # NAME, options: whatever fits: all at once, a quarter, all with recom
     bench "$1" train "${@:2}" || bench "$1" train "${@:2}" --micro-tokens $((tokens / 4)) || bench "$1" train "${@:2}" --recompute
 }
 
+# From the start of the process to the first token, of a checkpoint that was just written, and so is in the page cache.
+measure_start() {
+    local model=$work/model begin
+    run init "$rlf" init --shape "$one_shape" --dtype bfloat16 --tokenizer "$here/../jobs/quickstart/tokenizer.json" -o "$model" || return
+    begin=$EPOCHREALTIME
+    run start "$rlf" generate "$model" --raw --prompt Who --max-tokens 1 --device "$device" &&
+        awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }' >"$work/start/seconds"
+    rm -rf "$model"
+}
+
 measure_ours() {
     local shape context length
     for shape in $shapes; do
@@ -58,6 +68,7 @@ measure_ours() {
         train "free.train.$one_shape.$length" --isa free --shape "$one_shape" --sequences $((tokens / length)) --length "$length"
     fi
     bench kernels kernels --shape "$one_shape" --sequences 1 --length "$kernel_length"
+    measure_start
     run handover mpirun -q --bind-to none --oversubscribe -np 2 "$rlf" bench handover --shape "$one_shape" "${ours[@]}"
 }
 
@@ -152,7 +163,7 @@ exact_rows() {
 }
 
 table() {
-    local shape ms
+    local shape ms start
     echo "on $(any decode device)"
     echo "GFLOP/s of a large product in bfloat16: $(any decode matrix_gflops), torch's $(any torch matrix_gflops)"
     echo "GB/s of a copy, read and written: $(any decode copy_gb_per_s)"
@@ -163,6 +174,8 @@ table() {
     kernel "attention backward, $one_shape, $kernel_length" "attention grad" "$kernel_length" share_of_matrix matrix \
         "50 % of matrix"
     kernel "attention decode, $one_shape, 256 at 1024" attention_paged 256 share_of_copy copy "80 % of copy"
+    start=$(cat "$work/start/seconds" 2>/dev/null) && start+=" s"
+    line "start to first token, $one_shape" "${start:-not measured: $(why init) $(why start)}" "" "" "10 s"
     ms=$(value handover seconds)
     if [ -n "$ms" ]; then ms="$(awk -v s="$ms" 'BEGIN { printf "%.2f", 1000 * s }') ms, $(value handover way)"; fi
     line "hand-over $one_shape" "${ms:-not measured: $(why handover)}" "" "" "20 ms on one card"
