@@ -434,10 +434,10 @@ void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, k
                            f32(logits, area(m, v)), i32(targets, (size_t)m), filter, m, v);
 }
 
-void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats, kern_tensor targets, kern_tensor dlogprob,
-                       kern_tensor dentropy, kern_filter filter, int m, int v) {
-    ops_of(queue)->logprob_grad(ctx_of(queue), f32(logits, area(m, v)), f32(stats, area(m, KERN_HEAD_STATS)), i32(targets, (size_t)m),
-                                f32(dlogprob, (size_t)m), f32_or_none(dentropy, (size_t)m), filter, m, v);
+void kern_logprob_grad(kern_queue *queue, kern_tensor dlogits, kern_tensor logits, kern_tensor stats, kern_tensor targets,
+                       kern_tensor dlogprob, kern_tensor dentropy, kern_filter filter, int m, int v) {
+    ops_of(queue)->logprob_grad(ctx_of(queue), acts(queue, dlogits, area(m, v)), dlogits.dtype, f32(logits, area(m, v)),
+                                f32(stats, area(m, KERN_HEAD_STATS)), i32(targets, (size_t)m), f32(dlogprob, (size_t)m), f32_or_none(dentropy, (size_t)m), filter, m, v);
 }
 
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,

@@ -38,7 +38,8 @@
  *                 products and kern_bias_grad, with factors of bfloat16; y and dy of kern_rmsnorm and its gradient; all of kern_swiglu,
  *                 kern_qk_rope, attention and their gradients, of one call all the same. An operation computes in float32 and rounds once,
  *                 to the nearest, when it stores: bfloat16 tensors give what float32 tensors of the same values give, rounded
- * The CPU takes no activations but float32. The residual stream and its gradient, statistics, logits are float32 everywhere.
+ * dlogits of kern_logprob_grad may be so too. The CPU takes no activations but float32. The residual stream and its gradient, statistics, logits
+ * are float32 everywhere.
  *
  * C17 and C++17 may include this header. */
 #ifndef RLF_KERNELS_KERN_H
@@ -272,10 +273,10 @@ enum {
  * target outside the kept set has log-prob -inf. entropy may be none. */
 void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, kern_tensor stats, kern_tensor logits, kern_tensor targets,
                   kern_filter filter, int m, int v);
-/* Overwrites logits (M,V) by the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to them; targets are those
- * of the kern_logprob that left stats. The kept set is a constant. dentropy may be none. */
-void kern_logprob_grad(kern_queue *queue, kern_tensor logits, kern_tensor stats, kern_tensor targets, kern_tensor dlogprob,
-                       kern_tensor dentropy, kern_filter filter, int m, int v);
+/* dlogits (M,V): the gradient of sum_i dlogprob[i]*logprob[i] + dentropy[i]*entropy[i] with respect to logits (M,V), which it may be itself; targets
+ * are those of the kern_logprob that left stats. The kept set is a constant. dentropy may be none. */
+void kern_logprob_grad(kern_queue *queue, kern_tensor dlogits, kern_tensor logits, kern_tensor stats, kern_tensor targets,
+                       kern_tensor dlogprob, kern_tensor dentropy, kern_filter filter, int m, int v);
 
 typedef struct kern_sample_key {
     uint64_t uid;

@@ -65,8 +65,8 @@ typedef struct kern_ctx kern_ctx;
     /* head.c */                                                                                                                           \
     X(void, logprob, (kern_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,            \
                       kern_filter filter, int m, int v))                                                                                   \
-    X(void, logprob_grad, (kern_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,                \
-                           const float *dentropy, kern_filter filter, int m, int v))                                                       \
+    X(void, logprob_grad, (kern_ctx *ctx, void *dlogits, kern_dtype dtype, const float *logits, const float *stats,                        \
+                           const int32_t *targets, const float *dlogprob, const float *dentropy, kern_filter filter, int m, int v))                                                       \
     X(void, sample, (kern_ctx *ctx, int32_t *ids, float *logprob, const float *logits, kern_filter filter, uint64_t seed,                  \
                      const kern_sample_key *keys, int m, int v))
 

@@ -20,7 +20,7 @@
  *   greedy                              maxima, close: 4, once
  *   top_p, or top_k                     maxima, weigh, select, sums, close: 4, and 4 for each of the three in the middle but for parts below
  *                                       what they look for; both: weigh and select again
- *   logprob_grad                        8, once
+ *   logprob_grad                        8, once; 6 where its gradient is bfloat16
  * Operations a logit: some 25 for exp (sums, weigh, logprob_grad); in sums 4 for a chain of 16 lanes, which a warp does twice over, and 8 for
  * both; in weigh 20 and two additions to shared memory. So maxima is bound by memory, the others by one as much as the other. */
 #include "kernels/cuda/dialect.h"
@@ -62,7 +62,9 @@ typedef struct head_kept {
 } head_kept;
 
 typedef struct head_args {
-    float *logprob, *entropy, *stats, *dlogits; /* entropy, stats: NULL where not wanted */
+    float *logprob, *entropy, *stats; /* entropy, stats: NULL where not wanted */
+    void *dlogits;
+    kern_dtype dlogits_dtype;
     const float *logits, *dlogprob, *dentropy;
     const int32_t *targets;
     int32_t *ids;
@@ -73,6 +75,7 @@ typedef struct head_args {
     uint64_t *weights; /* (m, blocks of weigh, DIGITS) */
     bool by_mass;      /* the selection: top_p, not top_k */
     bool narrowed;     /* kept has been set before */
+    bool wide;         /* four neighbours of dlogits are stored together */
 } head_args;
 typedef head_args maxima_args, sums_args, weigh_args, select_args, close_logprob_args, logprob_grad_args;
 
@@ -635,7 +638,7 @@ KERN_KERNEL(logprob_grad) {
     const int blocks = (a.v + GRAD_IDS - 1) / GRAD_IDS, i = kern_block() / blocks;
     const int begin = kern_block() % blocks * GRAD_IDS + 4 * kern_thread();
     const float *stats = a.stats + (size_t)i * KERN_HEAD_STATS;
-    float *dlogits = a.dlogits + (size_t)i * a.v;
+    const float *logits = a.logits + (size_t)i * a.v;
     head_row row = row_of(&a, i, false);
     row.maximum = stats[0];
     row.log_sum = stats[1];
@@ -649,14 +652,14 @@ KERN_KERNEL(logprob_grad) {
     g.scale = -row.inverse_t;
     g.target = a.targets[i];
     kern_float4 x[GRAD_STEPS];
-    load_fours(x, GRAD_STEPS, dlogits, begin, 4 * GRAD_THREADS, a.v);
+    load_fours(x, GRAD_STEPS, logits, begin, 4 * GRAD_THREADS, a.v);
     KERN_UNROLL
     for (int s = 0; s < GRAD_STEPS; s++) {
         const int at = begin + 4 * GRAD_THREADS * s;
         KERN_UNROLL
         for (int c = 0; c < 4; c++)
             x[s].v[c] = a.filter.temperature == 0.0f ? 0.0f : grad_of(&row, &g, x[s].v[c] * row.inverse_t, at + c);
-        kern_store4(dlogits, KERN_F32, (size_t)at, a.v - at, at + 4 <= a.v && is_aligned(dlogits + at), x[s]);
+        kern_store4(a.dlogits, a.dlogits_dtype, (size_t)i * (size_t)a.v + (size_t)at, a.v - at, a.wide, x[s]);
     }
 }
 
@@ -720,10 +723,13 @@ void kern_cuda_logprob(kern_ctx *ctx, float *logprob_out, float *entropy, float 
     }
 }
 
-void kern_cuda_logprob_grad(kern_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,
-                            const float *dentropy, kern_filter filter, int m, int v) {
+void kern_cuda_logprob_grad(kern_ctx *ctx, void *dlogits, kern_dtype dtype, const float *logits, const float *stats,
+                            const int32_t *targets, const float *dlogprob, const float *dentropy, kern_filter filter, int m, int v) {
     head_args args = args_for(filter, v);
-    args.dlogits = logits;
+    args.dlogits = dlogits;
+    args.dlogits_dtype = dtype;
+    args.wide = kern_wide(dlogits, dtype, v);
+    args.logits = logits;
     args.stats = (float *)stats;
     args.targets = targets;
     args.dlogprob = dlogprob;

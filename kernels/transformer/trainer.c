@@ -45,7 +45,7 @@ struct kern_trainer {
     /* R = head_rows */
     kern_tensor index, targets; /* (R) int32 */
     kern_tensor head_x, head_normed, head_dx; /* (R, H) */
-    kern_tensor logits; /* (R, V) */
+    kern_tensor logits, dlogits; /* (R, V); one tensor where acts are float32 */
     kern_tensor logprob, entropy, dlogprob, dentropy, stats; /* (R), stats (R, KERN_HEAD_STATS) */
     /* on the host */
     int32_t *host_pos;  /* (M) */
@@ -115,6 +115,7 @@ static void lay_out_head(kern_trainer *t, kern_slab *slab, const rlf_model_shape
     t->entropy = kern_slab_take(slab, KERN_F32, rows);
     t->stats = kern_slab_take(slab, KERN_F32, rows * KERN_HEAD_STATS);
     if (!t->options.gradients) return;
+    t->dlogits = t->dtype == KERN_F32 ? t->logits : kern_slab_take(slab, t->dtype, rows * (size_t)s->vocab);
     t->head_dx = kern_slab_take(slab, KERN_F32, hidden);
     t->dlogprob = kern_slab_take(slab, KERN_F32, rows);
     t->dentropy = kern_slab_take(slab, KERN_F32, rows);
@@ -302,9 +303,9 @@ static void head_backward(kern_trainer *t, kern_filter filter, int n, const floa
     const rlf_model_shape *s = &m->layout->shape;
     kern_upload(q, t->dlogprob, dlogprob, (size_t)n);
     kern_upload(q, t->dentropy, dentropy, (size_t)n);
-    kern_logprob_grad(q, t->logits, t->stats, t->targets, t->dlogprob, t->dentropy, filter, n, s->vocab);
-    kern_linear_grad_weight(q, kern_at(grads, m->head), t->logits, t->head_normed, m->attn.factors, n, s->vocab, s->hidden);
-    kern_linear_grad_input(q, t->head_normed, t->logits, kern_at(m->params, m->head), m->attn.factors, n, s->vocab, s->hidden, false);
+    kern_logprob_grad(q, t->dlogits, t->logits, t->stats, t->targets, t->dlogprob, t->dentropy, filter, n, s->vocab);
+    kern_linear_grad_weight(q, kern_at(grads, m->head), t->dlogits, t->head_normed, m->attn.factors, n, s->vocab, s->hidden);
+    kern_linear_grad_input(q, t->head_normed, t->dlogits, kern_at(m->params, m->head), m->attn.factors, n, s->vocab, s->hidden, false);
     kern_zero(q, t->head_dx, (size_t)n * (size_t)s->hidden);
     kern_rmsnorm_grad(q, t->head_dx, kern_at(grads, m->norm_final), t->head_normed, t->head_x, kern_at(m->params, m->norm_final), m->eps, n,
                       s->hidden);

@@ -37,7 +37,7 @@ typedef struct bench {
     kern_tensor norm, d_norm;  /* (widest of hidden and D): as stored; its gradient, float32 */
     kern_tensor dw, m, v;      /* as many as w, float32 */
     kern_tensor lse, rope;     /* (most, heads); (positions, D) */
-    kern_tensor logits, stats, logprob; /* (HEAD_ROWS, vocab), (HEAD_ROWS, KERN_HEAD_STATS), (HEAD_ROWS) */
+    kern_tensor logits, dlogits, stats, logprob; /* (HEAD_ROWS, vocab), the same, (HEAD_ROWS, KERN_HEAD_STATS), (HEAD_ROWS) */
     kern_tensor ids, pos, slots; /* (most) int32 */
     kern_tensor kv;
     size_t matrix;             /* elements of w */
@@ -94,7 +94,7 @@ static void logprob(bench *b, int m) {
     kern_logprob(b->q, b->logprob, b->lse, b->stats, b->logits, b->ids, PLAIN, m, (int)b->n.vocab);
 }
 static void logprob_grad(bench *b, int m) {
-    kern_logprob_grad(b->q, b->logits, b->stats, b->ids, b->logprob, kern_none(), PLAIN, m, (int)b->n.vocab);
+    kern_logprob_grad(b->q, b->dlogits, b->logits, b->stats, b->ids, b->logprob, kern_none(), PLAIN, m, (int)b->n.vocab);
 }
 static void sample_top_p(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, NUCLEUS, 1, b->keys, m, (int)b->n.vocab); }
 static void sample_plain(bench *b, int m) { kern_sample(b->q, b->ids, b->logprob, b->logits, PLAIN, 1, b->keys, m, (int)b->n.vocab); }
@@ -233,7 +233,7 @@ static rlf_status measure_head_and_optimizer(bench *b) {
                             {"sample", 1, sample_plain, 20 * logits / HEAD_ROWS, 4 * logits / HEAD_ROWS},
                             {"sample", HEAD_ROWS, sample_plain, 20 * logits, 4 * logits},
                             {"logprob", HEAD_ROWS, logprob, 20 * logits, 4 * logits},
-                            {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, 8 * logits},
+                            {"logprob grad", HEAD_ROWS, logprob_grad, 20 * logits, (4 + act_bytes(b)) * logits},
                             {"adamw", 0, adamw, 16 * updates, 28 * updates},
                             {"sumsq", 0, sumsq, 2 * matrix, 4 * matrix},
                             {"checksum", 0, checksum, 0, (double)rlf_dtype_size(b->on->precision.stored) * matrix}};
@@ -258,6 +258,7 @@ static size_t lay_out(bench *b) {
         {&b->norm, stored, larger(b->n.hidden, d)}, {&b->d_norm, KERN_F32, larger(b->n.hidden, d)}, {&b->dw, KERN_F32, b->matrix},
         {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, b->most * (size_t)b->attn.heads},
         {&b->rope, KERN_F32, larger(CONTEXT, (size_t)b->length) * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
+        {&b->dlogits, b->acts, HEAD_ROWS * b->n.vocab},
         {&b->stats, KERN_F32, HEAD_ROWS * KERN_HEAD_STATS}, {&b->logprob, KERN_F32, HEAD_ROWS}, {&b->ids, KERN_I32, b->most},
         {&b->pos, KERN_I32, b->most}, {&b->slots, KERN_I32, b->most},
         {&b->seq, KERN_I32, MAX_BATCH}, {&b->last, KERN_I32, MAX_BATCH}, {&b->pages, KERN_I32, MAX_BATCH * (CONTEXT / PAGE)}};

@@ -375,13 +375,13 @@ void KERN_OP(logprob)(kern_cpu_ctx *ctx, float *logprob, float *entropy, float *
 static void logprob_grad_row(void *arg, int i, int thread) {
     (void)thread;
     const head_job *job = arg;
-    float *logits = job->dlogits + (size_t)i * job->v;
+    float *dlogits = job->dlogits + (size_t)i * job->v;
     const float *stats = job->stats + (size_t)i * KERN_HEAD_STATS;
     if (job->filter.temperature == 0.0f) {
-        memset(logits, 0, (size_t)job->v * sizeof *logits);
+        memset(dlogits, 0, (size_t)job->v * sizeof *dlogits);
         return;
     }
-    head_row row = {.logits = logits, .v = job->v, .inverse_t = 1.0f / job->filter.temperature, .maximum = stats[0], .log_sum = stats[1],
+    head_row row = {.logits = job->logits + (size_t)i * job->v, .v = job->v, .inverse_t = 1.0f / job->filter.temperature, .maximum = stats[0], .log_sum = stats[1],
                     .threshold = stats[2]};
     memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
     const int target = job->targets[i];
@@ -392,16 +392,17 @@ static void logprob_grad_row(void *arg, int i, int thread) {
         vf p = keep16(&row, z, j, vf_exp(vf_sub(shift, vf_set1(row.log_sum))));
         vf d = vf_mul(vf_mul(p, vf_fma(vb, vf_add(shift, centre), va)), scale);
         if (job->v - j >= VF)
-            vf_store(logits + j, d);
+            vf_store(dlogits + j, d);
         else
-            vf_store_n(logits + j, d, job->v - j);
+            vf_store_n(dlogits + j, d, job->v - j);
     }
-    logits[target] += a * row.inverse_t;
+    dlogits[target] += a * row.inverse_t;
 }
 
-void KERN_OP(logprob_grad)(kern_cpu_ctx *ctx, float *logits, const float *stats, const int32_t *targets, const float *dlogprob,
-                           const float *dentropy, kern_filter filter, int m, int v) {
-    head_job job = {.cpu = ctx, .dlogits = logits, .stats = (float *)stats, .targets = targets, .dlogprob = dlogprob,
+void KERN_OP(logprob_grad)(kern_cpu_ctx *ctx, void *dlogits, kern_dtype dtype, const float *logits, const float *stats,
+                           const int32_t *targets, const float *dlogprob, const float *dentropy, kern_filter filter, int m, int v) {
+    (void)dtype;
+    head_job job = {.cpu = ctx, .dlogits = dlogits, .logits = logits, .stats = (float *)stats, .targets = targets, .dlogprob = dlogprob,
                     .dentropy = dentropy, .filter = filter, .v = v};
     check_job(&job);
     kern_pool_run(ctx->pool, m, logprob_grad_row, &job);

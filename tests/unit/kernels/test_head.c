@@ -65,6 +65,14 @@ static void result_free(result *r) {
     free(r->dlogits);
 }
 
+/* On a card the gradient may be bfloat16: it is the other, rounded. */
+static void check_rounded(fixture *fx, kern_tensor rounded, const float *dlogits, size_t n) {
+    uint16_t *got = rlf_calloc(n, sizeof *got);
+    kern_download(fx->queue, got, rounded, n);
+    for (size_t i = 0; i < n; i++) assert_int_equal(got[i], kern_bf16_of_float(dlogits[i]));
+    free(got);
+}
+
 /* dlogprob and dentropy are of length m; dentropy NULL: none. */
 static result run_logprob(fixture *fx, const float *logits, const int32_t *targets, const float *dlogprob, const float *dentropy,
                           kern_filter filter, int m, int v) {
@@ -75,10 +83,14 @@ static result run_logprob(fixture *fx, const float *logits, const int32_t *targe
     kern_tensor h = fx_zeros(fx, KERN_F32, rows), stats = fx_zeros(fx, KERN_F32, rows * KERN_HEAD_STATS);
     kern_tensor dlp = fx_f32(fx, dlogprob, rows), dh = dentropy ? fx_f32(fx, dentropy, rows) : kern_none();
     kern_logprob(fx->queue, lp, h, stats, t, ids, filter, m, v);
-    kern_logprob_grad(fx->queue, t, stats, ids, dlp, dh, filter, m, v);
+    const bool card = kern_device_is_card(fx->device);
+    kern_tensor rounded = card ? fx_zeros(fx, KERN_BF16, n) : kern_none();
+    if (card) kern_logprob_grad(fx->queue, rounded, t, stats, ids, dlp, dh, filter, m, v);
+    kern_logprob_grad(fx->queue, t, t, stats, ids, dlp, dh, filter, m, v);
     fx_get(fx, r.logprob, lp, rows);
     fx_get(fx, r.entropy, h, rows);
     fx_get(fx, r.dlogits, t, n);
+    if (card) check_rounded(fx, rounded, r.dlogits, n);
     fx_release(fx, mark);
     return r;
 }
