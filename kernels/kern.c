@@ -68,7 +68,8 @@ size_t kern_dtype_size(kern_dtype dtype) {
     switch (dtype) {
     case KERN_F32:
     case KERN_I32: return 4;
-    case KERN_BF16: return 2;
+    case KERN_BF16:
+    case KERN_I16: return 2;
     case KERN_U8: return 1;
     }
     assert(!"unknown dtype");
@@ -446,8 +447,10 @@ void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_t
                           filter, seed, keys, m, v);
 }
 
-void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args) {
-    ops_of(queue)->adamw(ctx_of(queue), f32(param, n), f32(grad, n), f32(m, n), f32(v, n), n, &args);
+void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor rest, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n,
+                kern_adamw_args args) {
+    ops_of(queue)->adamw(ctx_of(queue), must(param, rest.buf ? KERN_BF16 : KERN_F32, n), rest.buf ? must(rest, KERN_I16, n) : NULL,
+                         f32(grad, n), f32(m, n), f32(v, n), n, &args);
 }
 
 double kern_sumsq(kern_queue *queue, kern_tensor x, size_t n) { return ops_of(queue)->sumsq(ctx_of(queue), f32(x, n), n); }

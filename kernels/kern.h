@@ -31,7 +31,8 @@
  * Threads. One thread at a time uses a queue.
  *
  * Notation: M rows, K inputs, N outputs, H query heads, G key/value heads, D head dimension, V vocabulary. Arrays are row-major. Index
- * arrays are int32, the cache of keys and values is bytes, and other tensors float32, but
+ * arrays are int32, the cache of keys and values is bytes, what masters are beside bfloat16 weights int16 (kern_adamw), and other tensors
+ * float32, but
  *   weights       (w, bias, table, weight, q_norm, k_norm below) may also be bfloat16: a choice of storage, widened to the float of the same
  *                 value where it is used
  *   activations   that feed or leave products, and their gradients, may also be bfloat16 on a card (kern_activations): x, y, dx, dy of
@@ -66,7 +67,7 @@ typedef struct kern_device kern_device;
 typedef struct kern_queue kern_queue;
 typedef struct kern_buf kern_buf;
 
-typedef enum kern_dtype { KERN_F32, KERN_BF16, KERN_I32, KERN_U8 } kern_dtype;
+typedef enum kern_dtype { KERN_F32, KERN_BF16, KERN_I32, KERN_I16, KERN_U8 } kern_dtype;
 
 typedef struct kern_tensor {
     kern_buf *buf;    /* NULL: no tensor (an optional argument left out) */
@@ -295,8 +296,14 @@ typedef struct kern_adamw_args {
     int64_t step;       /* 1 for the first update */
     float grad_scale;   /* multiplies the gradient first: clipping, averaging */
 } kern_adamw_args;
-/* Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: params, moments m and v, over n elements. */
-void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n, kern_adamw_args args);
+/* Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: params, moments m and v, over n elements.
+ * param is float32, and rest none. Or the master that is updated is a float32 in two parts, param of bfloat16 and rest of int16: its bits
+ * are those of param, widened, plus rest, as integers; whatever the sign, a positive rest lies away from zero. Afterwards param is the
+ * bfloat16 nearest to the master, the even one of two, and rest what is left. One kind of master has no such rest, for it would be 2^15:
+ * one halfway between two bfloat16 of which the even one is nearer to zero. Where an update gives such a master, it becomes the float32
+ * next to it towards zero. A rest of zero: the master is param. */
+void kern_adamw(kern_queue *queue, kern_tensor param, kern_tensor rest, kern_tensor grad, kern_tensor m, kern_tensor v, size_t n,
+                kern_adamw_args args);
 /* Sum of squares of n elements, in double: parts of 4096 elements, each 16 lanes by index mod 16 combined by the fixed tree,
  * added in order.
  * Host result, so it syncs. */

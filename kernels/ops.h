@@ -2,10 +2,10 @@
  *
  * kern.c checks and unwraps the tensors of the public call, then calls the table of the device. The arguments here are those of kern.h, in
  * its order, with tensors replaced by addresses (NULL: left out), so kern.h is also their documentation. A tensor that may be float32 or
- * bfloat16 is a `void` address and, after it, its dtype; `dtype` alone is that of all such tensors before it. On the CPU activations are
- * float32 always, and so are vectors of weights (kern.c widens them): a CPU operation ignores these dtypes. KERN_OP_TABLE is the only list
- * of operations, and gives the struct below, the prototypes and the tables: kern_cpu_ops_<isa>, made by cpu/isa/table.c, and
- * kern_cuda_ops.
+ * bfloat16 is a `void` address and, after it, its dtype; `dtype` alone is that of all such tensors before it; param of adamw is bfloat16
+ * where there is a rest. On the CPU activations are float32 always, and so are vectors of weights (kern.c widens them): a CPU operation
+ * ignores these dtypes. KERN_OP_TABLE is the only list of operations, and gives the struct below, the prototypes and the tables:
+ * kern_cpu_ops_<isa>, made by cpu/isa/table.c, and kern_cuda_ops.
  *
  * An operation never allocates, and never reads a clock, an environment variable or the number of threads into a result (see THE RULE in
  * kern.h). On the CPU it is finished on return; on a card it is queued. */
@@ -35,7 +35,8 @@ typedef struct kern_ctx kern_ctx;
     X(void, rows_add, (kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, int m, int k))                                          \
     X(void, widen, (kern_ctx *ctx, float *y, const uint16_t *x, size_t n))                                                                 \
     X(void, narrow, (kern_ctx *ctx, uint16_t *y, const float *x, size_t n))                                                                \
-    X(void, adamw, (kern_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args))            \
+    X(void, adamw, (kern_ctx *ctx, void *param, int16_t *rest, const float *grad, float *m, float *v, size_t n,                            \
+                    const kern_adamw_args *args))                                                                                          \
     X(double, sumsq, (kern_ctx *ctx, const float *x, size_t n))                                                                            \
     X(uint64_t, checksum, (kern_ctx *ctx, const void *x, size_t bytes))                                                                    \
     /* norm.c */                                                                                                                           \

@@ -1,6 +1,6 @@
-/* scalar: what every backend computes of single numbers, so that all have the same bits: conversions, exp and log, AdamW's update of one
- * element, the checksum's mixing. IEEE operations in a fixed order; a fused multiply-add is written fmaf, and nothing else may be
- * contracted.
+/* scalar: what every backend computes of single numbers, so that all have the same bits: conversions, masters in two parts, exp and log,
+ * AdamW's update of one element, the checksum's mixing. IEEE operations in a fixed order; a fused multiply-add is written fmaf, and nothing
+ * else may be contracted.
  *
  * C17 and CUDA C++ include this header. */
 #ifndef RLF_KERNELS_SCALAR_H
@@ -29,6 +29,23 @@ KERN_BOTH uint16_t kern_bf16_of_float(float x) {
 
 /* An id that may be one of those drawn before (KERN_DRAWN). */
 KERN_BOTH int32_t kern_known_id(int32_t id, const int32_t *drawn) { return id < 0 ? drawn[KERN_DRAWN(id)] : id; }
+
+/* A master of kern_adamw from its two parts, the first widened. The sum of bits never reaches the sign: a master that rounds to zero is not
+ * below it, so its rest is not negative. One that rounds to infinity is below that, so none becomes a NaN; and a NaN stays a NaN. */
+KERN_BOTH float kern_master_of(float weight, int16_t rest) {
+    uint32_t bits;
+    memcpy(&bits, &weight, sizeof bits);
+    bits += (uint32_t)(int32_t)rest;
+    memcpy(&weight, &bits, sizeof bits);
+    return weight;
+}
+
+/* What a master is beside its kern_bf16_of_float: the low half of its bits, as a signed number. */
+KERN_BOTH int16_t kern_rest_of(float master) {
+    uint32_t bits;
+    memcpy(&bits, &master, sizeof bits);
+    return (int16_t)(uint16_t)(bits - ((bits & 0x1ffffu) == 0x8000u));
+}
 
 /* x, a denormal being the zero of its sign. */
 KERN_BOTH float kern_flushed(float x) {

@@ -265,7 +265,6 @@ static rlf_status load_weights(learner *l) {
     const char *from = l->version > 0 ? resume.ptr : l->config->model.path;
     RLF_TRY(kern_model_read(l->model, from));
     if (l->version > 0) RLF_TRY(trainer_optimizer_read(l->optimizer, from));
-    else trainer_optimizer_begin(l->optimizer);
     if (l->reference) RLF_TRY(kern_model_read(l->reference, l->config->model.path));
     RLF_INFO("%s, %.1f MB, weights of %s", kern_device_name(l->device), (double)kern_device_bytes(l->device) * 1e-6, from);
 out:

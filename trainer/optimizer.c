@@ -8,12 +8,17 @@
 #include <string.h>
 
 #include "common/model/safetensors.h"
+#include "kernels/scalar.h"
 #include "trainer/files.h"
 
-/* What the state consists of, and what its tensors are called in optimizer.safetensors: "exp_avg.NAME". */
+/* What the state consists of, and what its tensors are called in optimizer.safetensors: "exp_avg.NAME". Masters are whole there; what is
+ * held of them is the rest of kern_adamw. */
 enum { MOMENT1, MOMENT2, MASTER, STATES };
 static const char *const state_names[STATES] = {"exp_avg", "exp_avg_sq", "master"};
+static const kern_dtype state_dtypes[STATES] = {KERN_F32, KERN_F32, KERN_I16};
 static int states_of(rlf_dtype dtype) { return dtype == RLF_DTYPE_F32 ? MASTER : STATES; }
+
+enum { MASTERS = 1 << 20 }; /* that the host has whole at a time */
 
 struct trainer_optimizer {
     kern_queue *queue;
@@ -26,7 +31,7 @@ struct trainer_optimizer {
     int64_t updates;   /* made since the start of training */
 };
 
-static kern_tensor state_of(const trainer_optimizer *o, int i) { return kern_view(o->state[i], KERN_F32); }
+static kern_tensor state_of(const trainer_optimizer *o, int i) { return kern_view(o->state[i], state_dtypes[i]); }
 static kern_tensor weights_of(const trainer_optimizer *o) { return kern_at(kern_model_params(o->model), o->begin); }
 
 rlf_status trainer_optimizer_new(trainer_optimizer **out, kern_queue *queue, kern_model *model, const trainer_learners *learners) {
@@ -36,7 +41,7 @@ rlf_status trainer_optimizer_new(trainer_optimizer **out, kern_queue *queue, ker
     o->states = states_of(kern_model_params(model).dtype == KERN_BF16 ? RLF_DTYPE_BF16 : RLF_DTYPE_F32);
     rlf_shard(o->layout->total, learners->count, learners->index, &o->begin, &o->end);
     for (int i = 0; i < o->states; i++)
-        RLF_TRY(kern_buf_new(&o->state[i], kern_queue_device(queue), (o->end - o->begin) * sizeof(float)));
+        RLF_TRY(kern_buf_new(&o->state[i], kern_queue_device(queue), (o->end - o->begin) * kern_dtype_size(state_dtypes[i])));
     *out = o;
     o = NULL;
 out:
@@ -51,22 +56,18 @@ void trainer_optimizer_destroy(trainer_optimizer *o) {
 }
 
 size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, int learners) {
-    size_t b, e;
+    size_t b, e, bytes = 0;
     rlf_shard(layout->total, learners, learners - 1, &b, &e); /* none is longer */
-    return (size_t)states_of(dtype) * (e - b) * sizeof(float);
-}
-
-void trainer_optimizer_begin(trainer_optimizer *o) {
-    if (o->state[MASTER]) kern_convert(o->queue, state_of(o, MASTER), weights_of(o), o->end - o->begin);
+    for (int i = 0; i < states_of(dtype); i++) bytes += (e - b) * kern_dtype_size(state_dtypes[i]);
+    return bytes;
 }
 
 /* ---- one update ------------------------------------------------------------------------------------------------------------------- */
 
 static void update_shard(trainer_optimizer *o, kern_tensor grads, kern_adamw_args args) {
     size_t n = o->end - o->begin;
-    kern_tensor master = o->state[MASTER] ? state_of(o, MASTER) : weights_of(o);
-    kern_adamw(o->queue, master, kern_at(grads, o->begin), state_of(o, MOMENT1), state_of(o, MOMENT2), n, args);
-    if (o->state[MASTER]) kern_convert(o->queue, weights_of(o), master, n);
+    kern_tensor rest = o->state[MASTER] ? state_of(o, MASTER) : kern_none();
+    kern_adamw(o->queue, weights_of(o), rest, kern_at(grads, o->begin), state_of(o, MOMENT1), state_of(o, MOMENT2), n, args);
 }
 
 rlf_status trainer_optimizer_update(trainer_optimizer *o, kern_tensor grads, const trainer_adamw *a, double *norm) {
@@ -92,14 +93,15 @@ out:
 static const char sending[] = "optimizer state for a checkpoint";
 
 /* The state of all learners as learner 0 sees it: state by state, shard by shard, a piece at a time. The file is written in that
- * order. */
+ * order. Of masters others send the rest: weights are the same everywhere. */
 typedef struct reader {
     trainer_optimizer *o;
-    kern_window *window; /* on its own shard */
+    kern_window *window, *weights; /* on its own shard; on the weights */
     char *buffer;        /* (KERN_WINDOW_BYTES) what others send; NULL where there are none; owned */
+    float *masters;      /* (MASTERS), owned */
     int state, learner;  /* of the piece at hand */
     size_t begin, end;   /* the piece, as elements of the slab */
-    const float *data;
+    const void *data;
 } reader;
 
 static rlf_status next_piece(reader *r) {
@@ -115,14 +117,26 @@ static rlf_status next_piece(reader *r) {
     while (r->begin == end) rlf_shard(total, all->count, ++r->learner, &begin, &end);
     n = end - r->begin;
     if (r->learner == 0) {
-        rlf_status status = kern_window_read(r->window, kern_at(state_of(r->o, r->state), r->begin), &n, (const void **)&r->data);
+        rlf_status status = kern_window_read(r->window, kern_at(state_of(r->o, r->state), r->begin), &n, &r->data);
         r->end = r->begin + n;
         return status;
     }
-    if (n > KERN_WINDOW_BYTES / sizeof(float)) n = KERN_WINDOW_BYTES / sizeof(float);
+    const size_t size = kern_dtype_size(state_dtypes[r->state]);
+    if (n > KERN_WINDOW_BYTES / size) n = KERN_WINDOW_BYTES / size;
     r->end = r->begin + n;
-    r->data = (const float *)(const void *)r->buffer;
-    return rlf_bulk_receive(all->transport, all->first + r->learner, r->buffer, n * sizeof(float), all->timeout_ms, sending);
+    r->data = r->buffer;
+    return rlf_bulk_receive(all->transport, all->first + r->learner, r->buffer, n * size, all->timeout_ms, sending);
+}
+
+/* n masters, or fewer, from element `at` of the slab on. */
+static rlf_status whole_masters(reader *r, size_t at, size_t *n) {
+    const int16_t *rest = (const int16_t *)r->data + (at - r->begin);
+    const void *weights;
+    if (*n > MASTERS) *n = MASTERS;
+    rlf_status status = kern_window_read(r->weights, kern_at(kern_model_params(r->o->model), at), n, &weights);
+    if (status != RLF_OK) return status;
+    for (size_t i = 0; i < *n; i++) r->masters[i] = kern_master_of(kern_float_of_bf16(((const uint16_t *)weights)[i]), rest[i]);
+    return RLF_OK;
 }
 
 /* rlf_st_source_fn: tensors are numbered state by state. */
@@ -132,8 +146,10 @@ static rlf_status state_data(void *ctx, size_t i, size_t begin, size_t *bytes, c
     size_t tensors = r->o->layout->n_tensors, at = r->o->layout->tensors[i % tensors].offset + begin / sizeof(float);
     while (r->state < (int)(i / tensors) || at >= r->end) RLF_TRY(next_piece(r));
     size_t n = *bytes / sizeof(float), held = r->end - at;
-    *bytes = (n < held ? n : held) * sizeof(float);
-    *data = r->data + (at - r->begin);
+    if (n > held) n = held;
+    if (r->state == MASTER) RLF_TRY(whole_masters(r, at, &n));
+    *bytes = n * sizeof(float);
+    *data = r->state == MASTER ? r->masters : (const float *)r->data + (at - r->begin);
 out:
     return status;
 }
@@ -166,12 +182,16 @@ static rlf_status write_all(trainer_optimizer *o, const char *folder) {
     rlf_status status = RLF_OK;
     reader r = {.o = o};
     if (o->all.count > 1) r.buffer = rlf_calloc(KERN_WINDOW_BYTES, 1);
+    r.masters = rlf_calloc(MASTERS, sizeof *r.masters);
     RLF_TRY(kern_window_new(&r.window, o->queue, KERN_WINDOW_BYTES));
+    RLF_TRY(kern_window_new(&r.weights, o->queue, MASTERS * sizeof(uint16_t)));
     RLF_TRY(write_tensors(o, folder, &r));
     RLF_TRY(drain(&r));
     RLF_TRY(trainer_json_write(folder, "optimizer.json", json_pack("{s:I}", "updates", (json_int_t)o->updates), 9));
 out:
     kern_window_destroy(r.window);
+    kern_window_destroy(r.weights);
+    free(r.masters);
     free(r.buffer);
     return status;
 }
@@ -214,8 +234,8 @@ out:
     return status;
 }
 
-/* This shard of one state. */
-static rlf_status read_state(trainer_optimizer *o, const rlf_safetensors *file, int state, kern_window *window) {
+/* This shard of a moment. */
+static rlf_status read_moment(trainer_optimizer *o, const rlf_safetensors *file, int state, kern_window *window) {
     rlf_status status = RLF_OK;
     size_t n;
     for (size_t at = o->begin; at < o->end; at += n) {
@@ -226,6 +246,37 @@ static rlf_status read_state(trainer_optimizer *o, const rlf_safetensors *file, 
         RLF_TRY(kern_window_write(window, part, n));
     }
 out:
+    return status;
+}
+
+/* What n masters are beside the weights, as element `at` of the slab on. */
+static rlf_status keep_rest(trainer_optimizer *o, kern_window *window, const float *masters, size_t at, size_t n) {
+    rlf_status status = RLF_OK;
+    kern_tensor part = kern_at(state_of(o, MASTER), at - o->begin);
+    const void *weights;
+    RLF_TRY(kern_window_read(window, kern_at(kern_model_params(o->model), at), &n, &weights));
+    for (size_t i = 0; i < n; i++)
+        if (kern_bf16_of_float(masters[i]) != ((const uint16_t *)weights)[i])
+            RLF_FAIL(INVALID, "optimizer.safetensors: a master weight, %g, does not round to the model's, %g: not of the same checkpoint",
+                     (double)masters[i], (double)kern_float_of_bf16(((const uint16_t *)weights)[i]));
+    int16_t *rest = kern_window_room(window, part, &n);
+    for (size_t i = 0; i < n; i++) rest[i] = kern_rest_of(masters[i]);
+    RLF_TRY(kern_window_write(window, part, n));
+out:
+    return status;
+}
+
+static rlf_status read_masters(trainer_optimizer *o, const rlf_safetensors *file, kern_window *window) {
+    rlf_status status = RLF_OK;
+    float *masters = rlf_calloc(MASTERS, sizeof *masters);
+    size_t n;
+    for (size_t at = o->begin; at < o->end; at += n) {
+        n = o->end - at < MASTERS ? o->end - at : MASTERS;
+        RLF_TRY(read_range(file, o->layout, state_names[MASTER], at, at + n, masters));
+        RLF_TRY(keep_rest(o, window, masters, at, n));
+    }
+out:
+    free(masters);
     return status;
 }
 
@@ -256,7 +307,8 @@ rlf_status trainer_optimizer_read(trainer_optimizer *o, const char *folder) {
         RLF_FAIL(INVALID, "%s: %zu tensors, expected %d for each parameter with model.dtype %s: the run began with another one", path.ptr,
                  rlf_safetensors_count(file), o->states, o->state[MASTER] ? "bfloat16" : "float32");
     RLF_TRY(kern_window_new(&window, o->queue, KERN_WINDOW_BYTES));
-    for (int i = 0; i < o->states; i++) RLF_TRY(read_state(o, file, i, window));
+    for (int i = MOMENT1; i <= MOMENT2; i++) RLF_TRY(read_moment(o, file, i, window));
+    if (o->state[MASTER]) RLF_TRY(read_masters(o, file, window));
 out:
     kern_window_destroy(window);
     if (file) rlf_safetensors_destroy(file);

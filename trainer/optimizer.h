@@ -1,9 +1,9 @@
 /* The optimizer of one learner: AdamW on its shard of the weights (rlf_shard), and the state that belongs to it.
  *
- * The state is float32 and sharded like the weights it updates: two moments and, where weights are stored as bfloat16, the master
- * weights that AdamW works on and that are rounded into the slab after each update. In a checkpoint it is optimizer.safetensors,
- * whose tensors are those of the layout, so that it does not depend on the number of learners, and optimizer.json. Private to
- * trainer/. */
+ * The state is sharded like the weights it updates: two moments, float32, and, where weights are stored as bfloat16, what the float32
+ * master weights that AdamW works on are beside them (the rest of kern_adamw): 8 or 10 bytes a parameter. In a checkpoint it is
+ * optimizer.safetensors, whose tensors are those of the layout, float32, master weights whole, so that it does not depend on the number of
+ * learners, and optimizer.json. Private to trainer/. */
 #ifndef RLF_TRAINER_OPTIMIZER_H
 #define RLF_TRAINER_OPTIMIZER_H
 
@@ -21,17 +21,17 @@ typedef struct trainer_learners {
     int timeout_ms;
 } trainer_learners;
 
-/* For the weights of `model`, which must outlive it, as `queue`, the model's, and the learners. Moments are zero, master weights
- * the stored ones as of trainer_optimizer_begin. */
+/* For the weights of `model`, which must outlive it, as `queue`, the model's, and the learners. Moments are zero, master weights are the
+ * stored ones: training begins with those that the model has at the first update. */
 rlf_status trainer_optimizer_new(trainer_optimizer **out, kern_queue *queue, kern_model *model,
                                  const trainer_learners *learners) RLF_MUST_USE;
 void trainer_optimizer_destroy(trainer_optimizer *optimizer);
 /* Bytes of state that a learner holds. */
 size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, int learners);
 
-/* The weights have been read: training begins with them. */
-void trainer_optimizer_begin(trainer_optimizer *optimizer);
-/* The same from a checkpoint's state. An optimizer of another model or dtype is an error. */
+/* The state of a checkpoint whose weights have been read. An optimizer of another model or dtype is an error, and so are master weights
+ * that do not round to the stored ones: a learner has the masters of its shard alone, and weights are to be the same on all. A master of
+ * the kind that kern_adamw does not leave, but earlier versions did, becomes its neighbour likewise. */
 rlf_status trainer_optimizer_read(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
 /* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them. */
 rlf_status trainer_optimizer_write(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;

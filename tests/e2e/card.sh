@@ -61,8 +61,12 @@ done
 # More ranks than cards.
 rl bfloat16 10 "${job[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
-for device in cpu cuda; do rl "stored_$device" 5 "${job[@]}" device=$device model.dtype=bfloat16 model.compute_dtype=float32 train.steps=1; done
-same_checkpoint "$work/stored_cpu/checkpoints/step_1" "$work/stored_cuda/checkpoints/step_1"
+stored=("${job[@]}" model.dtype=bfloat16 model.compute_dtype=float32)
+rl stored_cpu 6 "${stored[@]}" device=cpu
+rl stored_cuda 6 "${stored[@]}" device=cuda train.steps=1
+rl stored_cuda 6 "${stored[@]}" device=cuda
+grep -q "going on from" "$work/stored_cuda.log" || fail "the second run with stored weights began from nothing"
+same_checkpoint "$work/stored_cpu/checkpoints/step_2" "$work/stored_cuda/checkpoints/step_2"
 
 [ "$cards" = "$shim" ] || exit 0
 grep -q "rank 6 learner .* 4 ranks exchange gradients and weights through the host" "$work/bfloat16.log" || fail "four learners on three cards"

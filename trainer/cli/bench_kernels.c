@@ -32,7 +32,7 @@ typedef struct bench {
     kern_dtype acts;           /* what activations are here */
     kern_tensor x, y, z;       /* (most, widest) activations */
     kern_tensor stream, d_stream; /* (most, hidden) float32: the residual stream and its gradient */
-    kern_tensor param;         /* as many as are updated */
+    kern_tensor param, rest;   /* as many as are updated, as weights are stored; none beside float32 */
     kern_tensor w;             /* (vocab, hidden) or the largest matrix of a layer, as weights are stored */
     kern_tensor norm, d_norm;  /* (widest of hidden and D): as stored; its gradient, float32 */
     kern_tensor dw, m, v;      /* as many as w, float32 */
@@ -106,7 +106,7 @@ static size_t updated(const bench *b) {
 static void adamw(bench *b, int m) {
     (void)m;
     const kern_adamw_args args = {.lr = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f, .step = 1, .grad_scale = 1};
-    kern_adamw(b->q, b->param, b->dw, b->m, b->v, updated(b), args);
+    kern_adamw(b->q, b->param, b->rest, b->dw, b->m, b->v, updated(b), args);
 }
 static void sumsq(bench *b, int m) {
     (void)m;
@@ -254,7 +254,8 @@ static size_t lay_out(bench *b) {
     b->matrix = larger(b->n.vocab * b->n.hidden, 2 * b->n.ffn * b->n.hidden);
     struct { kern_tensor *t; kern_dtype dtype; size_t n; } list[] = {
         {&b->x, b->acts, wide}, {&b->y, b->acts, wide}, {&b->z, b->acts, wide}, {&b->stream, KERN_F32, b->most * b->n.hidden},
-        {&b->d_stream, KERN_F32, b->most * b->n.hidden}, {&b->param, KERN_F32, updated(b)}, {&b->w, stored, b->matrix},
+        {&b->d_stream, KERN_F32, b->most * b->n.hidden}, {&b->param, stored, updated(b)},
+        {&b->rest, KERN_I16, stored == KERN_F32 ? 0 : updated(b)}, {&b->w, stored, b->matrix},
         {&b->norm, stored, larger(b->n.hidden, d)}, {&b->d_norm, KERN_F32, larger(b->n.hidden, d)}, {&b->dw, KERN_F32, b->matrix},
         {&b->m, KERN_F32, b->matrix}, {&b->v, KERN_F32, b->matrix}, {&b->lse, KERN_F32, b->most * (size_t)b->attn.heads},
         {&b->rope, KERN_F32, larger(CONTEXT, (size_t)b->length) * d}, {&b->logits, KERN_F32, HEAD_ROWS * b->n.vocab},
@@ -266,6 +267,7 @@ static size_t lay_out(bench *b) {
         *list[i].t = kern_at(kern_view(b->buf, list[i].dtype), at / kern_dtype_size(list[i].dtype));
         at += (list[i].n * kern_dtype_size(list[i].dtype) + 63) / 64 * 64;
     }
+    if (stored == KERN_F32) b->rest = kern_none();
     return at;
 }
 

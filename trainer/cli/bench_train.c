@@ -16,7 +16,7 @@
 typedef struct training {
     const rlf_bench *b;
     kern_trainer *trainer;
-    kern_buf *state; /* gradients, both moments, and master weights where the model's are not float32: (3 or 4, total) */
+    kern_buf *state; /* gradients and both moments: (3, total) float32; of masters, where weights are bfloat16, the rest: (total) int16 */
     int sequences, length, part; /* part: sequences at a time */
     int32_t *tokens, *targets, *begin; /* (sequences * length), twice; (sequences + 1) */
     double weight;                     /* of a token in the mean */
@@ -24,7 +24,7 @@ typedef struct training {
     double loss, first_loss;
 } training;
 
-static bool has_master(const rlf_bench *b) { return b->precision.stored != RLF_DTYPE_F32; }
+static bool has_masters(const rlf_bench *b) { return b->precision.stored != RLF_DTYPE_F32; }
 
 static void mean_loss(void *ctx, int n, const int32_t *row, const float *logprob, const float *entropy, float *dlogprob,
                       float *dentropy) {
@@ -43,7 +43,7 @@ static rlf_status train_step(void *ctx) {
     size_t total = b->layout.total;
     const kern_filter filter = {.temperature = 1, .top_p = 1};
     kern_tensor grads = kern_view(t->state, KERN_F32), m = kern_at(grads, total), v = kern_at(m, total),
-                master = kern_at(v, total);
+                rest = kern_at(kern_view(t->state, KERN_I16), 6 * total);
     t->loss = 0;
     kern_zero(b->queue, grads, total);
     for (int first = 0; first < t->sequences; first += t->part) {
@@ -59,8 +59,7 @@ static rlf_status train_step(void *ctx) {
                             .weight_decay = 0.01f,
                             .step = ++t->step,
                             .grad_scale = (float)fmin(1, 1 / (norm + 1e-6))};
-    kern_adamw(b->queue, has_master(b) ? master : kern_model_params(b->model), grads, m, v, total, args);
-    if (has_master(b)) kern_convert(b->queue, kern_model_params(b->model), master, total);
+    kern_adamw(b->queue, kern_model_params(b->model), has_masters(b) ? rest : kern_none(), grads, m, v, total, args);
     RLF_TRY(kern_sync(b->queue));
     if (t->step == 1) t->first_loss = t->loss;
 out:
@@ -91,10 +90,7 @@ rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int mi
     char label[48];
     *out = NULL;
     RLF_TRY(kern_trainer_new(&t.trainer, b->model, &options));
-    RLF_TRY(kern_buf_new(&t.state, b->device, (has_master(b) ? 4 : 3) * b->layout.total * sizeof(float)));
-    if (has_master(b))
-        kern_convert(b->queue, kern_at(kern_view(t.state, KERN_F32), 3 * b->layout.total), kern_model_params(b->model),
-                     b->layout.total);
+    RLF_TRY(kern_buf_new(&t.state, b->device, b->layout.total * (3 * sizeof(float) + (has_masters(b) ? sizeof(int16_t) : 0))));
     make_batch(&t);
     RLF_TRY(rlf_bench_best(b, 3, train_step, &t, &best));
     snprintf(label, sizeof label, "train %d x %d", sequences, length);

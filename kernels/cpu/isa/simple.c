@@ -158,7 +158,8 @@ void KERN_OP(narrow)(kern_cpu_ctx *ctx, uint16_t *y, const float *x, size_t n) {
 /* ---- AdamW ------------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct adamw_job {
-    float *param;
+    void *param;
+    int16_t *rest; /* NULL: param is float32 */
     const float *grad;
     float *m, *v;
     size_t n;
@@ -168,14 +169,29 @@ typedef struct adamw_job {
 static void adamw_task(void *arg, int task, int thread) {
     const adamw_job job = *(const adamw_job *)arg;
     (void)thread;
+    float *param = job.param;
     size_t end = kern_min_size(job.n, ((size_t)task + 1) * CHUNK);
     for (size_t i = (size_t)task * CHUNK; i < end; i++)
-        kern_adamw_element(&job.param[i], job.grad[i], &job.m[i], &job.v[i], &job.factors);
+        kern_adamw_element(&param[i], job.grad[i], &job.m[i], &job.v[i], &job.factors);
 }
 
-void KERN_OP(adamw)(kern_cpu_ctx *ctx, float *param, const float *grad, float *m, float *v, size_t n, const kern_adamw_args *args) {
-    adamw_job job = {param, grad, m, v, n, kern_adamw_factors_of(args)};
-    kern_pool_run(ctx->pool, pieces(n, CHUNK), adamw_task, &job);
+static void adamw_masters_task(void *arg, int task, int thread) {
+    const adamw_job job = *(const adamw_job *)arg;
+    (void)thread;
+    uint16_t *param = job.param;
+    size_t end = kern_min_size(job.n, ((size_t)task + 1) * CHUNK);
+    for (size_t i = (size_t)task * CHUNK; i < end; i++) {
+        float master = kern_master_of(kern_float_of_bf16(param[i]), job.rest[i]);
+        kern_adamw_element(&master, job.grad[i], &job.m[i], &job.v[i], &job.factors);
+        param[i] = kern_bf16_of_float(master);
+        job.rest[i] = kern_rest_of(master);
+    }
+}
+
+void KERN_OP(adamw)(kern_cpu_ctx *ctx, void *param, int16_t *rest, const float *grad, float *m, float *v, size_t n,
+                    const kern_adamw_args *args) {
+    adamw_job job = {param, rest, grad, m, v, n, kern_adamw_factors_of(args)};
+    kern_pool_run(ctx->pool, pieces(n, CHUNK), rest ? adamw_masters_task : adamw_task, &job);
 }
 
 /* ---- sums to one number ----------------------------------------------------------------------------------------------------------- */

@@ -297,7 +297,7 @@ static void adamw_follows_the_formula_and_is_the_same_on_every_device(void **sta
         kern_tensor p = tensor_of(q, KERN_F32, param, ADAM_N), g = tensor_of(q, KERN_F32, grad, ADAM_N);
         kern_tensor m = tensor_of(q, KERN_F32, NULL, ADAM_N), v = tensor_of(q, KERN_F32, NULL, ADAM_N);
         kern_adamw_args args = adam_args;
-        for (args.step = 1; args.step <= ADAM_STEPS; args.step++) kern_adamw(q, p, g, m, v, ADAM_N, args);
+        for (args.step = 1; args.step <= ADAM_STEPS; args.step++) kern_adamw(q, p, kern_none(), g, m, v, ADAM_N, args);
         if (!first) {
             first = malloc(ADAM_N * sizeof *first);
             kern_download(q, first, p, ADAM_N);
@@ -307,6 +307,142 @@ static void adamw_follows_the_formula_and_is_the_same_on_every_device(void **sta
     }
     for (int i = 0; i < ADAM_N; i++) assert_true(fabs((double)first[i] - adamw_in_double((double)param[i], (double)grad[i])) < 1e-6);
     free(param), free(grad), free(first);
+}
+
+/* Masters as kern.h defines them: n weights and what masters are beside them, after so many updates with moments that begin at zero. */
+static void update_masters(kern_queue *q, uint16_t *weight, int16_t *rest, const float *grad, size_t n, kern_adamw_args args, int steps) {
+    kern_tensor w = tensor_of(q, KERN_BF16, weight, n), r = tensor_of(q, KERN_I16, rest, n), g = tensor_of(q, KERN_F32, grad, n);
+    kern_tensor m = tensor_of(q, KERN_F32, NULL, n), v = tensor_of(q, KERN_F32, NULL, n);
+    for (args.step = 1; args.step <= steps; args.step++) kern_adamw(q, w, r, g, m, v, n, args);
+    kern_download(q, weight, w, n);
+    kern_download(q, rest, r, n);
+    assert_int_equal(kern_sync(q), RLF_OK);
+    drop(w), drop(r), drop(g), drop(m), drop(v);
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* The two parts of a master that has them: the nearest bfloat16, the even one of two, and the distance. */
+static void part(float master, uint16_t *weight, int16_t *rest) {
+    const uint32_t bits = bits_of(master), upper = bits >> 16, low = bits & 0xffff, up = low > 0x8000 || (low == 0x8000 && upper % 2);
+    const int distance = (int)low - (int)(up << 16);
+    assert_in_range(distance + 0x8000, 0, 0xffff);
+    *weight = (uint16_t)(upper + up);
+    *rest = (int16_t)distance;
+}
+
+static bool has_no_rest(float master) { return (bits_of(master) & 0x1ffff) == 0x8000; }
+
+/* Floats of all sizes, both signs, the largest, infinities and zeros among them; none that has no rest, and no NaN. */
+static float *any_masters(size_t n) {
+    static const uint32_t first[] = {0,          0x80000000, 1,          0x80000001, 0x007fffff, 0x00007fff,
+                                     0x80018000, 0x7f7f8000, 0xff7fffff, 0x7f800000, 0xff800000};
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = (uint32_t)rlf_rng_below(5, RLF_RNG_TEST, i, 0, 0, UINT64_C(1) << 32);
+        if (i % 4 == 0) bits = bits % 0x08000000 + 0x3b000000;       /* what weights are */
+        if ((bits & 0x7f800000) == 0x7f800000) bits &= ~0x40000000u; /* no NaN */
+        if ((bits & 0x1ffff) == 0x8000) bits--;
+        x[i] = float_of(i < sizeof first / sizeof *first ? first[i] : bits);
+    }
+    return x;
+}
+
+/* The float32 masters are updated on the first device, and each that has no rest is set to the one next to it. */
+static float *updated_masters(const float *begin, const float *grad, size_t n) {
+    kern_queue *q = queues[0];
+    kern_tensor p = tensor_of(q, KERN_F32, begin, n), g = tensor_of(q, KERN_F32, grad, n);
+    kern_tensor m = tensor_of(q, KERN_F32, NULL, n), v = tensor_of(q, KERN_F32, NULL, n);
+    float *x = malloc(n * sizeof *x);
+    kern_adamw_args args = adam_args;
+    for (args.step = 1; args.step <= ADAM_STEPS; args.step++) {
+        kern_adamw(q, p, kern_none(), g, m, v, n, args);
+        kern_download(q, x, p, n);
+        assert_int_equal(kern_sync(q), RLF_OK);
+        for (size_t i = 0; i < n; i++)
+            if (has_no_rest(x[i])) x[i] = nextafterf(x[i], 0);
+        kern_upload(q, p, x, n);
+    }
+    drop(p), drop(g), drop(m), drop(v);
+    return x;
+}
+
+static void masters_in_two_parts_are_updated_as_float32_ones(void **state) {
+    (void)state;
+    float *begin = any_masters(ADAM_N), *grad = random_floats(ADAM_N, 2), *end = updated_masters(begin, grad, ADAM_N);
+    uint16_t *weight = malloc(2 * ADAM_N * sizeof *weight), *expected_weight = weight + ADAM_N;
+    int16_t *rest = malloc(2 * ADAM_N * sizeof *rest), *expected_rest = rest + ADAM_N;
+    for (int i = 0; i < ADAM_N; i++) part(end[i], &expected_weight[i], &expected_rest[i]);
+    for (int d = 0; d < 2 * device_count; d++) {
+        const size_t n = ADAM_N - d % 2; /* a multiple of 4, or not */
+        for (size_t i = 0; i < n; i++) part(begin[i], &weight[i], &rest[i]);
+        update_masters(queues[d / 2], weight, rest, grad, n, adam_args, ADAM_STEPS);
+        assert_memory_equal(weight, expected_weight, n * sizeof *weight);
+        assert_memory_equal(rest, expected_rest, n * sizeof *rest);
+    }
+    free(begin), free(grad), free(end), free(weight), free(rest);
+}
+
+typedef struct update_case {
+    uint16_t weight;
+    int16_t rest;
+    float grad;
+    uint16_t new_weight;
+    int16_t new_rest;
+} update_case;
+
+static void check_updates(const update_case *cases, size_t n, kern_adamw_args args) {
+    uint16_t weight[16];
+    int16_t rest[16];
+    float grad[16];
+    assert_true(n <= 16);
+    for (int d = 0; d < device_count; d++) {
+        for (size_t i = 0; i < n; i++) weight[i] = cases[i].weight, rest[i] = cases[i].rest, grad[i] = cases[i].grad;
+        update_masters(queues[d], weight, rest, grad, n, args, 1);
+        for (size_t i = 0; i < n; i++)
+            if (weight[i] != cases[i].new_weight || rest[i] != cases[i].new_rest)
+                fail_msg("%s: %04x and %d became %04x and %d, expected %04x and %d", kern_device_name(kern_queue_device(queues[d])),
+                         cases[i].weight, cases[i].rest, weight[i], rest[i], cases[i].new_weight, cases[i].new_rest);
+    }
+}
+
+/* Steps of half a weight's last place, to one side or the other; and halves, of denormals too. */
+static void a_master_that_has_no_rest_becomes_its_neighbour_nearer_to_zero(void **state) {
+    const int16_t least = INT16_MIN, most = INT16_MAX;
+    const update_case steps[] = {{0x3f80, 0, -1, 0x3f80, most}, {0x3f81, 0, -1, 0x3f82, least}, {0xbf80, 0, 1, 0xbf80, most},
+                                 {0xbf81, 0, 1, 0xbf82, least}, {0x3f80, 0, 1, 0x3f7f, 0}, {0x3f82, least, -1, 0x3f82, 0},
+                                 {0x3f82, 0, -1, 0x3f82, most}, {0x3f82, 1, -1, 0x3f83, -most}};
+    const update_case halves[] = {{0x0001, 0, 0, 0x0000, most}, {0x8003, 0, 0, 0x8002, least}, {0x8005, 0, 0, 0x8002, most},
+                                  {0x0000, 0, 0, 0x0000, 0}, {0x8000, 0, 0, 0x8000, 0}, {0x7f80, -1, 0, 0x7f00, -1},
+                                  {0xff80, least, 0, 0xff00, least}, {0x7f80, 0, 0, 0x7f80, 0}, {0x3f81, most, 0, 0x3f01, most}};
+    (void)state;
+    check_updates(steps, sizeof steps / sizeof *steps, (kern_adamw_args){.lr = 0x1p-8f, .grad_scale = 1});
+    check_updates(halves, sizeof halves / sizeof *halves, (kern_adamw_args){.lr = 1, .weight_decay = 0.5f, .eps = 1, .grad_scale = 1});
+}
+
+static void every_rest_survives_an_update_by_nothing(void **state) {
+    static const uint16_t weights[] = {0x0002, 0x3f80, 0x3f81, 0xc180, 0x7f7f};
+    enum { RESTS = 1 << 16 };
+    (void)state;
+    float *grad = calloc(RESTS, sizeof *grad);
+    uint16_t *weight = malloc(2 * RESTS * sizeof *weight), *old_weight = weight + RESTS;
+    int16_t *rest = malloc(2 * RESTS * sizeof *rest), *old_rest = rest + RESTS;
+    for (size_t w = 0; w < sizeof weights / sizeof *weights; w++) {
+        for (int i = 0; i < RESTS; i++) old_weight[i] = weights[w], old_rest[i] = (int16_t)(i + INT16_MIN);
+        if (weights[w] % 2) old_rest[0]++; /* of an odd weight the least is no master's rest */
+        for (int d = 0; d < device_count; d++) {
+            memcpy(weight, old_weight, RESTS * sizeof *weight);
+            memcpy(rest, old_rest, RESTS * sizeof *rest);
+            update_masters(queues[d], weight, rest, grad, RESTS, (kern_adamw_args){.eps = 1, .grad_scale = 1}, 1);
+            assert_memory_equal(weight, old_weight, RESTS * sizeof *weight);
+            assert_memory_equal(rest, old_rest, RESTS * sizeof *rest);
+        }
+    }
+    free(grad), free(weight), free(rest);
 }
 
 /* ---- devices and buffers ---------------------------------------------------------------------------------------------------------- */
@@ -375,6 +511,9 @@ int main(void) {
         cmocka_unit_test(bfloat16_is_the_nearest_and_of_two_the_even_one),
         cmocka_unit_test(every_bfloat16_survives_being_widened),
         cmocka_unit_test(adamw_follows_the_formula_and_is_the_same_on_every_device),
+        cmocka_unit_test(masters_in_two_parts_are_updated_as_float32_ones),
+        cmocka_unit_test(a_master_that_has_no_rest_becomes_its_neighbour_nearer_to_zero),
+        cmocka_unit_test(every_rest_survives_an_update_by_nothing),
         cmocka_unit_test(a_new_buffer_is_zero_and_copies_move_elements),
         cmocka_unit_test(a_device_that_cannot_be_had_is_refused_by_name),
         cmocka_unit_test(a_device_tells_its_instruction_set_and_threads),

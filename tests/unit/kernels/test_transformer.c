@@ -238,7 +238,7 @@ static void check_golden_step(rig *r, const golden *g) {
     kern_adamw_args args = {.lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f,
                             .grad_scale = fminf(1.0f, 1.0f / (g->norm + 1e-6f))};
     for (args.step = 1; args.step <= 2; args.step++)
-        kern_adamw(r->queue, kern_model_params(r->model), kern_view(grads, KERN_F32), kern_view(m, KERN_F32),
+        kern_adamw(r->queue, kern_model_params(r->model), kern_none(), kern_view(grads, KERN_F32), kern_view(m, KERN_F32),
                    kern_view(v, KERN_F32), total, args);
     kern_download(r->queue, slab, kern_model_params(r->model), total);
     for (size_t t = 0; t < r->layout.n_tensors; t++) {
