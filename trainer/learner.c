@@ -303,7 +303,8 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
         RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->precision, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,
                              &(kern_trainer_options){.max_tokens = l->max_tokens, .max_seqs = l->max_tokens, .gradients = true,
-                                                     .recompute = config->train.recompute}));
+                                                     .recompute = config->train.recompute,
+                                                     .keep_attention = config->train.keep_attention}));
     RLF_TRY(kern_buf_new(&l->grads, l->device, l->layout.total * sizeof(float)));
     RLF_TRY(trainer_optimizer_new(&l->optimizer, l->queue, l->model,
                                   &(trainer_learners){.transport = l->transport, .comm = l->comm, .first = l->topology.learner_first,

@@ -39,7 +39,8 @@ trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_mod
 
 trainer_memory trainer_memory_of_learner(const rlf_config *config, const rlf_model_layout *layout, bool on_cards, int learners) {
     int rows = (int)trainer_micro_rows(config);
-    kern_trainer_options options = {.max_tokens = rows, .max_seqs = rows, .gradients = true, .recompute = config->train.recompute};
+    kern_trainer_options options = {.max_tokens = rows, .max_seqs = rows, .gradients = true, .recompute = config->train.recompute,
+                                    .keep_attention = config->train.keep_attention};
     bool reference = trainer_mode_is(config, "rl") && config->algorithm.kl > 0;
     return (trainer_memory){.weights = weights_bytes(config, layout), .gradients = (double)layout->total * sizeof(float),
                             .optimizer = (double)trainer_optimizer_bytes(layout, stored_dtype(config), learners),

@@ -65,6 +65,12 @@ static rlf_status check_lengths(const rlf_config *c, const rlf_config_origin *o)
     return RLF_OK;
 }
 
+static rlf_status check_recompute(const rlf_config *c, const rlf_config_origin *o) {
+    if (c->train.keep_attention && !c->train.recompute)
+        return fail(o, "train.keep_attention", "expected train.recompute: true beside it, since all is kept without it");
+    return RLF_OK;
+}
+
 static rlf_status check_traffic(const rlf_config *c, const rlf_config_origin *o) {
     if (*c->traffic.record && *c->traffic.replay) return fail(o, "traffic.replay", "expected no traffic.record beside it");
     return RLF_OK;
@@ -145,6 +151,7 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     RLF_TRY(check_required(config, origin));
     RLF_TRY(check_ranks(config, origin));
     RLF_TRY(check_dtypes(config, origin));
+    RLF_TRY(check_recompute(config, origin));
     RLF_TRY(check_lengths(config, origin));
     RLF_TRY(check_algorithm(config, origin));
     RLF_TRY(check_traffic(config, origin));

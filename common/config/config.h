@@ -84,6 +84,7 @@ typedef struct rlf_config {
         int64_t micro_tokens;        /* token budget of one micro-batch */
         char *reduce_dtype;          /* float32 | bfloat16: how gradients travel between learners */
         bool recompute;              /* learners keep the input of each layer alone and compute the rest again (false) */
+        bool keep_attention;         /* with recompute: keep the output of attention too (false) */
         int64_t eval_every;          /* steps; 0: only at the end if data.eval is set */
         bool eval_at_start;
         int64_t checkpoint_every;    /* steps; 0: only at the end */

@@ -36,6 +36,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(train.reduce_dtype, "float32", "float32|bfloat16",
          "How gradients travel between learners; bfloat16: half the bytes, each learner's are rounded once, then added in float32; one learner sends none and rounds none"),
     BOOL(train.recompute, "false", "Learners keep each layer's input alone and compute the rest again: less memory, the same bits"),
+    BOOL(train.keep_attention, "false", "With train.recompute: attention's outputs are kept too and not computed again, the same bits"),
     INT(train.eval_every, "steps", "0", 0, 1e9, "Steps between evaluations; 0: only at the end, where data.eval is set"),
     BOOL(train.eval_at_start, "false", "Evaluate before the first step"),
     INT(train.checkpoint_every, "steps", "0", 0, 1e9, "Steps between checkpoints; 0: only at the end"),

@@ -42,7 +42,9 @@ kern_dtype kern_acts_on(kern_precision precision, const char *device);
 /* The parts of a forward pass. M = rows; x (M,H) is the residual stream, float32 like the logits; all else is of type model->acts;
  * W = (heads + 2 kv_heads) * D. normed (M,H), act (M,F) are work space whose contents afterwards are the values named. */
 
-/* normed = RMSNorm(x); qkv_in (M,W) = normed · [q k v]ᵀ; qkv (M,W) = q/k norm and rotation of it. qkv may be qkv_in. */
+/* normed = RMSNorm(x); qkv_in (M,W) = normed · [q k v]ᵀ */
+void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, kern_tensor normed, kern_tensor x, int rows);
+/* That; qkv (M,W) = q/k norm and rotation of it. qkv may be qkv_in. */
 void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
                     kern_tensor pos, int rows);
 /* x += attn (M, heads*D) · oᵀ */

@@ -170,16 +170,20 @@ kern_tensor kern_layer_k_norm(const kern_model *model, int layer, kern_tensor sl
     return model->layout->shape.qk_norm ? kern_at(slab, model->layers[layer].k_norm) : kern_none();
 }
 
-void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
-                    kern_tensor pos, int rows) {
+void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, kern_tensor normed, kern_tensor x, int rows) {
     kern_queue *q = model->queue;
     const layer_offsets *at = &model->layers[layer];
     int hidden = model->layout->shape.hidden;
     kern_tensor bias = model->layout->shape.qkv_bias ? kern_at(model->params, at->qkv_bias) : kern_none();
     kern_rmsnorm(q, normed, x, kern_at(model->params, at->norm_attn), model->eps, rows, hidden);
     kern_linear(q, qkv_in, normed, kern_at(model->params, at->qkv), bias, model->attn.factors, rows, kern_qkv_width(model->attn), hidden, false);
-    kern_qk_rope(q, qkv, qkv_in, kern_layer_q_norm(model, layer, model->params), kern_layer_k_norm(model, layer, model->params), model->eps,
-                 model->rope, pos, rows, model->attn);
+}
+
+void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
+                    kern_tensor pos, int rows) {
+    kern_layer_qkv_in(model, layer, qkv_in, normed, x, rows);
+    kern_qk_rope(model->queue, qkv, qkv_in, kern_layer_q_norm(model, layer, model->params), kern_layer_k_norm(model, layer, model->params),
+                 model->eps, model->rope, pos, rows, model->attn);
 }
 
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows) {

@@ -9,6 +9,8 @@
  * Without gradients one layer's worth is kept, and the residual stream is one buffer.
  * With recompute the layers share all but the residual before attention, and every layer but the last goes forward once more before it goes
  * backward, up to its gate and up: L H + (H + W + A + heads + 2F) + H floats a row, for all matrix products of a layer but one.
+ * With keep_attention too each layer has attention's output and lse of its own: L (H + A + heads) + (H + W + 2F) + H floats a row. Attention
+ * then goes forward once.
  *
  * The head is visited once: chunk by chunk, rows with a target go hidden -> logits -> log-prob -> loss -> d logits -> d hidden and d weight
  * while the chunk's logits are there. No more than head_rows rows of logits exist at a time; as every chunk reads the head's weights and
@@ -35,7 +37,8 @@ struct kern_trainer {
     kern_dtype dtype;             /* the model's acts: of all below but the residual stream x, mid, last, dx, head_x, head_dx, and the head */
     kern_buf *buf;
     /* M = max_tokens */
-    layer_acts *acts; /* (L), owned; all the same tensors without gradients, with recompute all the same but for x */
+    layer_acts *acts; /* (L), owned; all the same tensors without gradients, with recompute all the same but for x, with keep_attention
+                       * also but for attn and lse */
     kern_tensor last;   /* (M, H) the residual stream after the last layer */
     kern_tensor normed; /* (M, H), becomes its own gradient */
     kern_tensor qkv, dqkv, dattn; /* (M, W), (M, W), (M, heads*D): attention's work space, which is also ... */
@@ -70,16 +73,18 @@ static kern_trainer_options chosen(const rlf_model_shape *s, kern_dtype acts, co
 static void lay_out_layers(kern_trainer *t, kern_slab *slab, const rlf_model_shape *s) {
     size_t m = (size_t)t->options.max_tokens, hidden = m * (size_t)s->hidden, heads = m * (size_t)s->heads;
     size_t dim = (size_t)s->head_dim;
-    bool shared = !t->options.gradients || t->options.recompute;
+    bool shared = !t->options.gradients || t->options.recompute, kept = t->options.gradients && t->options.keep_attention;
     for (int i = 0; i < s->layers; i++) {
         layer_acts *a = &t->acts[i];
         if (i && shared) *a = t->acts[0];
         if (!i || t->options.gradients) a->x = kern_slab_take(slab, KERN_F32, hidden);
+        if (!i || !shared || kept) {
+            a->attn = kern_slab_take(slab, t->dtype, heads * dim);
+            a->lse = kern_slab_take(slab, KERN_F32, heads);
+        }
         if (i && shared) continue;
         a->mid = t->options.gradients ? kern_slab_take(slab, KERN_F32, hidden) : a->x;
         a->qkv_in = kern_slab_take(slab, t->dtype, (heads + 2 * m * (size_t)s->kv_heads) * dim);
-        a->attn = kern_slab_take(slab, t->dtype, heads * dim);
-        a->lse = kern_slab_take(slab, KERN_F32, heads);
         a->gate_up = kern_slab_take(slab, t->dtype, 2 * m * (size_t)s->ffn);
     }
     t->last = t->options.gradients ? kern_slab_take(slab, KERN_F32, hidden) : t->acts[0].x;
@@ -226,11 +231,15 @@ static kern_tensor residual_after(const kern_trainer *t, int layer) {
     return layer + 1 < t->model->layout->shape.layers ? t->acts[layer + 1].x : t->last;
 }
 
-/* From the layer's input to the residual before its MLP. */
-static void forward_attention(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer) {
+/* From the layer's input to the residual before its MLP. `kept`: attn and lse are there. */
+static void forward_attention(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer, bool kept) {
     const layer_acts *a = &t->acts[layer];
-    kern_layer_qkv(model, layer, t->qkv, a->qkv_in, t->normed, a->x, t->pos, batch->rows);
-    kern_attention(t->model->queue, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, model->attn);
+    if (kept) {
+        kern_layer_qkv_in(model, layer, a->qkv_in, t->normed, a->x, batch->rows);
+    } else {
+        kern_layer_qkv(model, layer, t->qkv, a->qkv_in, t->normed, a->x, t->pos, batch->rows);
+        kern_attention(t->model->queue, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, model->attn);
+    }
     carry(t, a->mid, a->x, batch->rows);
     kern_layer_attn_out(model, layer, a->mid, a->attn, batch->rows);
 }
@@ -238,7 +247,7 @@ static void forward_attention(kern_trainer *t, const kern_model *model, const ke
 static void forward_layer(kern_trainer *t, const kern_model *model, const kern_batch *batch, int layer) {
     const layer_acts *a = &t->acts[layer];
     kern_tensor after = residual_after(t, layer);
-    forward_attention(t, model, batch, layer);
+    forward_attention(t, model, batch, layer, false);
     carry(t, after, a->mid, batch->rows);
     kern_layer_mlp(model, layer, after, a->mid, t->normed, a->gate_up, t->act, batch->rows);
 }
@@ -253,7 +262,7 @@ static void forward(kern_trainer *t, const kern_model *model, const kern_batch *
 /* What the backward pass of the layer needs, again: from its input up to its gate and up. */
 static void recompute_layer(kern_trainer *t, const kern_batch *batch, int layer) {
     const layer_acts *a = &t->acts[layer];
-    forward_attention(t, t->model, batch, layer);
+    forward_attention(t, t->model, batch, layer, t->options.keep_attention);
     kern_layer_gate_up(t->model, layer, a->mid, t->normed, a->gate_up, batch->rows);
 }
 

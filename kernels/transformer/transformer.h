@@ -96,6 +96,7 @@ typedef struct kern_trainer_options {
     int head_rows;   /* rows of logits held at a time (0: chosen from V) */
     bool gradients;  /* false: log-probs only, less memory */
     bool recompute;  /* with gradients: of each layer keep its input alone, and compute the rest again in the backward pass. The same bits */
+    bool keep_attention; /* with recompute: keep what attention gives too, so that attention is not computed again. The same bits */
 } kern_trainer_options;
 
 rlf_status kern_trainer_new(kern_trainer **out, kern_model *model, const kern_trainer_options *options) RLF_MUST_USE;

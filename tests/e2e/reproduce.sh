@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The same job over 4, 6 and 9 ranks, with other numbers of rollout and tool ranks, a tool that answers at random moments and activations computed twice, leaves the same bytes;
-# and on every token of every step the learner's log-prob is the rollout's. Then the same for two updates a step with a reference model.
+# The same job over 4, 6 and 9 ranks, with other numbers of rollout and tool ranks, a tool that answers at random moments and activations computed twice,
+# with and without attention, leaves the same bytes; and on every token of every step the learner's log-prob is the rollout's. Then the same for two
+# updates a step with a reference model.
 source "$(dirname "$0")/lib.sh"
 fresh_work reproduce
 steps=6
@@ -9,7 +10,8 @@ compare() { # prefix, overrides of the job...
     shift
     rl "${prefix}_4" 4 ranks.rollout=1 ranks.tool=1 train.steps=$steps "$@"
     rl "${prefix}_6" 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps train.recompute=true "${late[@]}" "$@"
-    rl "${prefix}_9" 9 ranks.rollout=4 ranks.tool=3 train.steps=$steps "${late[@]}" rollout.seats=3 rollout.prefill_chunk=8 rollout.batch=20 "$@"
+    rl "${prefix}_9" 9 ranks.rollout=4 ranks.tool=3 train.steps=$steps train.recompute=true train.keep_attention=true "${late[@]}" \
+        rollout.seats=3 rollout.prefill_chunk=8 rollout.batch=20 "$@"
     numbers "$work/${prefix}_9/metrics.jsonl" episode_tool_ms | awk '$1 < 15 {exit 1}' || fail "the tool was not late"
     for ranks in 4 6 9; do
         exact_log_probs "$work/${prefix}_$ranks" $steps

@@ -36,8 +36,9 @@ enum { MOST_BATCHES = 16, MOST_SEQUENCES = 4096, MOST_TOKENS = 1 << 20, COPY_BYT
 
 static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
-    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere|free] [--recompute] [--seconds 4]\n"
-    "                 [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32] [--context 128]\n"
+    "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere|free] [--recompute [--keep-attention]]\n"
+    "                 [--seconds 4] [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32]\n"
+    "                 [--context 128]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "mpirun -np 2 rlf bench reduce [options]: see rlf bench reduce --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
@@ -53,6 +54,7 @@ static const char USAGE[] =
     "  --context  tokens that each of them has before the first drawn one\n"
     "  --micro-tokens  train takes no more at a time (all), in whole sequences, and adds gradients up (train.micro_tokens)\n"
     "  --recompute  train keeps each layer's input alone (train.recompute)\n"
+    "  --keep-attention  beside that, train keeps what attention gives (train.keep_attention)\n"
     "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
     "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine busy with other work";
 
@@ -60,7 +62,8 @@ typedef struct options {
     const char *what, *shape_name, *device_name, *isa;
     int sequences, length, micro_tokens; /* length 0: each measurement's own */
     int batches[MOST_BATCHES], n_batches, context;
-    bool json, recompute;
+    bool json;
+    kern_trainer_options kept; /* by train: recompute, keep_attention */
 } options;
 
 /* ---- shared by the parts ---------------------------------------------------------------------------------------------------------- */
@@ -313,7 +316,7 @@ static rlf_status run(rlf_bench *b, const options *o, json_t *report) {
         json_object_set_new(report, "kernels", part);
     }
     if (asked(o, "train")) {
-        RLF_TRY(rlf_bench_train(b, o->sequences, train_length(o), o->micro_tokens, o->recompute, &part));
+        RLF_TRY(rlf_bench_train(b, o->sequences, train_length(o), o->micro_tokens, o->kept, &part));
         json_object_set_new(report, "train", part);
     }
     if (asked(o, "prefill")) {
@@ -361,6 +364,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
                                           {"cpu-time", no_argument, NULL, 'c'},
                                           {"dtype", required_argument, NULL, 'd'},
                                           {"recompute", no_argument, NULL, 'r'},
+                                          {"keep-attention", no_argument, NULL, 'k'},
                                           {"device", required_argument, NULL, 'D'},
                                           {"compute-dtype", required_argument, NULL, 'C'},
                                           {"sequences", required_argument, NULL, 'q'},
@@ -384,7 +388,8 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
         else if (c == 'm' && parse_int(optarg, 0, MOST_TOKENS, &o->micro_tokens)) continue;
         else if (c == 'b' && parse_batches(optarg, o)) continue;
         else if (c == 'x' && parse_int(optarg, 1, MOST_TOKENS, &o->context)) continue;
-        else if (c == 'r') o->recompute = true;
+        else if (c == 'r') o->kept.recompute = true;
+        else if (c == 'k') o->kept.keep_attention = true;
         else if (c == 'j') o->json = true;
         else if (c == 'c') b->cpu_time = true;
         else if (c == 'h') *help = true;
@@ -392,6 +397,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
     }
     if (b->precision.factors == RLF_DTYPE_OTHER) b->precision.factors = b->precision.stored;
     if (*help) return true;
+    if (o->kept.keep_attention && !o->kept.recompute) return false;
     o->what = optind < argc ? argv[optind] : "";
     static const char *const names[] = {"sgemm", "kernels", "train", "decode", "prefill", "all"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

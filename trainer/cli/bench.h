@@ -51,7 +51,9 @@ void rlf_bench_dump(const json_t *report);
 /* Each operation of kernels/kern.h by itself: an array of objects with op, rows, seconds, bytes, flops, share_of_copy,
  * share_of_matrix. */
 rlf_status rlf_bench_kernels(const rlf_bench *b, int sequences, int length, json_t **out) RLF_MUST_USE;
-rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int micro_tokens, bool recompute, json_t **out) RLF_MUST_USE;
+/* Of options, what is kept for the backward pass. */
+rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int micro_tokens, kern_trainer_options options,
+                           json_t **out) RLF_MUST_USE;
 enum { RLF_BENCH_DRAWN = 128 }; /* tokens that decoding draws for each sequence */
 rlf_status rlf_bench_decode(const rlf_bench *b, int sequences, int context, json_t **out) RLF_MUST_USE;
 rlf_status rlf_bench_prefill(const rlf_bench *b, int length, json_t **out) RLF_MUST_USE;

@@ -79,16 +79,18 @@ static void make_batch(training *t) {
     t->weight = 1.0 / ((double)sequences * (length - 1));
 }
 
-rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int micro_tokens, bool recompute, json_t **out) {
+rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int micro_tokens, kern_trainer_options options, json_t **out) {
     rlf_status status = RLF_OK;
     const rlf_model_shape *s = &b->layout.shape;
     const double rows = (double)sequences * length;
     const int fitting = micro_tokens ? micro_tokens / length : sequences, part = fitting < 1 ? 1 : fitting < sequences ? fitting : sequences;
-    const kern_trainer_options options = {.max_tokens = part * length, .max_seqs = part, .gradients = true, .recompute = recompute};
     training t = {.b = b, .sequences = sequences, .length = length, .part = part};
     double best;
     char label[48];
     *out = NULL;
+    options.max_tokens = part * length;
+    options.max_seqs = part;
+    options.gradients = true;
     RLF_TRY(kern_trainer_new(&t.trainer, b->model, &options));
     RLF_TRY(kern_buf_new(&t.state, b->device, b->layout.total * (3 * sizeof(float) + (has_masters(b) ? sizeof(int16_t) : 0))));
     make_batch(&t);
@@ -99,7 +101,8 @@ rlf_status rlf_bench_train(const rlf_bench *b, int sequences, int length, int mi
     json_object_set_new(*out, "sequences", json_integer(sequences));
     json_object_set_new(*out, "length", json_integer(length));
     json_object_set_new(*out, "sequences_at_a_time", json_integer(part));
-    json_object_set_new(*out, "recompute", json_boolean(recompute));
+    json_object_set_new(*out, "recompute", json_boolean(options.recompute));
+    json_object_set_new(*out, "keep_attention", json_boolean(options.keep_attention));
     json_object_set_new(*out, "loss_first", json_real(t.first_loss));
     json_object_set_new(*out, "loss_last", json_real(t.loss));
     if (b->print) printf("%-24s %9.4f -> %.4f\n", "  loss, first -> last", t.first_loss, t.loss);

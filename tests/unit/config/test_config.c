@@ -176,6 +176,8 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("ranks: {tool: 0}", "job.yaml:5: key 'ranks.tool': expected at least 1, since answers are scored there");
     line_refused("episode: {max_tokens: 100}", "job.yaml:5: key 'episode.max_tokens': expected more than episode.max_prompt_tokens (2048), found 100");
     line_refused("train: {micro_tokens: 64}", "job.yaml:5: key 'train.micro_tokens': expected at least episode.max_tokens (4096), found 64");
+    line_refused("train: {keep_attention: true}",
+                 "job.yaml:5: key 'train.keep_attention': expected train.recompute: true beside it, since all is kept without it");
     line_refused("rollout: {page_size: 24}", "job.yaml:5: key 'rollout.page_size': expected a multiple of 16, found 24");
     line_refused("rollout: {cache_tokens: 4095}",
                  "job.yaml:5: key 'rollout.cache_tokens': expected at least 4096, one episode of episode.max_tokens in whole pages, found 4095");

@@ -203,9 +203,13 @@ static void weighted_loss(void *ctx, int n, const int32_t *row, const float *log
     }
 }
 
+/* What a layer keeps for the backward pass. */
+typedef enum keeping { ALL, INPUTS, INPUTS_AND_ATTENTION } keeping;
+
 /* Log-probs, entropies and gradients of a packed batch: (rows), (rows), (total). */
-static void train_once(rig *r, const pack *p, bool recompute, float *out) {
-    kern_trainer_options options = {.max_tokens = p->rows, .max_seqs = p->seqs, .gradients = true, .recompute = recompute};
+static void train_once(rig *r, const pack *p, keeping kept, float *out) {
+    kern_trainer_options options = {.max_tokens = p->rows, .max_seqs = p->seqs, .gradients = true, .recompute = kept != ALL,
+                                    .keep_attention = kept == INPUTS_AND_ATTENTION};
     kern_batch batch = pack_batch(p);
     kern_trainer *trainer;
     kern_buf *grads;
@@ -226,7 +230,7 @@ static float *expected_of(const rlf_model_shape *shape, kern_precision precision
     if (halved) rig_round(&r);
     *n = 2 * (size_t)p->rows + r.layout.total;
     float *expected = rlf_calloc(*n, sizeof *expected);
-    train_once(&r, p, false, expected);
+    train_once(&r, p, ALL, expected);
     rig_close(&r);
     return expected;
 }
@@ -268,7 +272,7 @@ static void check_backends(rlf_model_shape shape, kern_precision precision) {
         for (int t = 0; t < 3; t++) {
             rig r;
             if (!rig_open_as(&r, &shape, precision, isas[i], threads[t])) continue;
-            train_once(&r, &p, t == 1, got); /* computing layers again changes nothing */
+            train_once(&r, &p, (keeping)t, got); /* computing layers again changes nothing */
             const bool tensor_cores = rounded && is_card(r.device);
             if (tensor_cores && !of_cards) {
                 assert_near(&p, got, of_cpu, n);
@@ -336,7 +340,7 @@ static void attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_eve
         if (!rig_open(&r, &shape, RLF_DTYPE_BF16, isas[i], threads[i])) continue;
         const size_t n = 2 * (size_t)p.rows + r.layout.total;
         got = rlf_realloc(got, n, sizeof *got);
-        train_once(&r, &p, false, got);
+        train_once(&r, &p, (keeping)(i % 3), got);
         if (!expected) expected = memcpy(rlf_calloc(n, sizeof *got), got, n * sizeof *got);
         assert_memory_equal(got, expected, n * sizeof *got);
         check_decoder(&r, &p, expected, plans[i % 3]);

@@ -478,6 +478,10 @@ static void memory_plan_follows_the_documented_formula(void **state) {
     options.recompute = true;
     expected -= 4.0 * 2048 * 7 * (512 + 1024 + 512 + 8 + 3072);
     assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cpu", &options) - expected) < 1e-3 * expected);
+    options.keep_attention = true;
+    const double attention = 4.0 * 2048 * 7 * (512 + 8);
+    assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cpu", &options) - (expected + attention)) < 1e-3 * expected);
+    options.keep_attention = false;
     precision = (kern_precision){RLF_DTYPE_BF16, RLF_DTYPE_BF16};
     assert_true(fabs((double)kern_trainer_bytes(&layout, precision, "cpu", &options) - expected) < 1e-3 * expected);
     double halved = 2048 * (1024 + 512 + 3072 + 512 + 3 * 1536) + 16 * 512; /* elements of a layer, and of the work space */
