@@ -40,8 +40,9 @@ theirs() { # NAME, arguments of torch_model.py
     run "$1" python3 "$here/bench/torch_model.py" "${@:2}" --device "$device" --dtype bfloat16 --seconds "$repeat"
 }
 
-train() { # NAME, options: whatever fits: all at once, a quarter, all with recomputation
-    bench "$1" train "${@:2}" || bench "$1" train "${@:2}" --micro-tokens $((tokens / 4)) || bench "$1" train "${@:2}" --recompute
+train() { # NAME, options: whatever fits: all at once, a quarter, recomputed but for attention, recomputed, a quarter and recomputed
+    local quarter="--micro-tokens $((tokens / 4))" how
+    for how in "" "$quarter" "--recompute --keep-attention" --recompute "--recompute $quarter"; do bench "$1" train "${@:2}" $how && return; done
 }
 
 # From the start of the process to the first token, of a checkpoint that was just written, and so is in the page cache.
