@@ -360,12 +360,20 @@ static kern_dtype norms_dtype(const kern_queue *queue, kern_tensor q_norm, kern_
     return vector_dtype(queue, q_norm.buf ? q_norm : k_norm);
 }
 
+static void *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape, kern_attn_shape used_with) {
+    assert(shape.kv_heads == used_with.kv_heads && shape.head_dim == used_with.head_dim && shape.factors == used_with.factors);
+    return must(kv, KERN_U8, kern_kv_bytes(queue->device, shape));
+}
+
 void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
-                  kern_tensor pos, int m, kern_attn_shape shape) {
+                  kern_tensor pos, int m, kern_attn_shape shape, const kern_kv_rows *kept) {
+    const kern_kv_rows to = kept ? *kept : (kern_kv_rows){.kv = kern_none()};
     size_t d = (size_t)shape.head_dim;
+    assert(!kept || fits(out, shape.factors, false));
     ops_of(queue)->qk_rope(ctx_of(queue), acts(queue, out, qkv_area(m, shape)), acts_as(queue, in, out.dtype, qkv_area(m, shape)), out.dtype,
                            vector(queue, q_norm, d, 0), vector(queue, k_norm, d, d), norms_dtype(queue, q_norm, k_norm), eps, f32(rope, 0),
-                           i32(pos, (size_t)m), m, shape);
+                           i32(pos, (size_t)m), m, shape, kept ? kv_cache(queue, to.kv, to.shape, shape) : NULL, to.shape, to.layer,
+                           kept ? i32(to.slots, (size_t)m) : NULL);
 }
 
 void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
@@ -402,18 +410,6 @@ size_t kern_kv_bytes_on(const char *device, kern_kv_shape shape) {
 #endif
     (void)device;
     return kern_cpu_kv_bytes(shape);
-}
-
-static void *kv_cache(kern_queue *queue, kern_tensor kv, kern_kv_shape shape, kern_attn_shape used_with) {
-    assert(shape.kv_heads == used_with.kv_heads && shape.head_dim == used_with.head_dim && shape.factors == used_with.factors);
-    return must(kv, KERN_U8, kern_kv_bytes(queue->device, shape));
-}
-
-void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
-                   kern_attn_shape shape) {
-    assert(fits(qkv, shape.factors, false));
-    ops_of(queue)->kv_write(ctx_of(queue), kv_cache(queue, kv, kv_shape, shape), kv_shape, layer, acts(queue, qkv, qkv_area(m, shape)),
-                            qkv.dtype, i32(slots, (size_t)m), m, shape);
 }
 
 void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page) {

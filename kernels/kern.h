@@ -208,10 +208,33 @@ typedef struct kern_attn_shape {
 /* A qkv row holds [q: H*D | k: G*D | v: G*D]. */
 KERN_BOTH int kern_qkv_width(kern_attn_shape s) { return (s.heads + 2 * s.kv_heads) * s.head_dim; }
 
+/* Paged key/value cache: kern_kv_bytes of KERN_U8. The layout inside a page is the backend's own, which keeps factors that it rounds
+ * anyway as bfloat16. */
+typedef struct kern_kv_shape {
+    int layers, kv_heads, head_dim;
+    int page_size; /* tokens; a multiple of 16 */
+    int pages;
+    kern_dtype factors; /* these and the head's sizes: as in the kern_attn_shape that the cache is used with */
+} kern_kv_shape;
+size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape);
+/* The same for a device that is not open yet: "cpu" or "cuda". */
+size_t kern_kv_bytes_on(const char *device, kern_kv_shape shape);
+/* Copies a page, all layers (copy-on-write of a shared prompt's last page). */
+void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page);
+
+/* Where keys and values of M rows are kept, for kern_attention_paged. */
+typedef struct kern_kv_rows {
+    kern_tensor kv;
+    kern_kv_shape shape;
+    int layer;
+    kern_tensor slots; /* (M) int32: page * page_size + place in page. Rows of the same slot have the same k and v */
+} kern_kv_rows;
+
 /* Per head RMSNorm of q and k with q_norm, k_norm (D) (none: skipped), then rotary embedding in the half-split form of Hugging Face
- * (rotate_half); v is copied. rope (positions, D): D/2 cosines then D/2 sines per position. pos (M) int32. out may be in. */
+ * (rotate_half); v is copied. rope (positions, D): D/2 cosines then D/2 sines per position. pos (M) int32. out may be in. k and v, as out
+ * has them, are stored to `kept` too, unless it is NULL. */
 void kern_qk_rope(kern_queue *queue, kern_tensor out, kern_tensor in, kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope,
-                  kern_tensor pos, int m, kern_attn_shape shape);
+                  kern_tensor pos, int m, kern_attn_shape shape, const kern_kv_rows *kept);
 /* din from dout (may be the same memory), dq_norm and dk_norm (D) +=; `in` is the forward input. */
 void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, kern_tensor dk_norm, kern_tensor dout, kern_tensor in,
                        kern_tensor q_norm, kern_tensor k_norm, float eps, kern_tensor rope, kern_tensor pos, int m, kern_attn_shape shape);
@@ -227,22 +250,6 @@ void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_te
 void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, kern_tensor out, kern_tensor lse, kern_tensor qkv,
                          const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 
-/* Paged key/value cache: kern_kv_bytes of KERN_U8. The layout inside a page is the backend's own, which keeps factors that it rounds
- * anyway as bfloat16. */
-typedef struct kern_kv_shape {
-    int layers, kv_heads, head_dim;
-    int page_size; /* tokens; a multiple of 16 */
-    int pages;
-    kern_dtype factors; /* these and the head's sizes: as in the kern_attn_shape that the cache is used with */
-} kern_kv_shape;
-size_t kern_kv_bytes(const kern_device *device, kern_kv_shape shape);
-/* The same for a device that is not open yet: "cpu" or "cuda". */
-size_t kern_kv_bytes_on(const char *device, kern_kv_shape shape);
-/* Stores k and v of the M rows at slots (M) int32: page * page_size + place in page. */
-void kern_kv_write(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int layer, kern_tensor qkv, kern_tensor slots, int m,
-                   kern_attn_shape shape);
-/* Copies a page, all layers (copy-on-write of a shared prompt's last page). */
-void kern_kv_copy_page(kern_queue *queue, kern_tensor kv, kern_kv_shape kv_shape, int dst_page, int src_page);
 /* What the host knows of the rows, whose positions only the device has: it shapes the work that is queued, and no bit depends on it. */
 typedef struct kern_rows_hint {
     int end;       /* all positions are below it */

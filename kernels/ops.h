@@ -47,7 +47,8 @@ typedef struct kern_ctx kern_ctx;
     X(void, swiglu, (kern_ctx *ctx, void *y, const void *gate_up, kern_dtype dtype, int m, int f))                                         \
     X(void, swiglu_grad, (kern_ctx *ctx, void *dgate_up, const void *dy, const void *gate_up, kern_dtype dtype, int m, int f))             \
     X(void, qk_rope, (kern_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,                  \
-                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape))              \
+                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape,               \
+                      void *kv, kern_kv_shape kv_shape, int layer, const int32_t *slots))                                                  \
     X(void, qk_rope_grad, (kern_ctx *ctx, void *din, float *dq_norm, float *dk_norm, const void *dout, const void *in, kern_dtype dtype,   \
                            const void *q_norm, const void *k_norm, kern_dtype norm_dtype, float eps, const float *rope,                    \
                            const int32_t *pos, int m, kern_attn_shape shape))                                                              \
@@ -57,8 +58,6 @@ typedef struct kern_ctx kern_ctx;
     X(void, attention_grad, (kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,              \
                              kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape))                                 \
     X(size_t, kv_bytes, (kern_kv_shape shape))                                                                                             \
-    X(void, kv_write, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int layer, const void *qkv, kern_dtype dtype,                      \
-                       const int32_t *slots, int m, kern_attn_shape shape))                                                                \
     X(void, kv_copy_page, (kern_ctx *ctx, void *kv, kern_kv_shape kv_shape, int dst_page, int src_page))                                   \
     X(void, attention_paged, (kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,         \
                               int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,          \

@@ -12,6 +12,8 @@
  * training would differ. */
 KERN_BOTH bool attention_by_tiles(kern_dtype factors, int head_dim) { return factors == KERN_BF16 && (head_dim == 64 || head_dim == 128); }
 
+KERN_BOTH kern_dtype kv_dtype(kern_kv_shape s) { return attention_by_tiles(s.factors, s.head_dim) ? KERN_BF16 : KERN_F32; }
+
 /* Elements. */
 KERN_BOTH size_t kv_half(kern_kv_shape s) { return (size_t)s.page_size * (size_t)s.head_dim; }
 KERN_BOTH size_t kv_page(kern_kv_shape s) { return 2 * kv_half(s) * (size_t)s.kv_heads; }

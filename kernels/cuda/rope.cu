@@ -2,11 +2,12 @@
  * A lane has the pairs i, D/2 + i for i = lane, lane + 16, ... of its head in registers: all loads of a head are under way before the first
  * is used.
  *
- *   qk_rope        reads and writes each element once: 8 bytes, or 4 as bfloat16
+ *   qk_rope        reads and writes each element once: 8 bytes, or 4 as bfloat16; k and v that are kept, once more
  *   qk_rope_grad   reads dout and in, writes din: 12 bytes, or 6. A block of threads has a part of KERN_PART_ROWS rows and goes through its
  *                  heads, TASKS at a time, in the order in which the norms' weights add them; half a warp leaves what it has of a head in
  *                  shared memory, where then a thread a column adds it. Memory for two turns, so that there is one barrier a turn. In the
  *                  end a thread a column goes through the parts */
+#include "kernels/cuda/kv.h"
 #include "kernels/cuda/norm.h"
 
 enum { THREADS = 256, TEAMS = THREADS / KERN_LANES, MAX_DIM = 256, MOST_PAIRS = MAX_DIM / 2 / KERN_LANES };
@@ -60,7 +61,16 @@ typedef struct qk_rope_args {
     const int32_t *pos;
     int m;
     kern_attn_shape shape;
+    void *kv; /* the layer of a cache; NULL: k and v are not kept */
+    kern_kv_shape kv_shape;
+    const int32_t *slots;
 } qk_rope_args;
+
+/* Element i of the cache: what `out` has of x. Where that is bfloat16, factors are. */
+KERN_DEVICE void keep(const qk_rope_args *a, const kern_dtype dtype, const int d, size_t i, float x) {
+    const bool half = dtype == KERN_BF16, tiles = attention_by_tiles(half ? KERN_BF16 : a->kv_shape.factors, d);
+    kern_set_element(a->kv, tiles ? KERN_BF16 : KERN_F32, i, half ? kern_float_of_bf16(kern_bf16_of_float(x)) : x);
+}
 
 KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const int d) {
     const kern_attn_shape s = a->shape;
@@ -68,21 +78,28 @@ KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const 
     const int row = mine / all_heads(s), head = mine % all_heads(s), half = d / 2;
     const size_t at = (size_t)mine * d;
     const void *norm = head < s.heads ? a->q_norm : a->k_norm;
-    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm;
+    const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm, kept = a->kv && head >= s.heads;
     head_pairs x, turn, weight;
+    const int slot = kept ? a->slots[row] : 0;
     load_head(&x, a->in, dtype, at, d);
     if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
     if (normed) load_head(&weight, norm, a->norm_dtype, 0, d);
     const float rstd = rstd_of(head_squares(&x, a->in, dtype, at, d), d, a->eps);
     if (task >= tasks) return;
+    const size_t place = kept ? kv_place(a->kv_shape, slot, (head - s.heads) % s.kv_heads) + (rotated ? 0 : kv_half(a->kv_shape)) : 0;
     EACH_PAIR(n, i, half) {
         float first = x.first[n], second = x.second[n];
         if (normed) {
             first = first * rstd * weight.first[n];
             second = second * rstd * weight.second[n];
         }
-        kern_set_element(a->out, dtype, at + i, rotated ? fmaf(-second, turn.second[n], first * turn.first[n]) : first);
-        kern_set_element(a->out, dtype, at + half + i, rotated ? fmaf(first, turn.second[n], second * turn.first[n]) : second);
+        const float low = rotated ? fmaf(-second, turn.second[n], first * turn.first[n]) : first;
+        const float high = rotated ? fmaf(first, turn.second[n], second * turn.first[n]) : second;
+        kern_set_element(a->out, dtype, at + i, low);
+        kern_set_element(a->out, dtype, at + half + i, high);
+        if (!kept) continue;
+        keep(a, dtype, d, place + i, low);
+        keep(a, dtype, d, place + half + i, high);
     }
 }
 
@@ -99,8 +116,11 @@ ROPE_KERNEL(rope_128_bf16, KERN_BF16, 128)
 ROPE_KERNEL(rope_any, a.dtype, a.shape.head_dim)
 
 void kern_cuda_qk_rope(kern_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,
-                       kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape) {
-    const qk_rope_args args = {out, in, dtype, q_norm, k_norm, norm_dtype, eps, rope, pos, m, shape};
+                       kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape, void *kv,
+                       kern_kv_shape kv_shape, int layer, const int32_t *slots) {
+    const size_t before = (size_t)layer * kv_layer(kv_shape) * kern_dtype_size(kv_dtype(kv_shape));
+    const qk_rope_args args = {out, in, dtype, q_norm, k_norm, norm_dtype, eps, rope, pos, m, shape, kv ? (char *)kv + before : NULL,
+                               kv_shape, slots};
     const int blocks = kern_blocks_for((size_t)m * (size_t)all_heads(shape), TEAMS), d = shape.head_dim;
     if (d == 64 && dtype == KERN_F32)
         KERN_LAUNCH(ctx, rope_64, blocks, THREADS, args);

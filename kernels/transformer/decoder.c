@@ -225,8 +225,8 @@ static void upload_inputs(kern_decoder *d, const kern_step *step, const plan *p)
 
 static void run_layer(kern_decoder *d, const plan *p, int layer) {
     const kern_model *m = d->model;
-    kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, p->rows);
-    kern_kv_write(m->queue, d->kv, d->kv_shape, layer, d->qkv, d->slots, p->rows, m->attn);
+    const kern_kv_rows kept = {d->kv, d->kv_shape, layer, d->slots};
+    kern_layer_qkv(m, layer, d->qkv, d->qkv, d->normed, d->x, d->pos, p->rows, &kept);
     kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, p->rows, d->page_table, p->max_pages,
                          p->hint, m->attn);
     kern_layer_attn_out(m, layer, d->x, d->attn, p->rows);

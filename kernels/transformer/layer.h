@@ -44,9 +44,9 @@ kern_dtype kern_acts_on(kern_precision precision, const char *device);
 
 /* normed = RMSNorm(x); qkv_in (M,W) = normed · [q k v]ᵀ */
 void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, kern_tensor normed, kern_tensor x, int rows);
-/* That; qkv (M,W) = q/k norm and rotation of it. qkv may be qkv_in. */
+/* That; qkv (M,W) = q/k norm and rotation of it. qkv may be qkv_in. Its k and v are stored to `kept` too, unless it is NULL. */
 void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
-                    kern_tensor pos, int rows);
+                    kern_tensor pos, int rows, const kern_kv_rows *kept);
 /* x += attn (M, heads*D) · oᵀ */
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows);
 /* normed = RMSNorm(mid); gate_up (M,2F) = normed · [gate up]ᵀ */

@@ -180,10 +180,10 @@ void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, k
 }
 
 void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
-                    kern_tensor pos, int rows) {
+                    kern_tensor pos, int rows, const kern_kv_rows *kept) {
     kern_layer_qkv_in(model, layer, qkv_in, normed, x, rows);
     kern_qk_rope(model->queue, qkv, qkv_in, kern_layer_q_norm(model, layer, model->params), kern_layer_k_norm(model, layer, model->params),
-                 model->eps, model->rope, pos, rows, model->attn);
+                 model->eps, model->rope, pos, rows, model->attn, kept);
 }
 
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows) {

@@ -237,7 +237,7 @@ static void forward_attention(kern_trainer *t, const kern_model *model, const ke
     if (kept) {
         kern_layer_qkv_in(model, layer, a->qkv_in, t->normed, a->x, batch->rows);
     } else {
-        kern_layer_qkv(model, layer, t->qkv, a->qkv_in, t->normed, a->x, t->pos, batch->rows);
+        kern_layer_qkv(model, layer, t->qkv, a->qkv_in, t->normed, a->x, t->pos, batch->rows, NULL);
         kern_attention(t->model->queue, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, model->attn);
     }
     carry(t, a->mid, a->x, batch->rows);
@@ -369,7 +369,7 @@ static void attention_backward(kern_trainer *t, int layer, const kern_batch *bat
     kern_tensor dx = dx_for_products(t, rows);
     kern_linear_grad_weight(q, kern_at(grads, at->o), dx, a->attn, m->attn.factors, rows, hidden, inner);
     kern_linear_grad_input(q, t->dattn, dx, kern_at(m->params, at->o), m->attn.factors, rows, hidden, inner, false);
-    kern_qk_rope(q, t->qkv, a->qkv_in, q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);
+    kern_qk_rope(q, t->qkv, a->qkv_in, q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn, NULL);
     kern_attention_grad(q, t->dqkv, t->dattn, a->attn, a->lse, t->qkv, batch->seq_begin, batch->seqs, m->attn);
     kern_qk_rope_grad(q, t->dqkv, kern_layer_q_norm(m, layer, grads), kern_layer_k_norm(m, layer, grads), t->dqkv, a->qkv_in,
                       q_norm, k_norm, m->eps, m->rope, t->pos, rows, m->attn);

@@ -73,7 +73,11 @@ static void rmsnorm(bench *b, int m) { kern_rmsnorm(b->q, b->y, b->stream, b->no
 static void rmsnorm_grad(bench *b, int m) { kern_rmsnorm_grad(b->q, b->d_stream, b->d_norm, b->y, b->stream, b->norm, EPS, m, (int)b->n.hidden); }
 static void swiglu(bench *b, int m) { kern_swiglu(b->q, b->y, b->x, m, (int)b->n.ffn); }
 static void swiglu_grad(bench *b, int m) { kern_swiglu_grad(b->q, b->z, b->y, b->x, m, (int)b->n.ffn); }
-static void qk_rope(bench *b, int m) { kern_qk_rope(b->q, b->y, b->x, b->norm, b->norm, EPS, b->rope, b->pos, m, b->attn); }
+static void qk_rope(bench *b, int m) { kern_qk_rope(b->q, b->y, b->x, b->norm, b->norm, EPS, b->rope, b->pos, m, b->attn, NULL); }
+static void qk_rope_kept(bench *b, int m) {
+    const kern_kv_rows kept = {b->kv, b->kv_shape, 0, b->slots};
+    kern_qk_rope(b->q, b->y, b->x, b->norm, b->norm, EPS, b->rope, b->pos, m, b->attn, &kept);
+}
 static void qk_rope_grad(bench *b, int m) {
     kern_qk_rope_grad(b->q, b->z, b->d_norm, b->d_norm, b->y, b->x, b->norm, b->norm, EPS, b->rope, b->pos, m, b->attn);
 }
@@ -85,7 +89,6 @@ static void attention_grad(bench *b, int m) {
     (void)m;
     kern_attention_grad(b->q, b->z, b->y, b->y, b->lse, b->x, b->seq_begin, b->seqs, b->attn);
 }
-static void kv_write(bench *b, int m) { kern_kv_write(b->q, b->kv, b->kv_shape, 0, b->x, b->slots, m, b->attn); }
 static void attention_paged(bench *b, int m) {
     kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->seq, b->last, m, b->pages, CONTEXT / PAGE,
                          (kern_rows_hint){CONTEXT, true}, b->attn);
@@ -211,7 +214,7 @@ static rlf_status measure_attention(bench *b) {
     rlf_status status = RLF_OK;
     const measured packed[] = {{"attention", b->rows, attention, 4 * inner * pairs, a * m * (w + inner)},
                                {"attention grad", b->rows, attention_grad, 10 * inner * pairs, a * m * (2 * w + 2 * inner)},
-                               {"kv_write", MAX_BATCH, kv_write, 0, 2 * a * MAX_BATCH * keys}};
+                               {"qk_rope, kept", MAX_BATCH, qk_rope_kept, 10 * MAX_BATCH * w, a * MAX_BATCH * (2 * w + keys)}};
     for (size_t i = 0; i < sizeof packed / sizeof *packed; i++) RLF_TRY(measure(b, &packed[i]));
     const double token = (double)kern_kv_bytes(kern_queue_device(b->q), b->kv_shape) / ((double)b->kv_shape.pages * PAGE);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {

@@ -3,7 +3,7 @@
  * Rows are independent, so forward passes split them over the pool as they come. A weight gradient adds parts of KERN_PART_ROWS rows in order
  * (kern.h): there the pool splits columns, and every task walks all rows. What both need of a row, the reciprocal root mean square, is
  * computed once into thread 0's scratch; long inputs go through it in chunks of whole parts, which leaves the sums as they are. */
-#include "kernels/cpu/isa/isa.h"
+#include "kernels/cpu/isa/kv.h"
 
 enum {
     TASK_FLOATS = 1 << 14,                           /* rows are handed out in tasks of about this many floats */
@@ -191,6 +191,9 @@ typedef struct rope_job {
     float eps;
     int m, per_task;
     kern_attn_shape shape;
+    float *kv; /* the layer of a cache; NULL: k and v are not kept */
+    kern_kv_shape kv_shape;
+    const int32_t *slots;
 } rope_job;
 
 static inline const float *head_norm(const rope_job *job, int head) { return head < job->shape.heads ? job->q_norm : job->k_norm; }
@@ -214,6 +217,14 @@ static void rope_head(float *y, const float *x, const float *weight, float eps, 
     }
 }
 
+static void keep_row(const rope_job *job, int row) {
+    const kern_attn_shape s = job->shape;
+    const int d = s.head_dim, g = s.kv_heads, page_size = job->kv_shape.page_size, slot = job->slots[row];
+    const float *key = job->out + (size_t)row * kern_qkv_width(s) + s.heads * d, *value = key + g * d;
+    float *page = job->kv + (size_t)(slot / page_size) * kv_page(&job->kv_shape);
+    for (int h = 0; h < g; h++) kv_store(page + h * kv_block(page_size, d), page_size, d, slot % page_size, key + h * d, value + h * d);
+}
+
 static void rope_rows(void *arg, int task, int thread) {
     (void)thread;
     const rope_job *job = arg;
@@ -226,14 +237,17 @@ static void rope_rows(void *arg, int task, int thread) {
             rope_head(out + h * s.head_dim, in + h * s.head_dim, head_norm(job, h), job->eps, row_rope(job, row), s.head_dim);
         const int v = rotated * s.head_dim;
         if (out != in) memcpy(out + v, in + v, (size_t)(width - v) * sizeof(float));
+        if (job->kv) keep_row(job, row);
     }
 }
 
 void KERN_OP(qk_rope)(kern_cpu_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,
-                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape) {
+                      kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape, void *kv,
+                      kern_kv_shape kv_shape, int layer, const int32_t *slots) {
     (void)dtype, (void)norm_dtype;
     rope_job job = {.out = out, .in = in, .q_norm = q_norm, .k_norm = k_norm, .rope = rope, .pos = pos, .eps = eps, .m = m,
-                    .per_task = rows_per_task(kern_qkv_width(shape)), .shape = shape};
+                    .per_task = rows_per_task(kern_qkv_width(shape)), .shape = shape, .kv_shape = kv_shape, .slots = slots};
+    if (kv) job.kv = (float *)kv + (size_t)layer * (size_t)kv_shape.pages * kv_page(&kv_shape);
     kern_pool_run(ctx->pool, task_count(m, job.per_task), rope_rows, &job);
 }
 

@@ -156,6 +156,17 @@ static inline cache cache_new(fixture *fx, const problem *p, int page_size) {
     return c;
 }
 
+/* Writes k and v of m rows, turned by no angle. */
+static inline void keep_rows(fixture *fx, const problem *p, const cache *c, kern_tensor qkv, const int32_t *slots, int m) {
+    const int d = p->shape.head_dim;
+    const kern_kv_rows kept = {c->kv, c->shape, LAYER, fx_i32(fx, slots, (size_t)m)};
+    float *turn = zero_floats((size_t)d);
+    for (int i = 0; i < d / 2; i++) turn[i] = 1;
+    kern_tensor rope = fx_f32(fx, turn, (size_t)d), pos = fx_zeros(fx, KERN_I32, (size_t)m);
+    kern_qk_rope(fx->queue, qkv, qkv, kern_none(), kern_none(), 0, rope, pos, m, p->shape, &kept);
+    free(turn);
+}
+
 /* Rows order[0..m) of the problem: writes their keys, attends, and puts their outputs in place. The hint shows in no bit, where the
  * backend looks at it. */
 static inline void paged_step(fixture *fx, const problem *p, const cache *c, const int *order, int m, float *out) {
@@ -174,7 +185,7 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
     }
     const int mark = fx->n;
     kern_tensor qkv = fx_as(fx, p->acts, rows, (size_t)m * width), dst = fx_zeros(fx, p->acts, (size_t)m * o);
-    kern_kv_write(fx->queue, c->kv, c->shape, LAYER, qkv, fx_i32(fx, slots, (size_t)m), m, p->shape);
+    keep_rows(fx, p, c, qkv, slots, m);
     other = (kern_rows_hint){2 * hint.end + 1024, !hint.decoding};
     kern_tensor seqs = fx_i32(fx, seq, (size_t)m), at = fx_i32(fx, pos, (size_t)m);
     kern_tensor table = fx_i32(fx, c->table, (size_t)(c->max_pages * p->seqs));

@@ -172,6 +172,63 @@ static void a_copied_page_serves_like_the_original(void **state) {
     problem_free(&p);
 }
 
+static unsigned char *cache_bytes(fixture *fx, const cache *c) {
+    const size_t n = kern_kv_bytes(fx->device, c->shape);
+    unsigned char *bytes = rlf_calloc(n, 1);
+    kern_download(fx->queue, bytes, c->kv, n);
+    must(kern_sync(fx->queue));
+    return bytes;
+}
+
+/* Normed, turned and kept in one operation, in place, against one after the other: the same rows, and the same bytes of the cache. */
+static void check_kept(fixture *fx, const problem *p, bool norms) {
+    const size_t n = qkv_size(p), d = (size_t)p->shape.head_dim, m = (size_t)p->rows;
+    const int mark = fx->n;
+    cache together = cache_new(fx, p, 16), apart = cache_new(fx, p, 16);
+    float *table = random_floats(3, m * d, 1.0f), *weight = random_floats(4, d, 1.5f), *got = zero_floats(n), *expected = zero_floats(n);
+    int32_t *pos = rlf_calloc(m, sizeof *pos), *slots = rlf_calloc(m, sizeof *slots);
+    for (int i = 0; i < p->rows; i++) {
+        pos[i] = i * 5 % p->rows;
+        slots[i] = (i * 7 + 3) % (together.shape.pages * 16);
+    }
+    kern_tensor in = fx_as(fx, p->acts, p->qkv, n), out = fx_zeros(fx, p->acts, n);
+    kern_tensor rope = fx_f32(fx, table, m * d), at = fx_i32(fx, pos, m);
+    kern_tensor q_norm = norms ? fx_f32(fx, weight, d) : kern_none(), k_norm = norms ? fx_f32(fx, p->qkv, d) : kern_none();
+    const kern_kv_rows kept = {together.kv, together.shape, LAYER, fx_i32(fx, slots, m)};
+    kern_qk_rope(fx->queue, out, in, q_norm, k_norm, 1e-6f, rope, at, p->rows, p->shape, NULL);
+    kern_qk_rope(fx->queue, in, in, q_norm, k_norm, 1e-6f, rope, at, p->rows, p->shape, &kept);
+    fx_get_wide(fx, expected, out, n);
+    fx_get_wide(fx, got, in, n);
+    same_bits("rows", got, expected, n);
+    keep_rows(fx, p, &apart, out, slots, p->rows);
+    unsigned char *left = cache_bytes(fx, &together), *right = cache_bytes(fx, &apart);
+    assert_memory_equal(left, right, kern_kv_bytes(fx->device, together.shape));
+    free(left), free(right);
+    free(table), free(weight), free(got), free(expected), free(pos), free(slots), free(together.table), free(apart.table);
+    fx_release(fx, mark);
+}
+
+static void keys_kept_as_they_are_turned_are_those_of_the_row(void **state) {
+    static const kern_attn_shape shapes[] = {{4, 2, 64, KERN_BF16},  {6, 1, 128, KERN_BF16}, {3, 1, 40, KERN_BF16}, {2, 2, 18, KERN_BF16},
+                                             {2, 1, 256, KERN_BF16}, {4, 2, 64, KERN_F32},   {2, 1, 128, KERN_F32}, {30, 1, 16, KERN_F32}};
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        problem p = problem_new(shapes[i], (const int[]){21, 1, 15}, 3);
+        for (int v = 0; v < N_VARIANTS; v++) {
+            fixture fx;
+            if (!fx_open(&fx, VARIANTS[v].isa, VARIANTS[v].threads)) continue;
+            for (int norms = 0; norms < 2; norms++) {
+                p.acts = KERN_F32;
+                check_kept(&fx, &p, norms);
+                p.acts = kern_activations(fx.device, shapes[i].factors);
+                check_kept(&fx, &p, norms);
+            }
+            fx_close(&fx);
+        }
+        problem_free(&p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_matches_a_double_reference),
@@ -183,6 +240,7 @@ int main(void) {
         cmocka_unit_test(paged_attention_is_the_same_on_every_instruction_set),
         cmocka_unit_test(rows_of_a_step_may_come_in_any_order),
         cmocka_unit_test(a_copied_page_serves_like_the_original),
+        cmocka_unit_test(keys_kept_as_they_are_turned_are_those_of_the_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,14 +191,14 @@ static result run_rope(fixture *fx, const problem *p) {
     kern_tensor qn = p->norms ? fx_weights(fx, p, p->weight, d) : kern_none(), kn = p->norms ? fx_weights(fx, p, p->weight2, d) : kern_none();
     kern_tensor dqn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none(), dkn = p->norms ? fx_zeros(fx, KERN_F32, d) : kern_none();
     kern_tensor rope = fx_f32(fx, p->rope, MAX_POS * d), pos = fx_i32(fx, p->pos, (size_t)p->m);
-    kern_qk_rope(fx->queue, y, x, qn, kn, EPS, rope, pos, p->m, p->shape);
+    kern_qk_rope(fx->queue, y, x, qn, kn, EPS, rope, pos, p->m, p->shape, NULL);
     kern_qk_rope_grad(fx->queue, dx, dqn, dkn, dy, x, qn, kn, EPS, rope, pos, p->m, p->shape);
     fx_get_wide(fx, r.y, y, n);
     fx_get_wide(fx, r.dx, dx, n);
     if (p->norms) fx_get(fx, r.dw, dqn, d);
     if (p->norms) fx_get(fx, r.dw2, dkn, d);
     /* in place, both ways */
-    kern_qk_rope(fx->queue, in, in, qn, kn, EPS, rope, pos, p->m, p->shape);
+    kern_qk_rope(fx->queue, in, in, qn, kn, EPS, rope, pos, p->m, p->shape, NULL);
     fx_get_wide(fx, r.dx, in, n);
     same_bits("in place", r.dx, r.y, n);
     if (p->norms) {
