@@ -355,6 +355,14 @@ void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, k
                                acts_as(queue, gate_up, dgate_up.dtype, 2 * area(m, f)), dgate_up.dtype, m, f);
 }
 
+void kern_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, kern_tensor x, kern_tensor w, kern_dtype factors, int m,
+                        int f, int k) {
+    assert(factors == KERN_F32 || w.dtype == KERN_BF16);
+    assert(fits(x, factors, false) && fits(y, factors, false));
+    ops_of(queue)->linear_swiglu(ctx_of(queue), acts(queue, y, area(m, f)), acts_as(queue, gate_up, y.dtype, 2 * area(m, f)), y.dtype,
+                                 acts(queue, x, area(m, k)), x.dtype, weights(w, 2 * area(f, k)), w.dtype, factors, m, f, k);
+}
+
 static kern_dtype norms_dtype(const kern_queue *queue, kern_tensor q_norm, kern_tensor k_norm) {
     assert(!q_norm.buf || !k_norm.buf || q_norm.dtype == k_norm.dtype);
     return vector_dtype(queue, q_norm.buf ? q_norm : k_norm);

@@ -45,6 +45,8 @@ typedef struct kern_ctx kern_ctx;
     X(void, rmsnorm_grad, (kern_ctx *ctx, float *dx, float *dweight, const void *dy, kern_dtype dy_dtype, const float *x,                  \
                            const void *weight, kern_dtype weight_dtype, float eps, int m, int k))                                          \
     X(void, swiglu, (kern_ctx *ctx, void *y, const void *gate_up, kern_dtype dtype, int m, int f))                                         \
+    X(void, linear_swiglu, (kern_ctx *ctx, void *y, void *gate_up, kern_dtype dtype, const void *x, kern_dtype x_dtype, const void *w,     \
+                            kern_dtype w_dtype, kern_dtype factors, int m, int f, int k))                                                  \
     X(void, swiglu_grad, (kern_ctx *ctx, void *dgate_up, const void *dy, const void *gate_up, kern_dtype dtype, int m, int f))             \
     X(void, qk_rope, (kern_ctx *ctx, void *out, const void *in, kern_dtype dtype, const void *q_norm, const void *k_norm,                  \
                       kern_dtype norm_dtype, float eps, const float *rope, const int32_t *pos, int m, kern_attn_shape shape,               \

@@ -29,6 +29,9 @@ static const int32_t seq_begin[SEQUENCES + 1] = {0, 50, ROWS_MOST};
 static void forward(const bench *b, int rows) {
     kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, 136, 200, false);
 }
+static void gated(const bench *b, int rows) {
+    kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 68, 200);
+}
 static void grad_input(const bench *b, int rows) {
     kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 200, 136, false);
 }
@@ -47,6 +50,7 @@ static void attention_grad(const bench *b, int d) {
 }
 
 static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},
+                                {"SwiGLU of few rows", gated, 5},          {"SwiGLU of 64 rows", gated, 64},
                                 {"a product of 100 rows", forward, 100},   {"a product of tiles", forward, ROWS_MOST},
                                 {"a gradient by inputs", grad_input, 136}, {"a gradient by weights", grad_weight, 136},
                                 {"attention, D 64", attention, 64},        {"attention, D 128", attention, 128},

@@ -6,6 +6,7 @@
 #define RLF_KERNELS_CUDA_LINEAR_H
 
 #include "kernels/cuda/mma.h"
+#include "kernels/cuda/swiglu.h"
 
 typedef enum chain_start {
     FROM_ZERO, /* C = chain + bias */
@@ -28,6 +29,13 @@ KERN_DEVICE void store_element(const product_out *to, size_t i, float chain, int
     kern_set_element(to->c, to->dtype, i, to->start == ADDED ? ((const float *)to->c)[i] + value : value);
 }
 
+/* The chains of the gate and of the up of C's element i have ended; the activation is what kern_swiglu makes of them as stored. */
+KERN_DEVICE void store_gated(const product_out *to, size_t i, float gate, float up) {
+    const bool half = to->dtype == KERN_BF16;
+    kern_set_element(to->c, to->dtype, i, swiglu_of(half ? kern_float_of_bf16(kern_bf16_of_float(gate)) : gate,
+                                                    half ? kern_float_of_bf16(kern_bf16_of_float(up)) : up));
+}
+
 /* What the chain of C's element i begins with. */
 KERN_DEVICE float first_of_chain(const product_out *to, size_t i) { return to->start == FROM_C ? ((const float *)to->c)[i] : 0.0f; }
 
@@ -43,7 +51,8 @@ enum {
     ROW_CHUNKS = STEP / CHUNK,
     MMA_DEPTH = 16,
     MMA_ROWS = 16,
-    MMA_COLS = 8
+    MMA_COLS = 8,
+    FEW_ROWS = 64     /* up to which a product has few rows */
 };
 
 /* One of A and B, in bfloat16. Element (line, d) is ptr[line*ld + d] if along_depth, else ptr[d*ld + line]. */
@@ -59,6 +68,7 @@ typedef struct tensor_product {
     tensor_operand a, b;
     product_out to;
     int depth;
+    bool gated; /* few rows: B's lines are those of gate, as many of up lie behind them, and C is kern_swiglu of the two */
 } tensor_product;
 
 static inline tensor_operand tensor_operand_of(const uint16_t *ptr, int ld, int lines, bool along_depth) {
@@ -118,8 +128,7 @@ KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int r
 extern "C" {
 #endif
 
-/* Up to 64 rows, A and B along depth, not FROM_C. */
-enum { FEW_ROWS = 64 };
+/* Forward products of up to FEW_ROWS rows, and gated ones. */
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *product);
 
 /* The same products on a Hopper card, and all others, where operands are aligned: false where it cannot. */
@@ -127,6 +136,9 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
 
 /* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */
 void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k);
+/* Of few rows; y is not added to. */
+void kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
+                                    int k);
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k);
 void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype, int m,
                                   int n, int k);

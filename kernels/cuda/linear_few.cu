@@ -9,6 +9,9 @@
  *   rows     fragments of 16 are a constant, 1, 2 or 4; more than 64 rows are several blocks for the same columns, next to each
  *            other, so that the second finds the weights in the cache
  *
+ * Gated (kern_linear_swiglu): a warp has 8 columns of gate and the same 8 of up; x is loaded once for both, and gate and up never leave its
+ * registers.
+ *
  * Bytes: 2 a weight, once; x, 2 bytes an element, once a block, from the second-level cache. Operations: 2 a weight and row, of
  * which the tensor cores do 32, 64 or 128. Up to about 32 rows memory should be what limits it, where there are enough warps.
  * With 64 rows a warp reads 2 KiB of x from shared memory for each 256 bytes of weights, which is then the limit. And a warp's
@@ -32,14 +35,15 @@ KERN_DEVICE void load_columns(uint32_t r[4], const uint16_t *piece, int line, in
     kern_ldmatrix_x4(r, piece + piece_chunk(line + lane % 8, d / CHUNK + lane / 8, ROW_CHUNKS) * CHUNK);
 }
 
-/* The chains of one step; `left` is the depth from its beginning on. */
-KERN_DEVICE void multiply_few(float c[MOST_FRAGMENTS][4], const uint16_t *rows, const uint16_t *columns, const int fragments,
-                              int left) {
-    const int col = kern_thread() / 32 * MMA_COLS;
+/* The chains of one step, of a warp's columns of one side or both; `left` is the depth from its beginning on. */
+KERN_DEVICE void multiply_few(float c[][MOST_FRAGMENTS][4], const uint16_t *rows, const uint16_t *columns, const int fragments,
+                              const int sides, int left) {
+    const int col = kern_thread() / 32 * MMA_COLS, cols = kern_threads() / 32 * MMA_COLS;
     KERN_UNROLL
     for (int d = 0; d < STEP; d += PAIR_DEPTH) {
-        uint32_t b[4], x[2][MOST_FRAGMENTS][4];
-        load_columns(b, columns, col, d);
+        uint32_t b[2][4], x[2][MOST_FRAGMENTS][4];
+        KERN_UNROLL
+        for (int side = 0; side < sides; side++) load_columns(b[side], columns + side * cols * STEP, col, d);
         KERN_UNROLL
         for (int half = 0; half < 2; half++)
             KERN_UNROLL
@@ -49,15 +53,36 @@ KERN_DEVICE void multiply_few(float c[MOST_FRAGMENTS][4], const uint16_t *rows, 
         for (int half = 0; half < 2; half++)
             KERN_UNROLL
             for (int i = 0; i < fragments; i++)
-                if (d + half * MMA_DEPTH < left) kern_mma_bf16(c[i], x[half][i], b + 2 * half);
+                KERN_UNROLL
+                for (int side = 0; side < sides; side++)
+                    if (d + half * MMA_DEPTH < left) kern_mma_bf16(c[side][i], x[half][i], b[side] + 2 * half);
     }
 }
 
-KERN_DEVICE void few(uint16_t *memory, const tensor_product *p, const int fragments) {
-    const int rows = fragments * MMA_ROWS, cols = kern_threads() / 32 * MMA_COLS, stage = (rows + cols) * STEP;
+/* The lines of gate, or those of up. */
+KERN_DEVICE tensor_operand side_of(const tensor_operand *b, int side) {
+    tensor_operand x = *b;
+    x.ptr += (size_t)(side * x.lines) * x.ld;
+    return x;
+}
+
+/* As store_fragment, of gate and up. */
+KERN_DEVICE void store_gated_fragment(const tensor_product *p, const float gate[4], const float up[4], int row, int col) {
+    const int lane = kern_thread() % 32;
+    KERN_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const int at_row = row + lane / 4 + i / 2 * 8, at_col = col + lane % 4 * 2 + i % 2;
+        if (at_row >= p->a.lines || at_col >= p->b.lines) continue;
+        store_gated(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col, gate[i], up[i]);
+    }
+}
+
+/* sides: 2 of a gated product, else 1. */
+KERN_DEVICE void few(uint16_t *memory, const tensor_product *p, const int fragments, const int sides) {
+    const int rows = fragments * MMA_ROWS, cols = kern_threads() / 32 * MMA_COLS, stage = (rows + sides * cols) * STEP;
     const int groups = (p->a.lines + rows - 1) / rows, row0 = kern_block() % groups * rows, col0 = kern_block() / groups * cols;
     const int steps = (p->depth + STEP - 1) / STEP, col = col0 + kern_thread() / 32 * MMA_COLS;
-    float c[MOST_FRAGMENTS][4] = {{0.0f}};
+    float c[2][MOST_FRAGMENTS][4] = {{{0.0f}}};
     for (int s = 1 - STAGES; s < steps; s++) {
         const int ahead = s + STAGES - 1;
         uint16_t *next = memory + ahead % STAGES * stage;
@@ -67,43 +92,61 @@ KERN_DEVICE void few(uint16_t *memory, const tensor_product *p, const int fragme
         }
         if (ahead < steps) {
             copy_piece(next, &p->a, true, rows, row0, ahead * STEP, p->depth);
-            copy_piece(next + rows * STEP, &p->b, true, cols, col0, ahead * STEP, p->depth);
+            KERN_UNROLL
+            for (int side = 0; side < sides; side++) {
+                const tensor_operand b = side_of(&p->b, side);
+                copy_piece(next + (rows + side * cols) * STEP, &b, true, cols, col0, ahead * STEP, p->depth);
+            }
         }
         kern_copy_commit();
         if (s < 0 || col >= p->b.lines) continue;
         const uint16_t *here = memory + s % STAGES * stage;
-        multiply_few(c, here, here + rows * STEP, fragments, p->depth - s * STEP);
+        multiply_few(c, here, here + rows * STEP, fragments, sides, p->depth - s * STEP);
     }
     KERN_UNROLL
-    for (int i = 0; i < fragments; i++) store_fragment(p, c[i], row0 + i * MMA_ROWS, col);
+    for (int i = 0; i < fragments; i++)
+        if (sides == 1)
+            store_fragment(p, c[0][i], row0 + i * MMA_ROWS, col);
+        else
+            store_gated_fragment(p, c[0][i], c[1][i], row0 + i * MMA_ROWS, col);
 }
 
-#define FEW_KERNEL(name, fragments)                       \
+#define FEW_KERNEL(name, fragments, sides)                \
     typedef tensor_product name##_args;                   \
     KERN_KERNEL(name) {                                   \
         KERN_SHARED_BYTES(uint16_t, memory);              \
-        few(memory, &a, fragments);                       \
+        few(memory, &a, fragments, sides);                \
     }
-FEW_KERNEL(few_16, 1)
-FEW_KERNEL(few_32, 2)
-FEW_KERNEL(few_64, 4)
+FEW_KERNEL(few_16, 1, 1)
+FEW_KERNEL(few_32, 2, 1)
+FEW_KERNEL(few_64, 4, 1)
+FEW_KERNEL(few_gated_16, 1, 2)
+FEW_KERNEL(few_gated_32, 2, 2)
+FEW_KERNEL(few_gated_64, 4, 2)
 
 /* As many as leave half of the multiprocessors a block. Only speed depends on it. */
-static int warps_for(const kern_ctx *ctx, int cols) {
-    int warps = MOST_WARPS;
+static int warps_for(const kern_ctx *ctx, int cols, int sides) {
+    int warps = MOST_WARPS / sides;
     while (warps > 1 && 2 * (cols / (warps * MMA_COLS)) < kern_card_processors(ctx->card)) warps /= 2;
     return warps;
 }
 
 void kern_cuda_product_of_few(kern_ctx *ctx, const tensor_product *p) {
     const tensor_product product = *p;
-    const int rows = p->a.lines <= 16 ? 16 : p->a.lines <= 32 ? 32 : 64, warps = warps_for(ctx, p->b.lines), cols = warps * MMA_COLS;
+    const int rows = p->a.lines <= 16 ? 16 : p->a.lines <= 32 ? 32 : 64, sides = p->gated ? 2 : 1;
+    const int warps = warps_for(ctx, p->b.lines, sides), cols = warps * MMA_COLS;
     const int blocks = kern_blocks_for((size_t)p->a.lines, (size_t)rows) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
-    const size_t bytes = (size_t)(STAGES * (rows + cols) * STEP) * sizeof(uint16_t);
-    if (rows == 16)
+    const size_t bytes = (size_t)(STAGES * (rows + sides * cols) * STEP) * sizeof(uint16_t);
+    if (rows == 16 && p->gated)
+        KERN_LAUNCH_SHARED(ctx, few_gated_16, blocks, warps * 32, bytes, product);
+    else if (rows == 16)
         KERN_LAUNCH_SHARED(ctx, few_16, blocks, warps * 32, bytes, product);
+    else if (rows == 32 && p->gated)
+        KERN_LAUNCH_SHARED(ctx, few_gated_32, blocks, warps * 32, bytes, product);
     else if (rows == 32)
         KERN_LAUNCH_SHARED(ctx, few_32, blocks, warps * 32, bytes, product);
+    else if (p->gated)
+        KERN_LAUNCH_SHARED(ctx, few_gated_64, blocks, warps * 32, bytes, product);
     else
         KERN_LAUNCH_SHARED(ctx, few_64, blocks, warps * 32, bytes, product);
 }

@@ -6,7 +6,8 @@
  *         tile, and the copies for the next tile begin while this one is stored. Tiles go down GROUP before the next columns, so that those
  *         at work together share their factors in the cache
  * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns
- * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows. Weights stream through
+ * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated (of
+ *         kern_linear_swiglu), 8 of gate and the same 8 of up, so that a thread has both of an element. Weights stream through
  *         the card once; copies run ahead by 200 KiB a processor, also into the next tile, and those of weights begin before the operation
  *         in front has ended
  *
@@ -256,16 +257,15 @@ HOPPER_TILES(hopper_grad_weight_narrow, false, false, NARROW, STAGES_NARROW)
 
 /* ---- few and some rows: what both have in common -------------------------------------------------------------------------------------- */
 
-/* A tile is `lines` lines of weights by `rows` rows of x, a stage of it `deep` of depth: pieces of STEP of the weights, then as many of x. */
+/* A tile is `lines` lines of C by `rows` rows of x, a stage of it `deep` of depth: pieces of STEP of the weights, then as many of x. A line
+ * of C has one of weights, or, gated, two `sides`: a piece of weights is those of gate, then those of up. */
 typedef struct few_shape {
-    int rows, lines, deep, stages;
+    int rows, lines, sides, deep, stages;
 } few_shape;
 
-KERN_DEVICE int few_stage(const few_shape s) { return (s.lines + s.rows) * s.deep; }
-KERN_DEVICE const uint16_t *few_weights(const uint16_t *stage, const few_shape s, int d) { return stage + d / STEP * s.lines * STEP; }
-KERN_DEVICE const uint16_t *few_rows(const uint16_t *stage, const few_shape s, int d) {
-    return stage + s.lines * s.deep + d / STEP * s.rows * STEP;
-}
+KERN_BOTH int few_stage(const few_shape s) { return (s.sides * s.lines + s.rows) * s.deep; }
+KERN_DEVICE int few_weights(const few_shape s, int d) { return d / STEP * s.sides * s.lines * STEP; }
+KERN_DEVICE int few_rows(const few_shape s, int d) { return s.sides * s.lines * s.deep + d / STEP * s.rows * STEP; }
 
 /* Where the block is: its tile, and the depth in it. */
 typedef struct few_place {
@@ -281,28 +281,31 @@ KERN_DEVICE void few_next(few_place *n, const few_shape s, int depth) {
     n->tile += kern_blocks();
 }
 
-KERN_DEVICE void copy_weights(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, const few_place *n) {
+KERN_DEVICE void copy_weights(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, int cols,
+                              const few_place *n) {
     uint16_t *stage = memory + n->at.stage * few_stage(s);
     kern_gate *full = &gates->full[n->at.stage];
     kern_gate_expect(full, few_stage(s) * (int)sizeof *stage);
-    for (int i = 0; i < s.deep; i += STEP) kern_copy_box(stage + i * s.lines, &h->b, n->tile / down * s.lines, n->d + i, full);
+    for (int i = 0; i < s.deep; i += STEP)
+        for (int side = 0; side < s.sides; side++)
+            kern_copy_box(stage + few_weights(s, i) + side * s.lines * STEP, &h->b, side * cols + n->tile / down * s.lines, n->d + i, full);
 }
 KERN_DEVICE void copy_rows_of_x(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, const few_place *n) {
-    uint16_t *stage = memory + n->at.stage * few_stage(s) + s.lines * s.deep;
+    uint16_t *stage = memory + n->at.stage * few_stage(s);
     for (int i = 0; i < s.deep; i += STEP)
-        kern_copy_box(stage + i * s.rows, &h->a, n->tile % down * s.rows, n->d + i, &gates->full[n->at.stage]);
+        kern_copy_box(stage + few_rows(s, i), &h->a, n->tile % down * s.rows, n->d + i, &gates->full[n->at.stage]);
 }
 
 /* All copies of the block, by one thread: first as much of the weights as there are stages, which nobody is still writing (dialect.h). */
 KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const few_shape s, int tiles) {
     const int down = (p->rows + s.rows - 1) / s.rows;
     few_place n = {kern_block(), 0, {0, 0}}, x = n;
-    for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, &n);
+    for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, p->cols, &n);
     kern_wait_for_previous();
     for (; x.tile < tiles && x.at.round == 0; few_next(&x, s, p->depth)) copy_rows_of_x(memory, gates, h, s, down, &x);
     for (; n.tile < tiles; few_next(&n, s, p->depth)) {
         ring_wait_empty(gates, n.at);
-        copy_weights(memory, gates, h, s, down, &n);
+        copy_weights(memory, gates, h, s, down, p->cols, &n);
         copy_rows_of_x(memory, gates, h, s, down, &n);
     }
 }
@@ -316,10 +319,18 @@ KERN_DEVICE void store_transposed(const hopper_work *p, const float c[4], int li
     }
 }
 
+/* The same of 8 lines: c[0], c[1] are gate, c[2], c[3] up. */
+KERN_DEVICE void store_gated_transposed(const hopper_work *p, const float c[4], int line, int row) {
+    KERN_UNROLL
+    for (int e = 0; e < 2; e++)
+        if (row + e < p->rows && line < p->cols)
+            store_gated(&p->to, (size_t)(row + e) * (size_t)p->cols + (size_t)line, c[e], c[e + 2]);
+}
+
 /* ---- some rows ------------------------------------------------------------------------------------------------------------------------ */
 
 KERN_DEVICE few_shape some_shape(void) {
-    const few_shape s = {SOME_ROWS, SOME_LINES, STEP, SOME_STAGES};
+    const few_shape s = {SOME_ROWS, SOME_LINES, 1, STEP, SOME_STAGES};
     return s;
 }
 
@@ -360,37 +371,40 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
 /* ---- few rows ------------------------------------------------------------------------------------------------------------------------- */
 
 enum {
-    MOST_FEW = 64,                      /* rows */
     DEEP = 2 * STEP,
     LINKS = DEEP / MMA_DEPTH,           /* of a chain, in a stage */
     MOST_WARPS = 4,                     /* that multiply */
     FEW_BYTES = 200 << 10               /* of stages */
 };
 
-KERN_BOTH few_shape few_shape_of(int rows, int warps) {
-    few_shape s = {rows, warps * MMA_ROWS, DEEP, 0};
-    s.stages = FEW_BYTES / ((s.lines + s.rows) * DEEP * (int)sizeof(uint16_t));
+/* A warp has 16 lines of weights. */
+KERN_BOTH few_shape few_shape_of(int rows, int sides, int warps) {
+    few_shape s = {rows, warps * MMA_ROWS / sides, sides, DEEP, 0};
+    s.stages = FEW_BYTES / (few_stage(s) * (int)sizeof(uint16_t));
     if (s.stages > RING_MOST_STAGES) s.stages = RING_MOST_STAGES;
     return s;
 }
 
 /* 16 of depth: 16 lines, and the rows, sixteen in four words (of the last eight, if there are no more, the words 0 and 2). */
 typedef struct few_link {
-    uint32_t w[4], x[MOST_FEW / 16][4];
+    uint32_t w[4], x[FEW_ROWS / 16][4];
 } few_link;
 
-KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const few_shape s, int link) {
-    const int lane = kern_thread() % 32, matrix = lane / 8, d = link * MMA_DEPTH;
-    load_fragment(f->w, few_weights(stage, s, d), true, s.lines, kern_thread() / 32 * MMA_ROWS, d % STEP);
-    const uint16_t *x = few_rows(stage, s, d);
-    KERN_UNROLL
-    for (int i = 0; i < (s.rows + 15) / 16; i++) { /* of eight rows, the same twice */
-        const int row = s.rows == 8 ? lane % 8 : i * 16 + matrix % 2 * 8 + lane % 8;
-        kern_ldmatrix_x4(f->x[i], x + piece_chunk(row, d % STEP / CHUNK + matrix / 2, ROW_CHUNKS) * CHUNK);
-    }
+/* 16 of depth of the eight lines of a piece from `low` on, and of those from `high` on, as load_fragment. */
+KERN_DEVICE void load_eights(uint32_t r[4], const uint16_t *piece, int low, int high, int d) {
+    const int lane = kern_thread() % 32, matrix = lane / 8, line = (matrix % 2 ? high : low) + lane % 8;
+    kern_ldmatrix_x4(r, piece + piece_chunk(line, d / CHUNK + matrix / 2, ROW_CHUNKS) * CHUNK);
 }
 
-KERN_DEVICE void multiply_link(float c[MOST_FEW / 8][4], const few_link *f, const int rows) {
+KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const few_shape s, int link) {
+    const int d = link * MMA_DEPTH, line = kern_thread() / 32 * (MMA_ROWS / s.sides);
+    load_eights(f->w, stage + few_weights(s, d), line, line + (s.sides == 1 ? 8 : s.lines), d % STEP);
+    KERN_UNROLL
+    for (int i = 0; i < (s.rows + 15) / 16; i++) /* of eight rows, the same twice */
+        load_eights(f->x[i], stage + few_rows(s, d), 16 * i, s.rows == 8 ? 0 : 16 * i + 8, d % STEP);
+}
+
+KERN_DEVICE void multiply_link(float c[FEW_ROWS / 8][4], const few_link *f, const int rows) {
     KERN_UNROLL
     for (int j = 0; j < rows / 8; j++) {
         const uint32_t x[2] = {f->x[j / 2][j % 2], f->x[j / 2][j % 2 + 2]};
@@ -403,7 +417,7 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
     const int down = (p->rows + s.rows - 1) / s.rows, lane = kern_thread() % 32;
     few_place n = {kern_block(), 0, {0, 0}};
     few_link f[2];
-    float c[MOST_FEW / 8][4];
+    float c[FEW_ROWS / 8][4];
     if (n.tile >= tiles) return;
     ring_wait_full(gates, n.at);
     load_link(&f[0], memory, s, 0);
@@ -424,17 +438,22 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
         }
         ring_leave(gates, here.at.stage);
         if (n.d > 0) continue;
+        const int line = here.tile / down * s.lines + kern_thread() / 32 * (MMA_ROWS / s.sides) + lane / 4;
         KERN_UNROLL
-        for (int j = 0; j < s.rows / 8; j++)
-            store_transposed(p, c[j], here.tile / down * s.lines + kern_thread() / 32 * MMA_ROWS + lane / 4,
-                             here.tile % down * s.rows + 8 * j + lane % 4 * 2);
+        for (int j = 0; j < s.rows / 8; j++) {
+            const int row = here.tile % down * s.rows + 8 * j + lane % 4 * 2;
+            if (s.sides == 1)
+                store_transposed(p, c[j], line, row);
+            else
+                store_gated_transposed(p, c[j], line, row);
+        }
     }
 }
 
-KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows) {
+KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows, const int sides) {
     const hopper_work work = h->work;
     const int warps = kern_threads() / 32 - 1; /* the last one copies */
-    const few_shape s = few_shape_of(rows, warps);
+    const few_shape s = few_shape_of(rows, sides, warps);
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
     const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
@@ -450,16 +469,20 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     }
 }
 
-#define HOPPER_FEW(name, rows)                                   \
+#define HOPPER_FEW(name, rows, sides)                            \
     typedef hopper_product name##_args;                          \
     KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {      \
         KERN_SHARED_BYTES(char, memory);                         \
-        few_of_product(memory, &a, rows);                        \
+        few_of_product(memory, &a, rows, sides);                 \
     }
-HOPPER_FEW(hopper_few_8, 8)
-HOPPER_FEW(hopper_few_16, 16)
-HOPPER_FEW(hopper_few_32, 32)
-HOPPER_FEW(hopper_few_64, 64)
+HOPPER_FEW(hopper_few_8, 8, 1)
+HOPPER_FEW(hopper_few_16, 16, 1)
+HOPPER_FEW(hopper_few_32, 32, 1)
+HOPPER_FEW(hopper_few_64, 64, 1)
+HOPPER_FEW(hopper_gated_8, 8, 2)
+HOPPER_FEW(hopper_gated_16, 16, 2)
+HOPPER_FEW(hopper_gated_32, 32, 2)
+HOPPER_FEW(hopper_gated_64, 64, 2)
 
 /* ---- launches ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -483,20 +506,35 @@ static int tiles_of(const tensor_product *p, int rows, int cols) {
 }
 
 /* As many warps a block as leave half of the processors a block: one alone copies no faster than a sixtieth of the card can. */
-static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
+static few_shape choose_few(kern_ctx *ctx, const tensor_product *p) {
+    const int sides = p->gated ? 2 : 1;
     int rows = 8, warps = MOST_WARPS;
     while (rows < p->a.lines) rows *= 2;
-    while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS) < kern_card_processors(ctx->card)) warps /= 2;
-    const few_shape s = few_shape_of(rows, warps);
-    const int blocks = tiles_of(p, rows, s.lines), threads = (warps + 1) * 32, elements = s.stages * (s.lines + s.rows) * s.deep;
-    map_operand(ctx, &h->a, &p->a, p->depth, rows);
-    map_operand(ctx, &h->b, &p->b, p->depth, s.lines);
-    switch (rows) {
-    case 8: LAUNCH_HOPPER(ctx, hopper_few_8, blocks, threads, elements, *h); break;
-    case 16: LAUNCH_HOPPER(ctx, hopper_few_16, blocks, threads, elements, *h); break;
-    case 32: LAUNCH_HOPPER(ctx, hopper_few_32, blocks, threads, elements, *h); break;
-    default: LAUNCH_HOPPER(ctx, hopper_few_64, blocks, threads, elements, *h); break;
-    }
+    while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS / sides) < kern_card_processors(ctx->card)) warps /= 2;
+    return few_shape_of(rows, sides, warps);
+}
+
+static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
+    const few_shape s = choose_few(ctx, p);
+    const int blocks = tiles_of(p, s.rows, s.lines), threads = (s.sides * s.lines / MMA_ROWS + 1) * 32, elements = s.stages * few_stage(s);
+    tensor_operand weights = p->b;
+    weights.lines *= s.sides;
+    map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
+    map_operand(ctx, &h->b, &weights, p->depth, s.lines);
+    if (p->gated)
+        switch (s.rows) {
+        case 8: LAUNCH_HOPPER(ctx, hopper_gated_8, blocks, threads, elements, *h); break;
+        case 16: LAUNCH_HOPPER(ctx, hopper_gated_16, blocks, threads, elements, *h); break;
+        case 32: LAUNCH_HOPPER(ctx, hopper_gated_32, blocks, threads, elements, *h); break;
+        default: LAUNCH_HOPPER(ctx, hopper_gated_64, blocks, threads, elements, *h); break;
+        }
+    else
+        switch (s.rows) {
+        case 8: LAUNCH_HOPPER(ctx, hopper_few_8, blocks, threads, elements, *h); break;
+        case 16: LAUNCH_HOPPER(ctx, hopper_few_16, blocks, threads, elements, *h); break;
+        case 32: LAUNCH_HOPPER(ctx, hopper_few_32, blocks, threads, elements, *h); break;
+        default: LAUNCH_HOPPER(ctx, hopper_few_64, blocks, threads, elements, *h); break;
+        }
 }
 
 static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
@@ -534,6 +572,7 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
     if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
     if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
     assert((p->to.start == FROM_C) == !p->a.along_depth);
+    assert(!p->gated || p->a.lines <= FEW_ROWS);
     hopper_product h;
     h.work.rows = p->a.lines;
     h.work.cols = p->b.lines;
@@ -541,7 +580,7 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
     h.work.to = p->to;
     h.work.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
     const bool forward = p->a.along_depth && p->b.along_depth;
-    if (forward && p->a.lines <= MOST_FEW)
+    if (forward && p->a.lines <= FEW_ROWS)
         run_few(ctx, p, &h);
     else if (forward && (p->a.lines <= SOME_ROWS || (p->a.lines <= 2 * SOME_ROWS && 3 * tiles_of(p, ROWS, WIDE) < kern_card_processors(ctx->card))))
         run_some(ctx, p, &h);

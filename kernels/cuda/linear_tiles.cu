@@ -249,9 +249,17 @@ void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_d
     for (int begin = 0; begin < m; begin += part) {
         const int rows = m - begin < part ? m - begin : part;
         const matrix16 x16 = rounded(ctx, x, x_dtype, begin, rows, k, 0);
-        const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, rows, true), tensor_operand_of(w, k, n, true), rows_from(y, begin, n), k};
+        const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, rows, true), tensor_operand_of(w, k, n, true), rows_from(y, begin, n),
+                                  k, false};
         run_forward(ctx, &p);
     }
+}
+
+void kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
+                                    int k) {
+    const matrix16 x16 = rounded(ctx, x, x_dtype, 0, m, k, 0);
+    const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, m, true), tensor_operand_of(w, k, f, true), y, k, true};
+    if (!kern_cuda_hopper_product(ctx, &p)) kern_cuda_product_of_few(ctx, &p);
 }
 
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k) {
@@ -260,7 +268,7 @@ void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, 
         const int rows = m - begin < part ? m - begin : part;
         const matrix16 dy16 = rounded(ctx, dy, dy_dtype, begin, rows, n, 0);
         const tensor_product p = {tensor_operand_of(dy16.ptr, dy16.ld, rows, true), tensor_operand_of(w, k, k, false), rows_from(dx, begin, k),
-                                  n};
+                                  n, false};
         run_tiles(ctx, &p);
     }
 }
@@ -272,7 +280,8 @@ void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy,
         const int rows = m - begin < part ? m - begin : part;
         const matrix16 dy16 = rounded(ctx, dy, dy_dtype, begin, rows, n, 0);
         const matrix16 x16 = rounded(ctx, x, x_dtype, begin, rows, k, (size_t)rows * (size_t)scratch_of(dy_dtype, n));
-        const tensor_product p = {tensor_operand_of(dy16.ptr, dy16.ld, n, false), tensor_operand_of(x16.ptr, x16.ld, k, false), dw, rows};
+        const tensor_product p = {tensor_operand_of(dy16.ptr, dy16.ld, n, false), tensor_operand_of(x16.ptr, x16.ld, k, false), dw, rows,
+                                  false};
         run_tiles(ctx, &p);
     }
 }

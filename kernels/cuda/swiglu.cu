@@ -2,7 +2,7 @@
  *
  *   swiglu        reads gate and up, writes y: 12 bytes an output, 6 as bfloat16
  *   swiglu_grad   reads gate, up and dy, writes both gradients: 20 bytes, or 10. silu'(g) = s (1 + g (1 - s)), s = sigmoid(g) */
-#include "kernels/cuda/dialect.h"
+#include "kernels/cuda/swiglu.h"
 
 enum { THREADS = 256, EACH = 2, BLOCK = 4 * THREADS * EACH };
 
@@ -13,8 +13,6 @@ typedef struct swiglu_args {
     int f;
     bool wide;
 } swiglu_args;
-
-KERN_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + kern_exp1(0.0f - x)); }
 
 KERN_DEVICE void swiglu(const swiglu_args *a, const kern_dtype dtype) {
     const int across = (a->f + BLOCK - 1) / BLOCK, begin = kern_block() % across * BLOCK + 4 * kern_thread();
@@ -30,7 +28,7 @@ KERN_DEVICE void swiglu(const swiglu_args *a, const kern_dtype dtype) {
     for (int n = 0; n < EACH; n++) {
         const int i = begin + 4 * THREADS * n;
         KERN_UNROLL
-        for (int e = 0; e < 4; e++) g[n].v[e] = g[n].v[e] * sigmoid(g[n].v[e]) * u[n].v[e];
+        for (int e = 0; e < 4; e++) g[n].v[e] = swiglu_of(g[n].v[e], u[n].v[e]);
         kern_store4(a->out, dtype, y + i, a->f - i, a->wide, g[n]);
     }
 }

@@ -230,7 +230,7 @@ static void run_layer(kern_decoder *d, const plan *p, int layer) {
     kern_attention_paged(m->queue, d->attn, d->qkv, d->kv, d->kv_shape, layer, d->seq, d->pos, p->rows, d->page_table, p->max_pages,
                          p->hint, m->attn);
     kern_layer_attn_out(m, layer, d->x, d->attn, p->rows);
-    kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, d->act, p->rows);
+    kern_layer_mlp(m, layer, d->x, d->x, d->normed, d->gate_up, false, d->act, p->rows);
 }
 
 /* Rows are gathered only where some are left out. */

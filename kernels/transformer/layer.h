@@ -51,8 +51,8 @@ void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_te
 void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern_tensor attn, int rows);
 /* normed = RMSNorm(mid); gate_up (M,2F) = normed · [gate up]ᵀ */
 void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows);
-/* That; act = SwiGLU(gate_up); x += act · downᵀ. x is mid, or holds a copy of it. */
-void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
+/* That; act = SwiGLU(gate_up); x += act · downᵀ. x is mid, or holds a copy of it. Not `kept`: gate_up is work space. */
+void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, bool kept,
                     kern_tensor act, int rows);
 /* normed = final RMSNorm(x); logits (M,V) = normed · headᵀ */
 void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows);

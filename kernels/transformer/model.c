@@ -191,21 +191,29 @@ void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern
                 model->layout->shape.hidden, model->attn.heads * model->attn.head_dim, true);
 }
 
-void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows) {
-    const layer_offsets *at = &model->layers[layer];
-    int hidden = model->layout->shape.hidden;
-    kern_rmsnorm(model->queue, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, rows, hidden);
-    kern_linear(model->queue, gate_up, normed, kern_at(model->params, at->gate_up), kern_none(), model->attn.factors, rows,
-                2 * model->layout->shape.ffn, hidden, false);
+static void norm_ffn(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, int rows) {
+    kern_rmsnorm(model->queue, normed, mid, kern_at(model->params, model->layers[layer].norm_ffn), model->eps, rows,
+                 model->layout->shape.hidden);
 }
 
-void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up,
+void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows) {
+    norm_ffn(model, layer, mid, normed, rows);
+    kern_linear(model->queue, gate_up, normed, kern_at(model->params, model->layers[layer].gate_up), kern_none(), model->attn.factors, rows,
+                2 * model->layout->shape.ffn, model->layout->shape.hidden, false);
+}
+
+void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, bool kept,
                     kern_tensor act, int rows) {
+    const layer_offsets *at = &model->layers[layer];
     int hidden = model->layout->shape.hidden, ffn = model->layout->shape.ffn;
-    kern_layer_gate_up(model, layer, mid, normed, gate_up, rows);
-    kern_swiglu(model->queue, act, gate_up, rows, ffn);
-    kern_linear(model->queue, x, act, kern_at(model->params, model->layers[layer].down), kern_none(), model->attn.factors, rows, hidden,
-                ffn, true);
+    if (kept) {
+        kern_layer_gate_up(model, layer, mid, normed, gate_up, rows);
+        kern_swiglu(model->queue, act, gate_up, rows, ffn);
+    } else {
+        norm_ffn(model, layer, mid, normed, rows);
+        kern_linear_swiglu(model->queue, act, gate_up, normed, kern_at(model->params, at->gate_up), model->attn.factors, rows, ffn, hidden);
+    }
+    kern_linear(model->queue, x, act, kern_at(model->params, at->down), kern_none(), model->attn.factors, rows, hidden, ffn, true);
 }
 
 void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows) {

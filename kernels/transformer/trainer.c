@@ -249,7 +249,7 @@ static void forward_layer(kern_trainer *t, const kern_model *model, const kern_b
     kern_tensor after = residual_after(t, layer);
     forward_attention(t, model, batch, layer, false);
     carry(t, after, a->mid, batch->rows);
-    kern_layer_mlp(model, layer, after, a->mid, t->normed, a->gate_up, t->act, batch->rows);
+    kern_layer_mlp(model, layer, after, a->mid, t->normed, a->gate_up, t->options.gradients, t->act, batch->rows);
 }
 
 static void forward(kern_trainer *t, const kern_model *model, const kern_batch *batch) {

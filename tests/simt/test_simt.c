@@ -326,7 +326,7 @@ static void loads_of_fragments_that_a_card_would_split_are_counted(void **state)
     assert_true(simt_bank_conflicts > 0);
 }
 
-enum { ROWS = 150, COLS = 200, DEPTH = 170 };
+enum { ROWS = 150, COLS = 200, DEPTH = 176 };
 
 /* What the operations that use scratch give when it has `floats` for products and a tenth for others, one result after the other. */
 static float *results_with(size_t floats, size_t *n) {
@@ -374,8 +374,13 @@ static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
     (void)state;
     ctx.scratch = kern_card_allocate(ctx.card, ctx.scratch_floats * sizeof *ctx.scratch);
     simt_bank_conflicts = 0;
-    for (int rows = 16; rows <= ROWS; rows *= 2)
-        kern_cuda_linear(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, COLS, DEPTH, false);
+    for (int rows = 8; rows <= ROWS; rows *= 2)
+        for (int hopper = 0; hopper < 2; hopper++) {
+            ctx.hopper = hopper;
+            kern_cuda_linear(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, COLS, DEPTH, false);
+            if (rows <= 64) kern_cuda_linear_swiglu(&ctx, y, NULL, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, rows, COLS / 2, DEPTH);
+        }
+    ctx.hopper = false;
     kern_cuda_linear_grad_input(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);
     kern_cuda_linear_grad_weight(&ctx, y, x, KERN_F32, x, KERN_F32, KERN_BF16, DEPTH, ROWS, ROWS);
     assert_true(simt_bank_conflicts == 0);

@@ -61,6 +61,9 @@ static const float EPS = 1e-6f;
 
 static void qkv(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.width, (int)b->n.hidden, false); }
 static void gate_up(bench *b, int m) { kern_linear(b->q, b->y, b->x, b->w, kern_none(), b->attn.factors, m, 2 * (int)b->n.ffn, (int)b->n.hidden, false); }
+static void gate_up_swiglu(bench *b, int m) {
+    kern_linear_swiglu(b->q, b->y, b->z, b->x, b->w, b->attn.factors, m, (int)b->n.ffn, (int)b->n.hidden);
+}
 static void down(bench *b, int m) { kern_linear(b->q, b->d_stream, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.hidden, (int)b->n.ffn, true); }
 static void head(bench *b, int m) { kern_linear(b->q, b->logits, b->x, b->w, kern_none(), b->attn.factors, m, (int)b->n.vocab, (int)b->n.hidden, false); }
 static void grad_input(bench *b, int m) {
@@ -166,8 +169,9 @@ static rlf_status measure_products(bench *b) {
         const measured forward[] = {product(b, "qkv", qkv, rows[i], n->width, n->hidden, act_bytes(b)),
                                     product(b, "gate_up", gate_up, rows[i], 2 * n->ffn, n->hidden, act_bytes(b)),
                                     product(b, "down", down, rows[i], n->hidden, n->ffn, 8),
+                                    product(b, "gate_up, swiglu", gate_up_swiglu, rows[i], 2 * n->ffn, n->hidden, act_bytes(b) / 2),
                                     product(b, "head", head, rows[i], n->vocab, n->hidden, 4)};
-        for (int k = 0; k < (rows[i] > HEAD_ROWS ? 3 : 4); k++) RLF_TRY(measure(b, &forward[k]));
+        for (int k = 0; k < (rows[i] > HEAD_ROWS ? 3 : 5); k++) RLF_TRY(measure(b, &forward[k]));
     }
     const measured input = product(b, "gate_up grad x", grad_input, b->rows, n->hidden, 2 * n->ffn, act_bytes(b));
     measured weight = product(b, "gate_up grad w", grad_weight, b->rows, n->hidden, 2 * n->ffn, act_bytes(b));

@@ -360,6 +360,44 @@ static void activations_of_bfloat16_give_rounded_results(void **state) {
             check_narrow(queues[d], (product)(i % PRODUCTS), shapes[i / PRODUCTS], i % 2);
 }
 
+/* The product that ends with SwiGLU against the two operations; s.n is F, and the weights lie `offset` elements into their buffer. */
+static void check_gated(kern_queue *q, shape s, kern_dtype dtype, kern_dtype acts, size_t offset) {
+    const size_t n = area(s.m, s.n), w = 2 * area(s.n, s.k) + offset, x = area(s.m, s.k);
+    float *left = random_floats(x, 1), *right = random_weights(w, 2);
+    float *got = malloc(n * sizeof *got), *expected = malloc(n * sizeof *expected);
+    kern_tensor wide = tensor_of(q, KERN_F32, left, x), a = tensor_of(q, acts, NULL, x), b = weights_of(q, dtype, right, w);
+    kern_tensor gate_up = tensor_of(q, acts, NULL, 2 * n), y = tensor_of(q, acts, NULL, n), y_wide = tensor_of(q, KERN_F32, NULL, n);
+    kern_convert(q, a, wide, x);
+    for (int apart = 0; apart < 2; apart++) {
+        if (apart) {
+            kern_linear(q, gate_up, a, kern_at(b, offset), kern_none(), dtype, s.m, 2 * s.n, s.k, false);
+            kern_swiglu(q, y, gate_up, s.m, s.n);
+        } else {
+            kern_linear_swiglu(q, y, gate_up, a, kern_at(b, offset), dtype, s.m, s.n, s.k);
+        }
+        kern_convert(q, y_wide, y, n);
+        kern_download(q, apart ? expected : got, y_wide, n);
+        assert_int_equal(kern_sync(q), RLF_OK);
+    }
+    same_bits(q, "a product and its SwiGLU", got, expected, n);
+    free(left), free(right), free(got), free(expected);
+    drop(wide), drop(a), drop(b), drop(gate_up), drop(y), drop(y_wide);
+}
+
+/* Every kernel for few rows and the first number that has none; F about the ends of tiles, of one block and of many; aligned and not. */
+static void a_product_with_swiglu_gives_the_bits_of_both(void **state) {
+    static const int rows[] = {1, 5, 8, 9, 16, 17, 32, 33, 64, 65};
+    static const shape shapes[] = {{0, 1, 24}, {0, 7, 130}, {0, 33, 17}, {0, 72, 64}, {0, 200, 144}, {0, 1100, 40}};
+    (void)state;
+    for (int d = 0; d < device_count; d++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows * (sizeof shapes / sizeof *shapes); i++) {
+            const shape of = shapes[i % (sizeof shapes / sizeof *shapes)], s = {rows[i / (sizeof shapes / sizeof *shapes)], of.n, of.k};
+            check_gated(queues[d], s, KERN_BF16, kern_activations(kern_queue_device(queues[d]), KERN_BF16), 0);
+            if (i % 3 == 0) check_gated(queues[d], s, KERN_BF16, KERN_F32, i % 2);
+            if (i % 7 == 0) check_gated(queues[d], s, KERN_F32, KERN_F32, 0);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_close_to_sums_in_double),
@@ -373,6 +411,7 @@ int main(void) {
         cmocka_unit_test(a_weight_gradient_in_parts_of_16_rows_is_that_of_all_rows),
         cmocka_unit_test(empty_sides_are_allowed),
         cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
+        cmocka_unit_test(a_product_with_swiglu_gives_the_bits_of_both),
     };
     return cmocka_run_group_tests_name("tensor", tests, open_devices, close_devices);
 }
