@@ -24,9 +24,10 @@
  * Packed keys and values are read where they are if they are bfloat16; float32 ones are rounded by a pass of their own, as many kv heads
  * at a time as the work space holds. Those of the cache are bfloat16 already. Packed items, which the host lists, go through all splits of
  * their keys, and keep what came before in `out` at each boundary, or in work space where `out` is bfloat16. Paged items have one split
- * each, as long as the work space holds their results, and a third kernel merges the rows that have several: so one long context keeps
- * many processors busy. Where rows of a sequence come together is found on the card, as the rows are there: the host queues blocks of
- * threads for every row (narrow) or group of rows (wide) and every split there may be, and those that find nothing to do end.
+ * each, as long as the work space holds their results, and the block that is the last of its tile's to end merges the rows that have
+ * several, in the order above whichever it is: so one long context keeps many processors busy. Where rows of a sequence come together is
+ * found on the card, as the rows are there: the host queues blocks of threads for every row (narrow) or group of rows (wide) and every
+ * split there may be, and those that find nothing to do end.
  *
  * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
  * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
@@ -40,7 +41,7 @@ enum {
     WIDE_ROWS = WARPS * EACH * 16, NARROW_ROWS = 16,
     OWN_KEYS = KEYS / WARPS,             /* of a warp, narrow */
     P_STRIDE = KEYS + 8,
-    MERGE_THREADS = 256, MERGE_TEAMS = MERGE_THREADS / KERN_LANES,
+    TEAMS = THREADS / KERN_LANES,
     ITEMS = 128                          /* packed: that are queued together */
 };
 
@@ -73,9 +74,10 @@ typedef struct attend_tiles_args {
     int splits;                   /* that a row may have, each by a block of threads of its own; 1: one goes through all there are */
     float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
     float_pair *tops;             /* (rows at work, H, splits): top, sum */
+    uint32_t *ended;              /* (rows at work, kv heads): of the tile that begins at a row, the splits that have ended; 0 in the end */
     int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST, SOME or MOST */
 } attend_tiles_args;
-typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args, attend_merge_args;
+typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args;
 typedef attend_tiles_args round_keys_args;
 
 /* What a block of threads has to do. */
@@ -83,10 +85,12 @@ typedef struct attend_task {
     const attend_tiles_args *a;
     attend_item item;
     int kv_head;
+    int splits; /* of the tile, each another block's */
 } attend_task;
 
 /* The tile that paged rows from `row` on make, those of its sequence before `limit`, with the keys of a split: none where begin is end. */
-KERN_DEVICE attend_item paged_item(const attend_tiles_args *a, int row, int limit, int split) {
+KERN_DEVICE void take_paged(attend_task *t, int row, int limit, int split) {
+    const attend_tiles_args *a = t->a;
     int n = 1, last = a->pos[row];
     for (; row + n < limit && a->seq[row + n] == a->seq[row]; n++)
         if (a->pos[row + n] > last) last = a->pos[row + n];
@@ -99,7 +103,8 @@ KERN_DEVICE attend_item paged_item(const attend_tiles_args *a, int row, int limi
     item.end = last + 1;
     if (a->splits > 1 && item.end > item.begin + SPLIT) item.end = item.begin + SPLIT;
     if (item.end < item.begin) item.end = item.begin;
-    return item;
+    t->item = item;
+    t->splits = a->splits > 1 ? last / SPLIT + 1 : 1;
 }
 
 /* What this block of threads is to look at: an item, a row or a group of rows; a split of its keys; a kv head. */
@@ -295,6 +300,45 @@ KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, shar
     }
 }
 
+/* ---- merging the splits of a row and head: half a warp each ----------------------------------------------------------------------- */
+
+KERN_DEVICE void merge_row(const attend_tiles_args *a, place p, int d) {
+    const size_t first = slot_of(a, p, 0), end = first + p.pos / SPLIT + 1;
+    float values[TILE_DIM / KERN_LANES], top = a->tops[first].x, sum = a->tops[first].y;
+    KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++) values[n] = a->values[first * d + n * KERN_LANES + kern_lane()];
+    KERN_UNROLL_BY(4)
+    for (size_t next = first + 1; next < end; next++) {
+        const joint j = join(top, a->tops[next].x, log2_scale(d));
+        top = j.top;
+        sum = joined(j, sum, a->tops[next].y);
+        KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++)
+            values[n] = joined(j, values[n], a->values[next * d + n * KERN_LANES + kern_lane()]);
+    }
+    const float whole = 1.0f / sum;
+    KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++)
+        kern_set_element(a->out, a->dtype, out_at(a, p, d) + n * KERN_LANES + kern_lane(), values[n] * whole + 0.0f);
+}
+
+/* The block has stored what its split of the tile gives; it merges if all others have. `last` is in shared memory that nobody needs. */
+KERN_DEVICE void merge_if_last(const attend_task *t, int *last, int d) {
+    const attend_tiles_args *a = t->a;
+    if (t->splits == 1) return;
+    kern_barrier();
+    if (kern_thread() == 0) {
+        uint32_t *const ended = a->ended + (size_t)(t->item.row - a->first_row) * a->shape.kv_heads + t->kv_head;
+        kern_fence();
+        *last = kern_take_u32(ended, 1) + 1 == (uint32_t)t->splits;
+        kern_fence();
+        if (*last) *ended = 0;
+    }
+    kern_barrier();
+    if (!*last) return;
+    for (int i = kern_team(); i < t->item.count; i += TEAMS) {
+        const place p = place_of(t, i);
+        if (merged(a, p)) merge_row(a, p, d);
+    }
+}
+
 /* ---- wide ------------------------------------------------------------------------------------------------------------------------- */
 
 KERN_BOTH size_t wide_bytes(int d) { return sizeof(uint16_t) * (size_t)(tile_size(WIDE_ROWS, d) + 2 * 2 * tile_size(KEYS, d)); }
@@ -389,10 +433,11 @@ KERN_DEVICE bool next_wide(attend_task *t) {
     t->kv_head = n.kv_head;
     if (!a->pos) {
         t->item = a->items[n.unit];
+        t->splits = 1;
         return !begun;
     }
     for (int row = begun ? t->item.row + t->item.count / group : first; row < limit; row += t->item.count / group) {
-        t->item = paged_item(a, row, limit, n.split);
+        take_paged(t, row, limit, n.split);
         if (t->item.count > NARROW_ROWS && t->item.begin < t->item.end) return true;
     }
     return false;
@@ -404,6 +449,7 @@ KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int 
     t.item.count = 0;
     while (next_wide(&t)) {
         wide_tile(&t, queries, d);
+        merge_if_last(&t, (int *)queries, d);
         kern_barrier();
     }
 }
@@ -482,11 +528,12 @@ KERN_DEVICE bool find_narrow(attend_task *t) {
     t->kv_head = n.kv_head;
     if (!a->pos) {
         t->item = a->items[n.unit];
+        t->splits = 1;
         return true;
     }
     const int row = a->first_row + n.unit, next = row + a->tile_rows - n.unit % a->tile_rows;
     if (n.unit % a->tile_rows && a->seq[row] == a->seq[row - 1]) return false;
-    t->item = paged_item(a, row, next < a->end_row ? next : a->end_row, n.split);
+    take_paged(t, row, next < a->end_row ? next : a->end_row, n.split);
     return t->item.count <= NARROW_ROWS && t->item.begin < t->item.end;
 }
 
@@ -528,6 +575,7 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     }
     kern_copy_wait(0);
     finish(&r, &w, &t, own, d);
+    merge_if_last(&t, (int *)memory, d);
 }
 
 KERN_KERNEL(attend_narrow_64) {
@@ -539,34 +587,6 @@ KERN_KERNEL(attend_narrow_128) {
     KERN_SHARED_BYTES(narrow_memory, memory);
     kern_next_may_start();
     attend_narrow(&a, memory, 128);
-}
-
-/* ---- merging the splits of a row and head: half a warp each ----------------------------------------------------------------------- */
-
-KERN_KERNEL(attend_merge) {
-    kern_next_may_start();
-    const int d = a.shape.head_dim, i = kern_block() * MERGE_TEAMS + kern_team();
-    if (i >= (a.end_row - a.first_row) * a.shape.heads) return;
-    place p;
-    p.row = a.first_row + i / a.shape.heads;
-    p.head = i % a.shape.heads;
-    p.pos = a.pos[p.row];
-    if (!merged(&a, p)) return;
-    const size_t first = slot_of(&a, p, 0), end = first + p.pos / SPLIT + 1;
-    float values[TILE_DIM / KERN_LANES], top = a.tops[first].x, sum = a.tops[first].y;
-    KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-        if (n * KERN_LANES < d) values[n] = a.values[first * d + n * KERN_LANES + kern_lane()];
-    for (size_t next = first + 1; next < end; next++) {
-        const joint j = join(top, a.tops[next].x, log2_scale(d));
-        top = j.top;
-        sum = joined(j, sum, a.tops[next].y);
-        KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-            if (n * KERN_LANES < d) values[n] = joined(j, values[n], a.values[next * d + n * KERN_LANES + kern_lane()]);
-    }
-    const float whole = 1.0f / sum;
-    KERN_UNROLL for (int n = 0; n < TILE_DIM / KERN_LANES; n++)
-        if (n * KERN_LANES < d)
-            kern_set_element(a.out, a.dtype, out_at(&a, p, d) + n * KERN_LANES + kern_lane(), values[n] * whole + 0.0f);
 }
 
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
@@ -712,6 +732,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     const int at_once = splits > 1 ? kern_cuda_rows_at_a_time(ctx, 1, result * (size_t)splits * sizeof(float)) : m;
     attend_tiles_args args = args_of(out, NULL, qkv, dtype, shape, m);
     assert(group <= WIDE_ROWS && (splits >= most || dtype == KERN_F32));
+    assert(splits == 1 || (size_t)at_once * (size_t)shape.kv_heads <= KERN_CUDA_COUNTERS); /* two results of 64 + 2 floats for each */
     args.keys = (const uint16_t *)kv + (size_t)layer * kv_layer(kv_shape);
     args.next_key = (size_t)shape.head_dim;
     args.value = kv_half(kv_shape);
@@ -723,6 +744,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     args.tile_rows = (all_narrow ? NARROW_ROWS : WIDE_ROWS) / group;
     args.splits = splits;
     args.values = ctx->scratch;
+    args.ended = ctx->counters;
     for (int first = 0; first < m; first += at_once) {
         const int n = m - first < at_once ? m - first : at_once;
         args.first_row = first;
@@ -730,6 +752,5 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
         args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
         if (!all_narrow) queue_wide(ctx, args, kern_blocks_for((size_t)n, (size_t)args.tile_rows) * splits);
         if (group <= NARROW_ROWS) queue_narrow(ctx, args, n * splits);
-        if (splits > 1) KERN_LAUNCH(ctx, attend_merge, kern_blocks_for((size_t)n * (size_t)shape.heads, MERGE_TEAMS), MERGE_THREADS, args);
     }
 }

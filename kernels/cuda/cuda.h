@@ -17,6 +17,7 @@ extern "C" {
 
 enum {
     KERN_CUDA_SCRATCH_FLOATS = 64 << 20, /* work space of one operation, on the card */
+    KERN_CUDA_COUNTERS = KERN_CUDA_SCRATCH_FLOATS / 128, /* of blocks that have ended */
     KERN_CUDA_STAGING_BYTES = 32 << 20,  /* host arrays that operations take with them, on the card */
     KERN_CUDA_PARTS = 1 << 14            /* parts of a sum that come to the host at a time */
 };
@@ -28,6 +29,7 @@ struct kern_ctx {
     bool wrote_weights; /* the last launch may have: the next one starts only when it is over (dialect.h) */
     float *scratch; /* (scratch_floats), on the card; contents between operations: undefined */
     size_t scratch_floats;
+    uint32_t *counters; /* (KERN_CUDA_COUNTERS), on the card; between operations: 0 */
     char *staging;  /* (KERN_CUDA_STAGING_BYTES), on the card: a ring */
     size_t staged;  /* where the next array goes */
     void *parts;    /* (KERN_CUDA_PARTS) of 8 bytes, on the host, page-locked */

@@ -68,6 +68,7 @@ static const kern_link_ops card_links = {.id = kern_link_id, .make = make_link, 
 
 static void close_card(kern_ctx *ctx) {
     if (ctx->scratch) kern_card_release(ctx->card, ctx->scratch);
+    if (ctx->counters) kern_card_release(ctx->card, ctx->counters);
     if (ctx->staging) kern_card_release(ctx->card, ctx->staging);
     if (ctx->parts) kern_card_host_release(ctx->card, ctx->parts);
     kern_free_close(ctx->free);
@@ -119,9 +120,10 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     RLF_TRY(choose(&ctx->hopper, ctx, options->isa));
     ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
     ctx->scratch = kern_card_allocate(ctx->card, ctx->scratch_floats * sizeof(float));
+    ctx->counters = kern_card_allocate(ctx->card, KERN_CUDA_COUNTERS * sizeof *ctx->counters);
     ctx->staging = kern_card_allocate(ctx->card, KERN_CUDA_STAGING_BYTES);
     ctx->parts = kern_card_host_allocate(ctx->card, KERN_CUDA_PARTS * sizeof(double));
-    if (!ctx->scratch || !ctx->staging || !ctx->parts)
+    if (!ctx->scratch || !ctx->counters || !ctx->staging || !ctx->parts)
         RLF_FAIL(NO_MEMORY, "CUDA card %d, %s: no memory left for work space", options->card, kern_card_name(ctx->card));
     if (ctx->hopper) RLF_TRY(check_once(ctx, options->card, &differs));
     if (differs && options->isa)

@@ -20,6 +20,8 @@
  *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
  *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
  *   kern_take_u32()              the same, and returns what was there: for places in a list whose order nothing depends on
+ *   kern_fence()                 between blocks: who takes what a thread adds after a fence, and then fences, sees what that thread, and
+ *                                those it had met at a barrier, wrote before; so do those who meet it at a barrier then
  * and those of mma.h for tensor cores, and of hopper.h for Hopper's. */
 #ifndef RLF_KERNELS_CUDA_DIALECT_H
 #define RLF_KERNELS_CUDA_DIALECT_H
@@ -108,6 +110,7 @@ KERN_DEVICE uint32_t kern_ballot(bool bit) { return __ballot_sync(0xffffffffu, b
 KERN_DEVICE void kern_add_u64(uint64_t *to, uint64_t x) { atomicAdd((unsigned long long *)to, (unsigned long long)x); }
 KERN_DEVICE void kern_add_u32(uint32_t *to, uint32_t x) { atomicAdd(to, x); }
 KERN_DEVICE uint32_t kern_take_u32(uint32_t *from, uint32_t x) { return atomicAdd(from, x); }
+#define kern_fence() __threadfence()
 
 #else
 #include <simt.h>

@@ -9,8 +9,8 @@
  *   rows     fragments of 16 are a constant, 1, 2 or 4; more than 64 rows are several blocks for the same columns, next to each
  *            other, so that the second finds the weights in the cache
  *
- * Gated (kern_linear_swiglu): a warp has 8 columns of gate and the same 8 of up; x is loaded once for both, and gate and up never leave its
- * registers.
+ * Gated (kern_linear_swiglu): a warp has 8 columns of gate and the same 8 of up, and a block half as many warps; x is loaded once for both,
+ * and gate and up never leave registers.
  *
  * Bytes: 2 a weight, once; x, 2 bytes an element, once a block, from the second-level cache. Operations: 2 a weight and row, of
  * which the tensor cores do 32, 64 or 128. Up to about 32 rows memory should be what limits it, where there are enough warps.

@@ -112,6 +112,7 @@ void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, i
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
     simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
 
+#define kern_fence() ((void)0)
 #define kern_wait_for_previous() ((void)0)
 #define kern_next_may_start() ((void)0)
 

@@ -285,6 +285,12 @@ static void long_contexts_give_the_same_bits_split_or_not(void **state) {
     check_long(&fx, &p, &short_one, 200, 5);
     check_long(&fx, &p, &short_one, 200, 90);
     check_long(&fx, &longer, &long_one, 300, 1);
+    for (int threads = 1; threads < 3; threads++) { /* the block that ends last, and merges, is another */
+        fixture other;
+        assert_true(fx_open(&other, NULL, threads));
+        check_long(&other, &p, &short_one, 200, 9);
+        fx_close(&other);
+    }
     result_free(&r);
     result_free(&short_one);
     result_free(&long_one);
