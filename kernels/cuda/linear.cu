@@ -97,7 +97,7 @@ void kern_cuda_linear(kern_ctx *ctx, void *y, kern_dtype y_dtype, const void *x,
 void kern_cuda_linear_swiglu(kern_ctx *ctx, void *y, void *gate_up, kern_dtype dtype, const void *x, kern_dtype x_dtype, const void *w,
                              kern_dtype w_dtype, kern_dtype factors, int m, int f, int k) {
     const product_out to = {y, dtype, NULL, KERN_F32, FROM_ZERO};
-    if (factors == KERN_BF16 && m <= FEW_ROWS) {
+    if (factors == KERN_BF16 && m <= FEW_ROWS && !ctx->free) {
         kern_cuda_tensor_linear_swiglu(ctx, to, x, x_dtype, (const uint16_t *)w, m, f, k);
         return;
     }
