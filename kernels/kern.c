@@ -363,6 +363,43 @@ void kern_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, k
                                  acts(queue, x, area(m, k)), x.dtype, weights(w, 2 * area(f, k)), w.dtype, factors, m, f, k);
 }
 
+/* What the product takes after the norm: whether a kernel has done it all. */
+static bool norm_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor norm, float eps, kern_tensor w, kern_tensor bias,
+                        kern_dtype factors, int m, int n, int k, bool gated) {
+    const kern_backend *backend = queue->device->backend;
+    if (!backend->norm_linear) return false;
+    const kern_norm_product product = {.y = acts(queue, y, area(m, n)),
+                                       .y_dtype = y.dtype,
+                                       .x = f32(x, area(m, k)),
+                                       .norm = weights(norm, (size_t)k),
+                                       .w = weights(w, (gated ? 2 : 1) * area(n, k)),
+                                       .bias = bias.buf ? weights(bias, (size_t)n) : NULL,
+                                       .norm_dtype = norm.dtype,
+                                       .w_dtype = w.dtype,
+                                       .bias_dtype = bias.dtype,
+                                       .factors = factors,
+                                       .eps = eps,
+                                       .m = m,
+                                       .n = n,
+                                       .k = k,
+                                       .gated = gated};
+    return backend->norm_linear(ctx_of(queue), &product);
+}
+
+void kern_norm_linear(kern_queue *queue, kern_tensor y, kern_tensor normed, kern_tensor x, kern_tensor norm, float eps, kern_tensor w,
+                      kern_tensor bias, kern_dtype factors, int m, int n, int k) {
+    if (norm_linear(queue, y, x, norm, eps, w, bias, factors, m, n, k, false)) return;
+    kern_rmsnorm(queue, normed, x, norm, eps, m, k);
+    kern_linear(queue, y, normed, w, bias, factors, m, n, k, false);
+}
+
+void kern_norm_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, kern_tensor normed, kern_tensor x, kern_tensor norm,
+                             float eps, kern_tensor w, kern_dtype factors, int m, int f, int k) {
+    if (norm_linear(queue, y, x, norm, eps, w, kern_none(), factors, m, f, k, true)) return;
+    kern_rmsnorm(queue, normed, x, norm, eps, m, k);
+    kern_linear_swiglu(queue, y, gate_up, normed, w, factors, m, f, k);
+}
+
 static kern_dtype norms_dtype(const kern_queue *queue, kern_tensor q_norm, kern_tensor k_norm) {
     assert(!q_norm.buf || !k_norm.buf || q_norm.dtype == k_norm.dtype);
     return vector_dtype(queue, q_norm.buf ? q_norm : k_norm);

@@ -196,10 +196,17 @@ void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, k
 /* y (M,F) = silu(gate) * up, gate_up (M,2F) = [gate | up] (Shazeer 2020). */
 void kern_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, int m, int f);
 void kern_swiglu_grad(kern_queue *queue, kern_tensor dgate_up, kern_tensor dy, kern_tensor gate_up, int m, int f);
+/* y (M,N) = kern_linear of normed (M,K) = kern_rmsnorm of x (M,K), which is float32 and not y; with the bits of these two. normed is work space, of
+ * the type that the product takes; what it holds afterwards is undefined. */
+void kern_norm_linear(kern_queue *queue, kern_tensor y, kern_tensor normed, kern_tensor x, kern_tensor norm, float eps, kern_tensor w,
+                      kern_tensor bias, kern_dtype factors, int m, int n, int k);
 /* y (M,F) = kern_swiglu of gate_up (M,2F) = kern_linear of x (M,K) and w (2F,K), with the bits of these two. gate_up is work space, of y's
  * type; what it holds afterwards is undefined. */
 void kern_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, kern_tensor x, kern_tensor w, kern_dtype factors, int m,
                         int f, int k);
+/* The same of normed (M,K) = kern_rmsnorm of x (M,K), as in kern_norm_linear. */
+void kern_norm_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, kern_tensor normed, kern_tensor x, kern_tensor norm,
+                             float eps, kern_tensor w, kern_dtype factors, int m, int f, int k);
 
 /* ---- attention -------------------------------------------------------------------------------------------------------------------- */
 

@@ -78,6 +78,18 @@ typedef struct kern_ops {
 } kern_ops;
 #undef KERN_OP_MEMBER_
 
+/* A product whose x goes through RMSNorm first, in one kernel: y = linear(rmsnorm(x)), or gated, w having twice n lines, swiglu of that. */
+typedef struct kern_norm_product {
+    void *y;
+    kern_dtype y_dtype;
+    const float *x;
+    const void *norm, *w, *bias; /* (k), (n or 2n, k), (n) or NULL */
+    kern_dtype norm_dtype, w_dtype, bias_dtype, factors;
+    float eps;
+    int m, n, k;
+    bool gated;
+} kern_norm_product;
+
 enum { KERN_IDENTITY_BYTES = 16, KERN_LINK_ID_BYTES = 128, KERN_SHARE_BYTES = 64 };
 
 /* What one device exchanges with another, in device memory. */
@@ -129,6 +141,7 @@ typedef struct kern_backend {
     rlf_status (*open_shared)(kern_ctx *ctx, const unsigned char handle[KERN_SHARE_BYTES], void **ptr);
     void (*close_shared)(kern_ctx *ctx, void *ptr);
     const kern_link_ops *link; /* NULL where there is none */
+    bool (*norm_linear)(kern_ctx *ctx, const kern_norm_product *product); /* false, or NULL: it is not done in one kernel */
 } kern_backend;
 
 struct kern_device {

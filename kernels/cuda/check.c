@@ -32,6 +32,20 @@ static void forward(const bench *b, int rows) {
 static void gated(const bench *b, int rows) {
     kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 68, 200);
 }
+/* Two elements of a are one of x; in one kernel, or by the norm and the product, with b's second half between them. */
+static void normed_to(const bench *b, int rows, bool gated) {
+    enum { N = 68, K = 200 };
+    const float *x = (const float *)(const void *)b->a;
+    uint16_t *const between = b->b + ELEMENTS / 2;
+    const kern_norm_product p = {.y = b->to, .y_dtype = KERN_F32, .x = x, .norm = b->b, .w = b->b, .norm_dtype = KERN_BF16, .w_dtype = KERN_BF16,
+                                 .factors = KERN_BF16, .eps = 1e-6f, .m = rows, .n = N, .k = K, .gated = gated};
+    if (kern_cuda_norm_linear(b->ctx, &p)) return;
+    kern_cuda_rmsnorm(b->ctx, between, KERN_BF16, x, p.norm, KERN_BF16, p.eps, rows, K);
+    if (gated) kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, KERN_BF16, rows, N, K);
+    else kern_cuda_linear(b->ctx, b->to, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, N, K, false);
+}
+static void normed(const bench *b, int rows) { normed_to(b, rows, false); }
+static void normed_gated(const bench *b, int rows) { normed_to(b, rows, true); }
 static void grad_input(const bench *b, int rows) {
     kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 200, 136, false);
 }
@@ -51,6 +65,7 @@ static void attention_grad(const bench *b, int d) {
 
 static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},
                                 {"SwiGLU of few rows", gated, 5},          {"SwiGLU of 64 rows", gated, 64},
+                                {"a product of a norm", normed, 7},        {"SwiGLU of a norm", normed_gated, 8},
                                 {"a product of 100 rows", forward, 100},   {"a product of tiles", forward, ROWS_MOST},
                                 {"a gradient by inputs", grad_input, 136}, {"a gradient by weights", grad_weight, 136},
                                 {"attention, D 64", attention, 64},        {"attention, D 128", attention, 128},

@@ -43,6 +43,9 @@ const void *kern_cuda_stage(kern_ctx *ctx, const void *host, size_t bytes);
  * does not end. */
 rlf_status kern_cuda_check_hopper(kern_ctx *ctx, const char **differs) RLF_MUST_USE;
 
+/* kern_backend's norm_linear: linear_hopper.cu. */
+bool kern_cuda_norm_linear(kern_ctx *ctx, const kern_norm_product *product);
+
 /* For an operation that needs so many bytes of scratch for each `rows` rows: how many rows it may take at a time, a multiple of them, at
  * least one. */
 static inline int kern_cuda_rows_at_a_time(const kern_ctx *ctx, int rows, size_t bytes) {

@@ -81,7 +81,8 @@ static const kern_backend cuda_backend = {.close = close_card, .free_bytes = fre
                                           .download = download, .copy = copy, .zero = zero, .sync = sync_card, .fetch = fetch,
                                           .mark = mark, .wait = wait_for, .unmark = unmark, .record = record,
                                           .recorded = recorded, .replay = replay, .forget = forget, .share = share,
-                                          .open_shared = open_shared, .close_shared = close_shared, .link = LINKS};
+                                          .open_shared = open_shared, .close_shared = close_shared, .link = LINKS,
+                                          .norm_linear = kern_cuda_norm_linear};
 
 #define ENTRY_(type, name, parameters) .name = kern_cuda_##name,
 static const kern_ops cuda_ops = {KERN_OP_TABLE(ENTRY_)};

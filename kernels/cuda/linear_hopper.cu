@@ -9,7 +9,8 @@
  * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated (of
  *         kern_linear_swiglu), 8 of gate and the same 8 of up, so that a thread has both of an element. Weights stream through
  *         the card once; copies run ahead by 200 KiB a processor, also into the next tile, and those of weights begin before the operation
- *         in front has ended
+ *         in front has ended. Up to 8 rows that go through RMSNorm first are read and normed by every block, while its first weights come: that
+ *         takes as long as the norm does, and spares its launch
  *
  * Operations: 2 rows cols depth. Bytes from the second-level cache: tiles: A cols/256 times, B rows/128 times, 2 bytes each; some and few:
  * weights once, x once for the lines of a block; C once, and once more where it is added to.
@@ -20,6 +21,7 @@
  * arguments of a kernel with maps are read from memory again after each store, if they are not copied to variables: that took a third of
  * the rate of tiles. */
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/ring.h"
 
 enum {
@@ -48,14 +50,24 @@ typedef struct hopper_work {
     bool pairs; /* elements 2i and 2i + 1 of C are in one row and can be loaded and stored together */
 } hopper_work;
 
+/* What few rows go through first: RMSNorm. */
+typedef struct input_norm {
+    const float *x; /* (rows, depth); NULL: nothing, x comes by its map */
+    const void *weight;
+    kern_dtype weight_dtype;
+    float eps;
+    bool wide; /* four neighbours of the weight are loaded together */
+} input_norm;
+
 typedef struct hopper_product {
     kern_map a, b;
     hopper_work work;
+    input_norm norm;
 } hopper_product;
 
 KERN_DEVICE void fetch_maps(const hopper_product *h) {
     if (kern_thread() > 0) return;
-    kern_fetch_map(&h->a);
+    if (!h->norm.x) kern_fetch_map(&h->a);
     kern_fetch_map(&h->b);
 }
 
@@ -258,12 +270,14 @@ HOPPER_TILES(hopper_grad_weight_narrow, false, false, NARROW, STAGES_NARROW)
 /* ---- few and some rows: what both have in common -------------------------------------------------------------------------------------- */
 
 /* A tile is `lines` lines of C by `rows` rows of x, a stage of it `deep` of depth: pieces of STEP of the weights, then as many of x. A line
- * of C has one of weights, or, gated, two `sides`: a piece of weights is those of gate, then those of up. */
+ * of C has one of weights, or, gated, two `sides`: a piece of weights is those of gate, then those of up. Normed, all of x is behind the
+ * stages, in the same pieces. */
 typedef struct few_shape {
     int rows, lines, sides, deep, stages;
+    bool normed;
 } few_shape;
 
-KERN_BOTH int few_stage(const few_shape s) { return (s.sides * s.lines + s.rows) * s.deep; }
+KERN_BOTH int few_stage(const few_shape s) { return (s.sides * s.lines + (s.normed ? 0 : s.rows)) * s.deep; }
 KERN_DEVICE int few_weights(const few_shape s, int d) { return d / STEP * s.sides * s.lines * STEP; }
 KERN_DEVICE int few_rows(const few_shape s, int d) { return s.sides * s.lines * s.deep + d / STEP * s.rows * STEP; }
 
@@ -302,11 +316,11 @@ KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_p
     few_place n = {kern_block(), 0, {0, 0}}, x = n;
     for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, p->cols, &n);
     kern_wait_for_previous();
-    for (; x.tile < tiles && x.at.round == 0; few_next(&x, s, p->depth)) copy_rows_of_x(memory, gates, h, s, down, &x);
+    for (; !s.normed && x.tile < tiles && x.at.round == 0; few_next(&x, s, p->depth)) copy_rows_of_x(memory, gates, h, s, down, &x);
     for (; n.tile < tiles; few_next(&n, s, p->depth)) {
         ring_wait_empty(gates, n.at);
         copy_weights(memory, gates, h, s, down, p->cols, &n);
-        copy_rows_of_x(memory, gates, h, s, down, &n);
+        if (!s.normed) copy_rows_of_x(memory, gates, h, s, down, &n);
     }
 }
 
@@ -330,7 +344,7 @@ KERN_DEVICE void store_gated_transposed(const hopper_work *p, const float c[4], 
 /* ---- some rows ------------------------------------------------------------------------------------------------------------------------ */
 
 KERN_DEVICE few_shape some_shape(void) {
-    const few_shape s = {SOME_ROWS, SOME_LINES, 1, STEP, SOME_STAGES};
+    const few_shape s = {SOME_ROWS, SOME_LINES, 1, STEP, SOME_STAGES, false};
     return s;
 }
 
@@ -377,10 +391,24 @@ enum {
     FEW_BYTES = 200 << 10               /* of stages */
 };
 
+/* What rows that are normed take of the stages' memory: themselves, as products take them, up to a multiple of DEEP; the norm's weight, what
+ * each row is multiplied by, and as many rows as are at work together, a little apart so that two half warps meet on no bank. */
+enum { NORMED_ROWS = 8, NORM_BYTES = 40 << 10, NORM_BARRIER = 1 };
+KERN_BOTH int norm_depth(int depth) { return (depth + DEEP - 1) / DEEP * DEEP; }
+KERN_BOTH int norm_apart(int depth) { return depth + KERN_LANES; }
+KERN_BOTH int norm_at_once(int rows, int depth) {
+    const int n = NORM_BYTES / (norm_apart(depth) * (int)sizeof(float));
+    return n < 1 ? 1 : n < rows ? n : rows;
+}
+KERN_BOTH int norm_bytes(int rows, int depth) {
+    return rows * norm_depth(depth) * (int)sizeof(uint16_t) +
+           (depth + rows + norm_at_once(rows, depth) * norm_apart(depth)) * (int)sizeof(float);
+}
+
 /* A warp has 16 lines of weights. */
-KERN_BOTH few_shape few_shape_of(int rows, int sides, int warps) {
-    few_shape s = {rows, warps * MMA_ROWS / sides, sides, DEEP, 0};
-    s.stages = FEW_BYTES / (few_stage(s) * (int)sizeof(uint16_t));
+KERN_BOTH few_shape few_shape_of(int rows, int sides, int warps, bool normed, int depth) {
+    few_shape s = {rows, warps * MMA_ROWS / sides, sides, DEEP, 0, normed};
+    s.stages = (FEW_BYTES - (normed ? norm_bytes(rows, depth) : 0)) / (few_stage(s) * (int)sizeof(uint16_t));
     if (s.stages > RING_MOST_STAGES) s.stages = RING_MOST_STAGES;
     return s;
 }
@@ -396,12 +424,13 @@ KERN_DEVICE void load_eights(uint32_t r[4], const uint16_t *piece, int low, int 
     kern_ldmatrix_x4(r, piece + piece_chunk(line, d / CHUNK + matrix / 2, ROW_CHUNKS) * CHUNK);
 }
 
-KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const few_shape s, int link) {
+/* `x`: the rows' pieces of this stage's depth. */
+KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const uint16_t *x, const few_shape s, int link) {
     const int d = link * MMA_DEPTH, line = kern_thread() / 32 * (MMA_ROWS / s.sides);
     load_eights(f->w, stage + few_weights(s, d), line, line + (s.sides == 1 ? 8 : s.lines), d % STEP);
     KERN_UNROLL
     for (int i = 0; i < (s.rows + 15) / 16; i++) /* of eight rows, the same twice */
-        load_eights(f->x[i], stage + few_rows(s, d), 16 * i, s.rows == 8 ? 0 : 16 * i + 8, d % STEP);
+        load_eights(f->x[i], x + d / STEP * s.rows * STEP, 16 * i, s.rows == 8 ? 0 : 16 * i + 8, d % STEP);
 }
 
 KERN_DEVICE void multiply_link(float c[FEW_ROWS / 8][4], const few_link *f, const int rows) {
@@ -412,27 +441,111 @@ KERN_DEVICE void multiply_link(float c[FEW_ROWS / 8][4], const few_link *f, cons
     }
 }
 
+/* ---- rows that are normed: all of them, by the warps that multiply --------------------------------------------------------------------- */
+
+typedef struct norm_memory {
+    uint16_t *rows; /* (8, norm_depth), in pieces */
+    float *weight, *rstd, *staged;
+} norm_memory;
+
+KERN_DEVICE norm_memory norm_memory_at(char *memory, int rows, int depth) {
+    norm_memory n;
+    n.rows = (uint16_t *)memory;
+    n.weight = (float *)(n.rows + rows * norm_depth(depth));
+    n.rstd = n.weight + depth;
+    n.staged = n.rstd + rows;
+    return n;
+}
+
+/* What nobody is still writing: zeros where there are no rows, or no depth, and the norm's weight. */
+KERN_DEVICE void prepare_norm(const norm_memory *to, const input_norm *n, int rows, int depth, int threads) {
+    const kern_float4 zero = {{0, 0, 0, 0}};
+    for (int i = 8 * kern_thread(); i < rows * norm_depth(depth); i += 8 * threads) *(kern_float4 *)(to->rows + i) = zero;
+    for (int i = 4 * kern_thread(); i < depth; i += 4 * threads)
+        *(kern_float4 *)(to->weight + i) = kern_load4(n->weight, n->weight_dtype, (size_t)i, 4, n->wide);
+}
+
+/* `count` rows of x, all loads before any store. */
+KERN_DEVICE void stage_rows(float *staged, const float *x, int count, int depth, int threads) {
+    enum { LOADS = 8 };
+    const int quads = depth / 4;
+    for (int begin = kern_thread(); begin < count * quads; begin += LOADS * threads) {
+        kern_float4 four[LOADS];
+        KERN_UNROLL
+        for (int i = 0; i < LOADS; i++)
+            if (begin + i * threads < count * quads) four[i] = *(const kern_float4 *)(x + 4 * (begin + i * threads));
+        KERN_UNROLL
+        for (int i = 0; i < LOADS; i++) {
+            const int at = begin + i * threads;
+            if (at < count * quads) *(kern_float4 *)(staged + at / quads * norm_apart(depth) + 4 * (at % quads)) = four[i];
+        }
+    }
+}
+
+/* Half a warp a row; those left over do the last one as well, for the shuffles. */
+KERN_DEVICE void sum_rows(const norm_memory *m, int count, int depth, float eps, int threads) {
+    for (int begin = 0; begin < count; begin += threads / KERN_LANES) {
+        const int row = begin + kern_team() < count ? begin + kern_team() : count - 1;
+        const float rstd = rstd_of(row_squares(m->staged + row * norm_apart(depth), depth), depth, eps);
+        if (kern_lane() == 0) m->rstd[row] = rstd;
+    }
+}
+
+/* Rows begin .. begin+count-1, as products take them. */
+KERN_DEVICE void store_rows(const norm_memory *m, int begin, int count, int rows, int depth, int threads) {
+    for (int i = kern_thread(); i < count * (depth / 4); i += threads) {
+        const int row = i / (depth / 4), d = i % (depth / 4) * 4;
+        const kern_float4 x = *(const kern_float4 *)(m->staged + row * norm_apart(depth) + d);
+        const float *w = m->weight + d, r = m->rstd[row];
+        uint16_t *const piece = m->rows + d / STEP * rows * STEP;
+        const kern_half4 y = {{kern_bf16_pair(x.v[0] * r * w[0], x.v[1] * r * w[1]), kern_bf16_pair(x.v[2] * r * w[2], x.v[3] * r * w[3])}};
+        *(kern_half4 *)(piece + piece_chunk(begin + row, d % STEP / CHUNK, ROW_CHUNKS) * CHUNK + d % CHUNK) = y;
+    }
+}
+
+KERN_DEVICE void norm_rows(const norm_memory *m, const input_norm *n, const hopper_work *p, int rows, int threads) {
+    const int at_once = norm_at_once(rows, p->depth);
+    prepare_norm(m, n, rows, p->depth, threads);
+    kern_wait_for_previous();
+    kern_next_may_start();
+    for (int begin = 0; begin < p->rows; begin += at_once) {
+        const int count = p->rows - begin < at_once ? p->rows - begin : at_once;
+        stage_rows(m->staged, n->x + (size_t)begin * (size_t)p->depth, count, p->depth, threads);
+        kern_barrier_some(NORM_BARRIER, threads);
+        sum_rows(m, count, p->depth, n->eps, threads);
+        kern_barrier_some(NORM_BARRIER, threads);
+        store_rows(m, begin, count, rows, p->depth, threads);
+        kern_barrier_some(NORM_BARRIER, threads);
+    }
+}
+
+/* The rows' pieces for the stage that the block is at. */
+KERN_DEVICE const uint16_t *rows_of_stage(const uint16_t *memory, const uint16_t *normed, const few_shape s, const few_place *n) {
+    return s.normed ? normed + n->d * s.rows : memory + n->at.stage * few_stage(s) + few_rows(s, 0);
+}
+
 /* The next link is loaded before this one is multiplied, across stages too: a chain then takes no longer than its multiplications. */
-KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const few_shape s, int tiles) {
+KERN_DEVICE void multiply_few_rows(const uint16_t *memory, const uint16_t *normed, ring_gates *gates, const hopper_work *p, const few_shape s,
+                                   int tiles) {
     const int down = (p->rows + s.rows - 1) / s.rows, lane = kern_thread() % 32;
     few_place n = {kern_block(), 0, {0, 0}};
     few_link f[2];
     float c[FEW_ROWS / 8][4];
     if (n.tile >= tiles) return;
     ring_wait_full(gates, n.at);
-    load_link(&f[0], memory, s, 0);
+    load_link(&f[0], memory, rows_of_stage(memory, normed, s, &n), s, 0);
     while (n.tile < tiles) {
         const few_place here = n;
-        const uint16_t *stage = memory + here.at.stage * few_stage(s);
+        const uint16_t *stage = memory + here.at.stage * few_stage(s), *x = rows_of_stage(memory, normed, s, &here);
         if (here.d == 0) begin_from_zero(c, s.rows / 8);
         few_next(&n, s, p->depth);
         KERN_UNROLL
         for (int link = 0; link < LINKS; link++) {
             if (link + 1 < LINKS)
-                load_link(&f[(link + 1) % 2], stage, s, link + 1);
+                load_link(&f[(link + 1) % 2], stage, x, s, link + 1);
             else if (n.tile < tiles) {
                 ring_wait_full(gates, n.at);
-                load_link(&f[0], memory + n.at.stage * few_stage(s), s, 0);
+                load_link(&f[0], memory + n.at.stage * few_stage(s), rows_of_stage(memory, normed, s, &n), s, 0);
             }
             if (here.d + link * MMA_DEPTH < p->depth) multiply_link(c, &f[link % 2], s.rows);
         }
@@ -450,10 +563,11 @@ KERN_DEVICE void multiply_few_rows(const uint16_t *memory, ring_gates *gates, co
     }
 }
 
-KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows, const int sides) {
+KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows, const int sides, const bool normed) {
     const hopper_work work = h->work;
+    const input_norm norm = h->norm;
     const int warps = kern_threads() / 32 - 1; /* the last one copies */
-    const few_shape s = few_shape_of(rows, sides, warps);
+    const few_shape s = few_shape_of(rows, sides, warps, normed, work.depth);
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
     const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
@@ -463,26 +577,33 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     if (kern_thread() >= warps * 32) {
         if (kern_thread() == warps * 32) produce_few(ring, gates, h, &work, s, tiles);
     } else {
-        kern_wait_for_previous();
-        kern_next_may_start();
-        multiply_few_rows(ring, gates, &work, s, tiles);
+        const norm_memory m = norm_memory_at((char *)(gates + 1), rows, work.depth);
+        if (normed) {
+            norm_rows(&m, &norm, &work, rows, warps * 32);
+        } else {
+            kern_wait_for_previous();
+            kern_next_may_start();
+        }
+        multiply_few_rows(ring, m.rows, gates, &work, s, tiles);
     }
 }
 
-#define HOPPER_FEW(name, rows, sides)                            \
+#define HOPPER_FEW(name, rows, sides, normed)                    \
     typedef hopper_product name##_args;                          \
     KERN_KERNEL_WITH_MAPS(name, (MOST_WARPS + 1) * 32, 1) {      \
         KERN_SHARED_BYTES(char, memory);                         \
-        few_of_product(memory, &a, rows, sides);                 \
+        few_of_product(memory, &a, rows, sides, normed);         \
     }
-HOPPER_FEW(hopper_few_8, 8, 1)
-HOPPER_FEW(hopper_few_16, 16, 1)
-HOPPER_FEW(hopper_few_32, 32, 1)
-HOPPER_FEW(hopper_few_64, 64, 1)
-HOPPER_FEW(hopper_gated_8, 8, 2)
-HOPPER_FEW(hopper_gated_16, 16, 2)
-HOPPER_FEW(hopper_gated_32, 32, 2)
-HOPPER_FEW(hopper_gated_64, 64, 2)
+HOPPER_FEW(hopper_few_8, 8, 1, false)
+HOPPER_FEW(hopper_few_16, 16, 1, false)
+HOPPER_FEW(hopper_few_32, 32, 1, false)
+HOPPER_FEW(hopper_few_64, 64, 1, false)
+HOPPER_FEW(hopper_gated_8, 8, 2, false)
+HOPPER_FEW(hopper_gated_16, 16, 2, false)
+HOPPER_FEW(hopper_gated_32, 32, 2, false)
+HOPPER_FEW(hopper_gated_64, 64, 2, false)
+HOPPER_FEW(hopper_normed_8, 8, 1, true)
+HOPPER_FEW(hopper_normed_gated_8, 8, 2, true)
 
 /* ---- launches ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -506,22 +627,27 @@ static int tiles_of(const tensor_product *p, int rows, int cols) {
 }
 
 /* As many warps a block as leave half of the processors a block: one alone copies no faster than a sixtieth of the card can. */
-static few_shape choose_few(kern_ctx *ctx, const tensor_product *p) {
+static few_shape choose_few(kern_ctx *ctx, const tensor_product *p, bool normed) {
     const int sides = p->gated ? 2 : 1;
     int rows = 8, warps = MOST_WARPS;
     while (rows < p->a.lines) rows *= 2;
     while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS / sides) < kern_card_processors(ctx->card)) warps /= 2;
-    return few_shape_of(rows, sides, warps);
+    return few_shape_of(rows, sides, warps, normed, p->depth);
 }
 
 static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
-    const few_shape s = choose_few(ctx, p);
-    const int blocks = tiles_of(p, s.rows, s.lines), threads = (s.sides * s.lines / MMA_ROWS + 1) * 32, elements = s.stages * few_stage(s);
+    const few_shape s = choose_few(ctx, p, h->norm.x != NULL);
+    const int blocks = tiles_of(p, s.rows, s.lines), threads = (s.sides * s.lines / MMA_ROWS + 1) * 32;
+    const int elements = s.stages * few_stage(s) + (s.normed ? norm_bytes(s.rows, p->depth) / (int)sizeof(uint16_t) : 0);
     tensor_operand weights = p->b;
     weights.lines *= s.sides;
-    map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
+    if (!s.normed) map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
     map_operand(ctx, &h->b, &weights, p->depth, s.lines);
-    if (p->gated)
+    if (s.normed && p->gated)
+        LAUNCH_HOPPER(ctx, hopper_normed_gated_8, blocks, threads, elements, *h);
+    else if (s.normed)
+        LAUNCH_HOPPER(ctx, hopper_normed_8, blocks, threads, elements, *h);
+    else if (p->gated)
         switch (s.rows) {
         case 8: LAUNCH_HOPPER(ctx, hopper_gated_8, blocks, threads, elements, *h); break;
         case 16: LAUNCH_HOPPER(ctx, hopper_gated_16, blocks, threads, elements, *h); break;
@@ -568,17 +694,38 @@ static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_prod
         LAUNCH_TILES(ctx, hopper_grad_weight_narrow, blocks, NARROW, STAGES_NARROW, *h);
 }
 
-bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
-    if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
-    if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
-    assert((p->to.start == FROM_C) == !p->a.along_depth);
-    assert(!p->gated || p->a.lines <= FEW_ROWS);
+/* But for maps. */
+static hopper_product product_of(const tensor_product *p) {
     hopper_product h;
+    memset(&h, 0, sizeof h);
     h.work.rows = p->a.lines;
     h.work.cols = p->b.lines;
     h.work.depth = p->depth;
     h.work.to = p->to;
     h.work.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
+    return h;
+}
+
+/* Up to 8 rows, as long as there is room for them and for weights on their way. */
+bool kern_cuda_norm_linear(kern_ctx *ctx, const kern_norm_product *n) {
+    enum { LEAST_STAGES = 3, ROOM = FEW_BYTES - LEAST_STAGES * MOST_WARPS * MMA_ROWS * DEEP * (int)sizeof(uint16_t) };
+    const product_out to = {n->y, n->y_dtype, n->bias, n->bias_dtype, FROM_ZERO};
+    const tensor_product p = {{NULL, (size_t)n->k, n->m, true, true}, tensor_operand_of((const uint16_t *)n->w, n->k, n->n, true), to, n->k, n->gated};
+    if (!ctx->hopper || ctx->free || n->factors != KERN_BF16 || !p.b.aligned || (uintptr_t)n->x % 16) return false;
+    if (n->m < 1 || n->m > NORMED_ROWS || n->n < 1 || n->k < 1 || norm_bytes(NORMED_ROWS, n->k) > ROOM) return false;
+    hopper_product h = product_of(&p);
+    const input_norm norm = {n->x, n->norm, n->norm_dtype, n->eps, kern_wide(n->norm, n->norm_dtype, n->k)};
+    h.norm = norm;
+    run_few(ctx, &p, &h);
+    return true;
+}
+
+bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
+    if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
+    if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
+    assert((p->to.start == FROM_C) == !p->a.along_depth);
+    assert(!p->gated || p->a.lines <= FEW_ROWS);
+    hopper_product h = product_of(p);
     const bool forward = p->a.along_depth && p->b.along_depth;
     if (forward && p->a.lines <= FEW_ROWS)
         run_few(ctx, p, &h);

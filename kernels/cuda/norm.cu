@@ -13,23 +13,8 @@
 enum {
     THREADS = 128,
     QUADS = 8,                  /* of four elements, that a thread loads at once */
-    STAGED = 12288,             /* of a row, in shared memory; longer rows are read twice */
-    AHEAD = 8
+    STAGED = 12288              /* of a row, in shared memory; longer rows are read twice */
 };
-
-/* The lane's part of the chains of a row in shared memory, loads AHEAD of the additions. */
-KERN_DEVICE float row_squares(const float *x, int k) {
-    float sum = 0, v[AHEAD];
-    int i = kern_lane();
-    for (; i + (AHEAD - 1) * KERN_LANES < k; i += AHEAD * KERN_LANES) {
-        KERN_UNROLL
-        for (int n = 0; n < AHEAD; n++) v[n] = x[i + n * KERN_LANES];
-        KERN_UNROLL
-        for (int n = 0; n < AHEAD; n++) sum = fmaf(v[n], v[n], sum);
-    }
-    for (; i < k; i += KERN_LANES) sum = fmaf(x[i], x[i], sum);
-    return kern_sum16(sum);
-}
 
 typedef struct rmsnorm_args {
     void *y;

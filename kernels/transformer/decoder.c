@@ -241,7 +241,7 @@ static void run_head(kern_decoder *d, const plan *p) {
         kern_rows_gather(m->queue, d->gathered, d->x, d->index, p->outputs, m->layout->shape.hidden);
         x = d->gathered;
     }
-    kern_model_head(m, d->logits, d->normed, x, p->outputs);
+    kern_model_head(m, d->logits, d->normed, false, x, p->outputs);
 }
 
 static void run_plan(kern_decoder *d, const plan *p) {

@@ -40,7 +40,7 @@ kern_tensor kern_slab_take(kern_slab *slab, kern_dtype dtype, size_t n);
 kern_dtype kern_acts_on(kern_precision precision, const char *device);
 
 /* The parts of a forward pass. M = rows; x (M,H) is the residual stream, float32 like the logits; all else is of type model->acts;
- * W = (heads + 2 kv_heads) * D. normed (M,H), act (M,F) are work space whose contents afterwards are the values named. */
+ * W = (heads + 2 kv_heads) * D. act (M,F) is work space whose contents afterwards are the value named; normed (M,H) too, only where it is `kept`. */
 
 /* normed = RMSNorm(x); qkv_in (M,W) = normed · [q k v]ᵀ */
 void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, kern_tensor normed, kern_tensor x, int rows);
@@ -55,7 +55,7 @@ void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, ker
 void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, bool kept,
                     kern_tensor act, int rows);
 /* normed = final RMSNorm(x); logits (M,V) = normed · headᵀ */
-void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows);
+void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, bool kept, kern_tensor x, int rows);
 
 /* The q/k norm weights of a slab in the layout, or none where the shape has none. */
 kern_tensor kern_layer_q_norm(const kern_model *model, int layer, kern_tensor slab);

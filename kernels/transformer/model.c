@@ -171,12 +171,10 @@ kern_tensor kern_layer_k_norm(const kern_model *model, int layer, kern_tensor sl
 }
 
 void kern_layer_qkv_in(const kern_model *model, int layer, kern_tensor qkv_in, kern_tensor normed, kern_tensor x, int rows) {
-    kern_queue *q = model->queue;
     const layer_offsets *at = &model->layers[layer];
-    int hidden = model->layout->shape.hidden;
     kern_tensor bias = model->layout->shape.qkv_bias ? kern_at(model->params, at->qkv_bias) : kern_none();
-    kern_rmsnorm(q, normed, x, kern_at(model->params, at->norm_attn), model->eps, rows, hidden);
-    kern_linear(q, qkv_in, normed, kern_at(model->params, at->qkv), bias, model->attn.factors, rows, kern_qkv_width(model->attn), hidden, false);
+    kern_norm_linear(model->queue, qkv_in, normed, x, kern_at(model->params, at->norm_attn), model->eps, kern_at(model->params, at->qkv), bias,
+                     model->attn.factors, rows, kern_qkv_width(model->attn), model->layout->shape.hidden);
 }
 
 void kern_layer_qkv(const kern_model *model, int layer, kern_tensor qkv, kern_tensor qkv_in, kern_tensor normed, kern_tensor x,
@@ -191,15 +189,10 @@ void kern_layer_attn_out(const kern_model *model, int layer, kern_tensor x, kern
                 model->layout->shape.hidden, model->attn.heads * model->attn.head_dim, true);
 }
 
-static void norm_ffn(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, int rows) {
-    kern_rmsnorm(model->queue, normed, mid, kern_at(model->params, model->layers[layer].norm_ffn), model->eps, rows,
-                 model->layout->shape.hidden);
-}
-
 void kern_layer_gate_up(const kern_model *model, int layer, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, int rows) {
-    norm_ffn(model, layer, mid, normed, rows);
-    kern_linear(model->queue, gate_up, normed, kern_at(model->params, model->layers[layer].gate_up), kern_none(), model->attn.factors, rows,
-                2 * model->layout->shape.ffn, model->layout->shape.hidden, false);
+    const layer_offsets *at = &model->layers[layer];
+    kern_norm_linear(model->queue, gate_up, normed, mid, kern_at(model->params, at->norm_ffn), model->eps, kern_at(model->params, at->gate_up),
+                     kern_none(), model->attn.factors, rows, 2 * model->layout->shape.ffn, model->layout->shape.hidden);
 }
 
 void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tensor mid, kern_tensor normed, kern_tensor gate_up, bool kept,
@@ -210,15 +203,19 @@ void kern_layer_mlp(const kern_model *model, int layer, kern_tensor x, kern_tens
         kern_layer_gate_up(model, layer, mid, normed, gate_up, rows);
         kern_swiglu(model->queue, act, gate_up, rows, ffn);
     } else {
-        norm_ffn(model, layer, mid, normed, rows);
-        kern_linear_swiglu(model->queue, act, gate_up, normed, kern_at(model->params, at->gate_up), model->attn.factors, rows, ffn, hidden);
+        kern_norm_linear_swiglu(model->queue, act, gate_up, normed, mid, kern_at(model->params, at->norm_ffn), model->eps,
+                                kern_at(model->params, at->gate_up), model->attn.factors, rows, ffn, hidden);
     }
     kern_linear(model->queue, x, act, kern_at(model->params, at->down), kern_none(), model->attn.factors, rows, hidden, ffn, true);
 }
 
-void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, kern_tensor x, int rows) {
+void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor normed, bool kept, kern_tensor x, int rows) {
     const rlf_model_shape *s = &model->layout->shape;
-    kern_rmsnorm(model->queue, normed, x, kern_at(model->params, model->norm_final), model->eps, rows, s->hidden);
-    kern_linear(model->queue, logits, normed, kern_at(model->params, model->head), kern_none(), model->attn.factors, rows, s->vocab, s->hidden,
-                false);
+    kern_tensor norm = kern_at(model->params, model->norm_final), w = kern_at(model->params, model->head);
+    if (kept) {
+        kern_rmsnorm(model->queue, normed, x, norm, model->eps, rows, s->hidden);
+        kern_linear(model->queue, logits, normed, w, kern_none(), model->attn.factors, rows, s->vocab, s->hidden, false);
+    } else {
+        kern_norm_linear(model->queue, logits, normed, x, norm, model->eps, w, kern_none(), model->attn.factors, rows, s->vocab, s->hidden);
+    }
 }

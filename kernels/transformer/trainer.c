@@ -273,7 +273,7 @@ static void head_forward(kern_trainer *t, const kern_model *model, kern_filter f
     kern_upload(q, t->index, t->host_rows + first, (size_t)n);
     kern_upload(q, t->targets, t->host_targets + first, (size_t)n);
     kern_rows_gather(q, t->head_x, t->last, t->index, n, s->hidden);
-    kern_model_head(model, t->logits, t->head_normed, t->head_x, n);
+    kern_model_head(model, t->logits, t->head_normed, t->options.gradients, t->head_x, n);
     kern_logprob(q, t->logprob, t->entropy, t->stats, t->logits, t->targets, filter, n, s->vocab);
     kern_download(q, logprob, t->logprob, (size_t)n);
     kern_download(q, entropy, t->entropy, (size_t)n);

@@ -158,13 +158,13 @@ void KERN_OP(swiglu)(kern_cpu_ctx *ctx, void *y, const void *gate_up, kern_dtype
     kern_pool_run(ctx->pool, task_count(m, job.per_task), swiglu_rows, &job);
 }
 
-/* silu'(g) = s (1 + g (1 - s)), s = sigmoid(g). dgate_up may be gate_up. */
 void KERN_OP(linear_swiglu)(kern_cpu_ctx *ctx, void *y, void *gate_up, kern_dtype dtype, const void *x, kern_dtype x_dtype, const void *w,
                             kern_dtype w_dtype, kern_dtype factors, int m, int f, int k) {
     KERN_OP(linear)(ctx, gate_up, dtype, x, x_dtype, w, w_dtype, NULL, KERN_F32, factors, m, 2 * f, k, false);
     KERN_OP(swiglu)(ctx, y, gate_up, dtype, m, f);
 }
 
+/* silu'(g) = s (1 + g (1 - s)), s = sigmoid(g). dgate_up may be gate_up. */
 static void swiglu_grad_rows(void *arg, int task, int thread) {
     (void)thread;
     const swiglu_job *job = arg;

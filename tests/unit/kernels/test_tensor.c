@@ -384,6 +384,47 @@ static void check_gated(kern_queue *q, shape s, kern_dtype dtype, kern_dtype act
     drop(wide), drop(a), drop(b), drop(gate_up), drop(y), drop(y_wide);
 }
 
+/* A product whose x goes through RMSNorm against the operations one by one; gated, s.n is F. */
+static void check_normed(kern_queue *q, shape s, kern_dtype dtype, bool gated, bool with_bias) {
+    const float eps = 1e-6f;
+    const size_t n = area(s.m, s.n), w = (gated ? 2 : 1) * area(s.n, s.k), x = area(s.m, s.k);
+    const kern_dtype acts = kern_activations(kern_queue_device(q), dtype);
+    float *left = random_floats(x, 1), *right = random_weights(w, 2), *norm = random_weights((size_t)s.k, 3), *bias = random_weights((size_t)s.n, 4);
+    float *got = malloc(n * sizeof *got), *expected = malloc(n * sizeof *expected);
+    kern_tensor a = tensor_of(q, KERN_F32, left, x), b = weights_of(q, dtype, right, w), scale = weights_of(q, dtype, norm, (size_t)s.k);
+    kern_tensor added = with_bias ? weights_of(q, dtype, bias, (size_t)s.n) : kern_none();
+    kern_tensor normed = tensor_of(q, acts, NULL, x), gate_up = tensor_of(q, acts, NULL, 2 * n), y = tensor_of(q, acts, NULL, n);
+    kern_tensor y_wide = tensor_of(q, KERN_F32, NULL, n);
+    for (int apart = 0; apart < 2; apart++) {
+        if (apart) kern_rmsnorm(q, normed, a, scale, eps, s.m, s.k);
+        if (apart && gated) kern_linear_swiglu(q, y, gate_up, normed, b, dtype, s.m, s.n, s.k);
+        else if (apart) kern_linear(q, y, normed, b, added, dtype, s.m, s.n, s.k, false);
+        else if (gated) kern_norm_linear_swiglu(q, y, gate_up, normed, a, scale, eps, b, dtype, s.m, s.n, s.k);
+        else kern_norm_linear(q, y, normed, a, scale, eps, b, added, dtype, s.m, s.n, s.k);
+        kern_convert(q, y_wide, y, n);
+        kern_download(q, apart ? expected : got, y_wide, n);
+        assert_int_equal(kern_sync(q), RLF_OK);
+    }
+    same_bits(q, "a norm and its product", got, expected, n);
+    free(left), free(right), free(norm), free(bias), free(got), free(expected);
+    drop(a), drop(b), drop(scale), drop(normed), drop(gate_up), drop(y), drop(y_wide);
+    if (with_bias) drop(added);
+}
+
+/* Rows that have a kernel of their own, a few at a time and all together, and one more; depths about the ends of stages, and too deep. */
+static void a_product_of_a_norm_gives_the_bits_of_both(void **state) {
+    static const int rows[] = {1, 2, 5, 8, 9};
+    static const shape shapes[] = {{0, 1, 8}, {0, 7, 130}, {0, 40, 128}, {0, 33, 136}, {0, 200, 520}, {0, 70, 2560}, {0, 24, 8192}};
+    (void)state;
+    for (int d = 0; d < device_count; d++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows * (sizeof shapes / sizeof *shapes); i++) {
+            const shape of = shapes[i % (sizeof shapes / sizeof *shapes)], s = {rows[i / (sizeof shapes / sizeof *shapes)], of.n, of.k};
+            check_normed(queues[d], s, KERN_BF16, false, i % 2);
+            check_normed(queues[d], s, KERN_BF16, true, false);
+            if (i % 9 == 0) check_normed(queues[d], s, KERN_F32, i % 2, false);
+        }
+}
+
 /* Every kernel for few rows and the first number that has none; F about the ends of tiles, of one block and of many; aligned and not. */
 static void a_product_with_swiglu_gives_the_bits_of_both(void **state) {
     static const int rows[] = {1, 5, 8, 9, 16, 17, 32, 33, 64, 65};
@@ -412,6 +453,7 @@ int main(void) {
         cmocka_unit_test(empty_sides_are_allowed),
         cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
         cmocka_unit_test(a_product_with_swiglu_gives_the_bits_of_both),
+        cmocka_unit_test(a_product_of_a_norm_gives_the_bits_of_both),
     };
     return cmocka_run_group_tests_name("tensor", tests, open_devices, close_devices);
 }
