@@ -177,6 +177,7 @@ table() {
     kernel "attention decode, $one_shape, 256 at 1024" attention_paged 256 share_of_copy copy "80 % of copy"
     start=$(cat "$work/start/seconds" 2>/dev/null) && start+=" s"
     line "start to first token, $one_shape" "${start:-not measured: $(why init) $(why start)}" "" "" "10 s"
+    kernel "attention of a prompt, $one_shape, 1024" attention_prefill 1024 share_of_matrix matrix ""
     ms=$(value handover seconds)
     if [ -n "$ms" ]; then ms="$(awk -v s="$ms" 'BEGIN { printf "%.2f", 1000 * s }') ms, $(value handover way)"; fi
     line "hand-over $one_shape" "${ms:-not measured: $(why handover)}" "" "" "20 ms on one card"

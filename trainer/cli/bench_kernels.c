@@ -24,7 +24,7 @@ typedef struct bench {
     const rlf_bench *on;
     kern_queue *q;
     int seqs, length, rows; /* packed sequences, as in training; rows = seqs * length */
-    size_t most;            /* rows of any operation: rows, or MAX_BATCH */
+    size_t most;            /* rows of any operation: rows, or CONTEXT */
     sizes n;
     kern_attn_shape attn;
     kern_kv_shape kv_shape;
@@ -43,6 +43,7 @@ typedef struct bench {
     size_t matrix;             /* elements of w */
     int32_t *seq_begin; /* (seqs + 1) */
     kern_tensor seq, last, pages; /* paged decoding: (MAX_BATCH), (MAX_BATCH), (MAX_BATCH, CONTEXT / PAGE) */
+    kern_tensor one, places;   /* a prompt: (CONTEXT) zeros, its sequence, and positions */
     kern_sample_key keys[HEAD_ROWS];
     json_t *results;
 } bench;
@@ -95,6 +96,10 @@ static void attention_grad(bench *b, int m) {
 static void attention_paged(bench *b, int m) {
     kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->seq, b->last, m, b->pages, CONTEXT / PAGE,
                          (kern_rows_hint){CONTEXT, true}, b->attn);
+}
+static void prefill(bench *b, int m) {
+    kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->one, b->places, m, b->pages, CONTEXT / PAGE,
+                         (kern_rows_hint){CONTEXT, false}, b->attn);
 }
 static void logprob(bench *b, int m) {
     kern_logprob(b->q, b->logprob, b->lse, b->stats, b->logits, b->ids, PLAIN, m, (int)b->n.vocab);
@@ -226,6 +231,9 @@ static rlf_status measure_attention(bench *b) {
                                 batches[i] * (CONTEXT * token + a * (w + inner))};
         RLF_TRY(measure(b, &paged));
     }
+    const measured prompt = {"attention_prefill", CONTEXT, prefill, 2 * inner * CONTEXT * (CONTEXT + 1.0),
+                             CONTEXT * (token + a * (w + inner))};
+    RLF_TRY(measure(b, &prompt));
 out:
     return status;
 }
@@ -269,7 +277,8 @@ static size_t lay_out(bench *b) {
         {&b->dlogits, b->acts, HEAD_ROWS * b->n.vocab},
         {&b->stats, KERN_F32, HEAD_ROWS * KERN_HEAD_STATS}, {&b->logprob, KERN_F32, HEAD_ROWS}, {&b->ids, KERN_I32, b->most},
         {&b->pos, KERN_I32, b->most}, {&b->slots, KERN_I32, b->most},
-        {&b->seq, KERN_I32, MAX_BATCH}, {&b->last, KERN_I32, MAX_BATCH}, {&b->pages, KERN_I32, MAX_BATCH * (CONTEXT / PAGE)}};
+        {&b->seq, KERN_I32, MAX_BATCH}, {&b->last, KERN_I32, MAX_BATCH}, {&b->pages, KERN_I32, MAX_BATCH * (CONTEXT / PAGE)},
+        {&b->one, KERN_I32, CONTEXT}, {&b->places, KERN_I32, CONTEXT}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         *list[i].t = kern_at(kern_view(b->buf, list[i].dtype), at / kern_dtype_size(list[i].dtype));
         at += (list[i].n * kern_dtype_size(list[i].dtype) + 63) / 64 * 64;
@@ -298,6 +307,8 @@ static rlf_status fill(bench *b) {
     kern_upload(b->q, b->seq, rows, MAX_BATCH);
     for (int i = 0; i < MAX_BATCH; i++) rows[i] = CONTEXT - 1;
     kern_upload(b->q, b->last, rows, MAX_BATCH);
+    for (int i = 0; i < CONTEXT; i++) rows[i] = i;
+    kern_upload(b->q, b->places, rows, CONTEXT);
     for (int i = 0; i < MAX_BATCH; i++) {
         for (int p = 0; p < CONTEXT / PAGE; p++) rows[p] = i * (CONTEXT / PAGE) + p;
         kern_upload(b->q, kern_at(b->pages, (size_t)i * (CONTEXT / PAGE)), rows, CONTEXT / PAGE);
@@ -338,7 +349,7 @@ static void tear_down(bench *b) {
 rlf_status rlf_bench_kernels(const rlf_bench *on, int sequences, int length, json_t **out) {
     rlf_status status = RLF_OK;
     bench b = {.on = on, .q = on->queue, .seqs = sequences, .length = length, .rows = sequences * length,
-               .most = larger((size_t)sequences * (size_t)length, MAX_BATCH), .results = json_array()};
+               .most = larger((size_t)sequences * (size_t)length, CONTEXT), .results = json_array()};
     *out = NULL;
     RLF_TRY(set_up(&b));
     RLF_TRY(measure_products(&b));
