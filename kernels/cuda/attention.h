@@ -17,10 +17,8 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
                                      kern_rows_hint hint, kern_attn_shape shape);
 void kern_cuda_attention_grad_tiles(kern_ctx *ctx, void *dqkv, const void *dout, const void *out, const float *lse, const void *qkv,
                                     kern_dtype dtype, const int32_t *seq_begin, int seqs, kern_attn_shape shape);
-/* attention_hopper.cu, attention_hopper_grad.cu: the same bits on a Hopper card, of tensors of bfloat16; false where it is none, or they do not
- * begin at 16 bytes. stats (kv_heads * heads of each, m): lse log2(e), delta; of kv heads from first_kv on. */
-bool kern_cuda_attention_hopper(kern_ctx *ctx, uint16_t *out, float *lse, const uint16_t *qkv, const int32_t *seq_begin, int seqs,
-                                kern_attn_shape shape);
+/* attention_hopper_grad.cu: the same bits on a Hopper card, of tensors of bfloat16; false where it is none, or they do not begin at 16
+ * bytes. stats (kv_heads * heads of each, m): lse log2(e), delta; of kv heads from first_kv on. */
 bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, uint16_t *dqkv, const uint16_t *dout, const uint16_t *qkv, const float_pair *stats,
                                      int first_kv, int kv_heads, const int32_t *seq_begin, int seqs, kern_attn_shape shape);
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
-/* attention_hopper: what the forward and the gradient of packed attention on Hopper's tensor cores (hopper.h) share.
+/* attention_hopper: what the forward and the gradient of attention on Hopper's tensor cores (hopper.h) share.
  *
  * A block of threads is two warp groups that compute and a third, of which one warp brings tiles by the copy engine, through a ring of stages.
- * Each of the two has a piece: 64 rows of one head, or 64 keys of a kv head. A product's second factor is in shared memory, the same for
- * both, its first one in registers where there is room: two factors from there are all that shared memory can give at the rate of the
- * tensor cores. Sums are in registers. */
+ * Each of the two has a piece: 64 rows and heads (forward), 64 rows of one head, or 64 keys of a kv head. A product's second factor is in
+ * shared memory, the same for both, its first one in registers where there is room: two factors from there are all that shared memory can
+ * give at the rate of the tensor cores. Sums are in registers. */
 #ifndef RLF_KERNELS_CUDA_ATTENTION_HOPPER_H
 #define RLF_KERNELS_CUDA_ATTENTION_HOPPER_H
 
@@ -17,10 +17,11 @@ enum {
     READERS = GROUPS * GROUP_THREADS / 32,          /* warps: each says when it has done with a stage */
     TILE = ROWS * KERN_TILE_WIDE,                   /* elements of a tile of hopper.h; D / 64 of them have 64 rows of D */
     TILE_BYTES = TILE * 2,
-    CLEARED = 1, TURN = CLEARED + GROUPS            /* barriers of some: the first of as many as there are warp groups */
+    CLEARED = 1, TURN = CLEARED + GROUPS,           /* barriers of some: the first of as many as there are warp groups */
+    MERGE = TURN + GROUPS                           /* one for both */
 };
 
-/* The pieces of two warp groups: numbers 2 `unit` and 2 `unit` + 1 of a sequence and kv head. */
+/* Packed: the pieces of two warp groups, numbers 2 `unit` and 2 `unit` + 1 of a sequence and kv head. */
 typedef struct hopper_item {
     int32_t begin, rows; /* of the sequence */
     int32_t unit;
@@ -36,24 +37,25 @@ KERN_DEVICE int uniform(int x) { return x; }
 KERN_DEVICE int group_of_thread(void) { return uniform(kern_thread() / GROUP_THREADS); }
 KERN_DEVICE int first_row_of_warp(void) { return kern_thread() % GROUP_THREADS / 32 * 16; } /* in a piece */
 
-/* Pairs of pieces of a sequence of so many rows, with `each` pieces for 64 rows. */
+/* Pairs of pieces of so many rows, with `each` pieces for 64 of them. */
 KERN_BOTH int units_of(int rows, int each) { return ((rows + ROWS - 1) / ROWS * each + GROUPS - 1) / GROUPS; }
 
-/* Runs the items of all sequences, those of the highest numbers, which have most to do, first. */
+/* Runs the items of all sequences, whose rows count `times` over, those of the highest numbers, which have most to do, first. */
 typedef void hopper_run(kern_ctx *ctx, const void *args, const hopper_item *items, int n);
 
-static inline void run_in_order(kern_ctx *ctx, hopper_run *run, const void *args, const int32_t *seq_begin, int seqs, int each) {
+static inline void run_in_order(kern_ctx *ctx, hopper_run *run, const void *args, const int32_t *seq_begin, int seqs, int times,
+                                int each) {
     enum { ITEMS = 1024 }; /* that are queued together */
     hopper_item items[ITEMS];
     int n = 0, most = 0;
     for (int s = 0; s < seqs; s++) {
-        const int units = units_of(seq_begin[s + 1] - seq_begin[s], each);
+        const int units = units_of((seq_begin[s + 1] - seq_begin[s]) * times, each);
         most = units > most ? units : most;
     }
     for (int unit = most - 1; unit >= 0; unit--)
         for (int s = 0; s < seqs; s++) {
             const hopper_item item = {seq_begin[s], seq_begin[s + 1] - seq_begin[s], unit};
-            if (unit >= units_of(item.rows, each)) continue;
+            if (unit >= units_of(item.rows * times, each)) continue;
             items[n++] = item;
             if (n < ITEMS) continue;
             run(ctx, args, (const hopper_item *)kern_cuda_stage(ctx, items, (size_t)n * sizeof *items), n);
@@ -80,8 +82,9 @@ KERN_DEVICE void clear_rows(uint16_t *tiles, int group, int first, int d) {
     kern_barrier_some(CLEARED + group, GROUP_THREADS);
 }
 
-/* Where both warp groups have as many blocks they begin their products in turn, the first one first: so that one multiplies while the other
- * takes powers. The second one passes a turn at the start. `left`: turns that this one has after this. */
+/* As long as both warp groups have a block after the next they begin their products in turn, the first one first: so that one multiplies
+ * while the other takes powers. The second one passes a turn at the start. `left`: turns that this one has after this. */
+KERN_DEVICE int turns_of(int blocks, int others) { return (blocks < others ? blocks : others) - 1; }
 KERN_DEVICE void await_turn(int group) { kern_barrier_some(TURN + group, GROUPS * GROUP_THREADS); }
 KERN_DEVICE void pass_turn(int group, int left) {
     if (group == 0 || left) kern_barrier_pass(TURN + 1 - group, GROUPS * GROUP_THREADS);

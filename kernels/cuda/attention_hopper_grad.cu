@@ -292,7 +292,7 @@ KERN_DEVICE void begin_both(queries_state *t, uint16_t *stage, int group, int ta
     begin_scores(t->dp, t->dout, stage + rows_size(d), d);
 }
 
-KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, bool turns, int rows, uint16_t *stages, ring_gates *ring,
+KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int blocks, int turns, int rows, uint16_t *stages, ring_gates *ring,
                                  int d) {
     queries_state t;
     const int tail = rows - (blocks - 1) * KEYS; /* keys of the last block */
@@ -305,14 +305,14 @@ KERN_DEVICE void grad_of_queries(const grad_hopper_args *a, int group, int block
     hold(t.dp, KEYS / 8);
     take_p_of_row(&t, d);
     take_ds_of_row(&t, blocks == 1, d);
-    if (turns && blocks > 1 && group == 1) pass_turn(1, 1);
+    if (turns > 0 && group == 1) pass_turn(1, 1);
     for (int j = 0; j + 1 < blocks; j++) {
         const bool last = j + 2 == blocks;
         ring_wait_full(ring, ring_at(j + 1, QUERY_STAGES));
-        if (turns) await_turn(group);
+        if (j < turns) await_turn(group);
         begin_sum(t.dq, t.ds, stages + j % QUERY_STAGES * 2 * rows_size(d), d);
         begin_both(&t, stages + (j + 1) % QUERY_STAGES * 2 * rows_size(d), group, last ? tail : KEYS, d);
-        if (turns) pass_turn(group, blocks - 2 - j);
+        if (j < turns) pass_turn(group, turns - 1 - j);
         kern_wgmma_wait(1);
         hold(t.dq, d / 8);
         hold_factor(t.ds, KEYS / 16);
@@ -345,7 +345,7 @@ KERN_DEVICE void hopper_queries(const grad_hopper_args *a, void *bytes, int d) {
     } else {
         const int mine = group ? second : first;
         kern_registers_more(240);
-        if (mine) grad_of_queries(a, group, mine, first == second, rows, stages, ring, d);
+        if (mine) grad_of_queries(a, group, mine, turns_of(first, second), rows, stages, ring, d);
         for (int j = mine; j < blocks; j++) { /* what only the other one sees */
             ring_wait_full(ring, ring_at(j, QUERY_STAGES));
             ring_leave(ring, j % QUERY_STAGES);
@@ -400,7 +400,7 @@ bool kern_cuda_attention_grad_hopper(kern_ctx *ctx, uint16_t *dqkv, const uint16
     args.m = m;
     args.first_kv = first_kv;
     args.kv_heads = kv_heads;
-    run_in_order(ctx, run_keys, &args, seq_begin, seqs, 1);
-    run_in_order(ctx, run_queries, &args, seq_begin, seqs, shape.heads / shape.kv_heads);
+    run_in_order(ctx, run_keys, &args, seq_begin, seqs, 1, 1);
+    run_in_order(ctx, run_queries, &args, seq_begin, seqs, 1, shape.heads / shape.kv_heads);
     return true;
 }

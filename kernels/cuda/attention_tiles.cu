@@ -27,114 +27,27 @@
  * each, as long as the work space holds their results, and the block that is the last of its tile's to end merges the rows that have
  * several, in the order above whichever it is: so one long context keeps many processors busy. Where rows of a sequence come together is
  * found on the card, as the rows are there: the host queues blocks of threads for every row (narrow) or group of rows (wide) and every
- * split there may be, and those that find nothing to do end.
+ * split there may be, and those that find nothing to do end. Of activations of bfloat16 a Hopper card has packed and wide tiles in
+ * attention_hopper.cu.
  *
  * Operations: 4 D a row, head and visible key, on tensor cores, and about 15 others. Bytes, wide: keys and values once a tile, 4 D a key
  * for 128 rows and heads; narrow: 4 D a key for all heads of a kv head, which is what limits decode. Shared memory is the limit of
  * `wide`: for 32 products of fragments it loads 10 times 512 bytes (scores: 2 of q and 4 of keys for 16). */
-#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/attention_forward.h"
 
 #include <assert.h>
 
 enum {
-    EACH = 2,                            /* tiles of 16 rows of a warp, wide */
-    WIDE_ROWS = WARPS * EACH * 16, NARROW_ROWS = 16,
+    EACH = WIDE_ROWS / WARPS / 16,       /* tiles of 16 rows of a warp, wide */
     OWN_KEYS = KEYS / WARPS,             /* of a warp, narrow */
     P_STRIDE = KEYS + 8,
-    TEAMS = THREADS / KERN_LANES,
     ITEMS = 128                          /* packed: that are queued together */
 };
 
-/* A tile and the keys it is to see. */
-typedef struct attend_item {
-    int32_t row, first, count; /* rows and heads first .. first+count-1 of the rows from `row` on */
-    int32_t source;            /* packed: the row of position 0; paged: the sequence */
-    int32_t begin, end;        /* keys; begin is a multiple of SPLIT */
-} attend_item;
-
-typedef struct attend_tiles_args {
-    void *out;
-    float *lse;                   /* NULL: not wanted */
-    const void *qkv;
-    kern_dtype dtype;             /* of qkv and out */
-    float *waiting;               /* (blocks, WIDE_ROWS, D): for the results of splits before; NULL: in out */
-    kern_attn_shape shape;
-    int first_kv, kv_heads;       /* the kv heads at work: a block of threads an item and kv head */
-    const attend_item *items;     /* packed */
-    const uint16_t *keys;         /* packed: of the first kv head at work; paged: the layer of the cache */
-    size_t next_head, next_key;   /* elements from a key to that of the next kv head (packed), and to the next key of its head (or page) */
-    size_t value;                 /* elements from a key to its value */
-    int m;
-    kern_kv_shape kv;             /* paged */
-    const int32_t *seq, *pos;     /* paged: (m); packed: NULL */
-    const int32_t *page_table;    /* (sequences, max_pages) */
-    int max_pages;
-    int first_row, end_row;       /* the rows at work */
-    int tile_rows;                /* rows first_row + i tile_rows .. are never in one tile with those before */
-    int splits;                   /* that a row may have, each by a block of threads of its own; 1: one goes through all there are */
-    float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
-    float_pair *tops;             /* (rows at work, H, splits): top, sum */
-    uint32_t *ended;              /* (rows at work, kv heads): of the tile that begins at a row, the splits that have ended; 0 in the end */
-    int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST, SOME or MOST */
-} attend_tiles_args;
 typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args;
 typedef attend_tiles_args round_keys_args;
 
-/* What a block of threads has to do. */
-typedef struct attend_task {
-    const attend_tiles_args *a;
-    attend_item item;
-    int kv_head;
-    int splits; /* of the tile, each another block's */
-} attend_task;
-
-/* The tile that paged rows from `row` on make, those of its sequence before `limit`, with the keys of a split: none where begin is end. */
-KERN_DEVICE void take_paged(attend_task *t, int row, int limit, int split) {
-    const attend_tiles_args *a = t->a;
-    int n = 1, last = a->pos[row];
-    for (; row + n < limit && a->seq[row + n] == a->seq[row]; n++)
-        if (a->pos[row + n] > last) last = a->pos[row + n];
-    attend_item item;
-    item.row = row;
-    item.first = 0;
-    item.count = n * (a->shape.heads / a->shape.kv_heads);
-    item.source = a->seq[row];
-    item.begin = split * SPLIT;
-    item.end = last + 1;
-    if (a->splits > 1 && item.end > item.begin + SPLIT) item.end = item.begin + SPLIT;
-    if (item.end < item.begin) item.end = item.begin;
-    t->item = item;
-    t->splits = a->splits > 1 ? last / SPLIT + 1 : 1;
-}
-
-/* What this block of threads is to look at: an item, a row or a group of rows; a split of its keys; a kv head. */
-typedef struct assignment {
-    int unit, split, kv_head;
-} assignment;
-
-KERN_DEVICE assignment assigned(const attend_tiles_args *a) {
-    assignment n;
-    n.kv_head = a->first_kv + kern_block() % a->kv_heads;
-    n.split = a->pos ? kern_block() / a->kv_heads % a->splits : 0;
-    n.unit = kern_block() / a->kv_heads / (a->pos ? a->splits : 1);
-    return n;
-}
-
-/* ---- rows of a tile --------------------------------------------------------------------------------------------------------------- */
-
-typedef struct place {
-    int row, head, pos;
-} place;
-
-/* Row and head i of the tile; pos -1: there is none. */
-KERN_DEVICE place place_of(const attend_task *t, int i) {
-    const int group = t->a->shape.heads / t->a->shape.kv_heads, n = t->item.first + i;
-    place p;
-    p.row = t->item.row + n / group;
-    p.head = t->kv_head * group + n % group;
-    p.pos = i >= t->item.count ? -1 : t->a->pos ? t->a->pos[p.row] : p.row - t->item.source;
-    return p;
-}
+/* ---- queries ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Rounds the queries of the tile, four elements a thread; rows that are not there: zeros. */
 KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, int d) {
@@ -210,29 +123,6 @@ typedef struct waiting {
     float sum[2], top[2];
 } waiting;
 
-/* What of a tile's values a lane has: rows row0+g and row0+g+8; `tiles` tiles of 8 channels, from c0 on. */
-typedef struct share {
-    int row0, c0, tiles;
-} share;
-
-KERN_DEVICE share share_of(int row0, int c0, int tiles) {
-    const share s = {row0, c0, tiles};
-    return s;
-}
-
-KERN_DEVICE size_t out_at(const attend_tiles_args *a, place p, int d) { return ((size_t)p.row * a->shape.heads + p.head) * d; }
-/* Whether the results of a row's splits are merged in the end. */
-KERN_DEVICE bool merged(const attend_tiles_args *a, place p) { return a->pos && a->splits > 1 && p.pos >= SPLIT; }
-KERN_DEVICE size_t slot_of(const attend_tiles_args *a, place p, int split) {
-    return ((size_t)(p.row - a->first_row) * a->shape.heads + p.head) * a->splits + split;
-}
-
-/* Where the values of row and head i of the tile wait. */
-KERN_DEVICE float *waiting_values(const attend_task *t, place p, int i, int d) {
-    const attend_tiles_args *a = t->a;
-    return a->waiting ? a->waiting + ((size_t)kern_block() * WIDE_ROWS + i) * d : (float *)a->out + out_at(a, p, d);
-}
-
 /* Adds to a split's result that of the splits before. */
 KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
@@ -247,22 +137,6 @@ KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t,
         }
         r->sum[2 * half] = joined(j, w->sum[half], r->sum[2 * half]);
         r->top[half] = j.top;
-    }
-}
-
-/* Values, times a factor for each row, to where they wait, to the row's slot for the split, or in the end to out. Rows before the split
- * have none. */
-KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, bool ended, int d) {
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
-        if (p.pos < t->item.begin) continue;
-        const bool slot = merged(t->a, p), out = ended && !slot;
-        void *to = slot ? t->a->values : out ? t->a->out : waiting_values(t, p, own.row0 + lane_row() + 8 * half, d);
-        const size_t first = slot ? slot_of(t->a, p, t->item.begin / SPLIT) * d : out ? out_at(t->a, p, d) : 0;
-        const kern_dtype dtype = out ? t->a->dtype : KERN_F32;
-        KERN_UNROLL for (int n = 0; n < own.tiles; n++)
-            store_pair(to, dtype, first + own.c0 + lane_column() + 8 * n, r->values[n][2 * half] * factor[half] + 0.0f,
-                       r->values[n][2 * half + 1] * factor[half] + 0.0f);
     }
 }
 
@@ -286,57 +160,16 @@ KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *
 /* The end of the item. */
 KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, share own, int d) {
     if (!in_first_split(t, t->item.end)) add_waiting(r, w, t, own, d);
-    float factor[2];
-    KERN_UNROLL for (int half = 0; half < 2; half++)
-        factor[half] = merged(t->a, place_of(t, own.row0 + lane_row() + 8 * half)) ? 1.0f : 1.0f / r->sum[2 * half];
-    store_values(r, factor, t, own, true, d);
-    KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
-        if (p.pos < t->item.begin || own.c0 + lane_column() != 0) continue;
-        if (merged(t->a, p))
-            t->a->tops[slot_of(t->a, p, t->item.begin / SPLIT)] = (float_pair){r->top[half], r->sum[2 * half]};
-        else if (t->a->lse)
-            t->a->lse[(size_t)p.row * t->a->shape.heads + p.head] = lse_of(r->top[half], r->sum[2 * half], d);
-    }
-}
-
-/* ---- merging the splits of a row and head: half a warp each ----------------------------------------------------------------------- */
-
-KERN_DEVICE void merge_row(const attend_tiles_args *a, place p, int d) {
-    const size_t first = slot_of(a, p, 0), end = first + p.pos / SPLIT + 1;
-    float values[TILE_DIM / KERN_LANES], top = a->tops[first].x, sum = a->tops[first].y;
-    KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++) values[n] = a->values[first * d + n * KERN_LANES + kern_lane()];
-    KERN_UNROLL_BY(4)
-    for (size_t next = first + 1; next < end; next++) {
-        const joint j = join(top, a->tops[next].x, log2_scale(d));
-        top = j.top;
-        sum = joined(j, sum, a->tops[next].y);
-        KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++)
-            values[n] = joined(j, values[n], a->values[next * d + n * KERN_LANES + kern_lane()]);
-    }
-    const float whole = 1.0f / sum;
-    KERN_UNROLL for (int n = 0; n < d / KERN_LANES; n++)
-        kern_set_element(a->out, a->dtype, out_at(a, p, d) + n * KERN_LANES + kern_lane(), values[n] * whole + 0.0f);
+    store_result(r, t, own, d);
 }
 
 /* The block has stored what its split of the tile gives; it merges if all others have. `last` is in shared memory that nobody needs. */
 KERN_DEVICE void merge_if_last(const attend_task *t, int *last, int d) {
-    const attend_tiles_args *a = t->a;
     if (t->splits == 1) return;
     kern_barrier();
-    if (kern_thread() == 0) {
-        uint32_t *const ended = a->ended + (size_t)(t->item.row - a->first_row) * a->shape.kv_heads + t->kv_head;
-        kern_fence();
-        *last = kern_take_u32(ended, 1) + 1 == (uint32_t)t->splits;
-        kern_fence();
-        if (*last) *ended = 0;
-    }
+    if (kern_thread() == 0) *last = all_ended(t);
     kern_barrier();
-    if (!*last) return;
-    for (int i = kern_team(); i < t->item.count; i += TEAMS) {
-        const place p = place_of(t, i);
-        if (merged(a, p)) merge_row(a, p, d);
-    }
+    if (*last) merge_tile(t, THREADS, d);
 }
 
 /* ---- wide ------------------------------------------------------------------------------------------------------------------------- */
@@ -422,25 +255,14 @@ KERN_DEVICE void wide_tile(const attend_task *t, uint16_t *queries, int d) {
     KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], t, share_of(row0 + 16 * e, 0, d / 8), d);
 }
 
-/* The item of the list, or the next tile of a group of paged rows that is not narrow; false: there is none. The item is empty at first, and
- * all else is worked out again each time: registers are short while a tile is at work. */
+/* The item of the list, or the next one of a group of paged rows; false: there is none. */
 KERN_DEVICE bool next_wide(attend_task *t) {
-    const attend_tiles_args *a = t->a;
-    const assignment n = assigned(a);
-    const int group = a->shape.heads / a->shape.kv_heads, first = a->first_row + n.unit * a->tile_rows;
-    const int limit = first + a->tile_rows < a->end_row ? first + a->tile_rows : a->end_row;
     const bool begun = t->item.count > 0;
-    t->kv_head = n.kv_head;
-    if (!a->pos) {
-        t->item = a->items[n.unit];
-        t->splits = 1;
-        return !begun;
-    }
-    for (int row = begun ? t->item.row + t->item.count / group : first; row < limit; row += t->item.count / group) {
-        take_paged(t, row, limit, n.split);
-        if (t->item.count > NARROW_ROWS && t->item.begin < t->item.end) return true;
-    }
-    return false;
+    if (t->a->pos) return next_paged(t);
+    t->kv_head = assigned(t->a).kv_head;
+    t->item = t->a->items[assigned(t->a).unit];
+    t->splits = 1;
+    return !begun;
 }
 
 KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int d) {
@@ -618,6 +440,7 @@ static attend_tiles_args args_of(void *out, float *lse, const void *qkv, kern_dt
     args.shape = shape;
     args.kv_heads = shape.kv_heads;
     args.m = m;
+    args.splits = 1;
     return args;
 }
 
@@ -704,11 +527,11 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
     const size_t head = space_of_head(seq_begin, seqs, dtype, shape.head_dim);
     const int at_once = head ? (int)(ctx->scratch_floats / head) : shape.kv_heads;
     agenda g = {0};
-    if (dtype == KERN_BF16 && kern_cuda_attention_hopper(ctx, (uint16_t *)out, lse, (const uint16_t *)qkv, seq_begin, seqs, shape)) return;
-    assert(at_once > 0);
     g.ctx = ctx;
+    g.args = args_of(out, lse, qkv, dtype, shape, m);
+    if (kern_cuda_attention_hopper(ctx, &g.args, seq_begin, seqs)) return;
+    assert(at_once > 0);
     for (int first = 0; first < shape.kv_heads; first += at_once) {
-        g.args = args_of(out, lse, qkv, dtype, shape, m);
         g.args.first_kv = first;
         g.args.kv_heads = shape.kv_heads - first < at_once ? shape.kv_heads - first : at_once;
         find_keys(ctx, &g.args);
@@ -746,11 +569,11 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     args.values = ctx->scratch;
     args.ended = ctx->counters;
     for (int first = 0; first < m; first += at_once) {
-        const int n = m - first < at_once ? m - first : at_once;
+        const int n = m - first < at_once ? m - first : at_once, units = kern_blocks_for((size_t)n, (size_t)args.tile_rows);
         args.first_row = first;
         args.end_row = first + n;
         args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
-        if (!all_narrow) queue_wide(ctx, args, kern_blocks_for((size_t)n, (size_t)args.tile_rows) * splits);
+        if (!all_narrow && !kern_cuda_attention_paged_hopper(ctx, &args, units)) queue_wide(ctx, args, units * splits);
         if (group <= NARROW_ROWS) queue_narrow(ctx, args, n * splits);
     }
 }

@@ -63,13 +63,29 @@ static void attention_grad(const bench *b, int d) {
     kern_cuda_attention_grad(b->ctx, b->to, b->b, out, b->to + ELEMENTS / 2, b->a, KERN_BF16, seq_begin, SEQUENCES, heads_of(d));
 }
 
+/* Chunks of two sequences, one of which crosses a split, in pages that serve several times. */
+static void prefill(const bench *b, int d) {
+    enum { PAGE = 16, PAGES = 16, PLACES = 72, FIRST = 30, SECOND = 1000 };
+    const kern_kv_shape cache = {1, 1, d, PAGE, PAGES, KERN_BF16};
+    int32_t seq[ROWS_MOST], pos[ROWS_MOST], pages[SEQUENCES * PLACES];
+    for (int i = 0; i < ROWS_MOST; i++) {
+        seq[i] = i >= seq_begin[1];
+        pos[i] = i - seq_begin[seq[i]] + (seq[i] ? SECOND : FIRST);
+    }
+    for (int i = 0; i < SEQUENCES * PLACES; i++) pages[i] = i * 5 % PAGES;
+    kern_cuda_attention_paged(b->ctx, b->to, b->a, KERN_BF16, b->b, cache, 0, kern_cuda_stage(b->ctx, seq, sizeof seq),
+                              kern_cuda_stage(b->ctx, pos, sizeof pos), ROWS_MOST, kern_cuda_stage(b->ctx, pages, sizeof pages), PLACES,
+                              (kern_rows_hint){PLACES * PAGE, false}, heads_of(d));
+}
+
 static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},
                                 {"SwiGLU of few rows", gated, 5},          {"SwiGLU of 64 rows", gated, 64},
                                 {"a product of a norm", normed, 7},        {"SwiGLU of a norm", normed_gated, 8},
                                 {"a product of 100 rows", forward, 100},   {"a product of tiles", forward, ROWS_MOST},
                                 {"a gradient by inputs", grad_input, 136}, {"a gradient by weights", grad_weight, 136},
                                 {"attention, D 64", attention, 64},        {"attention, D 128", attention, 128},
-                                {"its gradient, D 64", attention_grad, 64}, {"its gradient, D 128", attention_grad, 128}};
+                                {"its gradient, D 64", attention_grad, 64}, {"its gradient, D 128", attention_grad, 128},
+                                {"prefill, D 64", prefill, 64},            {"prefill, D 128", prefill, 128}};
 
 /* Waits, but not for ever: a kernel that never ends cannot be ended. */
 static rlf_status finish(kern_ctx *ctx, const char *what) {

@@ -387,6 +387,7 @@ static bool open_hopper(fixture *fx, int threads) {
     if (!on_cards()) return false;
     assert_true(fx_open(fx, NULL, threads));
     if (fx->device->ctx->hopper) return true;
+    if (strstr(kern_device_name(fx->device), "other bits")) fail_msg("%s", kern_device_name(fx->device));
     fx_close(fx);
     return false;
 }
@@ -421,6 +422,90 @@ static void hopper_gives_the_bits_of_other_cards_in_long_contexts(void **state) 
     problem_free(&wide);
     problem_free(&longer);
     fx_close(&fx);
+}
+
+/* Chunks of prefill and rows that decode in the same steps, pages and what is not written yet being no numbers. */
+static void run_mixed(fixture *fx, const problem *p, int page_size, float *out) {
+    static const int rows[] = {61, 1, 37, 1, 129};
+    const int mark = fx->n;
+    cache c = cache_new(fx, p, page_size);
+    int *order = rlf_calloc((size_t)p->rows, sizeof *order), done[16] = {0}, m, step = 0;
+    do {
+        m = 0;
+        for (int s = 0; s < p->seqs; s++)
+            for (int i = 0; i < rows[(s + step) % 5] && p->begin[s] + done[s] < p->begin[s + 1]; i++) order[m++] = p->begin[s] + done[s]++;
+        if (m) paged_step(fx, p, &c, order, m, out);
+        step++;
+    } while (m);
+    free(order);
+    free(c.table);
+    fx_release(fx, mark);
+}
+
+/* All rows in one step, the last first. */
+static void run_backwards(fixture *fx, const problem *p, int page_size, float *out) {
+    const int mark = fx->n;
+    cache c = cache_new(fx, p, page_size);
+    int *order = rlf_calloc((size_t)p->rows, sizeof *order);
+    for (int i = 0; i < p->rows; i++) order[i] = p->rows - 1 - i;
+    paged_step(fx, p, &c, order, p->rows, out);
+    free(order);
+    free(c.table);
+    fx_release(fx, mark);
+}
+
+/* On Hopper and not, against packed rows without it. */
+static void check_prefill(fixture *fx, problem p, int page_size) {
+    float *out = zero_floats(out_size(&p));
+    p.acts = KERN_BF16;
+    fx->device->ctx->hopper = false;
+    result packed = run_forward(fx, &p);
+    for (int hopper = 0; hopper < 2; hopper++) {
+        fx->device->ctx->hopper = hopper;
+        run_mixed(fx, &p, page_size, out);
+        same_bits("mixed", out, packed.out, out_size(&p));
+        run_backwards(fx, &p, page_size, out);
+        same_bits("backwards", out, packed.out, out_size(&p));
+    }
+    free(out);
+    result_free(&packed);
+}
+
+/* Groups of 1, 2, 3, 4, 8, 18 heads, one kv head and two; every size of a box of keys. */
+static void prefill_on_hopper_gives_the_bits_of_other_cards_and_of_packed_rows(void **state) {
+    static const kern_attn_shape shapes[] = {{2, 2, 64, KERN_BF16}, {2, 1, 128, KERN_BF16}, {6, 2, 64, KERN_BF16},
+                                             {4, 1, 64, KERN_BF16}, {8, 1, 128, KERN_BF16}, {18, 1, 64, KERN_BF16}};
+    static const int page_sizes[] = {16, 32, 48, 64, 128};
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        fixture fx;
+        if (!open_hopper(&fx, 1 + (int)i % 2)) skip();
+        problem p = problem_new(shapes[i], (const int[]){130, 3, 200, 64, 65, 40}, 6);
+        check_prefill(&fx, p, page_sizes[i % 5]);
+        if (i < 2) check_prefill(&fx, p, page_sizes[4 - i]);
+        problem_free(&p);
+        fx_close(&fx);
+    }
+}
+
+/* Tiles on both sides of one boundary of splits and of two, and across; whose splits have a block of threads each, or one for all: that is
+ * for large steps, which are smaller on the shim's second card, for it has few processors. */
+static void prefill_of_long_contexts_on_hopper_gives_the_same_bits(void **state) {
+    static const kern_attn_shape shapes[] = {{4, 2, 64, KERN_BF16}, {4, 2, 128, KERN_BF16}};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        fixture fx;
+        if (!open_hopper(&fx, 1 + i / 2)) skip();
+        problem p = problem_new(shapes[i % 2], (const int[]){i % 2 ? 1100 : 2100}, 1);
+        p.acts = KERN_BF16;
+        fx.device->ctx->hopper = false;
+        result packed = run_forward(&fx, &p);
+        fx.device->ctx->hopper = true;
+        check_long(&fx, &p, &packed, 399, i / 2 ? 131 : 33);
+        result_free(&packed);
+        problem_free(&p);
+        fx_close(&fx);
+    }
 }
 
 /* Rows after a sequence's last are another's, and may be no numbers. */
@@ -471,6 +556,8 @@ int main(void) {
         cmocka_unit_test(activations_of_bfloat16_give_rounded_results),
         cmocka_unit_test(hopper_gives_the_bits_of_other_cards),
         cmocka_unit_test(hopper_gives_the_bits_of_other_cards_in_long_contexts),
+        cmocka_unit_test(prefill_on_hopper_gives_the_bits_of_other_cards_and_of_packed_rows),
+        cmocka_unit_test(prefill_of_long_contexts_on_hopper_gives_the_same_bits),
         cmocka_unit_test(what_is_no_number_stays_in_its_sequence),
         cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };

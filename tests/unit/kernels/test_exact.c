@@ -331,7 +331,7 @@ static void attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_eve
     (void)state;
     const char *isas[] = {"avx2", "avx2", "avx512", "portable"};
     const int lengths[] = {70, 1, 17, 66}, threads[] = {1, 3, 1, 2};
-    const schedule plans[] = {{1, 4, 16}, {5, 3, 32}, {70, 4, 48}};
+    const schedule plans[] = {{1, 4, 16}, {37, 3, 32}, {70, 4, 48}};
     rlf_model_shape shape = tiles_shape();
     pack p = pack_new(lengths, 4, shape.vocab);
     float *expected = NULL, *got = NULL;
@@ -343,7 +343,7 @@ static void attention_by_tiles_gives_the_same_bits_to_decoder_and_trainer_in_eve
         train_once(&r, &p, (keeping)(i % 3), got);
         if (!expected) expected = memcpy(rlf_calloc(n, sizeof *got), got, n * sizeof *got);
         assert_memory_equal(got, expected, n * sizeof *got);
-        check_decoder(&r, &p, expected, plans[i % 3]);
+        for (int k = 0; k < 2; k++) check_decoder(&r, &p, expected, plans[(i + k) % 3]);
         rig_close(&r);
     }
     assert_non_null(expected);
