@@ -263,9 +263,11 @@ void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, 
 
 /* What the host knows of the rows, whose positions only the device has: it shapes the work that is queued, and no bit depends on it. */
 typedef struct kern_rows_hint {
-    int end;       /* all positions are below it */
-    bool decoding; /* neighbouring rows are of different sequences, but for a few */
+    int end;                  /* all positions are below it */
+    bool decoding;            /* neighbouring rows are of different sequences, but for a few */
+    int long_begin, long_end; /* rows from the first to before the second are all of runs of more than KERN_LONG_RUN neighbours of a sequence */
 } kern_rows_hint;
+enum { KERN_LONG_RUN = 16 };
 /* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table
  * (S, max_pages): int32, S being as many as seq asks for, which is not checked. The rows' own keys have been written. out (M, H*D). Same
  * bits as kern_attention for the same row. On tensor cores H is at most 128 G. */

@@ -5,7 +5,9 @@
 
 #include "kernels/cuda/attention_softmax.h"
 
-enum { WIDE_ROWS = 128, NARROW_ROWS = 16 }; /* rows and heads of a tile, at most; a wide one has more than a narrow one may have */
+/* Rows and heads of a tile, at most. Narrow tiles are whole runs of a sequence; what has more than they may have, or is a piece of a run that a
+ * group of paged rows cut off, is a wide one. So long runs have none. */
+enum { WIDE_ROWS = 128, NARROW_ROWS = KERN_LONG_RUN };
 
 /* A tile and the keys it is to see. */
 typedef struct attend_item {
@@ -33,6 +35,8 @@ typedef struct attend_tiles_args {
     int max_pages;
     int first_row, end_row;       /* the rows at work */
     int tile_rows;                /* rows first_row + i tile_rows .. are never in one tile with those before */
+    bool all_narrow;              /* pieces of runs too */
+    int long_begin, long_end;     /* rows at work that are none of narrow tiles */
     int splits;                   /* that a row may have, each by a block of threads of its own; 1: one goes through all there are */
     float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
     float_pair *tops;             /* (rows at work, H, splits): top, sum */
@@ -101,6 +105,13 @@ KERN_DEVICE void take_paged(attend_task *t, int row, int limit, int split) {
     t->splits = a->splits > 1 ? (end + SPLIT - 1) / SPLIT : 1;
 }
 
+KERN_DEVICE bool is_narrow(const attend_task *t) {
+    const attend_tiles_args *a = t->a;
+    const int end = t->item.row + t->item.count / (a->shape.heads / a->shape.kv_heads);
+    if (t->item.count > NARROW_ROWS || a->all_narrow) return t->item.count <= NARROW_ROWS;
+    return !(t->item.row > 0 && a->seq[t->item.row - 1] == t->item.source) && !(end < a->m && a->seq[end] == t->item.source);
+}
+
 /* The next tile of a group of paged rows that is not narrow; false: there is none. The item is empty at first, and all else is worked out
  * again each time: registers are short while a tile is at work. */
 KERN_DEVICE bool next_paged(attend_task *t) {
@@ -111,7 +122,7 @@ KERN_DEVICE bool next_paged(attend_task *t) {
     t->kv_head = n.kv_head;
     for (int row = t->item.count > 0 ? t->item.row + t->item.count / group : first; row < limit; row += t->item.count / group) {
         take_paged(t, row, limit, n.split);
-        if (t->item.count > NARROW_ROWS && t->item.begin < t->item.end) return true;
+        if (!is_narrow(t) && t->item.begin < t->item.end) return true;
     }
     return false;
 }

@@ -28,7 +28,7 @@
 
 enum {
     STAGES = 4,
-    MOST_TILES = WIDE_ROWS / (NARROW_ROWS + 1), /* of a block of threads */
+    MOST_TILES = WIDE_ROWS / (NARROW_ROWS + 1) + 2, /* of a block of threads, two of them pieces */
     ENOUGH = 2                                  /* blocks of threads a processor */
 };
 

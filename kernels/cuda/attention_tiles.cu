@@ -353,10 +353,11 @@ KERN_DEVICE bool find_narrow(attend_task *t) {
         t->splits = 1;
         return true;
     }
-    const int row = a->first_row + n.unit, next = row + a->tile_rows - n.unit % a->tile_rows;
-    if (n.unit % a->tile_rows && a->seq[row] == a->seq[row - 1]) return false;
+    const int unit = a->first_row + n.unit, row = unit < a->long_begin ? unit : unit + a->long_end - a->long_begin;
+    const int in_group = (row - a->first_row) % a->tile_rows, next = row + a->tile_rows - in_group;
+    if (in_group && a->seq[row] == a->seq[row - 1]) return false;
     take_paged(t, row, next < a->end_row ? next : a->end_row, n.split);
-    return t->item.count <= NARROW_ROWS && t->item.begin < t->item.end;
+    return is_narrow(t) && t->item.begin < t->item.end;
 }
 
 KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
@@ -545,6 +546,8 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
  * through all splits as packed ones do, and wait in out, which is float32 then (16 million positions do not fit a real card's). Where few
  * neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
+static int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
+
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
                                      int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {
@@ -564,6 +567,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
     args.pos = pos;
     args.page_table = page_table;
     args.max_pages = max_pages;
+    args.all_narrow = all_narrow;
     args.tile_rows = (all_narrow ? NARROW_ROWS : WIDE_ROWS) / group;
     args.splits = splits;
     args.values = ctx->scratch;
@@ -572,8 +576,10 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
         const int n = m - first < at_once ? m - first : at_once, units = kern_blocks_for((size_t)n, (size_t)args.tile_rows);
         args.first_row = first;
         args.end_row = first + n;
+        args.long_begin = all_narrow ? first : within(hint.long_begin, first, first + n);
+        args.long_end = all_narrow ? first : within(hint.long_end, first, first + n);
         args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
         if (!all_narrow && !kern_cuda_attention_paged_hopper(ctx, &args, units)) queue_wide(ctx, args, units * splits);
-        if (group <= NARROW_ROWS) queue_narrow(ctx, args, n * splits);
+        if (group <= NARROW_ROWS) queue_narrow(ctx, args, (n - (args.long_end - args.long_begin)) * splits);
     }
 }

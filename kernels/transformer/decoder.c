@@ -178,8 +178,21 @@ out:
     return status;
 }
 
+/* The longest stretch of rows that are all of long runs. */
+static void find_long(kern_rows_hint *hint, const kern_step *step) {
+    int stretch = 0;
+    for (int begin = 0, end; begin < step->rows; begin = end) {
+        for (end = begin + 1; end < step->rows && step->seq[end] == step->seq[begin];) end++;
+        if (end - begin <= KERN_LONG_RUN) stretch = end;
+        if (end - stretch <= hint->long_end - hint->long_begin) continue;
+        hint->long_begin = stretch;
+        hint->long_end = end;
+    }
+}
+
 static kern_rows_hint hint_of(const kern_step *step) {
-    kern_rows_hint hint = {0, true};
+    kern_rows_hint hint = {0, true, 0, 0};
+    find_long(&hint, step);
     for (int i = 0; i < step->rows; i++) {
         if (step->pos[i] >= hint.end) hint.end = step->pos[i] + 1;
         if (i && step->seq[i] == step->seq[i - 1]) hint.decoding = false;

@@ -95,11 +95,11 @@ static void attention_grad(bench *b, int m) {
 }
 static void attention_paged(bench *b, int m) {
     kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->seq, b->last, m, b->pages, CONTEXT / PAGE,
-                         (kern_rows_hint){CONTEXT, true}, b->attn);
+                         (kern_rows_hint){.end = CONTEXT, .decoding = true}, b->attn);
 }
 static void prefill(bench *b, int m) {
     kern_attention_paged(b->q, b->y, b->x, b->kv, b->kv_shape, 0, b->one, b->places, m, b->pages, CONTEXT / PAGE,
-                         (kern_rows_hint){CONTEXT, false}, b->attn);
+                         (kern_rows_hint){.end = CONTEXT, .long_end = m}, b->attn);
 }
 static void logprob(bench *b, int m) {
     kern_logprob(b->q, b->logprob, b->lse, b->stats, b->logits, b->ids, PLAIN, m, (int)b->n.vocab);

@@ -167,6 +167,16 @@ static inline void keep_rows(fixture *fx, const problem *p, const cache *c, kern
     free(turn);
 }
 
+/* The first stretch of rows of long runs. */
+static inline void say_long(kern_rows_hint *hint, const int32_t *seq, int m) {
+    for (int begin = 0, end; begin < m; begin = end) {
+        for (end = begin + 1; end < m && seq[end] == seq[begin];) end++;
+        if (end - begin > KERN_LONG_RUN && hint->long_end == hint->long_begin) hint->long_begin = begin;
+        if (end - begin > KERN_LONG_RUN) hint->long_end = end;
+        else if (hint->long_end > hint->long_begin) return;
+    }
+}
+
 /* Rows order[0..m) of the problem: writes their keys, attends, and puts their outputs in place. The hint shows in no bit, where the
  * backend looks at it. */
 static inline void paged_step(fixture *fx, const problem *p, const cache *c, const int *order, int m, float *out) {
@@ -174,7 +184,7 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
     int32_t *seq = rlf_calloc((size_t)m, sizeof *seq), *pos = rlf_calloc((size_t)m, sizeof *pos),
         *slots = rlf_calloc((size_t)m, sizeof *slots);
     float *rows = zero_floats((size_t)m * width), *got = zero_floats((size_t)m * o), *again = zero_floats((size_t)m * o);
-    kern_rows_hint hint = {0, true}, other;
+    kern_rows_hint hint = {.decoding = true}, other;
     for (int i = 0; i < m; i++) {
         while (order[i] >= p->begin[seq[i] + 1]) seq[i]++;
         pos[i] = order[i] - p->begin[seq[i]];
@@ -186,7 +196,8 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
     const int mark = fx->n;
     kern_tensor qkv = fx_as(fx, p->acts, rows, (size_t)m * width), dst = fx_zeros(fx, p->acts, (size_t)m * o);
     keep_rows(fx, p, c, qkv, slots, m);
-    other = (kern_rows_hint){2 * hint.end + 1024, !hint.decoding};
+    other = (kern_rows_hint){.end = 2 * hint.end + 1024, .decoding = !hint.decoding};
+    say_long(&other, seq, m);
     kern_tensor seqs = fx_i32(fx, seq, (size_t)m), at = fx_i32(fx, pos, (size_t)m);
     kern_tensor table = fx_i32(fx, c->table, (size_t)(c->max_pages * p->seqs));
     kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, hint, p->shape);
