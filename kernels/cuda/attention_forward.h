@@ -112,6 +112,19 @@ KERN_DEVICE bool is_narrow(const attend_task *t) {
     return !(t->item.row > 0 && a->seq[t->item.row - 1] == t->item.source) && !(end < a->m && a->seq[end] == t->item.source);
 }
 
+/* The first row from `row` on that is not a run of its own, as one that decodes is; by whole warps, 32 rows at a time. */
+KERN_DEVICE int after_lone_rows(const attend_tiles_args *a, int row, int limit) {
+    const int lane = kern_thread() % 32;
+    int lone;
+    do {
+        const int at = row + lane;
+        const bool before = at < limit && at > 0 && a->seq[at - 1] == a->seq[at], after = at + 1 < a->m && at < limit && a->seq[at + 1] == a->seq[at];
+        lone = 32 - (int)kern_max32(at < limit && !before && !after ? 0.0f : (float)(32 - lane));
+        row += lone;
+    } while (lone == 32);
+    return row;
+}
+
 /* The next tile of a group of paged rows that is not narrow; false: there is none. The item is empty at first, and all else is worked out
  * again each time: registers are short while a tile is at work. */
 KERN_DEVICE bool next_paged(attend_task *t) {
@@ -121,6 +134,8 @@ KERN_DEVICE bool next_paged(attend_task *t) {
     const int limit = first + a->tile_rows < a->end_row ? first + a->tile_rows : a->end_row;
     t->kv_head = n.kv_head;
     for (int row = t->item.count > 0 ? t->item.row + t->item.count / group : first; row < limit; row += t->item.count / group) {
+        if (group <= NARROW_ROWS) row = after_lone_rows(a, row, limit);
+        if (row >= limit) return false;
         take_paged(t, row, limit, n.split);
         if (!is_narrow(t) && t->item.begin < t->item.end) return true;
     }

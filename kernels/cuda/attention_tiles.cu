@@ -543,11 +543,11 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
+static int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
+
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
  * through all splits as packed ones do, and wait in out, which is float32 then (16 million positions do not fit a real card's). Where few
  * neighbours are of one sequence, and a row's heads fit, all tiles are narrow. */
-static int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
-
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
                                      int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {

@@ -465,21 +465,13 @@ KERN_DEVICE void prepare_norm(const norm_memory *to, const input_norm *n, int ro
         *(kern_float4 *)(to->weight + i) = kern_load4(n->weight, n->weight_dtype, (size_t)i, 4, n->wide);
 }
 
-/* `count` rows of x, all loads before any store. */
+/* `count` rows of x: all copies under way at once. */
 KERN_DEVICE void stage_rows(float *staged, const float *x, int count, int depth, int threads) {
-    enum { LOADS = 8 };
-    const int quads = depth / 4;
-    for (int begin = kern_thread(); begin < count * quads; begin += LOADS * threads) {
-        kern_float4 four[LOADS];
-        KERN_UNROLL
-        for (int i = 0; i < LOADS; i++)
-            if (begin + i * threads < count * quads) four[i] = *(const kern_float4 *)(x + 4 * (begin + i * threads));
-        KERN_UNROLL
-        for (int i = 0; i < LOADS; i++) {
-            const int at = begin + i * threads;
-            if (at < count * quads) *(kern_float4 *)(staged + at / quads * norm_apart(depth) + 4 * (at % quads)) = four[i];
-        }
-    }
+    for (int row = 0; row < count; row++)
+        for (int i = 4 * kern_thread(); i < depth; i += 4 * threads)
+            kern_copy_async16(staged + row * norm_apart(depth) + i, x + row * depth + i, 16);
+    kern_copy_commit();
+    kern_copy_wait(0);
 }
 
 /* Half a warp a row; those left over do the last one as well, for the shuffles. */
@@ -491,15 +483,23 @@ KERN_DEVICE void sum_rows(const norm_memory *m, int count, int depth, float eps,
     }
 }
 
+/* Four elements of a normed row. */
+KERN_DEVICE kern_half4 normed_four(const float *x, float rstd, const float *weight) {
+    const kern_float4 v = *(const kern_float4 *)x, w = *(const kern_float4 *)weight;
+    const kern_half4 y = {{kern_bf16_pair(v.v[0] * rstd * w.v[0], v.v[1] * rstd * w.v[1]),
+                           kern_bf16_pair(v.v[2] * rstd * w.v[2], v.v[3] * rstd * w.v[3])}};
+    return y;
+}
+
 /* Rows begin .. begin+count-1, as products take them. */
 KERN_DEVICE void store_rows(const norm_memory *m, int begin, int count, int rows, int depth, int threads) {
-    for (int i = kern_thread(); i < count * (depth / 4); i += threads) {
-        const int row = i / (depth / 4), d = i % (depth / 4) * 4;
-        const kern_float4 x = *(const kern_float4 *)(m->staged + row * norm_apart(depth) + d);
-        const float *w = m->weight + d, r = m->rstd[row];
-        uint16_t *const piece = m->rows + d / STEP * rows * STEP;
-        const kern_half4 y = {{kern_bf16_pair(x.v[0] * r * w[0], x.v[1] * r * w[1]), kern_bf16_pair(x.v[2] * r * w[2], x.v[3] * r * w[3])}};
-        *(kern_half4 *)(piece + piece_chunk(begin + row, d % STEP / CHUNK, ROW_CHUNKS) * CHUNK + d % CHUNK) = y;
+    for (int row = 0; row < count; row++) {
+        const float rstd = m->rstd[row], *x = m->staged + row * norm_apart(depth);
+        KERN_UNROLL_BY(4)
+        for (int d = 4 * kern_thread(); d < depth; d += 4 * threads) {
+            uint16_t *const piece = m->rows + d / STEP * rows * STEP;
+            *(kern_half4 *)(piece + piece_chunk(begin + row, d % STEP / CHUNK, ROW_CHUNKS) * CHUNK + d % CHUNK) = normed_four(x + d, rstd, m->weight + d);
+        }
     }
 }
 
