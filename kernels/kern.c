@@ -103,7 +103,9 @@ void kern_stage_mark(kern_stage *stage) {
 }
 
 rlf_status kern_stage_wait(kern_stage *stage) {
-    return stage->mark ? stage->device->backend->wait(stage->device->ctx, stage->mark) : RLF_OK;
+    const kern_backend *backend = stage->device->backend;
+    if (backend->host_memory) return RLF_OK;
+    return stage->mark ? backend->wait(stage->device->ctx, stage->mark) : backend->sync(stage->device->ctx);
 }
 
 /* ---- device and queue ------------------------------------------------------------------------------------------------------------- */
@@ -367,6 +369,7 @@ void kern_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, k
 static bool norm_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor norm, float eps, kern_tensor w, kern_tensor bias,
                         kern_dtype factors, int m, int n, int k, bool gated) {
     const kern_backend *backend = queue->device->backend;
+    assert(factors == KERN_F32 || w.dtype == KERN_BF16);
     if (!backend->norm_linear) return false;
     const kern_norm_product product = {.y = acts(queue, y, area(m, n)),
                                        .y_dtype = y.dtype,
@@ -479,7 +482,8 @@ void kern_logprob(kern_queue *queue, kern_tensor logprob, kern_tensor entropy, k
 void kern_logprob_grad(kern_queue *queue, kern_tensor dlogits, kern_tensor logits, kern_tensor stats, kern_tensor targets,
                        kern_tensor dlogprob, kern_tensor dentropy, kern_filter filter, int m, int v) {
     ops_of(queue)->logprob_grad(ctx_of(queue), acts(queue, dlogits, area(m, v)), dlogits.dtype, f32(logits, area(m, v)),
-                                f32(stats, area(m, KERN_HEAD_STATS)), i32(targets, (size_t)m), f32(dlogprob, (size_t)m), f32_or_none(dentropy, (size_t)m), filter, m, v);
+                                f32(stats, area(m, KERN_HEAD_STATS)), i32(targets, (size_t)m), f32(dlogprob, (size_t)m),
+                                f32_or_none(dentropy, (size_t)m), filter, m, v);
 }
 
 void kern_sample(kern_queue *queue, kern_tensor ids, kern_tensor logprob, kern_tensor logits, kern_filter filter, uint64_t seed,

@@ -68,7 +68,7 @@ typedef struct kern_ctx kern_ctx;
     X(void, logprob, (kern_ctx *ctx, float *logprob, float *entropy, float *stats, const float *logits, const int32_t *targets,            \
                       kern_filter filter, int m, int v))                                                                                   \
     X(void, logprob_grad, (kern_ctx *ctx, void *dlogits, kern_dtype dtype, const float *logits, const float *stats,                        \
-                           const int32_t *targets, const float *dlogprob, const float *dentropy, kern_filter filter, int m, int v))                                                       \
+                           const int32_t *targets, const float *dlogprob, const float *dentropy, kern_filter filter, int m, int v))       \
     X(void, sample, (kern_ctx *ctx, int32_t *ids, float *logprob, const float *logits, kern_filter filter, uint64_t seed,                  \
                      const kern_sample_key *keys, int m, int v))
 
@@ -169,7 +169,7 @@ rlf_status kern_stage_new(kern_stage *stage, kern_device *device, size_t bytes) 
 void kern_stage_clean_up(kern_stage *stage);
 /* Queues a copy of n elements to `at`, bytes, of the stage. */
 void kern_stage_fetch(kern_stage *stage, size_t at, kern_tensor src, size_t n);
-/* Marks what is queued. The wait, for the last mark if there is one, returns the first device failure. */
+/* Marks what is queued. The wait, for the last mark or, without one, all that is queued, returns the first device failure. */
 void kern_stage_mark(kern_stage *stage);
 rlf_status kern_stage_wait(kern_stage *stage) RLF_MUST_USE;
 

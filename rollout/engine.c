@@ -258,8 +258,7 @@ static void disown(rollout_seq *s) {
     if (!s->flight) return;
     s->flight->owner[s->output] = NULL;
     s->flight = NULL;
-    assert(s->cached > 0);
-    s->cached--;
+    if (s->cached) s->cached--;
 }
 
 void rollout_seq_close(rollout_seq *seq) {
@@ -423,7 +422,7 @@ static void give_seats(rollout_engine *e) {
 /* With the token that is being drawn for it. */
 static size_t length(const rollout_seq *s) { return s->ids.n + (s->flight != NULL); }
 
-/* Whether it has a seat to go on from; one that is drawing its last token has not. */
+/* Whether it has room to go on; one that is drawing its last token has not. */
 static bool may_go_on(const rollout_seq *s) { return !s->flight || length(s) < (size_t)s->engine->options.max_tokens; }
 
 /* Tokens begin .. begin+n-1, of which the last may be the one after `ids`, which is output `drawn` of the step before. */

@@ -58,7 +58,7 @@ size_t rollout_decoder_bytes(const rlf_model_layout *layout, kern_precision prec
 typedef struct rollout_engine_stats {
     int64_t steps, rows;
     int64_t prompt_rows; /* rows of shared prompts */
-    int64_t tokens;      /* drawn */
+    int64_t tokens;      /* drawn, and handed out */
     int64_t given_up;    /* times a sequence or prompt lost its pages */
 } rollout_engine_stats;
 
@@ -72,7 +72,7 @@ typedef rlf_status rollout_token_fn(void *owner, rollout_seq *seq, int32_t id, f
 
 /* Refuses (RLF_LIMIT) a pool that one sequence of max_tokens would not fit. */
 rlf_status rollout_engine_new(rollout_engine **out, rollout_model model, const rollout_engine_options *options) RLF_MUST_USE;
-/* All sequences and prompts must be closed. */
+/* All sequences and prompts must be closed. A step may be under way: the model goes with the engine, or its draws are collected first. */
 void rollout_engine_destroy(rollout_engine *engine);
 const rollout_engine_stats *rollout_engine_statistics(const rollout_engine *engine);
 

@@ -63,9 +63,15 @@ static int receiver_of(const rlf_config *config, rlf_message_type type, const vo
 #undef TO_TOOL_RANK_
 }
 
+/* Once it has the last trajectory the learner may write its weights, which may be ours: a step that is still under way, for nobody, is
+ * waited for. */
 static rlf_status port_send(void *ctx, rlf_message_type type, const void *record) {
+    rlf_status status = RLF_OK;
     rollout_rank *r = ctx;
-    return rlf_send(r->transport, receiver_of(r->config, type, record), type, record);
+    if (type == RLF_MSG_TRAJECTORY && rollout_episodes_alive(r->episodes) <= 1) RLF_TRY(kern_sync(r->queue));
+    RLF_TRY(rlf_send(r->transport, receiver_of(r->config, type, record), type, record));
+out:
+    return status;
 }
 
 static rlf_status send_control(rollout_rank *r, rlf_control_kind kind, int64_t value, const char *text) {

@@ -249,7 +249,7 @@ out:
     return status;
 }
 
-/* What n masters are beside the weights, as element `at` of the slab on. */
+/* What n masters are beside the weights, from element `at` of the slab on. */
 static rlf_status keep_rest(trainer_optimizer *o, kern_window *window, const float *masters, size_t at, size_t n) {
     rlf_status status = RLF_OK;
     kern_tensor part = kern_at(state_of(o, MASTER), at - o->begin);

@@ -144,9 +144,9 @@ static void drop_graphs(kern_decoder *d) {
 void kern_decoder_destroy(kern_decoder *decoder) {
     if (!decoder) return;
     drop_graphs(decoder);
-    for (int i = 0; i < KERN_STEPS_AHEAD; i++) kern_stage_clean_up(&decoder->passages[i].stage);
     kern_buf_destroy(decoder->kv_buf);
-    kern_buf_destroy(decoder->buf);
+    kern_buf_destroy(decoder->buf); /* on a card this waits for what is queued, which the stages have to outlive */
+    for (int i = 0; i < KERN_STEPS_AHEAD; i++) kern_stage_clean_up(&decoder->passages[i].stage);
     free(decoder);
 }
 

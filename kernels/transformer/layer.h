@@ -61,7 +61,7 @@ void kern_model_head(const kern_model *model, kern_tensor logits, kern_tensor no
 kern_tensor kern_layer_q_norm(const kern_model *model, int layer, kern_tensor slab);
 kern_tensor kern_layer_k_norm(const kern_model *model, int layer, kern_tensor slab);
 
-/* RLF_INVALID, naming the row, unless every id is in 0..V-1 (`lowest` -1 also lets -1 through). */
+/* RLF_INVALID, naming the row, unless every id is in lowest..V-1. */
 rlf_status kern_model_check_ids(const kern_model *model, const char *what, const int32_t *ids, int n, int lowest) RLF_MUST_USE;
 
 #endif

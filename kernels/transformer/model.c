@@ -156,7 +156,8 @@ const rlf_model_layout *kern_model_layout(const kern_model *model) { return mode
 rlf_status kern_model_check_ids(const kern_model *model, const char *what, const int32_t *ids, int n, int lowest) {
     for (int i = 0; i < n; i++)
         if (ids[i] < lowest || ids[i] >= model->layout->shape.vocab)
-            return RLF_RAISE(INVALID, "%s %d is %d: expected below the vocabulary's %d", what, i, ids[i], model->layout->shape.vocab);
+            return RLF_RAISE(INVALID, "%s %d is %d: expected %d or more, and below the vocabulary's %d", what, i, ids[i], lowest,
+                             model->layout->shape.vocab);
     return RLF_OK;
 }
 

@@ -17,8 +17,8 @@
  * bytes count twice, read and written.
  *
  * Times are the host's, on a card too. Single operations are queued in batches and waited for once, which takes the wait out;
- * steps of training and decoding end in a wait that is theirs (the norm; the drawn tokens), so that an event on the card would
- * see less than what a step costs, and there is no event behind kern.h. */
+ * steps of training, and decoding as a whole, end in a wait that is theirs (the norm; the last tokens), so that an event on the card would
+ * see less than what they cost. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>

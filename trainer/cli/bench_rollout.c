@@ -2,8 +2,8 @@
  * random weights, and a tool whose answers take log-normal time, in one process.
  *
  * The same episodes four ways:
- *   asynchronous       as the rollout rank runs them: all are there at once, a call goes out when its turn ends, an answer goes in when it
- *                      is there; the cache has room for one batch at its longest
+ *   asynchronous       as the rollout rank runs them, on a card but for steps ahead: all are there at once, a call goes out when its turn
+ *                      ends, an answer goes in when it is there; the cache has room for one batch at its longest
  *   batch-synchronous  as many trainers do: one batch after the other; all of its episodes generate until each has called, then all calls
  *                      go out together and all answers are waited for
  *   generation alone   asynchronous, with tools that answer at once

@@ -381,8 +381,8 @@ static void logprob_grad_row(void *arg, int i, int thread) {
         memset(dlogits, 0, (size_t)job->v * sizeof *dlogits);
         return;
     }
-    head_row row = {.logits = job->logits + (size_t)i * job->v, .v = job->v, .inverse_t = 1.0f / job->filter.temperature, .maximum = stats[0], .log_sum = stats[1],
-                    .threshold = stats[2]};
+    head_row row = {.logits = job->logits + (size_t)i * job->v, .v = job->v, .inverse_t = 1.0f / job->filter.temperature,
+                    .maximum = stats[0], .log_sum = stats[1], .threshold = stats[2]};
     memcpy(&row.threshold_id, &stats[3], sizeof row.threshold_id);
     const int target = job->targets[i];
     const float a = stats[5] > 0.0f ? job->dlogprob[i] : 0.0f, b = job->dentropy ? job->dentropy[i] : 0.0f;

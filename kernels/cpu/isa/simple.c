@@ -258,7 +258,8 @@ static void checksum_task(void *arg, int task, int thread) {
     const sum_job *job = arg;
     const size_t begin = job->begin + (size_t)task * CHUNK;
     (void)thread;
-    ((uint64_t *)job->parts)[task] = checksum_words((const char *)job->x + begin, kern_min_size(job->n - begin, CHUNK), begin / sizeof(uint64_t));
+    ((uint64_t *)job->parts)[task] =
+        checksum_words((const char *)job->x + begin, kern_min_size(job->n - begin, CHUNK), begin / sizeof(uint64_t));
 }
 
 uint64_t KERN_OP(checksum)(kern_cpu_ctx *ctx, const void *x, size_t bytes) {

@@ -41,6 +41,7 @@ typedef struct fake_model {
     int32_t drawn[FAKE_OUTPUTS]; /* by the last draw */
     int n_drawn;
     bool ahead;
+    int fails_in; /* steps; 0: never */
     int copies;
     fake_script scripts[FAKE_SCRIPTS];
     int n_scripts;
@@ -55,6 +56,7 @@ static inline uint64_t fake_mix(uint64_t x) {
 
 static inline rlf_status fake_step(void *ctx, const kern_step *s) {
     fake_model *m = ctx;
+    if (m->fails_in && --m->fails_in == 0) return RLF_RAISE(DEVICE, "the model has failed");
     for (int i = 0; i < s->rows; i++) {
         assert_in_range(s->slots[i], 0, m->pages * m->page_size - 1);
         assert_int_equal(s->slots[i], s->page_table[s->seq[i] * s->max_pages + s->pos[i] / m->page_size] * m->page_size +

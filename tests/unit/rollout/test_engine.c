@@ -163,6 +163,62 @@ static void log_probs_are_zero_where_the_model_did_not_choose(void **state) {
     assert_int_equal(r->n - zeros, 11);
 }
 
+/* A sequence that draws its last token, and has no room for another, is not taken further ahead. */
+static void sequences_that_end_at_their_longest_cost_no_row_ahead(void **state) {
+    enum { PROMPT = 16 };
+    int64_t rows[2];
+    (void)state;
+    for (int ahead = 0; ahead < 2; ahead++) {
+        fake_model *model = fake_new(16, 16, 256);
+        rollout_engine_options options = {.batch = 8, .prefill_chunk = 8, .page_size = 16, .pages = 16, .seats = 4, .max_tokens = 48};
+        rollout_engine *e = NULL;
+        reader readers[3];
+        int32_t ids[PROMPT] = {0};
+        model->ahead = ahead;
+        assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+        rollout_prompt *prompt = rollout_prompt_new(e, ids, PROMPT);
+        for (int i = 0; i < 3; i++) {
+            readers[i] = (reader){.wanted = options.max_tokens - PROMPT};
+            rollout_draw draw = {.uid = (uint64_t)i, .filter = {1, 1, 0}};
+            readers[i].seq = rollout_seq_open(e, prompt, draw, on_token, &readers[i]);
+        }
+        rollout_prompt_release(prompt);
+        while (rollout_engine_ready(e)) assert_int_equal(rollout_engine_step(e), RLF_OK);
+        for (int i = 0; i < 3; i++) assert_true(readers[i].done && readers[i].n == (size_t)options.max_tokens);
+        rows[ahead] = rollout_engine_statistics(e)->rows;
+        rollout_engine_destroy(e);
+        fake_destroy(model);
+    }
+    assert_int_equal(rows[0], rows[1]);
+}
+
+/* Whenever it fails, with pages scarce: what there is can be closed. */
+static void a_failure_of_the_model_leaves_what_can_be_closed(void **state) {
+    (void)state;
+    static reader readers[SEQS];
+    int failures = 0;
+    for (int fails_in = 1; fails_in < 200; fails_in++)
+        for (int ahead = 0; ahead < 2; ahead++) {
+            fake_model *model = fake_new(16, 12, 256);
+            rollout_engine_options options = {.batch = 17, .prefill_chunk = 11, .page_size = 16, .pages = 12, .seats = 5, .max_tokens = LONGEST};
+            rollout_engine *e = NULL;
+            rlf_status status = RLF_OK;
+            model->ahead = ahead;
+            model->fails_in = fails_in;
+            assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+            submit(e, readers, 3);
+            while (status == RLF_OK && tools(readers, e)) status = rollout_engine_step(e);
+            failures += status == RLF_DEVICE;
+            for (int i = 0; i < SEQS; i++) {
+                if (!readers[i].done) assert_int_equal(status, RLF_DEVICE);
+                if (!readers[i].done) rollout_seq_close(readers[i].seq);
+            }
+            rollout_engine_destroy(e);
+            fake_destroy(model);
+        }
+    assert_true(failures > 50);
+}
+
 /* Three sequences and one seat. Each draws a token, waits for no time, draws another, and is over. */
 typedef struct turns { rollout_seq *seq; char name; int drawn; char *order; } turns;
 
@@ -224,6 +280,8 @@ int main(void) {
         cmocka_unit_test(tokens_do_not_depend_on_cache_pressure),
         cmocka_unit_test(prompt_of_a_group_is_computed_once),
         cmocka_unit_test(steps_ahead_cost_a_row_for_each_turn),
+        cmocka_unit_test(sequences_that_end_at_their_longest_cost_no_row_ahead),
+        cmocka_unit_test(a_failure_of_the_model_leaves_what_can_be_closed),
         cmocka_unit_test(log_probs_are_zero_where_the_model_did_not_choose),
         cmocka_unit_test(seats_go_to_those_with_the_fewest_rounds_while_the_cache_has_room),
         cmocka_unit_test(pool_too_small_for_one_sequence_is_refused),
