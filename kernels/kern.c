@@ -365,7 +365,7 @@ void kern_linear_swiglu(kern_queue *queue, kern_tensor y, kern_tensor gate_up, k
                                  acts(queue, x, area(m, k)), x.dtype, weights(w, 2 * area(f, k)), w.dtype, factors, m, f, k);
 }
 
-/* What the product takes after the norm: whether a kernel has done it all. */
+/* Whether one kernel has done the norm and the product that takes it. */
 static bool norm_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor norm, float eps, kern_tensor w, kern_tensor bias,
                         kern_dtype factors, int m, int n, int k, bool gated) {
     const kern_backend *backend = queue->device->backend;
