@@ -175,7 +175,7 @@ typedef struct kern_wgmma_factor {
 #define kern_gate_wait simt_gate_wait
 #define kern_copy_box(tile, map, row, col, gate) simt_copy_box(tile, (map)->words, row, col, gate)
 #define kern_fetch_map(map) ((void)(map))
-#define kern_tile_written() ((void)0)
+#define kern_tile_written simt_tile_written
 #define kern_registers_more(n) ((void)0)
 #define kern_registers_less(n) ((void)0)
 #define kern_barrier_some(number, threads) simt_barrier_some(number, threads, true)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/base/mem.h"
+#include "race.h"
 #include "simt.h"
 
 enum { PAGE = 4096, ALIGN = 16, CANARY = 0xa5 };
@@ -19,6 +20,7 @@ enum { PAGE = 4096, ALIGN = 16, CANARY = 0xa5 };
 
 /* A launch that was kept; its arguments follow. */
 typedef struct launch {
+    bool early;
     const char *name;
     simt_kernel *kernel;
     int blocks, threads;
@@ -53,6 +55,7 @@ struct kern_card {
     uint64_t copies; /* queued since it was opened */
     char name[64];
     graph *recording; /* NULL: launches run */
+    bool after_launch; /* the last that was queued is a launch of this graph, or of none */
 };
 
 /* What a card refuses while a graph is recorded. */
@@ -173,14 +176,16 @@ const char *kern_card_name(const kern_card *card) { return card->name; }
 
 /* ---- launches and graphs ---------------------------------------------------------------------------------------------------------- */
 
-void simt_queue(kern_card *card, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args,
+void simt_queue(kern_card *card, bool early, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args,
                 size_t args_bytes) {
+    early = early && card->after_launch;
+    card->after_launch = true;
     if (!card->recording) {
-        simt_launch(card->order, name, kernel, blocks, threads, shared_bytes, args);
+        simt_launch(card->order, early, name, kernel, blocks, threads, shared_bytes, args);
         return;
     }
     launch *l = rlf_calloc(1, sizeof *l + args_bytes);
-    *l = (launch){name, kernel, blocks, threads, shared_bytes, NULL};
+    *l = (launch){early, name, kernel, blocks, threads, shared_bytes, NULL};
     memcpy(l + 1, args, args_bytes);
     *card->recording->last = l;
     card->recording->last = &l->next;
@@ -190,18 +195,21 @@ void kern_card_record(kern_card *card) {
     not_recording(card, "another graph");
     card->recording = rlf_calloc(1, sizeof *card->recording);
     card->recording->last = &card->recording->first;
+    card->after_launch = false;
 }
 
 rlf_status kern_card_recorded(kern_card *card, void **out) {
     *out = card->recording;
     card->recording = NULL;
+    card->after_launch = false;
     return RLF_OK;
 }
 
 void kern_card_replay(kern_card *card, void *recorded) {
     not_recording(card, "another graph");
     for (const launch *l = ((const graph *)recorded)->first; l; l = l->next)
-        simt_launch(card->order, l->name, l->kernel, l->blocks, l->threads, l->shared_bytes, l + 1);
+        simt_launch(card->order, l->early, l->name, l->kernel, l->blocks, l->threads, l->shared_bytes, l + 1);
+    card->after_launch = false;
 }
 
 void kern_card_forget(kern_card *card, void *recorded) {
@@ -236,6 +244,7 @@ void *kern_card_allocate(kern_card *card, size_t bytes) {
     *(block_head *)(void *)base = (block_head){bytes, mapped, fd};
     char *ptr = base + mapped - PAGE - rounded;
     memset(ptr + bytes, CANARY, rounded - bytes);
+    race_memory(ptr, bytes);
     return ptr;
 }
 
@@ -252,6 +261,7 @@ void kern_card_release(kern_card *card, void *ptr) {
             fprintf(stderr, "simt: a kernel wrote after the end of a buffer of %zu bytes\n", head.bytes);
             abort();
         }
+    race_memory_gone(ptr, head.bytes);
     munmap(base, head.mapped);
     close(head.fd);
 }
@@ -333,11 +343,15 @@ void kern_card_download(kern_card *card, void *dst, const void *src, size_t byte
 void kern_card_copy(kern_card *card, void *dst, const void *src, size_t bytes) {
     not_recording(card, "a copy");
     memcpy(dst, src, bytes);
+    card->after_launch = false;
+    race_host_wrote(dst, bytes);
 }
 
 void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
     not_recording(card, "a copy");
     memset(dst, 0, bytes);
+    card->after_launch = false;
+    race_host_wrote(dst, bytes);
 }
 
 bool kern_card_idle(kern_card *card) {

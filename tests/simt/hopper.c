@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "race.h"
+
 enum { MAX_THREADS = 1024, MAX_PRODUCTS = 128, MAX_SUMS = 16, MAX_BOXES = 256, MAX_C = 128, DEPTH = 16, WIDE = 64, ROW_BYTES = 128, BARRIERS = 16 };
 
 /* ---- gates and boxes -------------------------------------------------------------------------------------------------------------- */
@@ -35,11 +37,13 @@ static void check_shared(const void *at, size_t bytes, const char *what) {
 void simt_gate_open(uint64_t *at, int arrivals) {
     check_shared(at, sizeof(gate), "a gate outside shared memory");
     *(gate *)at = (gate){(uint16_t)arrivals, (uint16_t)arrivals, 0, 0};
+    race_gate_open(at);
 }
 
 static void look(gate *g) {
     if (g->missing || g->bytes) return;
     g->missing = g->arrivals;
+    race_gate_over(g, g->parity);
     g->parity = !g->parity;
     simt_happened(g);
 }
@@ -50,6 +54,7 @@ void simt_gate_expect(uint64_t *at, int bytes) {
     if (!g->missing) simt_broken("more threads arrive at a gate than it was opened for");
     g->missing--;
     g->bytes += bytes;
+    race_gate_arrive(at);
     look(g);
 }
 
@@ -89,7 +94,16 @@ static bool is_waited_for(const gate *g) {
     return false;
 }
 
+/* What a box reads is read as it begins. */
+static void read_box(const box *b) {
+    const int cols = b->map.cols - b->col < WIDE ? b->map.cols - b->col : WIDE;
+    for (int row = b->row; row < b->row + b->map.box_rows; row++)
+        if (row >= 0 && row < b->map.rows && b->col >= 0 && cols > 0)
+            race_read(b->map.matrix + (size_t)row * b->map.ld + (size_t)b->col, (size_t)cols * sizeof(uint16_t));
+}
+
 void simt_copy_box(void *tile, const uint64_t *map, int row, int col, uint64_t *at) {
+    RACE_HERE();
     box b = {.tile = tile, .row = row, .col = col, .gate = (gate *)at};
     memcpy(&b.map, map, sizeof b.map);
     const size_t bytes = (size_t)b.map.box_rows * ROW_BYTES;
@@ -98,6 +112,8 @@ void simt_copy_box(void *tile, const uint64_t *map, int row, int col, uint64_t *
     check_shared(at, sizeof(gate), "a gate outside shared memory");
     if (under_way.n == MAX_BOXES) simt_broken("more boxes under way than the shim keeps");
     simt_poison(tile, bytes);
+    race_box(tile, bytes, at);
+    read_box(&b);
     under_way.boxes[under_way.n++] = b;
     if (is_waited_for(b.gate)) arrive_at(b.gate);
 }
@@ -105,14 +121,14 @@ void simt_copy_box(void *tile, const uint64_t *map, int row, int col, uint64_t *
 void simt_gate_wait(uint64_t *at, int parity) {
     gate *g = (gate *)at;
     check_shared(at, sizeof *g, "a gate outside shared memory");
-    if (g->parity != (uint32_t)parity) return;
-    arrive_at(g);
+    if (g->parity == (uint32_t)parity) arrive_at(g);
     while (g->parity == (uint32_t)parity) {
         waiting[simt_at.thread] = 1;
         waited[simt_at.thread] = g;
         simt_wait_until(g, "waits at a gate for what never comes");
         waiting[simt_at.thread] = 0;
     }
+    race_gate_wait(at, parity);
 }
 
 /* ---- barriers of some threads ------------------------------------------------------------------------------------------------------ */
@@ -125,11 +141,14 @@ void simt_barrier_some(int number, int threads, bool wait) {
     if (number < 1 || number >= BARRIERS || threads % SIMT_WARP) simt_broken("a barrier of that number, or of so many threads");
     if (barriers[number].arrived && barriers[number].threads != threads) simt_broken("a barrier of different numbers of threads");
     barriers[number].threads = threads;
+    race_barrier_some_arrive(number);
     if (++barriers[number].arrived == threads) {
         barriers[number].arrived = 0;
+        race_barrier_some_over(number);
         simt_happened(&barriers[number]);
     } else if (wait)
         simt_wait_until(&barriers[number], "waits at a barrier of some threads that others never reach");
+    if (wait) race_barrier_some_wait(number);
 }
 
 void simt_check_boxes(void) {
@@ -245,8 +264,24 @@ static void check_tile(const uint16_t *tile, bool across, int lines, int apart) 
                  "a factor outside shared memory");
 }
 
+/* What a product reads: lines of a factor, eight elements at a time. A warp's first thread stands for it. */
+static void read_lines(const uint16_t *tile, int apart, bool across, int first, int lines, void read(const void *, size_t)) {
+    for (int line = first; line < first + lines; line += across ? 8 : 1)
+        for (int d = 0; d < DEPTH; d += across ? 1 : 8) {
+            const void *group = (const char *)tile + line / WIDE * apart;
+            read(across ? in_tile(group, d, line % WIDE) : in_tile(group, line, d), 8 * sizeof *tile);
+        }
+}
+
+static void read_factors(const product *p, void read(const void *, size_t)) {
+    if (simt_at.thread % SIMT_WARP) return;
+    if (p->a_tile) read_lines(p->a_tile, 0, p->a_across, simt_at.thread / SIMT_WARP % 4 * 16, 16, read);
+    read_lines(p->b_tile, p->b_apart, p->b_across, 0, p->n, read);
+}
+
 void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_rows, bool a_across, const uint16_t *b_tile, int b_apart,
                 bool b_across) {
+    RACE_HERE();
     const int thread = simt_at.thread;
     if (!threads[thread]) threads[thread] = calloc(1, sizeof *threads[thread]);
     if (!threads[thread]) simt_broken("no memory");
@@ -257,6 +292,7 @@ void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_
     *p = (product){place_of_sum(c, n), n, threads[thread]->groups, a_tile, b_tile, b_apart, a_across, b_across, a_rows != NULL, {0}};
     if (a_rows) memcpy(p->a_rows, a_rows, sizeof p->a_rows);
     threads[thread]->sums[p->sum].products++;
+    read_factors(p, race_factor_begins);
 }
 
 void simt_wgmma_commit(void) {
@@ -271,11 +307,15 @@ void simt_wgmma_wait(int groups) {
     for (; done < threads[thread]->n && products[done].group < threads[thread]->groups - groups; done++) {
         sums *s = &threads[thread]->sums[products[done].sum];
         multiply(s->value, &products[done]);
+        read_factors(&products[done], race_factor_ends);
         if (--s->products == 0) memcpy(s->c, s->value, (size_t)s->n / 8 * sizeof *s->c);
     }
     threads[thread]->n -= done;
     if (done) memmove(products, products + done, (size_t)threads[thread]->n * sizeof *products);
+    for (int i = 0; done && i < threads[thread]->n; i++) read_factors(&products[i], race_factor_begins);
 }
+
+void simt_tile_written(void) { race_tile_written(); }
 
 void simt_check_products(void) {
     if (!threads[simt_at.thread]) return;

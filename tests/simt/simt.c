@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "race.h"
+
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -108,6 +110,7 @@ static void leave(void) {
     const int thread = simt_at.thread, first = thread / WARP * WARP, next = next_ready(first, simt.place_of[thread - first]);
     fiber *f = &simt.fibers[thread];
     void *fake = NULL;
+    race_settle();
     if (next >= 0) {
         run_fiber(&f->stack_pointer, next);
         return;
@@ -169,6 +172,7 @@ void simt_barrier(const char *file, int line) {
         return;
     }
     simt.arrived = 0;
+    race_barrier();
     for (int t = 0; t < simt_at.threads; t++) {
         if (simt.fibers[t].file != file || simt.fibers[t].line != line) simt_broken("the threads of a block wait at different barriers");
         simt.fibers[t].state = READY;
@@ -197,7 +201,10 @@ void simt_together(simt_warp_work *work, void *mine) {
         return;
     }
     w->arrived = 0;
-    if (work) work(w->mine);
+    if (work)
+        work(w->mine);
+    else
+        race_warp_barrier();
     for (int t = first; t < first + WARP; t++) simt.fibers[t].state = READY;
 }
 
@@ -231,6 +238,25 @@ uint32_t simt_ballot(bool bit) {
     uint32_t mine = bit;
     simt_together(ballot_all, &mine);
     return mine;
+}
+
+/* ---- between blocks, and launches ------------------------------------------------------------------------------------------------- */
+
+void simt_fence(void) { race_fence(); }
+void simt_wait_for_previous(void) { race_wait_for_previous(); }
+void simt_next_may_start(void) { race_next_may_start(); }
+
+uint32_t simt_add_u32(uint32_t *to, uint32_t x) {
+    RACE_HERE();
+    race_atomic(to, sizeof *to);
+    *to += x;
+    return *to - x;
+}
+
+void simt_add_u64(uint64_t *to, uint64_t x) {
+    RACE_HERE();
+    race_atomic(to, sizeof *to);
+    *to += x;
 }
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------------------------- */
@@ -312,6 +338,7 @@ static void run_block(int block, int blocks, int threads) {
     simt.shared_bytes = 0;
     for (int w = 0; w < warps; w++) simt.warps[w].arrived = 0;
     for (int t = 0; t < threads; t++) simt.fibers[t].state = READY;
+    race_block(simt.shared);
     fill_order(simt.lanes, WARP);
     for (int i = 0; i < WARP; i++) simt.place_of[simt.lanes[i]] = i;
     fill_order(simt.warp_order, warps);
@@ -321,6 +348,7 @@ static void run_block(int block, int blocks, int threads) {
     }
     check_all_done(threads);
     simt_check_boxes();
+    race_barrier();
 }
 
 static void set_up(void) {
@@ -329,7 +357,7 @@ static void set_up(void) {
     if (mprotect(simt.shared + MAPPED_SHARED_BYTES, PAGE_BYTES, PROT_NONE) != 0) simt_broken("mprotect");
 }
 
-void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args) {
+void simt_launch(simt_order order, bool early, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args) {
     if (!simt.shared) set_up();
     simt.order = order;
     simt.name = name;
@@ -341,6 +369,8 @@ void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int bl
     int *turn = malloc((size_t)blocks * sizeof *turn);
     if (!turn) simt_broken("no memory");
     fill_order(turn, blocks);
+    race_launch(early);
     for (int i = 0; i < blocks; i++) run_block(turn[i], blocks, threads);
+    race_launch_ends();
     free(turn);
 }

@@ -26,8 +26,9 @@ typedef enum simt_order { SIMT_ASCENDING, SIMT_DESCENDING, SIMT_SHUFFLED, SIMT_O
 
 typedef void simt_kernel(const void *args);
 
-/* Runs all blocks before it returns. shared_bytes: for KERN_SHARED_BYTES, 0 without it. */
-void simt_launch(simt_order order, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args);
+/* Runs all blocks before it returns. early: a card may begin before the launch before has ended (race.h). shared_bytes: for KERN_SHARED_BYTES,
+ * 0 without it. */
+void simt_launch(simt_order order, bool early, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes, const void *args);
 
 /* ---- inside a kernel -------------------------------------------------------------------------------------------------------------- */
 
@@ -53,6 +54,11 @@ typedef struct simt_words {
 simt_words simt_exchange(simt_words mine, int from);
 
 uint32_t simt_ballot(bool bit);
+void simt_fence(void);
+void simt_wait_for_previous(void);
+void simt_next_may_start(void);
+uint32_t simt_add_u32(uint32_t *to, uint32_t x); /* what was there */
+void simt_add_u64(uint64_t *to, uint64_t x);
 
 /* The words of kernels/cuda/mma.h: tensor.c. */
 void simt_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
@@ -74,6 +80,7 @@ void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_
                 bool b_across);
 void simt_wgmma_commit(void);
 void simt_wgmma_wait(int groups);
+void simt_tile_written(void);
 void simt_barrier_some(int number, int threads, bool wait);
 extern float simt_wgmma_error; /* what the first element of each product is wrong by: 0, but where a test sets it */
 /* What kern_card_map leaves. */
@@ -95,26 +102,33 @@ void simt_poison(void *at, size_t bytes); /* with what this card fills memory wi
 
 /* A launch on the card of a context, which keeps it where it records a graph: tests/simt/card.c. */
 struct kern_card;
-void simt_queue(struct kern_card *card, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes,
+void simt_queue(struct kern_card *card, bool early, const char *name, simt_kernel *kernel, int blocks, int threads, size_t shared_bytes,
                 const void *args, size_t args_bytes);
 
 #define KERN_DEVICE static inline
-#define KERN_KERNEL(name)                                                                      \
-    static void name(const name##_args a);                                                     \
-    static void name##_thread(const void *args) { name(*(const name##_args *)args); }          \
+#define KERN_KERNEL_(name, before)                         \
+    static void name(const name##_args a);                 \
+    static void name##_thread(const void *args) {          \
+        before;                                            \
+        name(*(const name##_args *)args);                  \
+    }                                                      \
     static void name(const name##_args a)
+#define KERN_KERNEL(name) KERN_KERNEL_(name, simt_wait_for_previous())
 #define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL(name)
-#define KERN_KERNEL_WITH_MAPS(name, threads, blocks) KERN_KERNEL(name)
+#define KERN_KERNEL_WITH_MAPS(name, threads, blocks) KERN_KERNEL_(name, )
 #define KERN_SHARED(type, name) type *const name = simt_shared(sizeof(type))
 #define KERN_SHARED_BYTES(type, name) type *const name = simt_shared_bytes(sizeof(type))
-#define KERN_LAUNCH(ctx, name, blocks, threads, args) \
-    simt_queue((ctx)->card, #name, name##_thread, blocks, threads, 0, &(args), sizeof(args))
-#define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args) \
-    simt_queue((ctx)->card, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args))
+#define KERN_LAUNCH(ctx, name, blocks, threads, args) KERN_LAUNCH_SHARED(ctx, name, blocks, threads, 0, args)
+#define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args)                                                                      \
+    do {                                                                                                                                 \
+        if ((blocks) <= 0) break;                                                                                                        \
+        simt_queue((ctx)->card, (ctx)->hopper && !(ctx)->wrote_weights, #name, name##_thread, blocks, threads, bytes, &(args), sizeof(args)); \
+        (ctx)->wrote_weights = false;                                                                                                    \
+    } while (0)
 
-#define kern_fence() ((void)0)
-#define kern_wait_for_previous() ((void)0)
-#define kern_next_may_start() ((void)0)
+#define kern_fence simt_fence
+#define kern_wait_for_previous simt_wait_for_previous
+#define kern_next_may_start simt_next_may_start
 
 #define KERN_UNROLL
 #define KERN_UNROLL_BY(n)
@@ -144,11 +158,8 @@ static inline float kern_shuffle_xor(float x, int mask) {
     return x;
 }
 #define kern_ballot simt_ballot
-static inline void kern_add_u64(uint64_t *to, uint64_t x) { *to += x; }
-static inline void kern_add_u32(uint32_t *to, uint32_t x) { *to += x; }
-static inline uint32_t kern_take_u32(uint32_t *from, uint32_t x) {
-    *from += x;
-    return *from - x;
-}
+#define kern_add_u64 simt_add_u64
+#define kern_add_u32 (void)simt_add_u32
+#define kern_take_u32 simt_add_u32
 
 #endif

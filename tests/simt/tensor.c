@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "race.h"
+
 enum { WARP = SIMT_WARP, ROWS = 16, COLS = 8, DEPTH = 16, COPY_BYTES = 16, MAX_THREADS = 1024, MAX_COPIES = 256 };
 
 /* ---- products --------------------------------------------------------------------------------------------------------------------- */
@@ -101,11 +103,19 @@ static void load(simt_warp_work *work, uint32_t r[4], const void *row) {
     ldmatrix m = {r, row};
     if ((uintptr_t)row % 16) simt_broken("ldmatrix of a row that is not aligned to 16 bytes");
     if (!simt_is_shared(row, 16)) simt_broken("ldmatrix of a row outside shared memory");
+    race_read(row, 16);
     simt_together(work, &m);
 }
 
-void simt_ldmatrix_x4(uint32_t r[4], const void *row) { load(ldmatrix_all, r, row); }
-void simt_ldmatrix_x4_trans(uint32_t r[4], const void *row) { load(ldmatrix_trans_all, r, row); }
+void simt_ldmatrix_x4(uint32_t r[4], const void *row) {
+    RACE_HERE();
+    load(ldmatrix_all, r, row);
+}
+
+void simt_ldmatrix_x4_trans(uint32_t r[4], const void *row) {
+    RACE_HERE();
+    load(ldmatrix_trans_all, r, row);
+}
 
 /* ---- asynchronous copies ---------------------------------------------------------------------------------------------------------- */
 
@@ -122,6 +132,7 @@ static struct {
 } copies[MAX_THREADS];
 
 void simt_copy_async16(void *dst, const void *src, int bytes_valid) {
+    RACE_HERE();
     const int thread = simt_at.thread, n = copies[thread].n;
     if ((uintptr_t)dst % COPY_BYTES || (uintptr_t)src % COPY_BYTES) simt_broken("an asynchronous copy that is not aligned to 16 bytes");
     if (!simt_is_shared(dst, COPY_BYTES)) simt_broken("an asynchronous copy to outside shared memory");
@@ -133,6 +144,7 @@ void simt_copy_async16(void *dst, const void *src, int bytes_valid) {
     *c = (copy){.dst = dst, .group = copies[thread].groups};
     memcpy(c->bytes, src, (size_t)bytes_valid);
     simt_poison(dst, COPY_BYTES);
+    race_copy_begins(dst, src, COPY_BYTES, (size_t)bytes_valid);
     copies[thread].n++;
 }
 
@@ -142,8 +154,10 @@ void simt_copy_wait(int groups) {
     const int thread = simt_at.thread;
     copy *pending = copies[thread].pending;
     int done = 0;
-    for (; done < copies[thread].n && pending[done].group < copies[thread].groups - groups; done++)
+    for (; done < copies[thread].n && pending[done].group < copies[thread].groups - groups; done++) {
         memcpy(pending[done].dst, pending[done].bytes, COPY_BYTES);
+        race_copy_ends(pending[done].dst, COPY_BYTES);
+    }
     copies[thread].n -= done;
     if (done) memmove(pending, pending + done, (size_t)copies[thread].n * sizeof *pending);
 }
