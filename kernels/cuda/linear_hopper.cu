@@ -474,12 +474,12 @@ KERN_DEVICE void stage_rows(float *staged, const float *x, int count, int depth,
     kern_copy_wait(0);
 }
 
-/* Half a warp a row; those left over do the last one as well, for the shuffles. */
+/* Half a warp a row; those left over go through the last one as well, for the shuffles. */
 KERN_DEVICE void sum_rows(const norm_memory *m, int count, int depth, float eps, int threads) {
     for (int begin = 0; begin < count; begin += threads / KERN_LANES) {
-        const int row = begin + kern_team() < count ? begin + kern_team() : count - 1;
+        const int own = begin + kern_team(), row = own < count ? own : count - 1;
         const float rstd = rstd_of(row_squares(m->staged + row * norm_apart(depth), depth), depth, eps);
-        if (kern_lane() == 0) m->rstd[row] = rstd;
+        if (kern_lane() == 0 && row == own) m->rstd[row] = rstd;
     }
 }
 

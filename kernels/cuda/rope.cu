@@ -33,14 +33,16 @@ KERN_DEVICE void load_head(head_pairs *x, const void *from, kern_dtype dtype, si
     }
 }
 
-/* Sum of squares, in 16 lanes by index mod 16: the lane's own elements where D/2 is a multiple of 16, else such as are elsewhere. */
-KERN_DEVICE float head_squares(const head_pairs *x, const void *from, kern_dtype dtype, size_t at, int d) {
+/* Sum of squares, in 16 lanes by index mod 16: the lane's own elements where D/2 is a multiple of 16, else such as other lanes have, which
+ * may write them after that. A head that is not there: whatever. */
+KERN_DEVICE float head_squares(const head_pairs *x, const void *from, kern_dtype dtype, size_t at, int d, bool there) {
     float sum = 0;
     if (d / 2 % KERN_LANES) {
-        for (int i = kern_lane(); i < d; i += KERN_LANES) {
+        for (int i = kern_lane(); there && i < d; i += KERN_LANES) {
             const float y = kern_element(from, dtype, at + i);
             sum = fmaf(y, y, sum);
         }
+        kern_warp_barrier();
     } else {
         EACH_PAIR(n, i, d / 2) sum = fmaf(x->first[n], x->first[n], sum);
         EACH_PAIR(n, i, d / 2) sum = fmaf(x->second[n], x->second[n], sum);
@@ -79,13 +81,14 @@ KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const 
     const size_t at = (size_t)mine * d;
     const void *norm = head < s.heads ? a->q_norm : a->k_norm;
     const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm, kept = a->kv && head >= s.heads;
-    head_pairs x, turn, weight;
+    const bool there = task < tasks; /* or the last one, which others may have written already: half warps are left for the shuffles */
+    head_pairs x = {{0}, {0}}, turn, weight;
     const int slot = kept ? a->slots[row] : 0;
-    load_head(&x, a->in, dtype, at, d);
+    if (there) load_head(&x, a->in, dtype, at, d);
     if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
     if (normed) load_head(&weight, norm, a->norm_dtype, 0, d);
-    const float rstd = rstd_of(head_squares(&x, a->in, dtype, at, d), d, a->eps);
-    if (task >= tasks) return;
+    const float rstd = rstd_of(head_squares(&x, a->in, dtype, at, d, there), d, a->eps);
+    if (!there) return;
     const size_t place = kept ? kv_place(a->kv_shape, slot, (head - s.heads) % s.kv_heads) + (rotated ? 0 : kv_half(a->kv_shape)) : 0;
     EACH_PAIR(n, i, half) {
         float first = x.first[n], second = x.second[n];
@@ -165,8 +168,9 @@ KERN_DEVICE turn_memory turn_of(float *memory, int turn, int d) {
     return m;
 }
 
-/* The gradient of a head, task n of the block's part; all of the half warp's. `written`: not one that is there to fill the turn. */
-KERN_DEVICE void rope_grad_head(const rope_grad_args *a, const turn_memory *memory, size_t head_at, bool written, const kern_dtype dtype,
+/* The gradient of a head, task n of the block's part; all of the half warp's. Not `there`: one more than the part has, of which nothing is read or
+ * written, for the shuffles. */
+KERN_DEVICE void rope_grad_head(const rope_grad_args *a, const turn_memory *memory, size_t head_at, bool there, const kern_dtype dtype,
                                 const int d) {
     const kern_attn_shape s = a->shape;
     const int row = (int)(head_at / (size_t)all_heads(s)), head = (int)(head_at % (size_t)all_heads(s)), half = d / 2;
@@ -174,9 +178,9 @@ KERN_DEVICE void rope_grad_head(const rope_grad_args *a, const turn_memory *memo
     const void *norm = head < s.heads ? a->q_norm : a->k_norm;
     const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm;
     float *const g = memory->dout + kern_team() * turn_stride(d), *const x = memory->in + kern_team() * turn_stride(d);
-    head_pairs dout, in, turn;
-    load_head(&dout, a->dout, dtype, at, d);
-    if (normed) load_head(&in, a->in, dtype, at, d);
+    head_pairs dout = {{0}, {0}}, in = {{0}, {0}}, turn;
+    if (there) load_head(&dout, a->dout, dtype, at, d);
+    if (there && normed) load_head(&in, a->in, dtype, at, d);
     if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
     EACH_PAIR(n, i, half) {
         const float first = dout.first[n], second = dout.second[n];
@@ -200,7 +204,7 @@ KERN_DEVICE void rope_grad_head(const rope_grad_args *a, const turn_memory *memo
     }
     const float mean = kern_sum16(sum) / (float)d;
     if (kern_lane() == 0) memory->rstd[kern_team()] = rstd;
-    if (!written) return;
+    if (!there) return;
     KERN_UNROLL
     for (int i = kern_lane(); i < d; i += KERN_LANES)
         kern_set_element(a->din, dtype, at + i, normed ? norm_grad_of(g[i], x[i], kern_element(norm, a->norm_dtype, i), rstd, mean) : g[i]);
