@@ -41,7 +41,7 @@ typedef struct attend_tiles_args {
     float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
     float_pair *tops;             /* (rows at work, H, splits): top, sum */
     uint32_t *ended;              /* (rows at work, kv heads): of the tile that begins at a row, the splits that have ended; 0 in the end */
-    int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST, SOME or MOST */
+    int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST or SOME */
 } attend_tiles_args;
 
 /* attention_hopper.cu: the same bits on a Hopper card, of activations of bfloat16: all of packed sequences; the wide tiles of `units`

@@ -18,11 +18,14 @@ typedef struct running {
 } running;
 
 /* Scores of keys from key0 on that are beyond their row become x. */
-KERN_DEVICE void beyond(float s[][4], int tiles, int key0, const int pos[2], float x) {
-    if (key0 + 8 * tiles - 1 <= pos[0] && key0 + 8 * tiles - 1 <= pos[1]) return;
+KERN_DEVICE void hide(float s[][4], int tiles, int key0, const int pos[2], float x) {
     KERN_UNROLL for (int n = 0; n < tiles; n++)
         KERN_UNROLL for (int i = 0; i < 4; i++)
             if (key0 + 8 * n + lane_column() + i % 2 > pos[i / 2]) s[n][i] = x;
+}
+/* The same by a branch, where it is mostly none. */
+KERN_DEVICE void beyond(float s[][4], int tiles, int key0, const int pos[2], float x) {
+    if (key0 + 8 * tiles - 1 > pos[0] || key0 + 8 * tiles - 1 > pos[1]) hide(s, tiles, key0, pos, x);
 }
 
 /* The largest of each row, to the four lanes that have it. */

@@ -15,11 +15,13 @@
  *
  * Tiles. The rows of a tile are rows and heads: all rows of one sequence that come together, times the heads of a kv head, in this order
  * (`first` and `count` of an item). A block of threads has one tile of one kv head and loops over its keys; while it works on a block of
- * keys, the next one comes by asynchronous copies. Two kernels:
+ * keys, the next one comes by asynchronous copies. Three kernels:
  *
  *   wide     128 rows and heads: packed sequences, and prefill. A warp has 32 of them, scores and values in registers, q in shared memory
  *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; tops
- *            and p go through shared memory
+ *            and p go through shared memory, by three barriers a block of keys
+ *   few      the same tiles of paged rows, the same arithmetic, one barrier: where blocks of threads are so few that each has a processor
+ *            to itself
  *
  * Packed keys and values are read where they are if they are bfloat16; float32 ones are rounded by a pass of their own, as many kv heads
  * at a time as the work space holds. Those of the cache are bfloat16 already. Packed items, which the host lists, go through all splits of
@@ -45,7 +47,7 @@ enum {
 };
 
 typedef attend_tiles_args attend_wide_64_args, attend_wide_128_args, attend_narrow_64_args, attend_narrow_128_args;
-typedef attend_tiles_args round_keys_args;
+typedef attend_tiles_args attend_few_64_args, attend_few_128_args, round_keys_args;
 
 /* ---- queries ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -71,12 +73,17 @@ KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, in
 
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
 
+/* The page of key j of a paged item, and the key's place there. */
+KERN_DEVICE int page_of(const attend_task *t, int j) {
+    return t->a->page_table[(size_t)t->item.source * t->a->max_pages + (unsigned)j / (unsigned)t->a->kv.page_size];
+}
+KERN_DEVICE int place_in_page(const attend_task *t, int j) { return (int)((unsigned)j % (unsigned)t->a->kv.page_size); }
+
 /* Where key j of the item's sequence is: 16 keys from a multiple of 16 on lie in one page, side by side. */
 KERN_DEVICE const uint16_t *key_at(const attend_task *t, int j) {
     const attend_tiles_args *a = t->a;
     if (!a->pos) return a->keys + (size_t)(t->kv_head - a->first_kv) * a->next_head + (size_t)(t->item.source + j) * a->next_key;
-    const int32_t *pages = a->page_table + (size_t)t->item.source * a->max_pages;
-    return a->keys + kv_in_page(a->kv, pages[j / a->kv.page_size], j % a->kv.page_size, t->kv_head);
+    return a->keys + kv_in_page(a->kv, page_of(t, j), place_in_page(t, j), t->kv_head);
 }
 
 /* Begins to copy the block of keys at key0, and its values, to a stage: two tiles. Keys from the item's end on: zeros. */
@@ -287,47 +294,63 @@ KERN_KERNEL(attend_wide_128) {
 
 /* ---- narrow ----------------------------------------------------------------------------------------------------------------------- */
 
+/* The first of the warp's own keys of a block, and of its channels. */
+KERN_DEVICE int own_keys(void) { return kern_thread() / 32 * OWN_KEYS; }
+KERN_DEVICE int own_channels(int d) { return kern_thread() / 32 * (d / WARPS); }
+
 typedef struct narrow_memory {
     uint16_t p[NARROW_ROWS * P_STRIDE];
     float tops[WARPS][NARROW_ROWS];
 } __attribute__((aligned(16))) narrow_memory;
 
-/* Where there are few blocks of threads, keys come from further ahead: a single one would wait for memory at every block of keys. */
+/* Blocks of keys that shared memory has room for. Where there are few blocks of threads, keys come from further ahead: a single one would
+ * wait for memory at every block of keys. MOST is for attend_few. */
 enum { FEWEST = 2, SOME = 3, MOST = 6 };
 
 KERN_BOTH size_t narrow_bytes(int d, int stages) {
     return sizeof(narrow_memory) + sizeof(uint16_t) * (size_t)(tile_size(NARROW_ROWS, d) + stages * 2 * tile_size(KEYS, d));
 }
 
-/* The block's probabilities, to shared memory; the warp computes those of its own keys. */
-KERN_DEVICE void narrow_powers(running *r, narrow_memory *memory, uint32_t q[][4], const uint16_t *keys, int key0, const int pos[2],
-                               int d) {
-    const int warp = kern_thread() / 32, own = OWN_KEYS * warp;
-    float s[OWN_KEYS / 8][4] = {{0}}, top[2];
+/* The scores of the warp's own keys of a block. */
+KERN_DEVICE void narrow_scores(float s[OWN_KEYS / 8][4], uint32_t q[][4], const uint16_t *keys, int d) {
+    KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++)
+        KERN_UNROLL for (int i = 0; i < 4; i++) s[n][i] = 0;
     KERN_UNROLL for (int k = 0; k < d / 16; k++) {
         uint32_t b[4];
-        load_b(b, keys, tile_stride(d), own, 16 * k);
+        load_b(b, keys, tile_stride(d), own_keys(), 16 * k);
         kern_mma_bf16(s[0], q[k], b);
         kern_mma_bf16(s[1], q[k], b + 2);
     }
-    beyond(s, OWN_KEYS / 8, key0 + own, pos, -INFINITY);
-    row_tops(top, s, OWN_KEYS / 8);
-    KERN_UNROLL for (int half = 0; half < 2; half++)
-        if (lane_column() == 0) memory->tops[warp][lane_row() + 8 * half] = top[half];
-    kern_barrier();
-    KERN_UNROLL for (int half = 0; half < 2; half++)
-        KERN_UNROLL for (int i = 0; i < WARPS; i++) top[half] = larger(memory->tops[i][lane_row() + 8 * half], top[half]);
-    raise_tops(r, top, log2_scale(d), d / 8 / WARPS);
-    powers(s, OWN_KEYS / 8, r->top, log2_scale(d));
-    beyond(s, OWN_KEYS / 8, key0 + own, pos, 0.0f);
-    KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++)
-        KERN_UNROLL for (int half = 0; half < 2; half++)
-            *(uint32_t *)(memory->p + (lane_row() + 8 * half) * P_STRIDE + own + 8 * n + lane_column()) =
-                kern_bf16_pair(s[n][2 * half], s[n][2 * half + 1]);
-    kern_barrier();
 }
 
-/* Their products with the warp's channels, from c0 on. */
+/* Their tops, to shared memory. */
+KERN_DEVICE void narrow_tops(narrow_memory *memory, float s[OWN_KEYS / 8][4]) {
+    float top[2];
+    row_tops(top, s, OWN_KEYS / 8);
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        if (lane_column() == 0) memory->tops[kern_thread() / 32][lane_row() + 8 * half] = top[half];
+}
+
+/* Scores to probabilities, but for those that are beyond, under the tops of all warps. */
+KERN_DEVICE void narrow_powers(running *r, const narrow_memory *memory, float s[OWN_KEYS / 8][4], int d) {
+    float top[2];
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        top[half] = memory->tops[0][lane_row() + 8 * half];
+        KERN_UNROLL for (int i = 1; i < WARPS; i++) top[half] = larger(memory->tops[i][lane_row() + 8 * half], top[half]);
+    }
+    raise_tops(r, top, log2_scale(d), d / 8 / WARPS);
+    powers(s, OWN_KEYS / 8, r->top, log2_scale(d));
+}
+
+/* Probabilities, to shared memory. */
+KERN_DEVICE void narrow_store(narrow_memory *memory, float s[OWN_KEYS / 8][4]) {
+    KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++)
+        KERN_UNROLL for (int half = 0; half < 2; half++)
+            *(uint32_t *)(memory->p + (lane_row() + 8 * half) * P_STRIDE + own_keys() + 8 * n + lane_column()) =
+                kern_bf16_pair(s[n][2 * half], s[n][2 * half + 1]);
+}
+
+/* Products of all warps' with the warp's channels, from c0 on. */
 KERN_DEVICE void narrow_values(running *r, const narrow_memory *memory, const uint16_t *values, int c0, int d) {
     const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
@@ -364,11 +387,12 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     attend_task t;
     t.a = a;
     if (!find_narrow(&t)) return;
-    const share own = share_of(0, kern_thread() / 32 * (d / WARPS), d / 8 / WARPS);
+    const share own = share_of(0, own_channels(d), d / 8 / WARPS);
     uint16_t *const queries = (uint16_t *)(memory + 1), *const stages = queries + tile_size(NARROW_ROWS, d);
     running r;
     waiting w;
     uint32_t q[TILE_DIM / 16][4];
+    float s[OWN_KEYS / 8][4];
     int pos[2];
     load_queries(queries, &t, NARROW_ROWS, d);
     for (int i = 0; i + 1 < a->stages; i++) {
@@ -383,16 +407,21 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     for (int key0 = t.item.begin, n = 0; key0 < t.item.end; key0 += KEYS, n++) {
         const int ahead = a->stages - 1, fetched = key0 + ahead * KEYS;
         uint16_t *const stage = stages + n % a->stages * 2 * tile_size(KEYS, d);
-        if (a->stages == MOST)
-            kern_copy_wait(MOST - 2);
-        else if (a->stages == SOME)
+        if (a->stages == SOME)
             kern_copy_wait(SOME - 2);
         else
             kern_copy_wait(FEWEST - 2);
         kern_barrier();
         if (fetched < t.item.end) fetch_keys(stages + (n + ahead) % a->stages * 2 * tile_size(KEYS, d), &t, fetched, d);
         kern_copy_commit();
-        narrow_powers(&r, memory, q, stage, key0, pos, d);
+        narrow_scores(s, q, stage, d);
+        beyond(s, OWN_KEYS / 8, key0 + own_keys(), pos, -INFINITY);
+        narrow_tops(memory, s);
+        kern_barrier();
+        narrow_powers(&r, memory, s, d);
+        beyond(s, OWN_KEYS / 8, key0 + own_keys(), pos, 0.0f);
+        narrow_store(memory, s);
+        kern_barrier();
         narrow_values(&r, memory, stage + tile_size(KEYS, d), own.c0, d);
         if (split_ends(&t, key0 + KEYS)) put_aside(&r, &w, key0 + KEYS, &t, own, d);
     }
@@ -412,6 +441,153 @@ KERN_KERNEL(attend_narrow_128) {
     attend_narrow(&a, memory, 128);
 }
 
+/* ---- few: narrow tiles whose blocks of threads have a processor each --------------------------------------------------------------- */
+
+/* The time is that of one block of threads on its way through its keys. So between two barriers stand the scores of block n+1, the values
+ * of block n-1 and the powers of block n, which do not need each other; no branch is between them, and nvcc makes one sequence of the
+ * three. What one leaves for another, p and tops, is in one of two places, for even blocks and for odd ones. Loads from shared memory come
+ * before stores and copies: nvcc moves none over those.
+ *
+ * Copies need few instructions: a warp has 16 keys of a block to copy, in one page, whose number it has looked up a step before.
+ *
+ * The order is that of attend_narrow: the values of a block are added under its own tops, and shrink then. Those of the last block of a
+ * split are added, by a barrier more, before the next split begins.
+ *
+ * Keys and values of a block are read last at step n, when its values are added, as block n-1. So once all threads have come to step n,
+ * block n+AHEAD takes the place of block n-2. */
+enum { AHEAD = MOST - 2 };
+
+KERN_BOTH size_t few_bytes(int d) { return narrow_bytes(d, MOST) + sizeof(narrow_memory); }
+
+typedef struct few_work {
+    const attend_task *t;
+    narrow_memory *memory;     /* two */
+    uint16_t *stages;          /* MOST: block n in n % MOST */
+    const uint16_t *from;      /* where the lane's copies begin: in page 0, */
+    uint16_t *to;              /* and in stage 0 */
+    int page, place;           /* of the warp's own keys in the block that is copied next */
+    int pos[2];
+    uint32_t q[TILE_DIM / 16][4];
+    float s[OWN_KEYS / 8][4];  /* scores of the block that has its tops in shared memory */
+    running r;
+} few_work;
+
+/* Where in the warp's own keys a lane's copies begin: a key, and elements of it. */
+KERN_DEVICE int copy_row(int d) { return kern_thread() % 32 / (d / COPY); }
+KERN_DEVICE int copy_part(int d) { return kern_thread() % 32 % (d / COPY) * COPY; }
+
+KERN_DEVICE int few_key0(const few_work *f, int n) { return f->t->item.begin + n * KEYS; }
+KERN_DEVICE narrow_memory *few_memory(const few_work *f, int n) { return f->memory + (unsigned)n % 2; }
+KERN_DEVICE int few_stage(int n, int d) { return (int)((unsigned)n % MOST) * 2 * tile_size(KEYS, d); }
+
+/* Looks up where the warp's keys of block n are; beyond the item's end: where its last ones are. By a step before they are copied, for
+ * the page comes from device memory. */
+KERN_DEVICE void few_find(few_work *f, int n) {
+    const int key = few_key0(f, n) + own_keys(), last = (f->t->item.end - 1) / 16 * 16, j = key < last ? key : last;
+    f->page = page_of(f->t, j);
+    f->place = place_in_page(f->t, j);
+}
+
+/* Begins to copy them, and their values. Keys from the item's end on: zeros. */
+KERN_DEVICE void few_fetch(few_work *f, int n, int d) {
+    const int valid = f->t->item.end - few_key0(f, n) - own_keys() - copy_row(d);
+    const uint16_t *keys = f->from + kv_in_page(f->t->a->kv, f->page, f->place, 0), *values = keys + f->t->a->value;
+    uint16_t *to = f->to + few_stage(n, d);
+    KERN_UNROLL for (int j = 0; j < OWN_KEYS; j += 32 * COPY / d) {
+        const int bytes = j < valid ? 16 : 0;
+        kern_copy_async16(to + j * tile_stride(d), keys + j * d, bytes);
+        kern_copy_async16(to + j * tile_stride(d) + tile_size(KEYS, d), values + j * d, bytes);
+    }
+    kern_copy_commit();
+}
+
+KERN_DEVICE void few_fetch_first(few_work *f, int d) {
+    const attend_tiles_args *a = f->t->a;
+    f->from = a->keys + kv_in_page(a->kv, 0, copy_row(d), f->t->kv_head) + copy_part(d);
+    f->to = f->stages + (own_keys() + copy_row(d)) * tile_stride(d) + copy_part(d);
+    few_find(f, 0);
+    for (int n = 0; n < AHEAD; n++) {
+        few_fetch(f, n, d);
+        few_find(f, n + 1);
+    }
+}
+
+/* The scores of block n are s; their tops, to shared memory. */
+KERN_DEVICE void few_tops(few_work *f, int n, float s[OWN_KEYS / 8][4]) {
+    KERN_UNROLL for (int i = 0; i < OWN_KEYS / 8; i++)
+        KERN_UNROLL for (int e = 0; e < 4; e++) f->s[i][e] = s[i][e];
+    hide(f->s, OWN_KEYS / 8, few_key0(f, n) + own_keys(), f->pos, -INFINITY);
+    narrow_tops(few_memory(f, n), f->s);
+}
+
+KERN_DEVICE void few_values(few_work *f, int n, int d) {
+    narrow_values(&f->r, few_memory(f, n), f->stages + few_stage(n, d) + tile_size(KEYS, d), own_channels(d), d);
+}
+
+/* Step n; the first of a split has no values of the block before. After the last block there is one of zeros, whose scores nobody takes. */
+KERN_DEVICE void few_step(few_work *f, int n, bool first, int d) {
+    float next[OWN_KEYS / 8][4];
+    kern_copy_wait(AHEAD - 2);
+    kern_barrier();
+    narrow_scores(next, f->q, f->stages + few_stage(n + 1, d), d);
+    if (!first) few_values(f, n - 1, d);
+    narrow_powers(&f->r, few_memory(f, n), f->s, d);
+    few_fetch(f, n + AHEAD, d);
+    few_find(f, n + AHEAD + 1);
+    hide(f->s, OWN_KEYS / 8, few_key0(f, n) + own_keys(), f->pos, 0.0f);
+    narrow_store(few_memory(f, n), f->s);
+    few_tops(f, n + 1, next);
+}
+
+/* All that comes before the first step. */
+KERN_DEVICE void few_begin(few_work *f, const attend_task *t, narrow_memory *memory, int d) {
+    uint16_t *const queries = (uint16_t *)(memory + 2);
+    f->t = t;
+    f->memory = memory;
+    f->stages = queries + tile_size(NARROW_ROWS, d);
+    few_fetch_first(f, d);
+    load_queries(queries, t, NARROW_ROWS, d);
+    start(&f->r, d / 8 / WARPS);
+    KERN_UNROLL for (int half = 0; half < 2; half++) f->pos[half] = place_of(t, lane_row() + 8 * half).pos;
+    kern_copy_wait(AHEAD - 1);
+    kern_barrier();
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(f->q[k], queries, tile_stride(d), 0, 16 * k);
+    narrow_scores(f->s, f->q, f->stages, d);
+    few_tops(f, 0, f->s);
+}
+
+KERN_DEVICE void attend_few(const attend_tiles_args *a, narrow_memory *memory, int d) {
+    attend_task t;
+    few_work f;
+    waiting w;
+    t.a = a;
+    if (!find_narrow(&t)) return;
+    const share own = share_of(0, own_channels(d), d / 8 / WARPS);
+    const int blocks = (t.item.end - t.item.begin + KEYS - 1) / KEYS;
+    few_begin(&f, &t, memory, d);
+    for (int n = 0; n < blocks;) {
+        few_step(&f, n, true, d);
+        for (n++; n < blocks && n % (SPLIT / KEYS); n++) few_step(&f, n, false, d);
+        kern_barrier();
+        few_values(&f, n - 1, d);
+        if (n < blocks) put_aside(&f.r, &w, few_key0(&f, n), &t, own, d);
+    }
+    kern_copy_wait(0);
+    finish(&f.r, &w, &t, own, d);
+    merge_if_last(&t, (int *)memory, d);
+}
+
+KERN_KERNEL_FOR(attend_few_64, THREADS, 1) {
+    KERN_SHARED_BYTES(narrow_memory, memory);
+    kern_next_may_start();
+    attend_few(&a, memory, 64);
+}
+KERN_KERNEL_FOR(attend_few_128, THREADS, 1) {
+    KERN_SHARED_BYTES(narrow_memory, memory);
+    kern_next_may_start();
+    attend_few(&a, memory, 128);
+}
+
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
 
 static void queue_wide(kern_ctx *ctx, attend_tiles_args args, int units) {
@@ -422,9 +598,20 @@ static void queue_wide(kern_ctx *ctx, attend_tiles_args args, int units) {
         KERN_LAUNCH_SHARED(ctx, attend_wide_128, blocks, THREADS, wide_bytes(128), args);
 }
 
+static void queue_few(kern_ctx *ctx, attend_tiles_args args, int blocks) {
+    if (args.shape.head_dim == 64)
+        KERN_LAUNCH_SHARED(ctx, attend_few_64, blocks, THREADS, few_bytes(64), args);
+    else
+        KERN_LAUNCH_SHARED(ctx, attend_few_128, blocks, THREADS, few_bytes(128), args);
+}
+
 static void queue_narrow(kern_ctx *ctx, attend_tiles_args args, int units) {
     const int blocks = units * args.kv_heads, processors = kern_card_processors(ctx->card);
-    args.stages = !ctx->hopper || blocks > 2 * processors ? FEWEST : blocks > processors ? SOME : MOST;
+    if (ctx->hopper && args.pos && blocks <= processors) {
+        queue_few(ctx, args, blocks);
+        return;
+    }
+    args.stages = !ctx->hopper || blocks > 2 * processors ? FEWEST : SOME;
     if (args.shape.head_dim == 64)
         KERN_LAUNCH_SHARED(ctx, attend_narrow_64, blocks, THREADS, narrow_bytes(64, args.stages), args);
     else

@@ -508,6 +508,76 @@ static void prefill_of_long_contexts_on_hopper_gives_the_same_bits(void **state)
     }
 }
 
+/* ---- rows that decode: few have a kernel of their own on Hopper --------------------------------------------------------------------- */
+
+/* Keys of all rows, without attention. */
+static cache filled_cache(fixture *fx, const problem *p, int page_size) {
+    cache c = cache_new(fx, p, page_size);
+    const int mark = fx->n;
+    int32_t *slots = rlf_calloc((size_t)p->rows, sizeof *slots);
+    for (int s = 0; s < p->seqs; s++)
+        for (int row = p->begin[s]; row < p->begin[s + 1]; row++) {
+            const int pos = row - p->begin[s];
+            slots[row] = c.table[s * c.max_pages + pos / page_size] * page_size + pos % page_size;
+        }
+    keep_rows(fx, p, &c, fx_as(fx, p->acts, p->qkv, qkv_size(p)), slots, p->rows);
+    fx_release(fx, mark);
+    free(slots);
+    return c;
+}
+
+/* The last row of each sequence, alone and all in one step; the last three of each in one step, which are a tile. On Hopper and not. */
+static void check_decoding(fixture *fx, const problem *p, int page_size) {
+    const int mark = fx->n;
+    float *expected = zero_floats(out_size(p)), *out = zero_floats(out_size(p));
+    int last[16], run[48], runs = 0;
+    cache c = filled_cache(fx, p, page_size);
+    for (int s = 0; s < p->seqs; s++) {
+        last[s] = p->begin[s + 1] - 1;
+        for (int row = last[s] - 2; row <= last[s]; row++)
+            if (row >= p->begin[s]) run[runs++] = row;
+    }
+    fx->device->ctx->hopper = false;
+    paged_step(fx, p, &c, run, runs, expected);
+    fx->device->ctx->hopper = true;
+    paged_step(fx, p, &c, run, runs, out);
+    same_bits("runs", out, expected, out_size(p));
+    paged_step(fx, p, &c, last, p->seqs, out);
+    same_bits("rows", out, expected, out_size(p));
+    for (int s = 0; s < p->seqs; s++) {
+        const size_t row = (size_t)(p->shape.heads * p->shape.head_dim), at = (size_t)last[s] * row;
+        memset(out + at, 0, row * sizeof *out);
+        paged_step(fx, p, &c, last + s, 1, out);
+        same_bits("one row", out + at, expected + at, row);
+    }
+    free(c.table);
+    free(expected);
+    free(out);
+    fx_release(fx, mark);
+}
+
+/* Contexts of 1, 2, 3, 4, 16, 17, 18 and 33 blocks of keys, on both sides of the boundaries of blocks and of splits. With a block of threads a
+ * split; and, where the work space has no room for their results, with one for all. Groups of 1, 4, 7, 16 heads, every size of a page. On the
+ * second card many rows have the kernel for many. */
+static void rows_that_decode_give_the_bits_of_other_cards_be_they_few_or_many(void **state) {
+    static const kern_attn_shape shapes[] = {{2, 2, 64, KERN_BF16}, {4, 1, 128, KERN_BF16}, {7, 1, 64, KERN_BF16}, {16, 1, 128, KERN_BF16}};
+    static const int page_sizes[] = {16, 48, 64, 128}, lengths[] = {1, 64, 66, 191, 1024, 1026, 1090, 2051};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        fixture fx;
+        if (!open_hopper(&fx, 1)) skip();
+        fx_close(&fx);
+        assert_true(fx_open(&fx, NULL, 1 + i % 3)); /* the third takes Hopper's kernels where it is told to */
+        problem p = problem_new(shapes[i % 4], lengths, 8);
+        p.acts = i < 4 ? KERN_BF16 : KERN_F32;
+        if (i == 3) fx.device->ctx->scratch_floats = 50000; /* a few rows at a time */
+        if (i > 3) fx.device->ctx->scratch_floats = 100;
+        check_decoding(&fx, &p, page_sizes[i % 4]);
+        problem_free(&p);
+        fx_close(&fx);
+    }
+}
+
 /* Rows after a sequence's last are another's, and may be no numbers. */
 static void what_is_no_number_stays_in_its_sequence(void **state) {
     (void)state;
@@ -558,6 +628,7 @@ int main(void) {
         cmocka_unit_test(hopper_gives_the_bits_of_other_cards_in_long_contexts),
         cmocka_unit_test(prefill_on_hopper_gives_the_bits_of_other_cards_and_of_packed_rows),
         cmocka_unit_test(prefill_of_long_contexts_on_hopper_gives_the_same_bits),
+        cmocka_unit_test(rows_that_decode_give_the_bits_of_other_cards_be_they_few_or_many),
         cmocka_unit_test(what_is_no_number_stays_in_its_sequence),
         cmocka_unit_test(powers_of_two_are_within_two_ulps_and_exact_where_they_can_be),
     };
