@@ -428,30 +428,48 @@ void race_host_wrote(const void *at, size_t bytes) {
 
 /* ---- accesses --------------------------------------------------------------------------------------------------------------------- */
 
+static shared_cell *cell_at(const void *at) { return &race.cells[((const char *)at - race.shared) / CELL]; }
+
 typedef enum access_kind { READ, WRITE, ADD } access_kind;
 
+static void touch_shared(const void *at, size_t cells, access_kind kind, uint32_t where) {
+    shared_cell *c = cell_at(at);
+    const uint32_t time = now();
+    for (size_t i = 0; i < cells; i++, c++) {
+        const void *here = (const char *)at + i * CELL;
+        if (kind == READ && !written(c)) report((finding){"reads what nobody has written", here, 0, -1, 0});
+        if (kind == READ)
+            shared_read(c, here, where, time);
+        else
+            shared_write(c, here, where, me(), time);
+    }
+}
+
+/* What is no device memory: nothing. */
+static void touch_device(const void *at, size_t cells, access_kind kind, uint32_t where) {
+    const touched by = {race.launch, now(), where, (unsigned)simt_at.block & 0x3fffff, (unsigned)simt_at.thread & 0x3ff};
+    device_cell *c = NULL;
+    for (size_t i = 0; i < cells; i++, c++) {
+        const void *here = (const char *)at + i * CELL;
+        if (i == 0 || (uintptr_t)here % PAGE == 0) c = device_cell_at(here);
+        if (!c) return;
+        if (kind == READ)
+            device_read(c, here, by);
+        else
+            device_write(c, here, by);
+    }
+}
+
 static void touch(const void *at, size_t bytes, access_kind kind, const void *where) {
-    const uintptr_t begin = (uintptr_t)at / CELL * CELL, end = (uintptr_t)at + bytes;
+    const char *begin = (const char *)at - (uintptr_t)at % CELL;
+    const size_t cells = ((size_t)((const char *)at - begin) + bytes + CELL - 1) / CELL;
     const uint32_t place = place_of(where) | (kind == ADD ? ATOMIC : 0);
     if (n_doubtful) race_settle();
     race.where = where;
-    if (begin - (uintptr_t)race.shared < SHARED_BYTES) {
-        for (uintptr_t a = begin; a < end; a += CELL) {
-            shared_cell *c = &race.cells[(a - (uintptr_t)race.shared) / CELL];
-            if (kind == READ && !written(c)) report((finding){"reads what nobody has written", (const void *)a, 0, -1, 0});
-            if (kind == READ) shared_read(c, (const void *)a, place, now());
-            else shared_write(c, (const void *)a, place, me(), now());
-        }
-        return;
-    }
-    if (begin - (uintptr_t)__builtin_frame_address(0) + STACK_BYTES < 2 * STACK_BYTES) return;
-    const touched by = {race.launch, now(), place, (unsigned)simt_at.block & 0x3fffff, (unsigned)simt_at.thread & 0x3ff};
-    for (uintptr_t a = begin; a < end; a += CELL) {
-        device_cell *c = device_cell_at((const void *)a);
-        if (!c) return;
-        if (kind == READ) device_read(c, (const void *)a, by);
-        else device_write(c, (const void *)a, by);
-    }
+    if ((uintptr_t)begin - (uintptr_t)race.shared < SHARED_BYTES)
+        touch_shared(begin, cells, kind, place);
+    else if ((uintptr_t)begin - (uintptr_t)__builtin_frame_address(0) + STACK_BYTES >= 2 * STACK_BYTES)
+        touch_device(begin, cells, kind, place);
 }
 
 void race_here(const void *where) { race.where = where; }
@@ -461,8 +479,6 @@ void race_atomic(const void *at, size_t bytes) {
     touch(at, bytes, ADD, race.where);
     if ((uintptr_t)at - (uintptr_t)race.shared >= SHARED_BYTES) exchange_at(at);
 }
-
-static shared_cell *cell_at(const void *at) { return &race.cells[((const char *)at - race.shared) / CELL]; }
 
 void race_copy_begins(const void *to, const void *from, size_t bytes, size_t read) {
     touch(from, read, READ, race.where);
