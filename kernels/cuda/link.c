@@ -4,7 +4,6 @@
 #include "kernels/cuda/link.h"
 
 #include <assert.h>
-#include <cuda_runtime_api.h>
 #include <nccl.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* link: cards of several processes that exchange memory directly, and all that is asked of NCCL for it. link.c passes it on;
- * tests/simt/link.c stands in for it where there are no cards.
+ * tests/simt/nccl.c stands in for NCCL where there are no cards.
  *
  * Collective over the ranks of a link, each on a card of its own; operations come in the same order on all. Nothing here blocks
  * in NCCL: every wait polls, until the deadline at the latest. Then the link is aborted, and the error (RLF_TIMEOUT) names the

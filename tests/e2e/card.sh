@@ -9,14 +9,14 @@ cards=${RLF_E2E_CARDS:-$shim} # the program; beside it `rlf`. tests/gpu.sh gives
 fresh_work card
 "$rlf" init --shape quickstart --hidden 32 --layers 2 --heads 2 --kv-heads 1 --head-dim 16 --ffn 48 --std 0.15 \
     --tokenizer "$RLF_SOURCE/jobs/quickstart/tokenizer.json" --seed 1 -o "$work/init" || fail "rlf init"
-job=(model.path="$work/init" ranks.rollout=2 train.steps=2 train.prompts=2 algorithm.group=2 train.micro_tokens=160 episode.max_tokens=160
-     episode.max_prompt_tokens=96 episode.max_turn_tokens=24 rollout.cache_tokens=1024 rollout.seats=4 rollout.batch=16
-     algorithm.entropy=0.05 algorithm.kl=0.05 algorithm.kl_estimator=k3 optimizer.lr=2e-3)
+tiny=(model.path="$work/init" ranks.rollout=2 train.steps=2 train.prompts=2 algorithm.group=2 train.micro_tokens=160 episode.max_tokens=160
+      episode.max_prompt_tokens=96 episode.max_turn_tokens=24 rollout.cache_tokens=1024 rollout.seats=4 rollout.batch=16
+      algorithm.entropy=0.05 algorithm.kl=0.05 algorithm.kl_estimator=k3 optimizer.lr=2e-3)
 
-rl on_cpu 6 "${job[@]}" device=cpu
+rl on_cpu 6 "${tiny[@]}" device=cpu
 rlf_train=$cards
-rl on_cards 6 "${job[@]}" device=cuda train.steps=1
-rl on_cards 6 "${job[@]}" device=auto
+rl on_cards 6 "${tiny[@]}" device=cuda train.steps=1
+rl on_cards 6 "${tiny[@]}" device=auto
 grep -q "going on from" "$work/on_cards.log" || fail "the second run began from nothing"
 if [ "$cards" = "$shim" ]; then
     grep -q "rank 4 learner .* card 0" "$work/on_cards.log" && grep -q "rank 5 learner .* card 1" "$work/on_cards.log" &&
@@ -53,15 +53,15 @@ grep -q "gradients as bfloat16 and weights as float32 among 3 learners, on cuda"
 # Gradients that travel as bfloat16: from card to card, and, as four learners have three cards, through the host.
 for learners in 2 4; do
     for device in cpu cuda; do
-        rl "reduced_${device}_$learners" $((4 + learners)) "${job[@]}" device=$device train.reduce_dtype=bfloat16 train.steps=1
+        rl "reduced_${device}_$learners" $((4 + learners)) "${tiny[@]}" device=$device train.reduce_dtype=bfloat16 train.steps=1
     done
     same_checkpoint "$work/reduced_cpu_$learners/checkpoints/step_1" "$work/reduced_cuda_$learners/checkpoints/step_1"
 done
 
 # More ranks than cards.
-rl bfloat16 10 "${job[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
+rl bfloat16 10 "${tiny[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
-stored=("${job[@]}" model.dtype=bfloat16 model.compute_dtype=float32)
+stored=("${tiny[@]}" model.dtype=bfloat16 model.compute_dtype=float32)
 rl stored_cpu 6 "${stored[@]}" device=cpu
 rl stored_cuda 6 "${stored[@]}" device=cuda train.steps=1
 rl stored_cuda 6 "${stored[@]}" device=cuda
@@ -71,22 +71,32 @@ same_checkpoint "$work/stored_cpu/checkpoints/step_2" "$work/stored_cuda/checkpo
 [ "$cards" = "$shim" ] || exit 0
 grep -q "rank 6 learner .* 4 ranks exchange gradients and weights through the host" "$work/bfloat16.log" || fail "four learners on three cards"
 grep -q "rank 6 learner .* weights go to 3 of 4 rollout ranks through the host" "$work/bfloat16.log" || fail "four rollout ranks on three cards"
-launch 6 --check "${rl_job[@]}" "${job[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
+launch 6 --check "${rl_job[@]}" "${tiny[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
 grep -q "^card 0 .* MB taken by rank 3 rollout, rank 4 learner$" "$work/check.log" || fail "--check does not say what is on card 0: $(grep card "$work/check.log")"
 for rank in "2 rollout" "4 learner"; do
     planned=$(sed -n "s/^rank .* ${rank#* } *\([0-9.]*\) MB each.*/\1/p" "$work/check.log")
     taken=$(sed -n "s/.*rank $rank .*order, \([0-9.]*\) MB, .*/\1/p" "$work/on_cards.log")
     awk -v p="$planned" -v t="$taken" 'BEGIN {exit !(p > 0 && t > 0 && p < 1.05 * t && t < 1.05 * p)}' || fail "rank $rank: $planned MB planned, $taken taken"
 done
-launch 5 "${rl_job[@]}" "${job[@]}" output="$work/large" device=cuda rollout.cache_tokens=50000000 >"$work/large.log" 2>&1 && fail "a cache of more than a card"
+launch 5 "${rl_job[@]}" "${tiny[@]}" output="$work/large" device=cuda rollout.cache_tokens=50000000 >"$work/large.log" 2>&1 && fail "a cache of more than a card"
 own_lines "$work/large.log" | grep -q "card 1, .* MB are planned for rank 2 rollout, but it has" || fail "expected a line about card 1: $(tail -n 3 "$work/large.log")"
+
+# A learner that is stopped: the one that waits for its card says so, by its own deadline.
+start_job "$work/stopped.log" 6 "${rl_job[@]}" "${tiny[@]}" output="$work/stopped" device=cuda train.steps=500 deadline.collective_s=2
+await_steps "$work/stopped" 1
+kill -STOP "$(process_of_rank 5)" || fail "the second learner was not found below the launcher"
+wait "$job" && fail "a stopped learner: the job ended with status 0"
+grep -q "^rlf-train: error: rank 4 learner: deadline passed while waiting for the other 1 cards of NCCL: " "$work/stopped.log" ||
+    fail "a stopped learner: $(grep "^rlf-train: error" "$work/stopped.log")"
+echo "a stopped learner: $(grep "^rlf-train: error" "$work/stopped.log")"
+
 rlf_train=$cpu
 [ -e /dev/nvidia0 ] && exit 0
-launch 5 "${rl_job[@]}" "${job[@]}" output="$work/none" device=cuda >"$work/none.log" 2>&1 && fail "device=cuda without a card"
+launch 5 "${rl_job[@]}" "${tiny[@]}" output="$work/none" device=cuda >"$work/none.log" 2>&1 && fail "device=cuda without a card"
 [ "$(own_lines "$work/none.log" | grep -c "device: cuda: ")" -eq 1 ] || fail "expected one line about the device: $(cat "$work/none.log")"
 
 # Some ranks on cards, some not.
-mixed=("${rl_job[@]}" "${job[@]}" output="$work/mixed" ranks.rollout=2)
+mixed=("${rl_job[@]}" "${tiny[@]}" output="$work/mixed" ranks.rollout=2)
 mpirun -q --bind-to none --oversubscribe -np 4 "$cpu" "${mixed[@]}" : -np 1 "$shim" "${mixed[@]}" >"$work/mixed.log" 2>&1 && fail "a job on cards and CPUs"
 [ "$(own_lines "$work/mixed.log" | grep -c "computes on .*: set device to cpu, or start the job where every node has cards")" -eq 1 ] ||
     fail "expected one line about the devices: $(tail -n 5 "$work/mixed.log")"

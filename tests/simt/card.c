@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/base/mem.h"
+#include "nccl/nccl.h"
 #include "race.h"
 #include "simt.h"
 
@@ -355,9 +356,12 @@ void kern_card_zero(kern_card *card, void *dst, size_t bytes) {
 }
 
 bool kern_card_idle(kern_card *card) {
+    if (!simt_nccl_idle()) return false;
     settle(card, card->copies);
     return true;
 }
+
+void *kern_card_stream(kern_card *card) { return card; }
 
 void kern_card_identity(const kern_card *card, unsigned char out[16]) {
     memset(out, 0, 16);
@@ -366,6 +370,7 @@ void kern_card_identity(const kern_card *card, unsigned char out[16]) {
 
 rlf_status kern_card_sync(kern_card *card) {
     not_recording(card, "a sync");
+    if (!simt_nccl_idle()) refuse("a sync while NCCL waits for other ranks, who may never come");
     settle(card, card->copies);
     return RLF_OK;
 }
