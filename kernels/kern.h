@@ -264,6 +264,7 @@ void kern_attention_grad(kern_queue *queue, kern_tensor dqkv, kern_tensor dout, 
 /* What the host knows of the rows, whose positions only the device has: it shapes the work that is queued, and no bit depends on it. */
 typedef struct kern_rows_hint {
     int end;                  /* all positions are below it */
+    int lone_end;             /* those of rows before long_begin and from long_end on are */
     bool decoding;            /* neighbouring rows are of different sequences, but for a few */
     int long_begin, long_end; /* rows from the first to before the second are all of runs of more than KERN_LONG_RUN neighbours of a sequence */
 } kern_rows_hint;

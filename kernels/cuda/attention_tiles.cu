@@ -731,6 +731,14 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
 static int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
+static int splits_of(int end) { return (end + SPLIT - 1) / SPLIT; }
+
+/* Rows outside long runs may have fewer splits than those of a long one beside them. */
+static void queue_lone(kern_ctx *ctx, attend_tiles_args args, int rows, int end) {
+    assert(rows == 0 || end > 0);
+    if (args.splits > 1) args.splits = splits_of(end);
+    queue_narrow(ctx, args, rows * args.splits);
+}
 
 /* As many rows at a time as the work space holds the results of, if they have several splits; where it holds those of none, items go
  * through all splits as packed ones do, and wait in out, which is float32 then (16 million positions do not fit a real card's). Where few
@@ -738,7 +746,7 @@ static int within(int x, int low, int high) { return x < low ? low : x > high ? 
 void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, kern_dtype dtype, const void *kv, kern_kv_shape kv_shape,
                                      int layer, const int32_t *seq, const int32_t *pos, int m, const int32_t *page_table, int max_pages,
                                      kern_rows_hint hint, kern_attn_shape shape) {
-    const int group = shape.heads / shape.kv_heads, most = (hint.end + SPLIT - 1) / SPLIT;
+    const int group = shape.heads / shape.kv_heads, most = splits_of(hint.end);
     const bool all_narrow = hint.decoding && group <= NARROW_ROWS;
     const size_t result = (size_t)shape.heads * (size_t)(shape.head_dim + 2); /* floats, of a row and split */
     const int splits = result * (size_t)most <= ctx->scratch_floats ? most : 1;
@@ -767,6 +775,6 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
         args.long_end = all_narrow ? first : within(hint.long_end, first, first + n);
         args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
         if (!all_narrow && !kern_cuda_attention_paged_hopper(ctx, &args, units)) queue_wide(ctx, args, units * splits);
-        if (group <= NARROW_ROWS) queue_narrow(ctx, args, (n - (args.long_end - args.long_begin)) * splits);
+        if (group <= NARROW_ROWS) queue_lone(ctx, args, n - (args.long_end - args.long_begin), all_narrow ? hint.end : hint.lone_end);
     }
 }

@@ -75,7 +75,7 @@ static void prefill(const bench *b, int d) {
     for (int i = 0; i < SEQUENCES * PLACES; i++) pages[i] = i * 5 % PAGES;
     kern_cuda_attention_paged(b->ctx, b->to, b->a, KERN_BF16, b->b, cache, 0, kern_cuda_stage(b->ctx, seq, sizeof seq),
                               kern_cuda_stage(b->ctx, pos, sizeof pos), ROWS_MOST, kern_cuda_stage(b->ctx, pages, sizeof pages), PLACES,
-                              (kern_rows_hint){.end = PLACES * PAGE}, heads_of(d));
+                              (kern_rows_hint){.end = PLACES * PAGE, .lone_end = PLACES * PAGE}, heads_of(d));
 }
 
 static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},

@@ -191,10 +191,12 @@ static void find_long(kern_rows_hint *hint, const kern_step *step) {
 }
 
 static kern_rows_hint hint_of(const kern_step *step) {
-    kern_rows_hint hint = {0, true, 0, 0};
+    kern_rows_hint hint = {.decoding = true};
     find_long(&hint, step);
     for (int i = 0; i < step->rows; i++) {
+        const bool lone = i < hint.long_begin || i >= hint.long_end;
         if (step->pos[i] >= hint.end) hint.end = step->pos[i] + 1;
+        if (lone && step->pos[i] >= hint.lone_end) hint.lone_end = step->pos[i] + 1;
         if (i && step->seq[i] == step->seq[i - 1]) hint.decoding = false;
     }
     return hint;
@@ -213,7 +215,7 @@ static plan plan_of(const kern_decoder *d, const kern_step *step) {
     p.graph = p.hint.decoding && p.outputs == p.rows && kern_device_is_card(kern_queue_device(d->model->queue));
     if (!p.graph) return p;
     p.rows = p.outputs = least(1 << log2_up(p.rows), d->options.max_outputs);
-    p.hint.end = p.hint.end > FEWEST_POSITIONS ? 1 << log2_up(p.hint.end) : FEWEST_POSITIONS;
+    p.hint.end = p.hint.lone_end = p.hint.end > FEWEST_POSITIONS ? 1 << log2_up(p.hint.end) : FEWEST_POSITIONS;
     return p;
 }
 

@@ -189,7 +189,7 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
         while (order[i] >= p->begin[seq[i] + 1]) seq[i]++;
         pos[i] = order[i] - p->begin[seq[i]];
         slots[i] = c->table[seq[i] * c->max_pages + pos[i] / c->shape.page_size] * c->shape.page_size + pos[i] % c->shape.page_size;
-        if (pos[i] >= hint.end) hint.end = pos[i] + 1;
+        if (pos[i] >= hint.end) hint.end = hint.lone_end = pos[i] + 1;
         if (i && seq[i] == seq[i - 1]) hint.decoding = false;
         memcpy(rows + (size_t)i * width, p->qkv + (size_t)order[i] * width, width * sizeof(float));
     }
@@ -198,6 +198,8 @@ static inline void paged_step(fixture *fx, const problem *p, const cache *c, con
     keep_rows(fx, p, c, qkv, slots, m);
     other = (kern_rows_hint){.end = 2 * hint.end + 1024, .decoding = !hint.decoding};
     say_long(&other, seq, m);
+    for (int i = 0; i < m; i++)
+        if ((i < other.long_begin || i >= other.long_end) && pos[i] >= other.lone_end) other.lone_end = pos[i] + 1;
     kern_tensor seqs = fx_i32(fx, seq, (size_t)m), at = fx_i32(fx, pos, (size_t)m);
     kern_tensor table = fx_i32(fx, c->table, (size_t)(c->max_pages * p->seqs));
     kern_attention_paged(fx->queue, dst, qkv, c->kv, c->shape, LAYER, seqs, at, m, table, c->max_pages, hint, p->shape);
