@@ -312,7 +312,7 @@ KERN_DEVICE void copy_rows_of_x(uint16_t *memory, ring_gates *gates, const hoppe
 
 /* All copies of the block, by one thread: first as much of the weights as there are stages, which nobody is still writing (dialect.h). */
 KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const few_shape s, int tiles) {
-    const int down = (p->rows + s.rows - 1) / s.rows;
+    const int down = s.rows <= FEW_ROWS ? 1 : (p->rows + s.rows - 1) / s.rows; /* few rows are one tile */
     few_place n = {kern_block(), 0, {0, 0}}, x = n;
     for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, p->cols, &n);
     kern_wait_for_previous();
@@ -324,13 +324,35 @@ KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_p
     }
 }
 
-/* A fragment of C transposed: c[e] is line `line` (e/2: + 8), row `row` + e % 2. */
-KERN_DEVICE void store_transposed(const hopper_work *p, const float c[4], int line, int row) {
+/* Where element e of the j-th fragment of C transposed is: line `line` (e/2: + 8), row `row` + 8 j + e % 2; false: outside. */
+KERN_DEVICE bool transposed_at(size_t *i, const hopper_work *p, int line, int row, int j, int e) {
+    const int at_row = row + 8 * j + e % 2, at_line = line + e / 2 * 8;
+    *i = (size_t)at_row * (size_t)p->cols + (size_t)at_line;
+    return at_row < p->rows && at_line < p->cols;
+}
+
+enum { STORED_TOGETHER = 8 };
+
+/* Up to STORED_TOGETHER fragments, whose chains have ended. All loads of what they are added to are under way before the first is used. */
+KERN_DEVICE void store_transposed(const hopper_work *p, float c[][4], const int fragments, int line, int row) {
+    const product_out *to = &p->to;
+    float old[STORED_TOGETHER][4], bias[2] = {0, 0};
+    size_t i;
     KERN_UNROLL
-    for (int e = 0; e < 4; e++) {
-        const int at_row = row + e % 2, at_line = line + e / 2 * 8;
-        if (at_row < p->rows && at_line < p->cols) store_element(&p->to, (size_t)at_row * (size_t)p->cols + (size_t)at_line, c[e], at_line);
-    }
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++)
+            old[j][e] = to->start == ADDED && transposed_at(&i, p, line, row, j, e) ? ((const float *)to->c)[i] : 0.0f;
+    KERN_UNROLL
+    for (int half = 0; half < 2; half++)
+        if (to->bias && line + 8 * half < p->cols) bias[half] = kern_element(to->bias, to->bias_dtype, (size_t)(line + 8 * half));
+    KERN_UNROLL
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) {
+            const float value = to->bias ? c[j][e] + bias[e / 2] : c[j][e];
+            if (transposed_at(&i, p, line, row, j, e)) kern_set_element(to->c, to->dtype, i, to->start == ADDED ? old[j][e] + value : value);
+        }
 }
 
 /* The same of 8 lines: c[0], c[1] are gate, c[2], c[3] up. */
@@ -357,8 +379,9 @@ KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const 
         begin_from_zero(c, SOME_ROWS / 8);
         multiply_depth(c, memory, gates, &at, SOME_STAGES, shape, p->depth);
         KERN_UNROLL
-        for (int j = 0; j < SOME_ROWS / 8; j++)
-            store_transposed(p, c[j], tile / down * SOME_LINES + kern_thread() / 32 * 16 + lane / 4, tile % down * SOME_ROWS + 8 * j + lane % 4 * 2);
+        for (int j = 0; j < SOME_ROWS / 8; j += STORED_TOGETHER)
+            store_transposed(p, c + j, STORED_TOGETHER, tile / down * SOME_LINES + kern_thread() / 32 * 16 + lane / 4,
+                             tile % down * SOME_ROWS + 8 * j + lane % 4 * 2);
     }
 }
 
@@ -387,6 +410,8 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
 enum {
     DEEP = 2 * STEP,
     LINKS = DEEP / MMA_DEPTH,           /* of a chain, in a stage */
+    PIECE_LINKS = STEP / MMA_DEPTH,
+    LOADED = 4,                         /* links in registers; the one after next is loaded before one is multiplied */
     MOST_WARPS = 4,                     /* that multiply */
     FEW_BYTES = 200 << 10               /* of stages */
 };
@@ -413,32 +438,41 @@ KERN_BOTH few_shape few_shape_of(int rows, int sides, int warps, bool normed, in
     return s;
 }
 
-/* 16 of depth: 16 lines, and the rows, sixteen in four words (of the last eight, if there are no more, the words 0 and 2). */
+/* 16 of depth: 16 lines, and the rows, sixteen in four words (of the last eight, if there are no more, the first two). */
 typedef struct few_link {
     uint32_t w[4], x[FEW_ROWS / 16][4];
 } few_link;
 
-/* 16 of depth of the eight lines of a piece from `low` on, and of those from `high` on, as load_fragment. */
-KERN_DEVICE void load_eights(uint32_t r[4], const uint16_t *piece, int low, int high, int d) {
-    const int lane = kern_thread() % 32, matrix = lane / 8, line = (matrix % 2 ? high : low) + lane % 8;
-    kern_ldmatrix_x4(r, piece + piece_chunk(line, d / CHUNK + matrix / 2, ROW_CHUNKS) * CHUNK);
+/* Where in a stage's weights, and in its rows, the lane's words are: of each link of a piece, for chunks are exchanged (piece_chunk) by the
+ * line's number mod 8, which is the lane's. The four matrices are of A for the weights, and of two B, one after the other, for the rows. */
+typedef struct few_lane {
+    int w[PIECE_LINKS], x[PIECE_LINKS];
+} few_lane;
+
+KERN_DEVICE few_lane few_lane_of(const few_shape s) {
+    const int lane = kern_thread() % 32, matrix = lane / 8, first = kern_thread() / 32 * (MMA_ROWS / s.sides);
+    const int line = first + (matrix % 2 ? s.sides == 1 ? 8 : s.lines : 0) + lane % 8;
+    const int row = (s.rows == 8 ? 0 : matrix / 2 * 8) + lane % 8; /* of eight rows, the same twice */
+    few_lane l;
+    KERN_UNROLL
+    for (int i = 0; i < PIECE_LINKS; i++) {
+        l.w[i] = piece_chunk(line, 2 * i + matrix / 2, ROW_CHUNKS) * CHUNK;
+        l.x[i] = piece_chunk(row, 2 * i + matrix % 2, ROW_CHUNKS) * CHUNK;
+    }
+    return l;
 }
 
 /* `x`: the rows' pieces of this stage's depth. */
-KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const uint16_t *x, const few_shape s, int link) {
-    const int d = link * MMA_DEPTH, line = kern_thread() / 32 * (MMA_ROWS / s.sides);
-    load_eights(f->w, stage + few_weights(s, d), line, line + (s.sides == 1 ? 8 : s.lines), d % STEP);
+KERN_DEVICE void load_link(few_link *f, const uint16_t *stage, const uint16_t *x, const few_lane *l, const few_shape s, const int link) {
+    const int piece = link / PIECE_LINKS, i = link % PIECE_LINKS;
+    kern_ldmatrix_x4(f->w, stage + few_weights(s, piece * STEP) + l->w[i]);
     KERN_UNROLL
-    for (int i = 0; i < (s.rows + 15) / 16; i++) /* of eight rows, the same twice */
-        load_eights(f->x[i], x + d / STEP * s.rows * STEP, 16 * i, s.rows == 8 ? 0 : 16 * i + 8, d % STEP);
+    for (int j = 0; j < (s.rows + 15) / 16; j++) kern_ldmatrix_x4(f->x[j], x + (piece * s.rows + 16 * j) * STEP + l->x[i]);
 }
 
 KERN_DEVICE void multiply_link(float c[FEW_ROWS / 8][4], const few_link *f, const int rows) {
     KERN_UNROLL
-    for (int j = 0; j < rows / 8; j++) {
-        const uint32_t x[2] = {f->x[j / 2][j % 2], f->x[j / 2][j % 2 + 2]};
-        kern_mma_bf16(c[j], f->w, x);
-    }
+    for (int j = 0; j < rows / 8; j++) kern_mma_bf16(c[j], f->w, &f->x[j / 2][j % 2 * 2]);
 }
 
 /* ---- rows that are normed: all of them, by the warps that multiply --------------------------------------------------------------------- */
@@ -524,42 +558,63 @@ KERN_DEVICE const uint16_t *rows_of_stage(const uint16_t *memory, const uint16_t
     return s.normed ? normed + n->d * s.rows : memory + n->at.stage * few_stage(s) + few_rows(s, 0);
 }
 
-/* The next link is loaded before this one is multiplied, across stages too: a chain then takes no longer than its multiplications. */
-KERN_DEVICE void multiply_few_rows(const uint16_t *memory, const uint16_t *normed, ring_gates *gates, const hopper_work *p, const few_shape s,
-                                   int tiles) {
-    const int down = (p->rows + s.rows - 1) / s.rows, lane = kern_thread() % 32;
-    few_place n = {kern_block(), 0, {0, 0}};
-    few_link f[2];
+/* What a warp goes through its stages with. */
+typedef struct few_work {
+    const uint16_t *memory, *normed;
+    ring_gates *gates;
+    few_lane lane;
+    few_link f[LOADED];
     float c[FEW_ROWS / 8][4];
+} few_work;
+
+/* The first two links of a stage, when it is there. */
+KERN_DEVICE void begin_stage(few_work *w, const few_shape s, const few_place *n) {
+    const uint16_t *stage = w->memory + n->at.stage * few_stage(s), *x = rows_of_stage(w->memory, w->normed, s, n);
+    ring_wait_full(w->gates, n->at);
+    load_link(&w->f[0], stage, x, &w->lane, s, 0);
+    load_link(&w->f[1], stage, x, &w->lane, s, 1);
+}
+
+/* The links of the stage `here`, as many as the depth has; or all, being a `whole` one. Links are loaded two ahead of what is multiplied, across
+ * stages too: a chain then takes little longer than its multiplications. `next`: the stage after, or this one again if there is none. */
+KERN_DEVICE void multiply_few_stage(few_work *w, const few_shape s, const few_place *here, const few_place *next, int depth, const bool whole) {
+    const uint16_t *stage = w->memory + here->at.stage * few_stage(s), *x = rows_of_stage(w->memory, w->normed, s, here);
+    KERN_UNROLL
+    for (int link = 0; link < LINKS; link++) {
+        if (link + 2 < LINKS)
+            load_link(&w->f[(link + 2) % LOADED], stage, x, &w->lane, s, link + 2);
+        else if (link + 2 == LINKS)
+            begin_stage(w, s, next);
+        if (whole || here->d + link * MMA_DEPTH < depth) multiply_link(w->c, &w->f[link % LOADED], s.rows);
+    }
+    ring_leave(w->gates, here->at.stage);
+}
+
+KERN_DEVICE void store_few(const hopper_work *p, float c[][4], const few_shape s, int tile) {
+    const int lane = kern_thread() % 32, line = tile * s.lines + kern_thread() / 32 * (MMA_ROWS / s.sides) + lane / 4, row = lane % 4 * 2;
+    if (s.sides == 1) {
+        store_transposed(p, c, s.rows / 8, line, row);
+        return;
+    }
+    KERN_UNROLL
+    for (int j = 0; j < s.rows / 8; j++) store_gated_transposed(p, c[j], line, row + 8 * j);
+}
+
+/* Whole: the depth is of whole stages. */
+KERN_DEVICE void multiply_few_rows(few_work *w, const hopper_work *p, const few_shape s, int tiles, const bool whole) {
+    few_place n = {kern_block(), 0, {0, 0}};
     if (n.tile >= tiles) return;
-    ring_wait_full(gates, n.at);
-    load_link(&f[0], memory, rows_of_stage(memory, normed, s, &n), s, 0);
+    w->lane = few_lane_of(s);
+    begin_from_zero(w->c, s.rows / 8);
+    begin_stage(w, s, &n);
     while (n.tile < tiles) {
         const few_place here = n;
-        const uint16_t *stage = memory + here.at.stage * few_stage(s), *x = rows_of_stage(memory, normed, s, &here);
-        if (here.d == 0) begin_from_zero(c, s.rows / 8);
         few_next(&n, s, p->depth);
-        KERN_UNROLL
-        for (int link = 0; link < LINKS; link++) {
-            if (link + 1 < LINKS)
-                load_link(&f[(link + 1) % 2], stage, x, s, link + 1);
-            else if (n.tile < tiles) {
-                ring_wait_full(gates, n.at);
-                load_link(&f[0], memory + n.at.stage * few_stage(s), rows_of_stage(memory, normed, s, &n), s, 0);
-            }
-            if (here.d + link * MMA_DEPTH < p->depth) multiply_link(c, &f[link % 2], s.rows);
-        }
-        ring_leave(gates, here.at.stage);
+        const few_place next = n.tile < tiles ? n : here;
+        multiply_few_stage(w, s, &here, &next, p->depth, whole);
         if (n.d > 0) continue;
-        const int line = here.tile / down * s.lines + kern_thread() / 32 * (MMA_ROWS / s.sides) + lane / 4;
-        KERN_UNROLL
-        for (int j = 0; j < s.rows / 8; j++) {
-            const int row = here.tile % down * s.rows + 8 * j + lane % 4 * 2;
-            if (s.sides == 1)
-                store_transposed(p, c[j], line, row);
-            else
-                store_gated_transposed(p, c[j], line, row);
-        }
+        store_few(p, w->c, s, here.tile);
+        begin_from_zero(w->c, s.rows / 8);
     }
 }
 
@@ -570,7 +625,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     const few_shape s = few_shape_of(rows, sides, warps, normed, work.depth);
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
-    const int tiles = (work.rows + rows - 1) / rows * ((work.cols + s.lines - 1) / s.lines);
+    const int tiles = (work.cols + s.lines - 1) / s.lines;
     fetch_maps(h);
     ring_open(gates, s.stages, 1, warps);
     kern_barrier();
@@ -584,7 +639,14 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
             kern_wait_for_previous();
             kern_next_may_start();
         }
-        multiply_few_rows(ring, m.rows, gates, &work, s, tiles);
+        few_work w;
+        w.memory = ring;
+        w.normed = m.rows;
+        w.gates = gates;
+        if (work.depth % DEEP == 0)
+            multiply_few_rows(&w, &work, s, tiles, true);
+        else
+            multiply_few_rows(&w, &work, s, tiles, false);
     }
 }
 
