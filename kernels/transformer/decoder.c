@@ -46,7 +46,7 @@ struct kern_decoder {
     kern_tensor index;       /* (O): output rows */
     kern_tensor page_table;  /* (M, max_pages) */
     kern_tensor gathered;    /* (O, H): the residual rows whose logits are wanted */
-    kern_tensor ids;         /* (O) int32: targets or drawn ids */
+    kern_tensor ids;         /* (O) int32: targets or drawn ids; logprob comes apart() behind, so that both are fetched as one */
     kern_tensor logits;      /* (O, V) */
     kern_tensor logprob, stats; /* (O), (O, KERN_HEAD_STATS) */
     passage passages[KERN_STEPS_AHEAD];
@@ -66,9 +66,11 @@ typedef struct plan {
 
 static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
 static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
+/* Elements from ids to log-probs, on the device and in a passage's stage: kern_slab_take goes by 64 bytes. */
+static size_t apart(const kern_decoder_options *o) { return ((size_t)o->max_outputs + 15) / 16 * 16; }
 /* Of a passage's stage, in bytes. */
 static size_t ids_at(const kern_decoder_options *o) { return inputs_size(o) * sizeof(int32_t); }
-static size_t logprobs_at(const kern_decoder_options *o) { return ids_at(o) + (size_t)o->max_outputs * sizeof(int32_t); }
+static size_t logprobs_at(const kern_decoder_options *o) { return ids_at(o) + apart(o) * sizeof(int32_t); }
 static size_t stage_bytes(const kern_decoder_options *o) { return logprobs_at(o) + (size_t)o->max_outputs * sizeof(float); }
 
 static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s, kern_dtype acts) {
@@ -88,8 +90,8 @@ static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s, 
     d->page_table = kern_at(d->inputs, table_at(&d->options));
     d->gathered = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->hidden);
     d->ids = kern_slab_take(slab, KERN_I32, outputs);
-    d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
     d->logprob = kern_slab_take(slab, KERN_F32, outputs);
+    d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
     d->stats = kern_slab_take(slab, KERN_F32, outputs * KERN_HEAD_STATS);
 }
 
@@ -315,8 +317,7 @@ void kern_decoder_draw(kern_decoder *decoder, kern_filter filter, uint64_t seed,
     assert(n && !p->drawn);
     kern_sample(decoder->model->queue, decoder->ids, decoder->logprob, decoder->logits, filter, seed, keys, decoder->outputs,
                 decoder->model->layout->shape.vocab);
-    kern_stage_fetch(&p->stage, ids_at(&decoder->options), decoder->ids, n);
-    kern_stage_fetch(&p->stage, logprobs_at(&decoder->options), decoder->logprob, n);
+    kern_stage_fetch(&p->stage, ids_at(&decoder->options), decoder->ids, apart(&decoder->options) + n);
     kern_stage_mark(&p->stage);
     p->drawn = true;
     decoder->drawn = decoder->outputs;
