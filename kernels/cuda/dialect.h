@@ -3,6 +3,9 @@
  *
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
  *   KERN_KERNEL_FOR(name, threads, blocks)    the same, with so few registers that so many blocks of so many threads fit on a processor
+ *   KERN_KERNEL_EARLY(name)      the same, beginning with kern_next_may_start(): before it waits
+ *   KERN_KERNEL_WAITS(name), KERN_KERNEL_WAITS_FOR(name, threads, blocks)    the same, with kern_wait_for_previous() where the kernel says so; all
+ *                                threads do
  *   KERN_KERNEL_WITH_MAPS(name, threads, blocks)    the same for hopper.h: maps are used where they lie in `a`, the rest is
  *                                best copied to variables: it would be read again and again
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
@@ -12,10 +15,13 @@
  *   kern_thread() kern_block()   this thread's place in its block, the block's place; kern_threads() in a block, kern_blocks() of the launch
  *   kern_barrier()               all threads of the block, at one place of the source
  *   kern_warp_barrier(), kern_shuffle_*, kern_ballot (bit l is what lane l says)   all 32 threads of a warp
- *   kern_next_may_start()        the kernel that follows may take its place on the card. It waits until this one is over before it does
- *                                anything but read weights: so kernels that write weights do not say it, and the host says that they
- *                                have (wrote_weights of kern_ctx)
- *   kern_wait_for_previous()     what every kernel begins with by itself, but for those with maps
+ *   kern_next_may_start()        the kernel that follows may take its place on the card, once all blocks have said so. It waits until this one is
+ *                                over before it does anything but read what no kernel writes that may still run: weights, and what the
+ *                                host uploaded, such as a step's positions and pages. So kernels that write weights do not say it, and the
+ *                                host says that they have (wrote_weights of kern_ctx). Said before this kernel waits itself, several
+ *                                kernels wait on the card, each for the one before: all of them have read weights, and nothing lies between
+ *                                the end of one and the beginning of the next but that this one is told
+ *   kern_wait_for_previous()     what every kernel begins with by itself, but for those with maps and KERN_KERNEL_WAITS
  *   KERN_UNROLL                  before a loop of constant length whose counter picks registers: it is written out
  *   KERN_UNROLL_BY(n)            before any loop: n turns at a time, so that their loads come first
  *   kern_add_u64(), kern_add_u32()    atomics: adding integers has no order
@@ -32,15 +38,26 @@
 
 #define KERN_DEVICE static __device__ __forceinline__
 /* Every kernel waits for the one before it in the stream, which may have let it start. */
-#define KERN_KERNEL_BODY_(name, bounds)                                             \
+#define KERN_KERNEL_BODY_(name, bounds, first)                                      \
     static __device__ __forceinline__ void name##_body(const name##_args &a);       \
     static __global__ void bounds name(const name##_args a) {                       \
+        first;                                                                      \
         kern_wait_for_previous();                                                   \
         name##_body(a);                                                             \
     }                                                                               \
     static __device__ __forceinline__ void name##_body(const name##_args &a)
-#define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, )
-#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks))
+#define KERN_KERNEL_WAITS_(name, bounds)                                            \
+    static __device__ __forceinline__ void name##_body(const name##_args &a);       \
+    static __global__ void bounds name(const name##_args a) {                       \
+        kern_next_may_start();                                                      \
+        name##_body(a);                                                             \
+    }                                                                               \
+    static __device__ __forceinline__ void name##_body(const name##_args &a)
+#define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, , )
+#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks), )
+#define KERN_KERNEL_EARLY(name) KERN_KERNEL_BODY_(name, , kern_next_may_start())
+#define KERN_KERNEL_WAITS(name) KERN_KERNEL_WAITS_(name, )
+#define KERN_KERNEL_WAITS_FOR(name, threads, blocks) KERN_KERNEL_WAITS_(name, __launch_bounds__(threads KERN_COMMA blocks))
 #define KERN_COMMA ,
 #define KERN_KERNEL_WITH_MAPS(name, threads, blocks) \
     static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)

@@ -175,8 +175,7 @@ KERN_DEVICE float row_maximum(const head_args *a, int i) {
 
 /* ---- parts: a warp each ----------------------------------------------------------------------------------------------------------- */
 
-KERN_KERNEL(maxima) {
-    kern_next_may_start();
+KERN_KERNEL_EARLY(maxima) {
     const int at = kern_block() * SUM_WARPS + kern_thread() / 32;
     if (at >= a.m * a.n_parts) return;
     const head_row row = row_of(&a, at / a.n_parts, false);
@@ -208,9 +207,8 @@ KERN_DEVICE void put_e(kern_float4 *e, kern_float4 *below, const head_row *row, 
     }
 }
 
-KERN_KERNEL(sums) {
+KERN_KERNEL_EARLY(sums) {
     KERN_SHARED(sums_memory, memory);
-    kern_next_may_start();
     const int warp = kern_thread() / 32, at = kern_block() * SUM_WARPS + warp;
     if (at >= a.m * a.n_parts) return;
     const head_row row = row_of(&a, at / a.n_parts, a.kept != NULL);
@@ -306,9 +304,8 @@ KERN_DEVICE void add_weight(step_weights *to, const head_row *row, float z, int 
 
 KERN_DEVICE int weigh_blocks(const head_args *a) { return (a->n_parts + WEIGH_WARPS - 1) / WEIGH_WARPS; }
 
-KERN_KERNEL(weigh) {
+KERN_KERNEL_EARLY(weigh) {
     KERN_SHARED(weigh_memory, memory);
-    kern_next_may_start();
     const int blocks = weigh_blocks(&a), i = kern_block() / blocks, warp = kern_thread() / 32;
     const int part = kern_block() % blocks * WEIGH_WARPS + warp;
     step_weights *mine = &memory->of[warp];
@@ -449,9 +446,8 @@ KERN_DEVICE uint64_t find_need(const head_args *a, select_memory *memory) {
 }
 
 /* Sets the row's threshold to the last token of the shortest prefix whose weight reaches what is needed. */
-KERN_KERNEL(select) {
+KERN_KERNEL_EARLY(select) {
     KERN_SHARED(select_memory, memory);
-    kern_next_may_start();
     const int i = kern_block();
     head_row row = row_of(&a, i, a.narrowed);
     row.maximum = row_maximum(&a, i);

@@ -393,6 +393,7 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
     const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + SOME_LINES - 1) / SOME_LINES);
+    kern_next_may_start();
     fetch_maps(&a);
     ring_open(gates, SOME_STAGES, 1, GROUP_THREADS / 32);
     kern_barrier();
@@ -400,7 +401,6 @@ KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
         if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, &a, &work, shape, tiles);
     } else {
         kern_wait_for_previous();
-        kern_next_may_start();
         multiply_some(ring, gates, &work, tiles);
     }
 }
@@ -502,6 +502,7 @@ KERN_DEVICE void prepare_norm(const norm_memory *to, const input_norm *n, int ro
 /* `count` rows of x: all copies under way at once. */
 KERN_DEVICE void stage_rows(float *staged, const float *x, int count, int depth, int threads) {
     for (int row = 0; row < count; row++)
+        KERN_UNROLL_BY(4)
         for (int i = 4 * kern_thread(); i < depth; i += 4 * threads)
             kern_copy_async16(staged + row * norm_apart(depth) + i, x + row * depth + i, 16);
     kern_copy_commit();
@@ -541,7 +542,6 @@ KERN_DEVICE void norm_rows(const norm_memory *m, const input_norm *n, const hopp
     const int at_once = norm_at_once(rows, p->depth);
     prepare_norm(m, n, rows, p->depth, threads);
     kern_wait_for_previous();
-    kern_next_may_start();
     for (int begin = 0; begin < p->rows; begin += at_once) {
         const int count = p->rows - begin < at_once ? p->rows - begin : at_once;
         stage_rows(m->staged, n->x + (size_t)begin * (size_t)p->depth, count, p->depth, threads);
@@ -626,6 +626,7 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * few_stage(s));
     const int tiles = (work.cols + s.lines - 1) / s.lines;
+    kern_next_may_start();
     fetch_maps(h);
     ring_open(gates, s.stages, 1, warps);
     kern_barrier();
@@ -633,12 +634,10 @@ KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int
         if (kern_thread() == warps * 32) produce_few(ring, gates, h, &work, s, tiles);
     } else {
         const norm_memory m = norm_memory_at((char *)(gates + 1), rows, work.depth);
-        if (normed) {
+        if (normed)
             norm_rows(&m, &norm, &work, rows, warps * 32);
-        } else {
+        else
             kern_wait_for_previous();
-            kern_next_may_start();
-        }
         few_work w;
         w.memory = ring;
         w.normed = m.rows;

@@ -27,9 +27,8 @@ typedef struct rmsnorm_args {
     bool wide, wide_weight;
 } rmsnorm_args;
 
-KERN_KERNEL(rmsnorm) {
+KERN_KERNEL_EARLY(rmsnorm) {
     KERN_SHARED_BYTES(float, memory);
-    kern_next_may_start();
     const size_t at = (size_t)kern_block() * a.k;
     float *const rstd = memory, *const staged = memory + 4;
     const float *row = a.k <= STAGED ? staged : a.x + at;

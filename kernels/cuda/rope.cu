@@ -2,7 +2,9 @@
  * A lane has the pairs i, D/2 + i for i = lane, lane + 16, ... of its head in registers: all loads of a head are under way before the first
  * is used.
  *
- *   qk_rope        reads and writes each element once: 8 bytes, or 4 as bfloat16; k and v that are kept, once more
+ *   qk_rope        reads and writes each element once: 8 bytes, or 4 as bfloat16; k and v that are kept, once more. Of few rows it is as long as
+ *                  loads that wait for each other: so what does not come from the operation in front (where a row turns to and is kept,
+ *                  cosines, the norm's weight) is there before that has ended
  *   qk_rope_grad   reads dout and in, writes din: 12 bytes, or 6. A block of threads has a part of KERN_PART_ROWS rows and goes through its
  *                  heads, TASKS at a time, in the order in which the norms' weights add them; half a warp leaves what it has of a head in
  *                  shared memory, where then a thread a column adds it. Memory for two turns, so that there is one barrier a turn. In the
@@ -71,7 +73,10 @@ typedef struct qk_rope_args {
 /* Element i of the cache: what `out` has of x. Where that is bfloat16, factors are. */
 KERN_DEVICE void keep(const qk_rope_args *a, const kern_dtype dtype, const int d, size_t i, float x) {
     const bool half = dtype == KERN_BF16, tiles = attention_by_tiles(half ? KERN_BF16 : a->kv_shape.factors, d);
-    kern_set_element(a->kv, tiles ? KERN_BF16 : KERN_F32, i, half ? kern_float_of_bf16(kern_bf16_of_float(x)) : x);
+    if (tiles)
+        ((uint16_t *)a->kv)[i] = kern_bf16_of_float(x);
+    else
+        ((float *)a->kv)[i] = half ? kern_float_of_bf16(kern_bf16_of_float(x)) : x;
 }
 
 KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const int d) {
@@ -83,13 +88,14 @@ KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const 
     const bool rotated = head < s.heads + s.kv_heads, normed = rotated && norm, kept = a->kv && head >= s.heads;
     const bool there = task < tasks; /* or the last one, which others may have written already: half warps are left for the shuffles */
     head_pairs x = {{0}, {0}}, turn, weight;
-    const int slot = kept ? a->slots[row] : 0;
-    if (there) load_head(&x, a->in, dtype, at, d);
-    if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)a->pos[row] * d, d);
+    const int slot = kept ? a->slots[row] : 0, pos = rotated ? a->pos[row] : 0;
     if (normed) load_head(&weight, norm, a->norm_dtype, 0, d);
+    if (rotated) load_head(&turn, a->rope, KERN_F32, (size_t)pos * d, d);
+    const size_t place = kept ? kv_place(a->kv_shape, slot, (head - s.heads) % s.kv_heads) + (rotated ? 0 : kv_half(a->kv_shape)) : 0;
+    kern_wait_for_previous();
+    if (there) load_head(&x, a->in, dtype, at, d);
     const float rstd = rstd_of(head_squares(&x, a->in, dtype, at, d, there), d, a->eps);
     if (!there) return;
-    const size_t place = kept ? kv_place(a->kv_shape, slot, (head - s.heads) % s.kv_heads) + (rotated ? 0 : kv_half(a->kv_shape)) : 0;
     EACH_PAIR(n, i, half) {
         float first = x.first[n], second = x.second[n];
         if (normed) {
@@ -108,8 +114,7 @@ KERN_DEVICE void rope_head(const qk_rope_args *a, const kern_dtype dtype, const 
 
 #define ROPE_KERNEL(name, dtype, d)   \
     typedef qk_rope_args name##_args; \
-    KERN_KERNEL(name) {               \
-        kern_next_may_start();        \
+    KERN_KERNEL_WAITS(name) {         \
         rope_head(&a, dtype, d);      \
     }
 ROPE_KERNEL(rope_64, KERN_F32, 64)

@@ -21,8 +21,7 @@ typedef struct copy_rows_args {
     int k;
 } copy_rows_args;
 
-KERN_KERNEL(copy_rows) {
-    kern_next_may_start();
+KERN_KERNEL_EARLY(copy_rows) {
     const int i = kern_block();
     const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k;
     const size_t from = (size_t)(a.x_index ? kern_known_id(a.x_index[i], a.drawn) : i) * a.k;

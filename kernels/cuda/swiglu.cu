@@ -61,8 +61,7 @@ KERN_DEVICE void swiglu_grad(const swiglu_args *a, const kern_dtype dtype) {
 
 #define SWIGLU_KERNEL(name, body, dtype) \
     typedef swiglu_args name##_args;     \
-    KERN_KERNEL(name) {                  \
-        kern_next_may_start();           \
+    KERN_KERNEL_EARLY(name) {            \
         body(&a, dtype);                 \
     }
 SWIGLU_KERNEL(swiglu_f32, swiglu, KERN_F32)
