@@ -86,10 +86,10 @@ KERN_DEVICE void take_paged(attend_task *t, int row, int limit, int split) {
     float last = -1;
     int n = 0, more;
     do {
-        const int next = row + n + lane;
+        const int next = row + n + lane, pos = next < limit ? a->pos[next] : -1; /* both loads under way at once */
         const bool same = next < limit && a->seq[next] == source;
         more = 32 - (int)kern_max32(same ? 0.0f : (float)(32 - lane));
-        if (lane < more) last = kern_larger((float)a->pos[next], last);
+        if (lane < more) last = kern_larger((float)pos, last);
         n += more;
     } while (more == 32);
     const int end = (int)kern_max32(last) + 1;
@@ -170,6 +170,11 @@ KERN_DEVICE share share_of(int row0, int c0, int tiles) {
     return s;
 }
 
+/* Of the two rows and heads that a lane has. */
+KERN_DEVICE void places_of(place p[2], const attend_task *t, share own) {
+    KERN_UNROLL for (int half = 0; half < 2; half++) p[half] = place_of(t, own.row0 + lane_row() + 8 * half);
+}
+
 KERN_DEVICE size_t out_at(const attend_tiles_args *a, place p, int d) { return ((size_t)p.row * a->shape.heads + p.head) * d; }
 /* Whether the results of a row's splits are merged in the end. */
 KERN_DEVICE bool merged(const attend_tiles_args *a, place p) { return a->splits > 1 && p.pos >= SPLIT; }
@@ -185,9 +190,9 @@ KERN_DEVICE float *waiting_values(const attend_task *t, place p, int i, int d) {
 
 /* Values, times a factor for each row, to where they wait, to the row's slot for the split, or in the end to out. Rows before the split
  * have none. */
-KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, bool ended, int d) {
+KERN_DEVICE void store_values(const running *r, const float factor[2], const attend_task *t, share own, const place at[2], bool ended, int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        const place p = at[half];
         if (p.pos < t->item.begin) continue;
         const bool slot = merged(t->a, p), out = ended && !slot;
         void *to = slot ? t->a->values : out ? t->a->out : waiting_values(t, p, own.row0 + lane_row() + 8 * half, d);
@@ -200,14 +205,13 @@ KERN_DEVICE void store_values(const running *r, const float factor[2], const att
 }
 
 /* The end of an item: what its last split, or all of them, came to. */
-KERN_DEVICE void store_result(const running *r, const attend_task *t, share own, int d) {
+KERN_DEVICE void store_result(const running *r, const attend_task *t, share own, const place at[2], int d) {
     const attend_tiles_args *a = t->a;
     float factor[2];
-    KERN_UNROLL for (int half = 0; half < 2; half++)
-        factor[half] = merged(a, place_of(t, own.row0 + lane_row() + 8 * half)) ? 1.0f : 1.0f / r->sum[2 * half];
-    store_values(r, factor, t, own, true, d);
+    KERN_UNROLL for (int half = 0; half < 2; half++) factor[half] = merged(a, at[half]) ? 1.0f : 1.0f / r->sum[2 * half];
+    store_values(r, factor, t, own, at, true, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        const place p = at[half];
         if (p.pos < t->item.begin || own.c0 + lane_column() != 0) continue;
         if (merged(a, p))
             a->tops[slot_of(a, p, t->item.begin / SPLIT)] = (float_pair){r->top[half], r->sum[2 * half]};

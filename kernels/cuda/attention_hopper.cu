@@ -338,7 +338,10 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, const hopper_tile *t
     hold_factor(t.p, KEYS / 16);
     ring_leave(t.ring, last % STAGES);
     if (blocks > SPLIT / KEYS) add_waiting(&t, d);
-    store_result(&t.r, &task, share_of(group * ROWS + first_row_of_warp(), 0, d / 8), d);
+    const share own = share_of(group * ROWS + first_row_of_warp(), 0, d / 8);
+    place at[2];
+    places_of(at, &task, own);
+    store_result(&t.r, &task, own, at, d);
 }
 
 /* Both warp groups have stored what a split of the tile gives; they merge if all other splits have ended. */

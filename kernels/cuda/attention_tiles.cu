@@ -51,24 +51,42 @@ typedef attend_tiles_args attend_few_64_args, attend_few_128_args, round_keys_ar
 
 /* ---- queries ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Rounds the queries of the tile, four elements a thread; rows that are not there: zeros. */
-KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, int d) {
-    for (int i = kern_thread(); i < rows * d / 4; i += THREADS) {
-        const int row = i / (d / 4), c = i % (d / 4) * 4;
-        const place p = place_of(t, row);
-        const size_t at = (size_t)p.row * kern_qkv_width(t->a->shape) + p.head * d + c;
-        uint32_t *to = (uint32_t *)(tile + row * tile_stride(d) + c);
-        if (t->a->dtype == KERN_BF16) {
-            const uint32_t *q = (const uint32_t *)((const uint16_t *)t->a->qkv + at);
-            to[0] = p.pos >= 0 ? q[0] : 0;
-            to[1] = p.pos >= 0 ? q[1] : 0;
-            continue;
-        }
-        float_quad x = {0, 0, 0, 0};
-        if (p.pos >= 0) x = *(const float_quad *)((const float *)t->a->qkv + at);
-        to[0] = kern_bf16_pair(x.x, x.y);
-        to[1] = kern_bf16_pair(x.z, x.w);
+/* Where four elements of a tile's queries come from; there: the tile has their row. The i-th four of its rows. */
+typedef struct query_place {
+    size_t at;
+    bool there;
+} query_place;
+
+KERN_DEVICE query_place query_at(const attend_task *t, int i, int d) {
+    const place p = place_of(t, i / (d / 4));
+    const query_place q = {(size_t)p.row * kern_qkv_width(t->a->shape) + p.head * d + i % (d / 4) * 4, i / (d / 4) < t->item.count};
+    return q;
+}
+
+/* Four elements, rounded; zeros where there are none. */
+KERN_DEVICE kern_half4 load_query(const attend_tiles_args *a, query_place q) {
+    kern_half4 y = {{0, 0}};
+    if (!q.there) return y;
+    if (a->dtype == KERN_BF16) {
+        const uint32_t *x = (const uint32_t *)((const uint16_t *)a->qkv + q.at);
+        y.v[0] = x[0];
+        y.v[1] = x[1];
+        return y;
     }
+    const float_quad x = *(const float_quad *)((const float *)a->qkv + q.at);
+    y.v[0] = kern_bf16_pair(x.x, x.y);
+    y.v[1] = kern_bf16_pair(x.z, x.w);
+    return y;
+}
+KERN_DEVICE void store_query(uint16_t *tile, int i, kern_half4 x, int d) {
+    uint32_t *to = (uint32_t *)(tile + i / (d / 4) * tile_stride(d) + i % (d / 4) * 4);
+    to[0] = x.v[0];
+    to[1] = x.v[1];
+}
+
+/* The queries of the tile, four elements a thread; rows that are not there: zeros. */
+KERN_DEVICE void load_queries(uint16_t *tile, const attend_task *t, int rows, int d) {
+    for (int i = kern_thread(); i < rows * d / 4; i += THREADS) store_query(tile, i, load_query(t->a, query_at(t, i, d)), d);
 }
 
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
@@ -131,9 +149,9 @@ typedef struct waiting {
 } waiting;
 
 /* Adds to a split's result that of the splits before. */
-KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, int d) {
+KERN_DEVICE void add_waiting(running *r, const waiting *w, const attend_task *t, share own, const place at[2], int d) {
     KERN_UNROLL for (int half = 0; half < 2; half++) {
-        const place p = place_of(t, own.row0 + lane_row() + 8 * half);
+        const place p = at[half];
         const float *from = waiting_values(t, p, own.row0 + lane_row() + 8 * half, d) + own.c0 + lane_column();
         const joint j = join(w->top[half], r->top[half], log2_scale(d));
         if (p.pos < 0) continue;
@@ -153,10 +171,10 @@ KERN_DEVICE bool in_first_split(const attend_task *t, int key0) { return key0 <=
 KERN_DEVICE bool split_ends(const attend_task *t, int key0) { return key0 % SPLIT == 0 && key0 < t->item.end; }
 
 /* The end of a split that has others after it in this item: the keys before key0. */
-KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *t, share own, int d) {
+KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *t, share own, const place at[2], int d) {
     const float one[2] = {1, 1};
-    if (!in_first_split(t, key0)) add_waiting(r, w, t, own, d);
-    store_values(r, one, t, own, false, d);
+    if (!in_first_split(t, key0)) add_waiting(r, w, t, own, at, d);
+    store_values(r, one, t, own, at, false, d);
     KERN_UNROLL for (int half = 0; half < 2; half++) {
         w->sum[half] = r->sum[2 * half];
         w->top[half] = r->top[half];
@@ -165,9 +183,9 @@ KERN_DEVICE void put_aside(running *r, waiting *w, int key0, const attend_task *
 }
 
 /* The end of the item. */
-KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, share own, int d) {
-    if (!in_first_split(t, t->item.end)) add_waiting(r, w, t, own, d);
-    store_result(r, t, own, d);
+KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, share own, const place at[2], int d) {
+    if (!in_first_split(t, t->item.end)) add_waiting(r, w, t, own, at, d);
+    store_result(r, t, own, at, d);
 }
 
 /* The block has stored what its split of the tile gives; it merges if all others have. `last` is in shared memory that nobody needs. */
@@ -256,10 +274,20 @@ KERN_DEVICE void wide_tile(const attend_task *t, uint16_t *queries, int d) {
         kern_copy_commit();
         if ((float)key0 <= last) attend_block(r, queries, stages + stage, row0, key0, pos, d);
         if (split_ends(t, next)) {
-            KERN_UNROLL for (int e = 0; e < EACH; e++) put_aside(&r[e], &w[e], next, t, share_of(row0 + 16 * e, 0, d / 8), d);
+            KERN_UNROLL for (int e = 0; e < EACH; e++) {
+                const share own = share_of(row0 + 16 * e, 0, d / 8);
+                place at[2];
+                places_of(at, t, own);
+                put_aside(&r[e], &w[e], next, t, own, at, d);
+            }
         }
     }
-    KERN_UNROLL for (int e = 0; e < EACH; e++) finish(&r[e], &w[e], t, share_of(row0 + 16 * e, 0, d / 8), d);
+    KERN_UNROLL for (int e = 0; e < EACH; e++) {
+        const share own = share_of(row0 + 16 * e, 0, d / 8);
+        place at[2];
+        places_of(at, t, own);
+        finish(&r[e], &w[e], t, own, at, d);
+    }
 }
 
 /* The item of the list, or the next one of a group of paged rows; false: there is none. */
@@ -377,10 +405,9 @@ KERN_DEVICE bool find_narrow(attend_task *t) {
         return true;
     }
     const int unit = a->first_row + n.unit, row = unit < a->long_begin ? unit : unit + a->long_end - a->long_begin;
-    const int in_group = (row - a->first_row) % a->tile_rows, next = row + a->tile_rows - in_group;
-    if (in_group && a->seq[row] == a->seq[row - 1]) return false;
+    const int in_group = (row - a->first_row) % a->tile_rows, next = row + a->tile_rows - in_group, before = in_group ? a->seq[row - 1] : -1;
     take_paged(t, row, next < a->end_row ? next : a->end_row, n.split);
-    return is_narrow(t) && t->item.begin < t->item.end;
+    return before != t->item.source && is_narrow(t) && t->item.begin < t->item.end;
 }
 
 KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
@@ -393,7 +420,7 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     waiting w;
     uint32_t q[TILE_DIM / 16][4];
     float s[OWN_KEYS / 8][4];
-    int pos[2];
+    place at[2];
     load_queries(queries, &t, NARROW_ROWS, d);
     for (int i = 0; i + 1 < a->stages; i++) {
         const int key0 = t.item.begin + i * KEYS;
@@ -401,7 +428,8 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
         kern_copy_commit();
     }
     start(&r, own.tiles);
-    KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(&t, lane_row() + 8 * half).pos;
+    places_of(at, &t, own);
+    const int pos[2] = {at[0].pos, at[1].pos};
     kern_barrier();
     KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(q[k], queries, tile_stride(d), 0, 16 * k);
     for (int key0 = t.item.begin, n = 0; key0 < t.item.end; key0 += KEYS, n++) {
@@ -423,21 +451,19 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
         narrow_store(memory, s);
         kern_barrier();
         narrow_values(&r, memory, stage + tile_size(KEYS, d), own.c0, d);
-        if (split_ends(&t, key0 + KEYS)) put_aside(&r, &w, key0 + KEYS, &t, own, d);
+        if (split_ends(&t, key0 + KEYS)) put_aside(&r, &w, key0 + KEYS, &t, own, at, d);
     }
     kern_copy_wait(0);
-    finish(&r, &w, &t, own, d);
+    finish(&r, &w, &t, own, at, d);
     merge_if_last(&t, (int *)memory, d);
 }
 
-KERN_KERNEL(attend_narrow_64) {
+KERN_KERNEL_EARLY(attend_narrow_64) {
     KERN_SHARED_BYTES(narrow_memory, memory);
-    kern_next_may_start();
     attend_narrow(&a, memory, 64);
 }
-KERN_KERNEL(attend_narrow_128) {
+KERN_KERNEL_EARLY(attend_narrow_128) {
     KERN_SHARED_BYTES(narrow_memory, memory);
-    kern_next_may_start();
     attend_narrow(&a, memory, 128);
 }
 
@@ -448,7 +474,9 @@ KERN_KERNEL(attend_narrow_128) {
  * three. What one leaves for another, p and tops, is in one of two places, for even blocks and for odd ones. Loads from shared memory come
  * before stores and copies: nvcc moves none over those.
  *
- * Copies need few instructions: a warp has 16 keys of a block to copy, in one page, whose number it has looked up a step before.
+ * Copies need few instructions: a warp has 16 keys of a block to copy, in one page. Where the pages are, of 32 blocks at a time, a lane
+ * each has looked up before. All that is known before the operation in front has ended is worked out by then: which tile, which pages, where
+ * queries come from and results go (loads that wait for each other: a row's sequence and position, then pages).
  *
  * The order is that of attend_narrow: the values of a block are added under its own tops, and shrink then. Those of the last block of a
  * split are added, by a barrier more, before the next split begins.
@@ -457,7 +485,15 @@ KERN_KERNEL(attend_narrow_128) {
  * block n+AHEAD takes the place of block n-2. */
 enum { AHEAD = MOST - 2 };
 
-KERN_BOTH size_t few_bytes(int d) { return narrow_bytes(d, MOST) + sizeof(narrow_memory); }
+/* Where the keys of a warp are, of block n in n % BLOCKS: elements of the cache. */
+enum { BLOCKS = 32 };
+typedef struct few_pages {
+    size_t at[WARPS][BLOCKS];
+} few_pages;
+
+KERN_BOTH size_t few_bytes(int d) { return narrow_bytes(d, MOST) + sizeof(narrow_memory) + sizeof(few_pages); }
+
+enum { QUERIES = NARROW_ROWS * TILE_DIM / 4 / THREADS }; /* fours of a thread, at most */
 
 typedef struct few_work {
     const attend_task *t;
@@ -465,7 +501,9 @@ typedef struct few_work {
     uint16_t *stages;          /* MOST: block n in n % MOST */
     const uint16_t *from;      /* where the lane's copies begin: in page 0, */
     uint16_t *to;              /* and in stage 0 */
-    int page, place;           /* of the warp's own keys in the block that is copied next */
+    size_t *pages;             /* of the warp's own keys */
+    query_place queries[QUERIES];
+    place at[2];
     int pos[2];
     uint32_t q[TILE_DIM / 16][4];
     float s[OWN_KEYS / 8][4];  /* scores of the block that has its tops in shared memory */
@@ -480,18 +518,19 @@ KERN_DEVICE int few_key0(const few_work *f, int n) { return f->t->item.begin + n
 KERN_DEVICE narrow_memory *few_memory(const few_work *f, int n) { return f->memory + (unsigned)n % 2; }
 KERN_DEVICE int few_stage(int n, int d) { return (int)((unsigned)n % MOST) * 2 * tile_size(KEYS, d); }
 
-/* Looks up where the warp's keys of block n are; beyond the item's end: where its last ones are. By a step before they are copied, for
- * the page comes from device memory. */
+/* Looks up where the warp's keys of blocks n .. n + BLOCKS - 1 are; beyond the item's end: where its last ones are. */
 KERN_DEVICE void few_find(few_work *f, int n) {
-    const int key = few_key0(f, n) + own_keys(), last = (f->t->item.end - 1) / 16 * 16, j = key < last ? key : last;
-    f->page = page_of(f->t, j);
-    f->place = place_in_page(f->t, j);
+    const int block = n + kern_thread() % 32, key = few_key0(f, block) + own_keys(), last = (f->t->item.end - 1) / 16 * 16, j = key < last ? key : last;
+    const size_t at = kv_in_page(f->t->a->kv, page_of(f->t, j), place_in_page(f->t, j), 0);
+    kern_warp_barrier();
+    f->pages[(unsigned)block % BLOCKS] = at;
+    kern_warp_barrier();
 }
 
 /* Begins to copy them, and their values. Keys from the item's end on: zeros. */
 KERN_DEVICE void few_fetch(few_work *f, int n, int d) {
     const int valid = f->t->item.end - few_key0(f, n) - own_keys() - copy_row(d);
-    const uint16_t *keys = f->from + kv_in_page(f->t->a->kv, f->page, f->place, 0), *values = keys + f->t->a->value;
+    const uint16_t *keys = f->from + f->pages[(unsigned)n % BLOCKS], *values = keys + f->t->a->value;
     uint16_t *to = f->to + few_stage(n, d);
     KERN_UNROLL for (int j = 0; j < OWN_KEYS; j += 32 * COPY / d) {
         const int bytes = j < valid ? 16 : 0;
@@ -499,17 +538,6 @@ KERN_DEVICE void few_fetch(few_work *f, int n, int d) {
         kern_copy_async16(to + j * tile_stride(d) + tile_size(KEYS, d), values + j * d, bytes);
     }
     kern_copy_commit();
-}
-
-KERN_DEVICE void few_fetch_first(few_work *f, int d) {
-    const attend_tiles_args *a = f->t->a;
-    f->from = a->keys + kv_in_page(a->kv, 0, copy_row(d), f->t->kv_head) + copy_part(d);
-    f->to = f->stages + (own_keys() + copy_row(d)) * tile_stride(d) + copy_part(d);
-    few_find(f, 0);
-    for (int n = 0; n < AHEAD; n++) {
-        few_fetch(f, n, d);
-        few_find(f, n + 1);
-    }
 }
 
 /* The scores of block n are s; their tops, to shared memory. */
@@ -533,22 +561,36 @@ KERN_DEVICE void few_step(few_work *f, int n, bool first, int d) {
     if (!first) few_values(f, n - 1, d);
     narrow_powers(&f->r, few_memory(f, n), f->s, d);
     few_fetch(f, n + AHEAD, d);
-    few_find(f, n + AHEAD + 1);
     hide(f->s, OWN_KEYS / 8, few_key0(f, n) + own_keys(), f->pos, 0.0f);
     narrow_store(few_memory(f, n), f->s);
     few_tops(f, n + 1, next);
 }
 
-/* All that comes before the first step. */
-KERN_DEVICE void few_begin(few_work *f, const attend_task *t, narrow_memory *memory, int d) {
-    uint16_t *const queries = (uint16_t *)(memory + 2);
+KERN_DEVICE uint16_t *few_queries(const few_work *f) { return (uint16_t *)((few_pages *)(f->memory + 2) + 1); }
+
+/* What is known before the operation in front has ended. */
+KERN_DEVICE void few_prepare(few_work *f, const attend_task *t, narrow_memory *memory, share own, int d) {
+    const attend_tiles_args *a = t->a;
     f->t = t;
     f->memory = memory;
-    f->stages = queries + tile_size(NARROW_ROWS, d);
-    few_fetch_first(f, d);
-    load_queries(queries, t, NARROW_ROWS, d);
+    f->pages = ((few_pages *)(memory + 2))->at[kern_thread() / 32];
+    f->stages = few_queries(f) + tile_size(NARROW_ROWS, d);
+    f->from = a->keys + kv_in_page(a->kv, 0, copy_row(d), t->kv_head) + copy_part(d);
+    f->to = f->stages + (own_keys() + copy_row(d)) * tile_stride(d) + copy_part(d);
+    few_find(f, 0);
+    KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++) f->queries[i] = query_at(t, i * THREADS + kern_thread(), d);
+    places_of(f->at, t, own);
+    KERN_UNROLL for (int half = 0; half < 2; half++) f->pos[half] = f->at[half].pos;
     start(&f->r, d / 8 / WARPS);
-    KERN_UNROLL for (int half = 0; half < 2; half++) f->pos[half] = place_of(t, lane_row() + 8 * half).pos;
+}
+
+/* All that comes then, before the first step. */
+KERN_DEVICE void few_begin(few_work *f, int d) {
+    uint16_t *const queries = few_queries(f);
+    kern_half4 x[QUERIES];
+    for (int n = 0; n < AHEAD; n++) few_fetch(f, n, d);
+    KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++) x[i] = load_query(f->t->a, f->queries[i]);
+    KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++) store_query(queries, i * THREADS + kern_thread(), x[i], d);
     kern_copy_wait(AHEAD - 1);
     kern_barrier();
     KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(f->q[k], queries, tile_stride(d), 0, 16 * k);
@@ -561,30 +603,32 @@ KERN_DEVICE void attend_few(const attend_tiles_args *a, narrow_memory *memory, i
     few_work f;
     waiting w;
     t.a = a;
-    if (!find_narrow(&t)) return;
+    const bool found = find_narrow(&t);
     const share own = share_of(0, own_channels(d), d / 8 / WARPS);
+    if (found) few_prepare(&f, &t, memory, own, d);
+    kern_wait_for_previous();
+    if (!found) return;
     const int blocks = (t.item.end - t.item.begin + KEYS - 1) / KEYS;
-    few_begin(&f, &t, memory, d);
+    few_begin(&f, d);
     for (int n = 0; n < blocks;) {
+        if (n > 0) few_find(&f, n);
         few_step(&f, n, true, d);
         for (n++; n < blocks && n % (SPLIT / KEYS); n++) few_step(&f, n, false, d);
         kern_barrier();
         few_values(&f, n - 1, d);
-        if (n < blocks) put_aside(&f.r, &w, few_key0(&f, n), &t, own, d);
+        if (n < blocks) put_aside(&f.r, &w, few_key0(&f, n), &t, own, f.at, d);
     }
     kern_copy_wait(0);
-    finish(&f.r, &w, &t, own, d);
+    finish(&f.r, &w, &t, own, f.at, d);
     merge_if_last(&t, (int *)memory, d);
 }
 
-KERN_KERNEL_FOR(attend_few_64, THREADS, 1) {
+KERN_KERNEL_WAITS_FOR(attend_few_64, THREADS, 1) {
     KERN_SHARED_BYTES(narrow_memory, memory);
-    kern_next_may_start();
     attend_few(&a, memory, 64);
 }
-KERN_KERNEL_FOR(attend_few_128, THREADS, 1) {
+KERN_KERNEL_WAITS_FOR(attend_few_128, THREADS, 1) {
     KERN_SHARED_BYTES(narrow_memory, memory);
-    kern_next_may_start();
     attend_few(&a, memory, 128);
 }
 
