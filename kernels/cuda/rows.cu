@@ -1,7 +1,7 @@
 /* Rows by index, and sums over rows.
  *
  *   rows_gather, rows_scatter   bytes: each element read once and written once; no arithmetic. A block a row, neighbouring threads
- *                               neighbouring elements
+ *                               neighbouring fours of elements, all loads of a row of up to 4096 under way at once
  *   embed_grad                  y[ids[i]] += x[i], i ascending: a block for each id that occurs, which looks through all ids (from the cache)
  *                               for its rows, and adds four elements a thread. Bytes: x once, y twice a row
  *   bias_grad                   a thread a column of a part of KERN_PART_ROWS rows, then a thread a column through the parts; loads go
@@ -9,7 +9,7 @@
  *   rows_add                    the second of these */
 #include "kernels/cuda/dialect.h"
 
-enum { THREADS = 128 };
+enum { THREADS = 128, QUADS = 8 /* of four elements, that a thread loads at once */ };
 
 /* Row x_index[i] of x goes to row y_index[i] of y; without an index: row i. */
 typedef struct copy_rows_args {
@@ -19,23 +19,39 @@ typedef struct copy_rows_args {
     const int32_t *y_index, *x_index;
     const int32_t *drawn; /* for KERN_DRAWN in x_index */
     int k;
+    bool wide;
 } copy_rows_args;
+
+KERN_DEVICE void copy_row(const copy_rows_args *a, size_t to, size_t from, const kern_dtype dtype, const bool wide) {
+    for (int begin = 4 * kern_thread(); begin < a->k; begin += 4 * THREADS * QUADS) {
+        kern_float4 x[QUADS];
+        KERN_UNROLL
+        for (int n = 0; n < QUADS; n++) x[n] = kern_load4(a->x, dtype, from + begin + 4 * THREADS * n, a->k - begin - 4 * THREADS * n, wide);
+        KERN_UNROLL
+        for (int n = 0; n < QUADS; n++) kern_store4(a->y, KERN_F32, to + begin + 4 * THREADS * n, a->k - begin - 4 * THREADS * n, wide, x[n]);
+    }
+}
 
 KERN_KERNEL_EARLY(copy_rows) {
     const int i = kern_block();
     const size_t to = (size_t)(a.y_index ? a.y_index[i] : i) * a.k;
     const size_t from = (size_t)(a.x_index ? kern_known_id(a.x_index[i], a.drawn) : i) * a.k;
-    for (int j = kern_thread(); j < a.k; j += kern_threads()) a.y[to + j] = kern_element(a.x, a.x_dtype, from + j);
+    if (a.wide && a.x_dtype == KERN_BF16)
+        copy_row(&a, to, from, KERN_BF16, true);
+    else if (a.wide)
+        copy_row(&a, to, from, KERN_F32, true);
+    else
+        copy_row(&a, to, from, a.x_dtype, false);
 }
 
 void kern_cuda_rows_gather(kern_ctx *ctx, float *y, const void *x, kern_dtype x_dtype, const int32_t *index, const int32_t *drawn, int m,
                            int k) {
-    const copy_rows_args args = {y, x, x_dtype, NULL, index, drawn, k};
+    const copy_rows_args args = {y, x, x_dtype, NULL, index, drawn, k, kern_wide(x, x_dtype, k) && kern_wide(y, KERN_F32, k)};
     KERN_LAUNCH(ctx, copy_rows, m, THREADS, args);
 }
 
 void kern_cuda_rows_scatter(kern_ctx *ctx, float *y, const float *x, const int32_t *index, int m, int k) {
-    const copy_rows_args args = {y, x, KERN_F32, index, NULL, NULL, k};
+    const copy_rows_args args = {y, x, KERN_F32, index, NULL, NULL, k, kern_wide(x, KERN_F32, k) && kern_wide(y, KERN_F32, k)};
     KERN_LAUNCH(ctx, copy_rows, m, THREADS, args);
 }
 
