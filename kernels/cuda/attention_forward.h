@@ -41,6 +41,7 @@ typedef struct attend_tiles_args {
     float *values;                /* (rows at work, H, splits, D): results of splits, before division, of rows that have several */
     float_pair *tops;             /* (rows at work, H, splits): top, sum */
     uint32_t *ended;              /* (rows at work, kv heads): of the tile that begins at a row, the splits that have ended; 0 in the end */
+    float *scores, *score_tops;   /* (tiles and splits, NARROW_ROWS, SPLIT), and the largest of 16 keys each: for attend_values */
     int stages;                   /* narrow: blocks of keys that shared memory has room for: FEWEST or SOME */
 } attend_tiles_args;
 
@@ -69,13 +70,15 @@ typedef struct assignment {
     int unit, split, kv_head;
 } assignment;
 
-KERN_DEVICE assignment assigned(const attend_tiles_args *a) {
-    const int block = a->pos ? kern_blocks() - 1 - kern_block() : kern_block();
+KERN_DEVICE assignment assignment_of(const attend_tiles_args *a, int block) {
     assignment n;
     n.kv_head = a->first_kv + block % a->kv_heads;
     n.split = block / a->kv_heads % a->splits;
     n.unit = block / a->kv_heads / a->splits;
     return n;
+}
+KERN_DEVICE assignment assigned(const attend_tiles_args *a) {
+    return assignment_of(a, a->pos ? kern_blocks() - 1 - kern_block() : kern_block());
 }
 
 /* The tile that paged rows from `row` on make, those of its sequence before `limit`, with the keys of a split: none where begin is end. By
@@ -239,11 +242,11 @@ KERN_DEVICE void merge_row(const attend_tiles_args *a, place p, int d) {
         kern_set_element(a->out, a->dtype, out_at(a, p, d) + n * KERN_LANES + kern_lane(), values[n] * whole + 0.0f);
 }
 
-/* One thread, once all that its block has of a split of the tile is stored: whether the other splits have ended too. */
-KERN_DEVICE bool all_ended(const attend_task *t) {
+/* One thread, once all that its block has of a split of the tile is stored, one of `parts` of it: whether all else of the tile has ended too. */
+KERN_DEVICE bool all_ended(const attend_task *t, int parts) {
     uint32_t *const ended = t->a->ended + (size_t)(t->item.row - t->a->first_row) * t->a->shape.kv_heads + t->kv_head;
     kern_fence();
-    const bool all = kern_take_u32(ended, 1) + 1 == (uint32_t)t->splits;
+    const bool all = kern_take_u32(ended, 1) + 1 == (uint32_t)(t->splits * parts);
     kern_fence();
     if (all) *ended = 0;
     return all;

@@ -349,7 +349,7 @@ KERN_DEVICE void merge_if_last(const attend_hopper_args *a, const hopper_tile *t
     if (uniform(tile->splits) == 1) return;
     const attend_task t = task_of(a, tile);
     kern_barrier_some(MERGE, GROUPS * GROUP_THREADS);
-    if (kern_thread() == 0) memory->last = all_ended(&t);
+    if (kern_thread() == 0) memory->last = all_ended(&t, 1);
     kern_barrier_some(MERGE, GROUPS * GROUP_THREADS);
     if (uniform(memory->last)) merge_tile(&t, GROUPS * GROUP_THREADS, d);
 }

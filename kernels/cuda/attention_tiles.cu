@@ -15,13 +15,14 @@
  *
  * Tiles. The rows of a tile are rows and heads: all rows of one sequence that come together, times the heads of a kv head, in this order
  * (`first` and `count` of an item). A block of threads has one tile of one kv head and loops over its keys; while it works on a block of
- * keys, the next one comes by asynchronous copies. Three kernels:
+ * keys, the next one comes by asynchronous copies. Four kinds of kernels:
  *
  *   wide     128 rows and heads: packed sequences, and prefill. A warp has 32 of them, scores and values in registers, q in shared memory
  *   narrow   16: decode. All warps have the same 16: each the scores of 16 keys of the block and a quarter of the values' channels; tops
  *            and p go through shared memory, by three barriers a block of keys
  *   few      the same tiles of paged rows, the same arithmetic, one barrier: where blocks of threads are so few that each has a processor
  *            to itself
+ *   scores and values    the same again in two launches, for tiles so few that each can have several blocks of threads
  *
  * Packed keys and values are read where they are if they are bfloat16; float32 ones are rounded by a pass of their own, as many kv heads
  * at a time as the work space holds. Those of the cache are bfloat16 already. Packed items, which the host lists, go through all splits of
@@ -188,11 +189,12 @@ KERN_DEVICE void finish(running *r, const waiting *w, const attend_task *t, shar
     store_result(r, t, own, at, d);
 }
 
-/* The block has stored what its split of the tile gives; it merges if all others have. `last` is in shared memory that nobody needs. */
-KERN_DEVICE void merge_if_last(const attend_task *t, int *last, int d) {
+/* The block has stored what its split of the tile gives, or its part of that; it merges if all others have. `last` is in shared memory that
+ * nobody needs. */
+KERN_DEVICE void merge_if_last(const attend_task *t, int parts, int *last, int d) {
     if (t->splits == 1) return;
     kern_barrier();
-    if (kern_thread() == 0) *last = all_ended(t);
+    if (kern_thread() == 0) *last = all_ended(t, parts);
     kern_barrier();
     if (*last) merge_tile(t, THREADS, d);
 }
@@ -306,7 +308,7 @@ KERN_DEVICE void attend_wide(const attend_tiles_args *a, uint16_t *queries, int 
     t.item.count = 0;
     while (next_wide(&t)) {
         wide_tile(&t, queries, d);
-        merge_if_last(&t, (int *)queries, d);
+        merge_if_last(&t, 1, (int *)queries, d);
         kern_barrier();
     }
 }
@@ -395,9 +397,8 @@ KERN_DEVICE void narrow_values(running *r, const narrow_memory *memory, const ui
 }
 
 /* An item of the list, or the tile that begins at a paged row; false where none does. */
-KERN_DEVICE bool find_narrow(attend_task *t) {
+KERN_DEVICE bool find_narrow(attend_task *t, assignment n) {
     const attend_tiles_args *a = t->a;
-    const assignment n = assigned(a);
     t->kv_head = n.kv_head;
     if (!a->pos) {
         t->item = a->items[n.unit];
@@ -413,7 +414,7 @@ KERN_DEVICE bool find_narrow(attend_task *t) {
 KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory, int d) {
     attend_task t;
     t.a = a;
-    if (!find_narrow(&t)) return;
+    if (!find_narrow(&t, assigned(a))) return;
     const share own = share_of(0, own_channels(d), d / 8 / WARPS);
     uint16_t *const queries = (uint16_t *)(memory + 1), *const stages = queries + tile_size(NARROW_ROWS, d);
     running r;
@@ -455,7 +456,7 @@ KERN_DEVICE void attend_narrow(const attend_tiles_args *a, narrow_memory *memory
     }
     kern_copy_wait(0);
     finish(&r, &w, &t, own, at, d);
-    merge_if_last(&t, (int *)memory, d);
+    merge_if_last(&t, 1, (int *)memory, d);
 }
 
 KERN_KERNEL_EARLY(attend_narrow_64) {
@@ -603,7 +604,7 @@ KERN_DEVICE void attend_few(const attend_tiles_args *a, narrow_memory *memory, i
     few_work f;
     waiting w;
     t.a = a;
-    const bool found = find_narrow(&t);
+    const bool found = find_narrow(&t, assigned(a));
     const share own = share_of(0, own_channels(d), d / 8 / WARPS);
     if (found) few_prepare(&f, &t, memory, own, d);
     kern_wait_for_previous();
@@ -620,7 +621,7 @@ KERN_DEVICE void attend_few(const attend_tiles_args *a, narrow_memory *memory, i
     }
     kern_copy_wait(0);
     finish(&f.r, &w, &t, own, f.at, d);
-    merge_if_last(&t, (int *)memory, d);
+    merge_if_last(&t, 1, (int *)memory, d);
 }
 
 KERN_KERNEL_WAITS_FOR(attend_few_64, THREADS, 1) {
@@ -630,6 +631,241 @@ KERN_KERNEL_WAITS_FOR(attend_few_64, THREADS, 1) {
 KERN_KERNEL_WAITS_FOR(attend_few_128, THREADS, 1) {
     KERN_SHARED_BYTES(narrow_memory, memory);
     attend_few(&a, memory, 128);
+}
+
+/* ---- scores and values: narrow tiles that are fewer still -------------------------------------------------------------------------- */
+
+/* A single row has so few tiles that what a block of threads takes for a split's blocks of keys, one after the other, is what a layer waits
+ * for. Most of that need not be in order: scores of all keys are made at once (a block of threads for 64), and then, with all tops known, p
+ * of all keys. What is a chain, values and sum over the keys, has a warp for 8 channels, and no barrier. The arithmetic is that of
+ * attend_narrow, element for element. Scores go through device memory: 64 KiB a tile, which stay in the cache.
+ *
+ *   attend_scores   a block of threads for 64 keys of a split: scores, and the largest of each warp's 16 keys
+ *   attend_values   one for 32 channels of a split: all its values are under way at once, while tops, powers and p are worked out */
+enum {
+    PARTS = SPLIT / KEYS,       /* of a split's scores */
+    PART_CHANNELS = 8 * WARPS,  /* of its values */
+    SIXTEENS = SPLIT / 16,
+    ALL_P_STRIDE = SPLIT + 8,
+    VALUE_STRIDE = PART_CHANNELS + 8
+};
+
+typedef attend_tiles_args attend_scores_64_args, attend_scores_128_args, attend_values_64_args, attend_values_128_args;
+
+/* Where 16 keys of the item are, from key j on, a multiple of 16: elements of the cache. Beyond the item's end: where its last ones are. */
+KERN_DEVICE size_t sixteen_at(const attend_task *t, int j) {
+    const int last = (t->item.end - 1) / 16 * 16, key = j < last ? j : last;
+    return kv_in_page(t->a->kv, page_of(t, key), place_in_page(t, key), t->kv_head);
+}
+
+typedef struct scores_memory {
+    uint16_t queries[NARROW_ROWS * (TILE_DIM + 8)], keys[KEYS * (TILE_DIM + 8)];
+} __attribute__((aligned(16))) scores_memory;
+
+KERN_DEVICE float *scores_of(const attend_tiles_args *a, int tile, int row) { return a->scores + ((size_t)tile * NARROW_ROWS + row) * SPLIT; }
+KERN_DEVICE float *score_tops_of(const attend_tiles_args *a, int tile, int row) {
+    return a->score_tops + ((size_t)tile * NARROW_ROWS + row) * SIXTEENS;
+}
+
+/* Of the warp's own keys. */
+KERN_DEVICE void store_scores(const attend_task *t, float s[OWN_KEYS / 8][4], int tile, int part) {
+    float top[2];
+    row_tops(top, s, OWN_KEYS / 8);
+    KERN_UNROLL for (int half = 0; half < 2; half++) {
+        const int row = lane_row() + 8 * half;
+        if (row >= t->item.count) continue;
+        float *to = scores_of(t->a, tile, row) + part * KEYS + own_keys() + lane_column();
+        KERN_UNROLL for (int n = 0; n < OWN_KEYS / 8; n++) *(float_pair *)(to + 8 * n) = (float_pair){s[n][2 * half], s[n][2 * half + 1]};
+        if (lane_column() == 0) score_tops_of(t->a, tile, row)[part * WARPS + kern_thread() / 32] = top[half];
+    }
+}
+
+KERN_DEVICE void attend_scores(const attend_tiles_args *a, scores_memory *memory, int d) {
+    const int tile = kern_block() / PARTS, part = kern_block() % PARTS;
+    attend_task t;
+    query_place queries[QUERIES];
+    uint32_t q[TILE_DIM / 16][4];
+    float s[OWN_KEYS / 8][4];
+    int pos[2];
+    t.a = a;
+    bool found = find_narrow(&t, assignment_of(a, tile));
+    const int key0 = t.item.begin + part * KEYS, valid = t.item.end - key0 - own_keys() - copy_row(d);
+    found = found && key0 < t.item.end;
+    const uint16_t *keys = a->keys;
+    if (found) {
+        keys += sixteen_at(&t, key0 + own_keys()) + copy_row(d) * d + copy_part(d);
+        KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++) queries[i] = query_at(&t, i * THREADS + kern_thread(), d);
+        KERN_UNROLL for (int half = 0; half < 2; half++) pos[half] = place_of(&t, lane_row() + 8 * half).pos;
+    }
+    kern_wait_for_previous();
+    if (!found) return;
+    KERN_UNROLL for (int j = 0; j < OWN_KEYS; j += 32 * COPY / d)
+        kern_copy_async16(memory->keys + (own_keys() + copy_row(d) + j) * tile_stride(d) + copy_part(d), keys + j * d, j < valid ? 16 : 0);
+    kern_copy_commit();
+    KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++)
+        store_query(memory->queries, i * THREADS + kern_thread(), load_query(a, queries[i]), d);
+    kern_copy_wait(0);
+    kern_barrier();
+    KERN_UNROLL for (int k = 0; k < d / 16; k++) load_a(q[k], memory->queries, tile_stride(d), 0, 16 * k);
+    narrow_scores(s, q, memory->keys, d);
+    hide(s, OWN_KEYS / 8, key0 + own_keys(), pos, -INFINITY);
+    store_scores(&t, s, tile, part);
+}
+
+typedef struct values_memory {
+    uint16_t p[NARROW_ROWS * ALL_P_STRIDE], values[SPLIT * VALUE_STRIDE];
+    size_t at[SIXTEENS];                                          /* where values are */
+    float largest[NARROW_ROWS][PARTS], tops[NARROW_ROWS][PARTS];  /* of a block of keys; and up to it */
+    float shrink[PARTS][NARROW_ROWS];
+    int pos[NARROW_ROWS];
+} __attribute__((aligned(16))) values_memory;
+
+/* What is known before the operation in front has ended. */
+KERN_DEVICE void values_prepare(values_memory *memory, const attend_task *t) {
+    const kern_float4 zero = {{0, 0, 0, 0}};
+    if (kern_thread() < SIXTEENS) memory->at[kern_thread()] = sixteen_at(t, t->item.begin + 16 * kern_thread());
+    if (kern_thread() < NARROW_ROWS) memory->pos[kern_thread()] = place_of(t, kern_thread()).pos;
+    for (int i = t->item.count * ALL_P_STRIDE / 8 + kern_thread(); i < NARROW_ROWS * ALL_P_STRIDE / 8; i += THREADS)
+        *(kern_float4 *)(memory->p + 8 * i) = zero; /* rows that are not there */
+    kern_barrier();
+}
+
+/* Begins to copy the values of `blocks` blocks of keys, or up to 3 more. Keys from the item's end on: zeros. */
+KERN_DEVICE void values_fetch(values_memory *memory, const attend_task *t, int first_channel, int blocks, int d) {
+    enum { CHUNKS = PART_CHANNELS / COPY, AT_ONCE = THREADS / CHUNKS, AHEAD_OF = 8 }; /* keys: two sixteens; copies, whose places are loaded before */
+    const int own = kern_thread() / CHUNKS, part = kern_thread() % CHUNKS * COPY, valid = t->item.end - t->item.begin - own;
+    const uint16_t *from = t->a->keys + t->a->value + first_channel + own % 16 * d + part;
+    const size_t *at = memory->at + own / 16;
+    uint16_t *to = memory->values + own * VALUE_STRIDE + part;
+    for (int first = 0; first < blocks * (KEYS / AT_ONCE); first += AHEAD_OF) {
+        size_t source[AHEAD_OF];
+        KERN_UNROLL for (int i = 0; i < AHEAD_OF; i++) source[i] = at[(first + i) * (AT_ONCE / 16)];
+        KERN_UNROLL for (int i = 0; i < AHEAD_OF; i++)
+            kern_copy_async16(to + (first + i) * AT_ONCE * VALUE_STRIDE, from + source[i], (first + i) * AT_ONCE < valid ? 16 : 0);
+    }
+    kern_copy_commit();
+}
+
+/* Tops up to each block of keys, and what the sums before it shrink by. */
+KERN_DEVICE void values_tops(values_memory *memory, const attend_task *t, int tile, int blocks, int d) {
+    for (int i = kern_thread(); i < t->item.count * PARTS; i += THREADS)
+        if (i % PARTS < blocks) {
+            const kern_float4 x = *(const kern_float4 *)(score_tops_of(t->a, tile, i / PARTS) + i % PARTS * WARPS);
+            memory->largest[i / PARTS][i % PARTS] = larger(larger(x.v[0], x.v[1]), larger(x.v[2], x.v[3]));
+        }
+    kern_barrier();
+    for (int i = kern_thread(); i < t->item.count * PARTS; i += THREADS)
+        if (i % PARTS < blocks) {
+            float before = -INFINITY, top;
+            for (int b = 0; b < i % PARTS; b++) before = larger(memory->largest[i / PARTS][b], before);
+            top = larger(memory->largest[i / PARTS][i % PARTS], before);
+            memory->tops[i / PARTS][i % PARTS] = top;
+            memory->shrink[i % PARTS][i / PARTS] = kern_exp2((before - top) * log2_scale(d));
+        }
+    for (int i = t->item.count + kern_thread() / PARTS; i < NARROW_ROWS; i += THREADS / PARTS) memory->shrink[kern_thread() % PARTS][i] = 0;
+    kern_barrier();
+}
+
+/* Scores of some rows, from row0 on: a thread's pairs of keys. */
+enum { SOME_ROWS = 4, PAIRS = SPLIT / 2 / THREADS };
+typedef struct some_scores {
+    float_pair s[SOME_ROWS][PAIRS];
+} some_scores;
+
+KERN_DEVICE int key_of_pair(int i) { return 2 * (i * THREADS + kern_thread()); }
+
+KERN_DEVICE void values_load(some_scores *x, const attend_task *t, int tile, int row0, int blocks) {
+    KERN_UNROLL for (int r = 0; r < SOME_ROWS; r++)
+        KERN_UNROLL for (int i = 0; i < PAIRS; i++)
+            if (row0 + r < t->item.count && key_of_pair(i) < blocks * KEYS)
+                x->s[r][i] = *(const float_pair *)(scores_of(t->a, tile, row0 + r) + key_of_pair(i));
+}
+
+/* Scores to p. */
+KERN_DEVICE void values_powers(values_memory *memory, const some_scores *x, const attend_task *t, int row0, int blocks, int d) {
+    KERN_UNROLL for (int r = 0; r < SOME_ROWS; r++) {
+        const int row = row0 + r;
+        if (row >= t->item.count) break;
+        const int pos = memory->pos[row] - t->item.begin;
+        KERN_UNROLL for (int i = 0; i < PAIRS; i++) {
+            const int key = key_of_pair(i);
+            if (key >= blocks * KEYS) break;
+            const float low = memory->tops[row][key / KEYS] * log2_scale(d);
+            const float first = kern_exp2(fmaf(x->s[r][i].x, log2_scale(d), -low)), second = kern_exp2(fmaf(x->s[r][i].y, log2_scale(d), -low));
+            *(uint32_t *)(memory->p + row * ALL_P_STRIDE + key) = kern_bf16_pair(key > pos ? 0.0f : first, key + 1 > pos ? 0.0f : second);
+        }
+    }
+}
+
+/* The chains over all keys of the warp's 8 channels: 32 keys at a time. */
+KERN_DEVICE void values_sums(running *r, const values_memory *memory, int blocks) {
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    const int lane = kern_thread() % 32, c0 = kern_thread() / 32 * 8;
+    for (int b = 0; b < blocks; b++) {
+        float shrink[2];
+        uint32_t p[KEYS / 16][4], v[KEYS / 32][4];
+        KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) load_a(p[k], memory->p, ALL_P_STRIDE, 0, b * KEYS + 16 * k);
+        KERN_UNROLL for (int k = 0; k < KEYS / 32; k++) kern_ldmatrix_x4_trans(v[k], memory->values + (b * KEYS + 32 * k + lane) * VALUE_STRIDE + c0);
+        KERN_UNROLL for (int half = 0; half < 2; half++) shrink[half] = memory->shrink[b][lane_row() + 8 * half];
+        KERN_UNROLL for (int i = 0; i < 4; i++) {
+            r->values[0][i] *= shrink[i / 2];
+            r->sum[i] *= shrink[i / 2];
+        }
+        KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) {
+            kern_mma_bf16(r->sum, p[k], ones);
+            kern_mma_bf16(r->values[0], p[k], &v[k / 2][k % 2 * 2]);
+        }
+    }
+}
+
+KERN_DEVICE void attend_values(const attend_tiles_args *a, values_memory *memory, int d) {
+    const int parts = d / PART_CHANNELS, tile = kern_block() / parts, first_channel = kern_block() % parts * PART_CHANNELS;
+    attend_task t;
+    some_scores scores;
+    running r;
+    place at[2];
+    t.a = a;
+    const bool found = find_narrow(&t, assignment_of(a, tile));
+    const share own = share_of(0, first_channel + kern_thread() / 32 * 8, 1);
+    const int blocks = (t.item.end - t.item.begin + KEYS - 1) / KEYS;
+    if (found) {
+        places_of(at, &t, own);
+        values_prepare(memory, &t);
+    }
+    kern_wait_for_previous();
+    if (!found) return;
+    values_load(&scores, &t, tile, 0, blocks);
+    values_fetch(memory, &t, first_channel, blocks, d);
+    values_tops(memory, &t, tile, blocks, d);
+    for (int row0 = 0; row0 < t.item.count; row0 += SOME_ROWS) {
+        if (row0 > 0) values_load(&scores, &t, tile, row0, blocks);
+        values_powers(memory, &scores, &t, row0, blocks, d);
+    }
+    start(&r, 1);
+    kern_copy_wait(0);
+    kern_barrier();
+    values_sums(&r, memory, blocks);
+    KERN_UNROLL for (int half = 0; half < 2; half++)
+        r.top[half] = lane_row() + 8 * half < t.item.count ? memory->tops[lane_row() + 8 * half][blocks - 1] : -INFINITY;
+    store_result(&r, &t, own, at, d);
+    merge_if_last(&t, parts, &memory->pos[0], d);
+}
+
+KERN_KERNEL_WAITS(attend_scores_64) {
+    KERN_SHARED_BYTES(scores_memory, memory);
+    attend_scores(&a, memory, 64);
+}
+KERN_KERNEL_WAITS(attend_scores_128) {
+    KERN_SHARED_BYTES(scores_memory, memory);
+    attend_scores(&a, memory, 128);
+}
+KERN_KERNEL_WAITS_FOR(attend_values_64, THREADS, 1) {
+    KERN_SHARED_BYTES(values_memory, memory);
+    attend_values(&a, memory, 64);
+}
+KERN_KERNEL_WAITS_FOR(attend_values_128, THREADS, 1) {
+    KERN_SHARED_BYTES(values_memory, memory);
+    attend_values(&a, memory, 128);
 }
 
 /* ---- queueing --------------------------------------------------------------------------------------------------------------------- */
@@ -649,8 +885,22 @@ static void queue_few(kern_ctx *ctx, attend_tiles_args args, int blocks) {
         KERN_LAUNCH_SHARED(ctx, attend_few_128, blocks, THREADS, few_bytes(128), args);
 }
 
+static void queue_scores_and_values(kern_ctx *ctx, attend_tiles_args args, int tiles) {
+    if (args.shape.head_dim == 64) {
+        KERN_LAUNCH_SHARED(ctx, attend_scores_64, tiles * PARTS, THREADS, sizeof(scores_memory), args);
+        KERN_LAUNCH_SHARED(ctx, attend_values_64, tiles * (64 / PART_CHANNELS), THREADS, sizeof(values_memory), args);
+    } else {
+        KERN_LAUNCH_SHARED(ctx, attend_scores_128, tiles * PARTS, THREADS, sizeof(scores_memory), args);
+        KERN_LAUNCH_SHARED(ctx, attend_values_128, tiles * (128 / PART_CHANNELS), THREADS, sizeof(values_memory), args);
+    }
+}
+
 static void queue_narrow(kern_ctx *ctx, attend_tiles_args args, int units) {
     const int blocks = units * args.kv_heads, processors = kern_card_processors(ctx->card);
+    if (ctx->hopper && args.scores && blocks * (args.shape.head_dim / PART_CHANNELS) <= processors) {
+        queue_scores_and_values(ctx, args, blocks);
+        return;
+    }
     if (ctx->hopper && args.pos && blocks <= processors) {
         queue_few(ctx, args, blocks);
         return;
@@ -774,6 +1024,14 @@ void kern_cuda_attention_tiles(kern_ctx *ctx, void *out, float *lse, const void 
 
 /* ---- paged ------------------------------------------------------------------------------------------------------------------------ */
 
+/* Room for the scores of so many tiles, behind the first `used` floats of the work space. */
+static void set_scores(kern_ctx *ctx, attend_tiles_args *args, int tiles, size_t used) {
+    const size_t scores = (size_t)tiles * NARROW_ROWS * SPLIT, tops = (size_t)tiles * NARROW_ROWS * SIXTEENS, at = (used + 3) / 4 * 4;
+    const bool fits = used < ctx->scratch_floats && at + scores + tops <= ctx->scratch_floats;
+    args->scores = fits ? ctx->scratch + at : NULL;
+    args->score_tops = fits ? args->scores + scores : NULL;
+}
+
 static int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
 static int splits_of(int end) { return (end + SPLIT - 1) / SPLIT; }
 
@@ -818,6 +1076,7 @@ void kern_cuda_attention_paged_tiles(kern_ctx *ctx, void *out, const void *qkv, 
         args.long_begin = all_narrow ? first : within(hint.long_begin, first, first + n);
         args.long_end = all_narrow ? first : within(hint.long_end, first, first + n);
         args.tops = (float_pair *)(ctx->scratch + (size_t)n * (size_t)(shape.heads * splits) * (size_t)shape.head_dim);
+        set_scores(ctx, &args, n * splits * shape.kv_heads, splits == most ? result * (size_t)splits * (size_t)n : SIZE_MAX);
         if (!all_narrow && !kern_cuda_attention_paged_hopper(ctx, &args, units)) queue_wide(ctx, args, units * splits);
         if (group <= NARROW_ROWS) queue_lone(ctx, args, n - (args.long_end - args.long_begin), all_narrow ? hint.end : hint.lone_end);
     }
