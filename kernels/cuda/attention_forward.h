@@ -1,5 +1,5 @@
-/* attention_forward: what the kernels of attention's forward on tensor cores share (attention_tiles.cu, attention_hopper.cu): what they are
- * given, how a block of threads finds its tile of rows and heads, and where results go. */
+/* attention_forward: what the kernels of attention's forward on tensor cores share (attention_tiles.cu, attention_decode.cu,
+ * attention_hopper.cu): what they are given, how a block of threads finds its tile of rows and heads, and where results go. */
 #ifndef RLF_KERNELS_CUDA_ATTENTION_FORWARD_H
 #define RLF_KERNELS_CUDA_ATTENTION_FORWARD_H
 
@@ -52,6 +52,10 @@ extern "C" {
 #endif
 bool kern_cuda_attention_hopper(kern_ctx *ctx, const attend_tiles_args *with, const int32_t *seq_begin, int seqs);
 bool kern_cuda_attention_paged_hopper(kern_ctx *ctx, const attend_tiles_args *with, int units);
+/* attention_decode.cu: narrow tiles, of `units` items, or rows and splits. Room for the scores of so many tiles, behind the first `used` floats
+ * of the work space, if there is any. */
+void kern_cuda_attention_narrow(kern_ctx *ctx, attend_tiles_args args, int units);
+void kern_cuda_attention_room_for_scores(kern_ctx *ctx, attend_tiles_args *args, int tiles, size_t used);
 #ifdef __cplusplus
 }
 #endif
