@@ -195,7 +195,7 @@ typedef struct few_work {
     const attend_task *t;
     narrow_memory *memory;     /* two */
     uint16_t *stages;          /* MOST: block n in n % MOST */
-    const uint16_t *from;      /* where the lane's copies begin: in page 0, */
+    const uint16_t *from;      /* where the lane's copies begin: of 16 keys at the cache's beginning, */
     uint16_t *to;              /* and in stage 0 */
     size_t *pages;             /* of the warp's own keys */
     query_place queries[QUERIES];
@@ -214,10 +214,16 @@ KERN_DEVICE int few_key0(const few_work *f, int n) { return f->t->item.begin + n
 KERN_DEVICE narrow_memory *few_memory(const few_work *f, int n) { return f->memory + (unsigned)n % 2; }
 KERN_DEVICE int few_stage(int n, int d) { return (int)((unsigned)n % MOST) * 2 * tile_size(KEYS, d); }
 
-/* Looks up where the warp's keys of blocks n .. n + BLOCKS - 1 are; beyond the item's end: where its last ones are. */
+/* Where 16 keys of the item are, from key j on, a multiple of 16: elements of the cache. Beyond the item's end: where its last ones are. */
+KERN_DEVICE size_t sixteen_at(const attend_task *t, int j) {
+    const int last = (t->item.end - 1) / 16 * 16, key = j < last ? j : last;
+    return kv_in_page(t->a->kv, page_of(t, key), place_in_page(t, key), t->kv_head);
+}
+
+/* Looks up where the warp's keys of blocks n .. n + BLOCKS - 1 are. */
 KERN_DEVICE void few_find(few_work *f, int n) {
-    const int block = n + kern_thread() % 32, key = few_key0(f, block) + own_keys(), last = (f->t->item.end - 1) / 16 * 16, j = key < last ? key : last;
-    const size_t at = kv_in_page(f->t->a->kv, page_of(f->t, j), place_in_page(f->t, j), 0);
+    const int block = n + kern_thread() % 32;
+    const size_t at = sixteen_at(f->t, few_key0(f, block) + own_keys());
     kern_warp_barrier();
     f->pages[(unsigned)block % BLOCKS] = at;
     kern_warp_barrier();
@@ -266,12 +272,11 @@ KERN_DEVICE uint16_t *few_queries(const few_work *f) { return (uint16_t *)((few_
 
 /* What is known before the operation in front has ended. */
 KERN_DEVICE void few_prepare(few_work *f, const attend_task *t, narrow_memory *memory, share own, int d) {
-    const attend_tiles_args *a = t->a;
     f->t = t;
     f->memory = memory;
     f->pages = ((few_pages *)(memory + 2))->at[kern_thread() / 32];
     f->stages = few_queries(f) + tile_size(NARROW_ROWS, d);
-    f->from = a->keys + kv_in_page(a->kv, 0, copy_row(d), t->kv_head) + copy_part(d);
+    f->from = t->a->keys + copy_row(d) * d + copy_part(d);
     f->to = f->stages + (own_keys() + copy_row(d)) * tile_stride(d) + copy_part(d);
     few_find(f, 0);
     KERN_UNROLL for (int i = 0; i < NARROW_ROWS * d / 4 / THREADS; i++) f->queries[i] = query_at(t, i * THREADS + kern_thread(), d);
@@ -346,12 +351,6 @@ enum {
 };
 
 typedef attend_tiles_args attend_scores_64_args, attend_scores_128_args, attend_values_64_args, attend_values_128_args;
-
-/* Where 16 keys of the item are, from key j on, a multiple of 16: elements of the cache. Beyond the item's end: where its last ones are. */
-KERN_DEVICE size_t sixteen_at(const attend_task *t, int j) {
-    const int last = (t->item.end - 1) / 16 * 16, key = j < last ? j : last;
-    return kv_in_page(t->a->kv, page_of(t, key), place_in_page(t, key), t->kv_head);
-}
 
 typedef struct scores_memory {
     uint16_t queries[NARROW_ROWS * (TILE_DIM + 8)], keys[KEYS * (TILE_DIM + 8)];

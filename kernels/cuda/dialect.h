@@ -4,8 +4,8 @@
  *   KERN_KERNEL(name) { ... }    a kernel; its only argument is `const name_args a`, a struct defined before
  *   KERN_KERNEL_FOR(name, threads, blocks)    the same, with so few registers that so many blocks of so many threads fit on a processor
  *   KERN_KERNEL_EARLY(name)      the same, beginning with kern_next_may_start(): before it waits
- *   KERN_KERNEL_WAITS(name), KERN_KERNEL_WAITS_FOR(name, threads, blocks)    the same, with kern_wait_for_previous() where the kernel says so; all
- *                                threads do
+ *   KERN_KERNEL_WAITS(name), KERN_KERNEL_WAITS_FOR(name, threads, blocks)    the same, but kern_wait_for_previous() stands where the kernel says
+ *                                it, which all threads do
  *   KERN_KERNEL_WITH_MAPS(name, threads, blocks)    the same for hopper.h: maps are used where they lie in `a`, the rest is
  *                                best copied to variables: it would be read again and again
  *   KERN_LAUNCH(ctx, name, blocks, threads, args)    queues it; threads is a multiple of 32; no blocks: nothing
@@ -38,26 +38,18 @@
 
 #define KERN_DEVICE static __device__ __forceinline__
 /* Every kernel waits for the one before it in the stream, which may have let it start. */
-#define KERN_KERNEL_BODY_(name, bounds, first)                                      \
+#define KERN_KERNEL_BODY_(name, bounds, before)                                     \
     static __device__ __forceinline__ void name##_body(const name##_args &a);       \
     static __global__ void bounds name(const name##_args a) {                       \
-        first;                                                                      \
-        kern_wait_for_previous();                                                   \
+        before;                                                                     \
         name##_body(a);                                                             \
     }                                                                               \
     static __device__ __forceinline__ void name##_body(const name##_args &a)
-#define KERN_KERNEL_WAITS_(name, bounds)                                            \
-    static __device__ __forceinline__ void name##_body(const name##_args &a);       \
-    static __global__ void bounds name(const name##_args a) {                       \
-        kern_next_may_start();                                                      \
-        name##_body(a);                                                             \
-    }                                                                               \
-    static __device__ __forceinline__ void name##_body(const name##_args &a)
-#define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, , )
-#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks), )
-#define KERN_KERNEL_EARLY(name) KERN_KERNEL_BODY_(name, , kern_next_may_start())
-#define KERN_KERNEL_WAITS(name) KERN_KERNEL_WAITS_(name, )
-#define KERN_KERNEL_WAITS_FOR(name, threads, blocks) KERN_KERNEL_WAITS_(name, __launch_bounds__(threads KERN_COMMA blocks))
+#define KERN_KERNEL(name) KERN_KERNEL_BODY_(name, , kern_wait_for_previous())
+#define KERN_KERNEL_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks), kern_wait_for_previous())
+#define KERN_KERNEL_EARLY(name) KERN_KERNEL_BODY_(name, , kern_next_may_start(); kern_wait_for_previous())
+#define KERN_KERNEL_WAITS(name) KERN_KERNEL_BODY_(name, , kern_next_may_start())
+#define KERN_KERNEL_WAITS_FOR(name, threads, blocks) KERN_KERNEL_BODY_(name, __launch_bounds__(threads KERN_COMMA blocks), kern_next_may_start())
 #define KERN_COMMA ,
 #define KERN_KERNEL_WITH_MAPS(name, threads, blocks) \
     static __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ name##_args a)

@@ -28,7 +28,7 @@ static rlf_status open_link(kern_link **link, int timeout_ms) {
 
 static char byte_of(int from, int to, size_t i) { return (char)(from * 31 + to * 7 + (int)(i % 251)); }
 
-/* n bytes from each rank to each other, and more from rank 1 on; to: (size, n) on the card. */
+/* n bytes from each rank to each other; from, to: (size, n) on the card. */
 static rlf_status exchange(kern_link *link, char *from, char *to, size_t n, int timeout_ms) {
     kern_link_part *parts = rlf_calloc((size_t)g_size, sizeof *parts);
     for (int i = 0; i < g_size; i++) {

@@ -35,6 +35,7 @@ static void check_shared(const void *at, size_t bytes, const char *what) {
 }
 
 void simt_gate_open(uint64_t *at, int arrivals) {
+    RACE_HERE();
     check_shared(at, sizeof(gate), "a gate outside shared memory");
     *(gate *)at = (gate){(uint16_t)arrivals, (uint16_t)arrivals, 0, 0};
     race_gate_open(at);
@@ -49,6 +50,7 @@ static void look(gate *g) {
 }
 
 void simt_gate_expect(uint64_t *at, int bytes) {
+    RACE_HERE();
     gate *g = (gate *)at;
     check_shared(at, sizeof *g, "a gate outside shared memory");
     if (!g->missing) simt_broken("more threads arrive at a gate than it was opened for");
@@ -119,6 +121,7 @@ void simt_copy_box(void *tile, const uint64_t *map, int row, int col, uint64_t *
 }
 
 void simt_gate_wait(uint64_t *at, int parity) {
+    RACE_HERE();
     gate *g = (gate *)at;
     check_shared(at, sizeof *g, "a gate outside shared memory");
     if (g->parity == (uint32_t)parity) arrive_at(g);

@@ -46,14 +46,14 @@ typedef struct exchange {
     int block, thread;
     uint32_t time;  /* an acquisition: of the thread, from which it holds */
     int releases;   /* an acquisition: those before */
-    clocks *known;   /* a release */
+    clocks *known;  /* a release */
 } exchange;
 
 typedef struct shared_cell {
     uint32_t time, where;       /* of the last write */
     uint16_t writer, again;     /* an actor; another that wrote the same, in no order: again_time is not 0 */
     uint32_t again_time;
-    uint32_t warps;       /* that have read since */
+    uint32_t warps;             /* that have read since */
     uint8_t lanes[MAX_WARPS];
     uint32_t times[MAX_WARPS], wheres[MAX_WARPS];
 } shared_cell;
@@ -74,7 +74,7 @@ static clocks barriers[BARRIERS], barriers_over[BARRIERS];
 static struct {
     const void *at;         /* NULL: not open */
     int opener;
-    uint32_t opened, phase; /* phase: its time */
+    uint32_t opened, where, phase; /* when, and where in the program; its time */
     clocks arrived, over[2]; /* in the phase under way and before; until the ends of even and odd phases */
 } gates[GATES];
 
@@ -204,10 +204,11 @@ void race_barrier_some_wait(int number) { learn(mine(), &barriers_over[number]);
 static int gate_at(const void *at) {
     for (int g = 0; g < GATES; g++) {
         if (gates[g].at != at) continue;
-        if (known(gates[g].opener) < gates[g].opened) simt_broken("a gate that another thread has opened, and nothing between");
+        if (known(gates[g].opener) < gates[g].opened)
+            report((finding){"a gate that another opens, in no order", at, simt_at.block, gates[g].opener, gates[g].where});
         return g;
     }
-    simt_broken("a gate that has not been opened");
+    report((finding){"a gate that nobody has opened", at, simt_at.block, -1, 0});
 }
 
 void race_gate_open(const void *at) {
@@ -218,6 +219,7 @@ void race_gate_open(const void *at) {
     gates[g].at = at;
     gates[g].opener = me();
     gates[g].opened = now();
+    gates[g].where = place_of(race.where);
     memset(&gates[g].arrived, 0, sizeof(clocks));
     tell(&gates[g].arrived);
     gates[g].over[0] = gates[g].over[1] = gates[g].arrived;

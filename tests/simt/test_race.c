@@ -362,7 +362,7 @@ static void gates_order_those_who_arrive_and_those_who_wait(void **state) {
     (void)state;
     finds(launch_ring, "writes what another reads, in no order");
     finds(launch_box, "no order");
-    for (int card = 0; card < SIMT_ORDERS; card++) run(launch_opened, card, false);
+    finds(launch_opened, "a gate that");
 }
 
 static void wgmma_reads_until_it_is_waited_for_what_it_was_told_of(void **state) {
