@@ -66,7 +66,7 @@ typedef struct plan {
 
 static size_t table_at(const kern_decoder_options *o) { return 4 * (size_t)o->max_rows + (size_t)o->max_outputs; }
 static size_t inputs_size(const kern_decoder_options *o) { return table_at(o) + (size_t)o->max_rows * (size_t)o->max_pages; }
-/* Elements from ids to log-probs, on the device and in a passage's stage: kern_slab_take goes by 64 bytes. */
+/* Elements from ids to log-probs, on the device, where tensors begin at multiples of 64 bytes, and in a passage's stage. */
 static size_t apart(const kern_decoder_options *o) { return ((size_t)o->max_outputs + 15) / 16 * 16; }
 /* Of a passage's stage, in bytes. */
 static size_t ids_at(const kern_decoder_options *o) { return inputs_size(o) * sizeof(int32_t); }
@@ -91,6 +91,7 @@ static void lay_out(kern_decoder *d, kern_slab *slab, const rlf_model_shape *s, 
     d->gathered = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->hidden);
     d->ids = kern_slab_take(slab, KERN_I32, outputs);
     d->logprob = kern_slab_take(slab, KERN_F32, outputs);
+    assert(d->logprob.offset == d->ids.offset + apart(&d->options));
     d->logits = kern_slab_take(slab, KERN_F32, outputs * (size_t)s->vocab);
     d->stats = kern_slab_take(slab, KERN_F32, outputs * KERN_HEAD_STATS);
 }
