@@ -20,7 +20,7 @@ refused() { # exit status, pattern, arguments of rlf...
     [ ! -s "$out" ] || fail "rlf $*: an error, and yet output"
     every_line "$err" 1 "$pattern"
 }
-number='-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?'
+number='-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?'
 
 printf 'What is the capital of Peru?\n\n<|im_end|>\n\xc3\xa9\xff\n' >"$work/lines"
 "$rlf" tokenize "$model" <"$work/lines" >"$out" || fail "rlf tokenize"
