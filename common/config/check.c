@@ -103,6 +103,8 @@ out:
 
 /* ---- tools ------------------------------------------------------------------------------------------------------------------------ */
 
+enum { LEAST_MEMORY_MB = 64 }; /* less, and an interpreter does not even start */
+
 static rlf_status tool_fail(const rlf_config_origin *o, size_t i, const char *key, const char *text) {
     char where[320];
     place(o->label, o->tool_lines[i], where, sizeof where);
@@ -137,6 +139,7 @@ static rlf_status check_tool(const rlf_config *c, const rlf_config_origin *o, si
         return tool_fail(o, i, "path", "required for kind plugin: the shared library (toolsvc/plugin.h)");
     if (is_process && !*t->command) return tool_fail(o, i, "command", "required for kind process: the program and its arguments");
     if (is_process && t->workers < 1) return tool_fail(o, i, "workers", "expected at least 1 for kind process");
+    if (t->memory_mb > 0 && t->memory_mb < LEAST_MEMORY_MB) return tool_fail(o, i, "memory_mb", "expected 0, or at least 64");
     if (t->latency_p99_ms > 0 && t->latency_median_ms <= 0)
         return tool_fail(o, i, "latency.median_ms", "required where latency.p99_ms is set");
     if (t->latency_p99_ms > 0 && t->latency_p99_ms < t->latency_median_ms)

@@ -22,7 +22,8 @@ typedef struct rlf_tool_config {
     char *schema;      /* JSON schema of the arguments, as JSON text; "": the kind's own */
     int64_t top_k;           /* index: passages returned (3) */
     char *sandbox;           /* python: namespaces | none */
-    int64_t memory_mb, processes, cpu_s, scratch_mb; /* python: limits of one interpreter (512, 16, 60, 64) */
+    int64_t memory_mb;       /* python: of one interpreter (0: 512); process, mcp: data of each process of the program (0: any amount) */
+    int64_t processes, cpu_s, scratch_mb; /* python: limits of one interpreter (16, 60, 64) */
     int64_t output_bytes;    /* python: text of one answer (65536) */
     int64_t workers;         /* python: interpreters kept ready (4) */
     int64_t timeout_ms;      /* deadline of one call, from its arrival (10000) */

@@ -109,7 +109,7 @@ rlf_status toolsvc_command_set(toolsvc_command *c, const json_t *argv, json_t *e
 rlf_status toolsvc_command_init(toolsvc_command *c, const rlf_tool_config *config) {
     rlf_status status = RLF_OK;
     json_t *argv = rlf_config_json(config->command), *env = rlf_config_json(config->env);
-    *c = (toolsvc_command){0};
+    *c = (toolsvc_command){.memory_bytes = config->memory_mb << 20};
     if (!env) env = json_object();
     RLF_TRY(toolsvc_secrets_init(&c->secrets, config->secrets));
     RLF_TRY(fill_environment(c, env));
@@ -338,7 +338,7 @@ rlf_status toolsvc_child_start(toolsvc_child **out, uv_loop_t *loop, const tools
     toolsvc_child *c = rlf_calloc(1, sizeof *c);
     *c = (toolsvc_child){.options = *options, .owned = true, .handles = HANDLES, .log_room = LOG_BURST, .log_ms = rlf_now_ms()};
     ignore_broken_pipes();
-    rlf_status status = toolsvc_keeper_start(&c->kept, command->argv, command->environment, command->folder);
+    rlf_status status = toolsvc_keeper_start(&c->kept, command->argv, command->environment, command->folder, command->memory_bytes);
     if (status == RLF_OK && uv_poll_init(loop, &c->exit, c->kept.exit_fd) != 0) {
         status = RLF_RAISE(INTERNAL, "libuv cannot watch a process");
         close(c->kept.in), close(c->kept.out), close(c->kept.error);

@@ -14,17 +14,18 @@
 #include "common/config/config.h"
 #include "toolsvc/secrets.h"
 
-/* What the keys command, env, cwd and secrets of a tool say. The program sees of our environment HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME,
+/* What the keys command, env, cwd, memory_mb and secrets of a tool say. The program sees of our environment HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME,
  * PATH, SHELL, TERM, TMPDIR, TZ and USER; env adds to it or has its way, with ${NAME} for a secret. */
 typedef struct toolsvc_command {
     char **argv, **environment; /* owned, as their texts are; NULL-terminated */
     const char *folder;         /* borrowed; "": ours */
+    int64_t memory_bytes;       /* of data, each process of it; 0: any amount */
     toolsvc_secrets secrets;
 } toolsvc_command;
 
 /* config must outlive it. Errors name the key. */
 rlf_status toolsvc_command_init(toolsvc_command *command, const rlf_tool_config *config) RLF_MUST_USE;
-/* The same from values that stand for themselves: a list of texts, and a map of texts. The secrets stay as they are. */
+/* The same from values that stand for themselves: a list of texts, and a map of texts. Memory and secrets stay as they are. */
 rlf_status toolsvc_command_set(toolsvc_command *command, const json_t *argv, json_t *env, const char *folder) RLF_MUST_USE;
 /* Zeroed: nothing. No child of it is open. */
 void toolsvc_command_clean_up(toolsvc_command *command);

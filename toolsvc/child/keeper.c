@@ -25,6 +25,7 @@ enum { SWEEP_MS = 10, NO_PROGRAM = 127 };
 typedef struct plan {
     char *const *argv, *const *environment;
     const char *folder;
+    int64_t memory_bytes;
     int in, out, error, report; /* its descriptors, and where a failure is told; all above 2 */
     pid_t rank;
 } plan;
@@ -51,6 +52,11 @@ static void offer_to_the_memory_killer(void) {
     close(fd);
 }
 
+static bool bound_memory(int64_t bytes) {
+    struct rlimit data = {(rlim_t)bytes, (rlim_t)bytes};
+    return bytes == 0 || setrlimit(RLIMIT_DATA, &data) == 0;
+}
+
 static _Noreturn void run_program(const plan *p, pid_t keeper) {
     sigset_t none;
     sigemptyset(&none);
@@ -61,6 +67,7 @@ static _Noreturn void run_program(const plan *p, pid_t keeper) {
     if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) give_up(p, false);
     if (*p->folder && chdir(p->folder) != 0) give_up(p, true);
     offer_to_the_memory_killer();
+    if (!bound_memory(p->memory_bytes)) give_up(p, false);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execvpe(p->argv[0], p->argv, p->environment);
     give_up(p, false);
@@ -191,9 +198,10 @@ static rlf_status await_exec(int report, const plan *p) {
     return RLF_RAISE(NOT_FOUND, "%.200s: %s", f.of_folder ? p->folder : p->argv[0], strerror(f.error));
 }
 
-rlf_status toolsvc_keeper_start(toolsvc_kept *kept, char *const *argv, char *const *environment, const char *folder) {
+rlf_status toolsvc_keeper_start(toolsvc_kept *kept, char *const *argv, char *const *environment, const char *folder,
+                                int64_t memory_bytes) {
     rlf_status status = RLF_OK;
-    plan p = {argv, environment, folder, -1, -1, -1, -1, getpid()};
+    plan p = {argv, environment, folder, memory_bytes, -1, -1, -1, -1, getpid()};
     int report = -1;
     *kept = (toolsvc_kept){-1, -1, -1, -1, -1};
     RLF_TRY(make_pipe(1, &kept->in, &p.in));

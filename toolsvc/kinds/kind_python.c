@@ -11,13 +11,14 @@
 #include "toolsvc/kind.h"
 #include "toolsvc/sandbox/sandbox_python.h"
 
-enum { MAX_CODE = 1 << 20 };
+enum { MAX_CODE = 1 << 20, MEMORY_MB = 512 };
 
 static rlf_status open_python(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
     bool namespaces = strcmp(config->sandbox, "none") != 0;
+    const int64_t memory_mb = config->memory_mb > 0 ? config->memory_mb : MEMORY_MB;
     toolsvc_python_options options = {
         .interpreter = config->path, .output_bytes = config->output_bytes, .workers = config->workers,
-        .limits = {.namespaces = namespaces, .groups = true, .memory_mb = config->memory_mb, .processes = config->processes, .cpu_s = config->cpu_s,
+        .limits = {.namespaces = namespaces, .groups = true, .memory_mb = memory_mb, .processes = config->processes, .cpu_s = config->cpu_s,
                    .scratch_mb = config->scratch_mb}};
     toolsvc_python *python;
     rlf_status status = toolsvc_python_new(&python, loop, &options);

@@ -255,7 +255,7 @@ rlf_status toolsvc_mcp_server_new(toolsvc_mcp_server **out, const rlf_tool_confi
     const char *transport = config->transport ? config->transport : "auto";
     *s = (toolsvc_mcp_server){.name = config->name, .loop = loop, .max_bytes = config->max_bytes,
                               .start_ms = config->start_ms, .timeout_ms = config->timeout_ms, .allow_private = config->allow_private,
-                              .ca = config->ca,
+                              .ca = config->ca, .command.memory_bytes = config->memory_mb << 20,
                               .only_http = strcmp(transport, "http") == 0, .only_sse = strcmp(transport, "sse") == 0};
     rlf_status status = config->file && *config->file ? read_file(s, config) : read_keys(s, config);
     if (status == RLF_OK && s->url) status = toolsvc_http_new(&s->http, loop);

@@ -192,6 +192,8 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
                  "job.yaml:5: key 'tools.0.command': required for kind process: the program and its arguments");
     line_refused("tools: [{name: a, kind: process, command: [ls], workers: 0}]",
                  "job.yaml:5: key 'tools.0.workers': expected at least 1 for kind process");
+    line_refused("tools: [{name: a, kind: process, command: [ls], memory_mb: 63}]",
+                 "job.yaml:5: key 'tools.0.memory_mb': expected 0, or at least 64");
     line_refused("tools: [{name: a, kind: index}]",
                  "job.yaml:5: key 'tools.0.path': required for kind index: the file made by `rlf index`");
     line_refused("tools:\n- {name: a, kind: calculator}\n- {name: a, kind: calculator}",

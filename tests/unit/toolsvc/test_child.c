@@ -284,6 +284,15 @@ static void a_flood_on_its_standard_error_is_cut(void **state) {
     assert_in_range(strlen(r->why), 500, 600);
 }
 
+static void memory_of_its_processes_is_bounded(void **state) {
+    rig *r = *state;
+    r->config.memory_mb = 64;
+    start(r, "dd if=/dev/zero of=/dev/null bs=32M count=1 2>/dev/null && echo little; "
+             "dd if=/dev/zero of=/dev/null bs=128M count=1 2>/dev/null || echo much");
+    await_end(r);
+    assert_string_equal(r->lines.ptr, "little\nmuch\n");
+}
+
 static void a_program_that_cannot_run_is_named(void **state) {
     rig *r = *state;
     r->config.command = rlf_strdup("[\"./nothing\", \"here\"]");
@@ -328,6 +337,7 @@ int main(void) {
         CASE(no_descriptor_is_passed_on_or_left),
         CASE(its_standard_error_is_logged_without_secrets),
         CASE(a_flood_on_its_standard_error_is_cut),
+        CASE(memory_of_its_processes_is_bounded),
         CASE(a_program_that_cannot_run_is_named),
         CASE(a_wrong_command_is_refused),
     };

@@ -286,6 +286,18 @@ static void a_file_of_servers_is_read_as_it_is(void **state) {
     expect(r, "env", "{\"text\": \"X\"}", RLF_CALL_OK, "fallback");
 }
 
+static void memory_of_a_program_is_bounded(void **state) {
+    rig *r = *state;
+    rlf_str tools = {0};
+    write_file("{\"mcpServers\": {\"s\": {\"command\": \"sh\", \"args\": [\"-c\", \"LIMIT=$(ulimit -d) exec " PEER "\"]}}}");
+    rlf_str_printf(&tools, "  - {kind: mcp, file: %s, functions: [env], memory_mb: 100}\n", file);
+    rlf_str_printf(&tools, "  - {name: t, kind: mcp, command: [sh, -c, 'LIMIT=$(ulimit -d) exec " PEER "'], functions: [env], prefix: t_, memory_mb: 200}\n");
+    open_tools(r, tools.ptr);
+    rlf_str_clean_up(&tools);
+    expect(r, "env", "{\"text\": \"LIMIT\"}", RLF_CALL_OK, "102400");
+    expect(r, "t_env", "{\"text\": \"LIMIT\"}", RLF_CALL_OK, "204800");
+}
+
 static void what_an_editor_would_ask_for_comes_from_the_environment(void **state) {
     rig *r = *state;
     setenv("RLF_ASKED_FOR", "very-secret-value", 1);
@@ -349,6 +361,7 @@ int main(void) {
         CASE(a_call_past_its_deadline_is_cancelled),
         CASE(secrets_reach_the_server_and_no_answer),
         CASE(a_file_of_servers_is_read_as_it_is),
+        CASE(memory_of_a_program_is_bounded),
         CASE(what_an_editor_would_ask_for_comes_from_the_environment),
         CASE(a_wrong_entry_of_a_file_is_named),
     };
