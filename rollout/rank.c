@@ -28,7 +28,7 @@ typedef struct rollout_rank {
     kern_device *device;
     kern_queue *queue;
     kern_comm *comm;
-    kern_handover *handover; /* of weights from the first learner; NULL in mode eval */
+    kern_handover *handover; /* of weights from learners; NULL in mode eval */
     kern_model *model;
     kern_decoder *decoder;
     rollout_engine *engine;
@@ -237,18 +237,19 @@ size_t rollout_work_bytes(const rlf_config *config, const rlf_model_layout *layo
 
 static bool evaluates(const rollout_rank *r) { return rlf_slice_eq(rlf_slice_of(r->config->mode), "eval"); }
 
-/* A model with room for weights, or over the learner's own where that is on the same card. */
+/* A model with room for weights, or over a learner's own where one is on the same card. */
 static rlf_status set_up_model(rollout_rank *r, int positions) {
     rlf_status status = RLF_OK;
     const rlf_config *c = r->config;
+    const int first = (int)(1 + c->ranks.tool), rollouts = (int)c->ranks.rollout;
     kern_buf *shared = NULL;
     RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
     if (!evaluates(r))
-        RLF_TRY(kern_handover_new(&r->handover, r->comm, (int)(1 + c->ranks.tool), (int)c->ranks.rollout + 1, NULL, r->layout.total,
-                                  r->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32, &shared));
+        RLF_TRY(kern_handover_new(&r->handover, r->comm, first, rollouts, rlf_transport_size(r->transport) - first - rollouts, NULL,
+                                  r->layout.total, r->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32, &shared));
     if (shared) RLF_TRY(kern_model_new_over(&r->model, r->queue, &r->layout, r->precision, positions, shared));
     else RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->precision, positions));
-    if (shared) RLF_INFO("weights are those of the first learner, on the same card");
+    if (shared) RLF_INFO("weights are those of a learner on the same card");
 out:
     return status;
 }

@@ -11,7 +11,7 @@
 #include "kernels/kern.h"
 
 /* Serves as rollout rank until CONTROL STOP (returns RLF_OK) or an error (returned; the caller reports it). Weights arrive by
- * CONTROL PUBLISH from the first learner as tensor of config->model.dtype, in mode eval they are read from config->model.path.
+ * CONTROL PUBLISH from the learners as tensor of config->model.dtype, in mode eval they are read from config->model.path.
  * `device`: what this rank computes on.
  * Ranks: 0 coordinator; 1..ranks.tool tool service; then ranks.rollout rollout ranks; then learners. */
 rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, const kern_device_options *device) RLF_MUST_USE;

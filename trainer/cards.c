@@ -40,19 +40,18 @@ typedef struct cards_job {
     const trainer_memory *rollout, *learner;
 } cards_job;
 
-static bool is_here(const cards_job *j, int rank) {
+static int card_of(const cards_job *j, int rank) { return trainer_card_of(j->topology, j->near, j->n, j->cards, rank); }
+static bool learns(const cards_job *j, int rank) { return trainer_topology_role(j->topology, rank) == TRAINER_LEARNER; }
+
+static bool has_learner(const cards_job *j, int card) {
     for (size_t i = 0; i < j->n; i++)
-        if (j->near[i].rank == rank) return true;
+        if (learns(j, j->near[i].rank) && card_of(j, j->near[i].rank) == card) return true;
     return false;
 }
 
-static int card_of(const cards_job *j, int rank) { return trainer_card_of(j->topology, j->near, j->n, j->cards, rank); }
-
 static double taken_by(const cards_job *j, int rank) {
-    int first = j->topology->learner_first;
-    if (trainer_topology_role(j->topology, rank) == TRAINER_LEARNER) return PROCESS_BYTES + trainer_memory_sum(j->learner);
-    bool shares = j->topology->learners > 0 && is_here(j, first) && card_of(j, first) == card_of(j, rank);
-    return PROCESS_BYTES + trainer_memory_sum(j->rollout) - (shares ? j->rollout->weights : 0);
+    if (learns(j, rank)) return PROCESS_BYTES + trainer_memory_sum(j->learner);
+    return PROCESS_BYTES + trainer_memory_sum(j->rollout) - (has_learner(j, card_of(j, rank)) ? j->rollout->weights : 0);
 }
 
 static rlf_status plan_card(const cards_job *j, int card, rlf_str *out) {

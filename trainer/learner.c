@@ -38,7 +38,7 @@ typedef struct learner {
     kern_device *device;
     kern_queue *queue;
     kern_comm *comm;
-    kern_handover *handover; /* of weights to the rollout ranks: of learner 0, where there are some */
+    kern_handover *handover; /* of weights to the rollout ranks, where there are some */
     kern_model *model, *reference; /* reference: NULL without KL */
     kern_trainer *trainer;
     trainer_optimizer *optimizer;
@@ -275,8 +275,8 @@ out:
 static rlf_status offer_weights(learner *l) {
     kern_tensor weights = kern_model_params(l->model);
     kern_buf *shared;
-    return kern_handover_new(&l->handover, l->comm, l->topology.rollout_first, l->topology.rollouts + 1, weights.buf, l->layout.total,
-                             weights.dtype, &shared);
+    return kern_handover_new(&l->handover, l->comm, l->topology.rollout_first, l->topology.rollouts, l->topology.learners, weights.buf,
+                             l->layout.total, weights.dtype, &shared);
 }
 
 static kern_dtype reduced_as(const learner *l) { return strcmp(l->config->train.reduce_dtype, "bfloat16") ? KERN_F32 : KERN_BF16; }
@@ -298,7 +298,7 @@ static rlf_status set_up(learner *l, const kern_device_options *device) {
     RLF_TRY(kern_comm_new(&l->comm, l->queue, l->transport, KERN_WINDOW_BYTES, collective_ms(l)));
     RLF_TRY(kern_comm_join(l->comm, l->topology.learner_first, l->topology.learners));
     RLF_TRY(kern_model_new(&l->model, l->queue, &l->layout, l->precision, l->max_tokens));
-    if (learner_index(l) == 0 && l->topology.rollouts > 0) RLF_TRY(offer_weights(l));
+    if (l->topology.rollouts > 0) RLF_TRY(offer_weights(l));
     if (!l->supervised && config->algorithm.kl > 0)
         RLF_TRY(kern_model_new(&l->reference, l->queue, &l->layout, l->precision, l->max_tokens));
     RLF_TRY(kern_trainer_new(&l->trainer, l->model,

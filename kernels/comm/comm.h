@@ -2,7 +2,7 @@
  *
  * Three ways, the best that all concerned have:
  *   each rank has a card of its own, and the build NCCL: straight from card to card;
- *   giver and taker are on one card: the taker looks into the giver's memory, and nothing is copied;
+ *   a taker is on the card of one that gives: it looks into the giver's memory, and nothing is copied;
  *   else MPI, which knows the host's memory only. Where that is the device's too, tensors are sent from where they lie and received
  *   where they belong; elsewhere they go through page-locked memory, a piece at a time, so that a slab is never held twice.
  * All only move bytes. A sum is added on the device, in rank order, element by element, so its bits depend neither on the way nor
@@ -38,21 +38,22 @@ rlf_status kern_comm_all_gather(kern_comm *comm, kern_tensor x, size_t n) RLF_MU
 rlf_status kern_comm_send(kern_comm *comm, const int *to, size_t n_to, kern_tensor x, size_t n, const char *what) RLF_MUST_USE;
 rlf_status kern_comm_receive(kern_comm *comm, int from, kern_tensor x, size_t n, const char *what) RLF_MUST_USE;
 
-/* One tensor that is handed over again and again, by rank `first`+count-1, the giver, to ranks first..first+count-2. */
+/* One tensor that is handed over again and again, to ranks first..first+takers-1. The `givers` ranks after them all hold it: any of them
+ * shares it with takers on its card, and the first of them sends it to the other takers. */
 typedef struct kern_handover kern_handover;
-/* Collective over those ranks. buf holds n elements of dtype from its start: the giver's tensor. A taker gives NULL; where it is
- * on the giver's card, *shared is the giver's buffer, which the taker owns (else NULL: the taker makes one of its own). */
-rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int count, kern_buf *buf, size_t n, kern_dtype dtype,
-                             kern_buf **shared) RLF_MUST_USE;
+/* Collective over all those ranks. buf holds n elements of dtype from its start: a giver's tensor. A taker gives NULL; where it is
+ * on a giver's card, *shared is that giver's buffer, which the taker owns (else NULL: the taker makes one of its own). */
+rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int takers, int givers, kern_buf *buf, size_t n,
+                             kern_dtype dtype, kern_buf **shared) RLF_MUST_USE;
 void kern_handover_destroy(kern_handover *handover);
-/* Collective likewise: x of the takers is then the giver's. A shared x is it without this call, and so while the giver writes it:
- * takers look at x only after the call, and no more once the giver may be writing again. The caller sees to both: here, by
+/* Collective likewise, when all givers hold the same: x of the takers is then theirs. A shared x is it without this call, and so while its
+ * giver writes it: takers look at x only after the call, and no more once a giver may be writing again. The caller sees to both: here, by
  * generation and training that take turns. */
 rlf_status kern_handover_run(kern_handover *handover, kern_tensor x, const char *what) RLF_MUST_USE;
-/* How it comes to this taker: "as the giver's own memory", "from card to card" or "through the host". Of the giver: how it sends. */
+/* How it comes to this taker: "as the giver's own memory", "from card to card" or "through the host". Of the first giver: how it sends. */
 const char *kern_handover_way(const kern_handover *handover);
-/* The orderly end, collective likewise: takers call it when they have destroyed what they shared, the giver before it destroys
- * its buffer. */
+/* The orderly end, collective likewise: takers call it when they have destroyed what they shared, givers before they destroy their
+ * buffers. */
 rlf_status kern_handover_part(kern_handover *handover) RLF_MUST_USE;
 
 #endif

@@ -1,4 +1,4 @@
-/* A tensor handed over again and again (comm.h). Takers on the giver's card share its memory. The others are linked with the
+/* A tensor handed over again and again (comm.h). Takers on a giver's card share its memory. The others are linked with the first
  * giver where all of them can be, each on a card of its own; else MPI brings it to them. */
 #include <assert.h>
 #include <stdlib.h>
@@ -12,53 +12,70 @@ enum { BUCKET_BYTES = 256 << 20 }; /* of one broadcast: so that a deadline and a
 
 struct kern_handover {
     kern_comm *comm;
-    int first, count, me; /* place among them; the giver's is the last */
+    int first, takers, count, me; /* place among all; givers' are behind takers' */
     size_t n;
-    bool shares;          /* this taker looks into the giver's memory */
-    int *to;              /* (n_to) ranks that take by MPI; owned */
+    bool shares;          /* this taker looks into a giver's memory */
+    int *to;              /* (n_to) ranks that do not; owned */
     size_t n_to;
-    kern_link *link;      /* of the giver and those who do not share; NULL: they take by MPI */
+    kern_link *link;      /* of the first giver and those; NULL: they take by MPI, or this is none of them */
 };
 
-static bool gives(const kern_handover *h) { return h->me == h->count - 1; }
+static bool gives(const kern_handover *h) { return h->me >= h->takers; }
+static bool sends(const kern_handover *h) { return h->me == h->takers; }
 
-/* Who shares, and a link for the rest. chosen: (count), who does not share. */
-static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, bool *chosen, kern_buf **shared) {
+/* The giver whose memory a taker looks into: the first on its card that shares; NULL: none. */
+static const kern_member *giver_beside(const kern_handover *h, const kern_member *all, int taker) {
+    for (int i = h->takers; i < h->count; i++)
+        if (all[i].shares && kern_same_card(&all[i], &all[taker])) return &all[i];
+    return NULL;
+}
+
+static rlf_status meet(kern_handover *h, kern_buf *buf, kern_member *all) {
     rlf_status status = RLF_OK;
-    kern_device *device = kern_queue_device(h->comm->queue);
-    kern_member me, *all = rlf_calloc((size_t)h->count, sizeof *all);
-    RLF_TRY(kern_member_init(&me, h->comm, gives(h)));
+    kern_member me;
+    RLF_TRY(kern_member_init(&me, h->comm, sends(h)));
     if (gives(h) && me.card) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
     if (gives(h) && me.card && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
     RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));
-    const kern_member *giver = &all[h->count - 1];
-    for (int i = 0; i < h->count; i++) chosen[i] = i == h->count - 1 || !giver->shares || !kern_same_card(&all[i], giver);
-    h->shares = !chosen[h->me];
-    if (h->shares) RLF_TRY(kern_buf_open(shared, device, giver->share, bytes));
-    else RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->count - 1, &h->link));
 out:
+    return status;
+}
+
+/* Who shares, and a link for the rest. */
+static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_buf **shared) {
+    rlf_status status = RLF_OK;
+    kern_member *all = rlf_calloc((size_t)h->count, sizeof *all);
+    bool *chosen = rlf_calloc((size_t)h->count, sizeof *chosen);
+    RLF_TRY(meet(h, buf, all));
+    for (int i = 0; i < h->takers; i++) {
+        chosen[i] = !giver_beside(h, all, i);
+        if (chosen[i]) h->to[h->n_to++] = h->first + i;
+    }
+    chosen[h->takers] = true;
+    h->shares = !gives(h) && !chosen[h->me];
+    if (h->shares) RLF_TRY(kern_buf_open(shared, kern_queue_device(h->comm->queue), giver_beside(h, all, h->me)->share, bytes));
+    if (chosen[h->me]) RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->takers, &h->link));
+out:
+    free(chosen);
     free(all);
     return status;
 }
 
-rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int count, kern_buf *buf, size_t n, kern_dtype dtype,
-                             kern_buf **shared) {
+rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int takers, int givers, kern_buf *buf, size_t n,
+                             kern_dtype dtype, kern_buf **shared) {
     rlf_status status = RLF_OK;
     kern_handover *h = rlf_calloc(1, sizeof *h);
-    bool *chosen = rlf_calloc((size_t)count, sizeof *chosen), host_memory = kern_queue_device(comm->queue)->backend->host_memory;
-    *h = (kern_handover){.comm = comm, .first = first, .count = count, .me = rlf_transport_rank(comm->transport) - first, .n = n};
-    h->to = rlf_calloc((size_t)count, sizeof *h->to);
+    *h = (kern_handover){.comm = comm, .first = first, .takers = takers, .count = takers + givers, .n = n,
+                         .me = rlf_transport_rank(comm->transport) - first};
+    h->to = rlf_calloc((size_t)takers, sizeof *h->to);
     *shared = NULL;
     assert(gives(h) == (buf != NULL));
-    RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), chosen, shared));
-    for (int i = 0; i < count - 1; i++)
-        if (chosen[i]) h->to[h->n_to++] = first + i;
-    if (gives(h) && !host_memory)
-        RLF_INFO("weights go to %zu of %d rollout ranks %s; the others look into this rank's", h->n_to, count - 1, kern_comm_way(h->link));
+    RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), shared));
+    if (sends(h) && !kern_queue_device(comm->queue)->backend->host_memory)
+        RLF_INFO("weights go to %zu of %d rollout ranks %s; the others look into a learner's", h->n_to, takers, kern_comm_way(h->link));
     *out = h;
     h = NULL;
 out:
-    free(chosen);
     kern_handover_destroy(h);
     return status;
 }
@@ -97,9 +114,9 @@ rlf_status kern_handover_part(kern_handover *h) {
 }
 
 rlf_status kern_handover_run(kern_handover *h, kern_tensor x, const char *what) {
-    if (h->shares) return RLF_OK;
+    if (h->shares || (gives(h) && !sends(h))) return RLF_OK;
     if (h->link) return broadcast(h, x, what);
     if (gives(h) && h->n_to == 0) return RLF_OK;
     if (gives(h)) return kern_comm_send(h->comm, h->to, h->n_to, x, h->n, what);
-    return kern_comm_receive(h->comm, h->first + h->count - 1, x, h->n, what);
+    return kern_comm_receive(h->comm, h->first + h->takers, x, h->n, what);
 }

@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/comm.h"
+#include "kernels/ops.h"
 #include "tests/unit/kernels/device.h"
 
 enum { WAIT_MS = 20000 };
@@ -124,15 +125,28 @@ static bool hands_over(size_t n, size_t piece) {
     return ok;
 }
 
-/* The last rank hands a tensor to all others, twice. On fewer cards than ranks, some are on its card and share its memory. */
-static bool hands_over_again(size_t n) {
+/* Whether this rank takes, and is on the card of one that gives. */
+static bool has_a_giver_on_its_card(int takers, int size) {
+    const int rank = rlf_transport_rank(g_t);
+    unsigned char *cards = rlf_calloc((size_t)size, KERN_IDENTITY_BYTES);
+    bool has = false;
+    MPI_Allgather(g_device->identity, KERN_IDENTITY_BYTES, MPI_BYTE, cards, KERN_IDENTITY_BYTES, MPI_BYTE, MPI_COMM_WORLD);
+    for (int giver = takers; giver < size && on_cards() && rank < takers; giver++)
+        has |= memcmp(cards + giver * KERN_IDENTITY_BYTES, g_device->identity, KERN_IDENTITY_BYTES) == 0;
+    free(cards);
+    return has;
+}
+
+/* The last ranks, who have it all, hand a tensor to the others, twice. On fewer cards than ranks some share a giver's memory. */
+static bool hands_over_again(size_t n, int givers) {
     rig r;
     kern_handover *handover = NULL;
     kern_buf *shared = NULL;
-    int last = rlf_transport_size(g_t) - 1;
+    int takers = rlf_transport_size(g_t) - givers;
     float *x = rlf_calloc(n, sizeof *x);
-    bool giver = rlf_transport_rank(g_t) == last, ok = rig_open(&r, n, KERN_F32, piece_bytes(1), x);
-    ok = ok && kern_handover_new(&handover, r.comm, 0, r.size, giver ? r.buf : NULL, n, KERN_F32, &shared) == RLF_OK;
+    bool giver = rlf_transport_rank(g_t) >= takers, ok = rig_open(&r, n, KERN_F32, piece_bytes(1), x);
+    ok = ok && kern_handover_new(&handover, r.comm, 0, takers, givers, giver ? r.buf : NULL, n, KERN_F32, &shared) == RLF_OK;
+    ok = (shared != NULL) == has_a_giver_on_its_card(takers, r.size) && ok;
     kern_tensor to = shared ? kern_view(shared, KERN_F32) : r.x;
     for (int round = 0; round < 2; round++) {
         for (size_t i = 0; i < n; i++) x[i] = giver ? element(round, i) : 0;
@@ -152,7 +166,8 @@ static bool hands_over_again(size_t n) {
     return ok;
 }
 
-static bool a_tensor_is_handed_over_again_and_again(void) { return rlf_transport_size(g_t) == 1 || hands_over_again(100000); }
+static bool a_tensor_is_handed_over_again_and_again(void) { return rlf_transport_size(g_t) == 1 || hands_over_again(100000, 1); }
+static bool several_may_hand_it_over(void) { return rlf_transport_size(g_t) < 3 || hands_over_again(100000, 2); }
 
 static bool a_tensor_goes_from_one_rank_to_all_others(void) {
     bool ok = true;
@@ -195,6 +210,7 @@ int main(int argc, char **argv) {
         {"all_gather_moves_elements_of_two_bytes", all_gather_moves_elements_of_two_bytes},
         {"a_tensor_goes_from_one_rank_to_all_others", a_tensor_goes_from_one_rank_to_all_others},
         {"a_tensor_is_handed_over_again_and_again", a_tensor_is_handed_over_again_and_again},
+        {"several_may_hand_it_over", several_may_hand_it_over},
         {"a_window_shows_every_piece", a_window_shows_every_piece},
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||

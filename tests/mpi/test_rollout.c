@@ -221,7 +221,7 @@ static bool run_learner(void) {
     good = good && CHECK(kern_device_open(&device, &(kern_device_options){.name = "cpu", .threads = 1}) == RLF_OK) &&
            CHECK(kern_queue_new(&queue, device) == RLF_OK) && CHECK(kern_buf_new(&buf, device, layout.total * sizeof *weights) == RLF_OK) &&
            CHECK(kern_comm_new(&comm, queue, g_t, KERN_WINDOW_BYTES, WAIT_MS) == RLF_OK) &&
-           CHECK(kern_handover_new(&handover, comm, g_ranks.rollout_first, g_ranks.rollouts + 1, buf, layout.total, KERN_F32, &shared) ==
+           CHECK(kern_handover_new(&handover, comm, g_ranks.rollout_first, g_ranks.rollouts, 1, buf, layout.total, KERN_F32, &shared) ==
                  RLF_OK);
     if (good) kern_upload(queue, kern_view(buf, KERN_F32), weights, layout.total);
     while (good && (good = next(&in, &from, &type, &m)) && m.control.kind == RLF_CONTROL_PUBLISH)

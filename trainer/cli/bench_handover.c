@@ -60,7 +60,7 @@ static rlf_status set_up(bench *b) {
         RLF_TRY(kern_buf_new(&b->weights, b->device, (size_t)bytes_of(b)));
         RLF_TRY(rlf_bench_fill(b->queue, kern_view(b->weights, stored(b)), b->layout.total, -0.035f, 0.035f, 1));
     }
-    RLF_TRY(kern_handover_new(&b->handover, b->comm, 0, ranks, b->weights, b->layout.total, stored(b), &shared));
+    RLF_TRY(kern_handover_new(&b->handover, b->comm, 0, ranks - 1, 1, b->weights, b->layout.total, stored(b), &shared));
     if (shared) b->weights = shared;
     else if (!gives(b)) RLF_TRY(kern_buf_new(&b->weights, b->device, (size_t)bytes_of(b)));
 out:
