@@ -47,7 +47,7 @@ enum {
 typedef struct hopper_work {
     int rows, cols, depth;
     product_out to;
-    bool pairs; /* elements 2i and 2i + 1 of C are in one row and can be loaded and stored together */
+    bool fours; /* elements 4i .. 4i + 3 of C are in one row and can be loaded and stored together */
 } hopper_work;
 
 /* What few rows go through first: RMSNorm. */
@@ -160,17 +160,7 @@ KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper
     }
 }
 
-/* c[j][0..1] are row `row`, columns col + 8 j (even) and the next; c[j][2..3] of row + 8. */
-KERN_DEVICE void begin_from_c(float c[][4], const hopper_work *p, int fragments, int row, int col) {
-    KERN_UNROLL
-    for (int j = 0; j < fragments; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) {
-            const int at_row = row + e / 2 * 8, at_col = col + 8 * j + e % 2;
-            const bool inside = at_row < p->rows && at_col < p->cols;
-            c[j][e] = inside ? ((const float *)p->to.c)[(size_t)at_row * (size_t)p->cols + (size_t)at_col] : 0.0f;
-        }
-}
+/* ---- what a lane has of C: c[j][0..1] are row `row`, columns col + 8 j (even) and the next; c[j][2..3] of row + 8 ------------------------ */
 
 KERN_DEVICE void begin_from_zero(float c[][4], int fragments) {
     KERN_UNROLL
@@ -179,41 +169,99 @@ KERN_DEVICE void begin_from_zero(float c[][4], int fragments) {
         for (int e = 0; e < 4; e++) c[j][e] = 0;
 }
 
-/* Two elements of a row, whose chains have ended. */
-KERN_DEVICE void store_two(const hopper_work *p, int row, int col, float_pair chain) {
-    const product_out *to = &p->to;
-    const size_t i = (size_t)row * (size_t)p->cols + (size_t)col;
-    if (!p->pairs) {
-        store_element(to, i, chain.x, col);
-        if (col + 1 < p->cols) store_element(to, i + 1, chain.y, col + 1);
-        return;
-    }
-    if (to->bias) {
-        chain.x += kern_element(to->bias, to->bias_dtype, (size_t)col);
-        chain.y += kern_element(to->bias, to->bias_dtype, (size_t)col + 1);
-    }
-    if (to->dtype == KERN_BF16) {
-        *(uint32_t *)((uint16_t *)to->c + i) = kern_bf16_pair(chain.x, chain.y);
-        return;
-    }
-    float_pair *const at = (float_pair *)((float *)to->c + i);
-    if (to->start == ADDED) {
-        const float_pair old = *at;
-        chain.x = old.x + chain.x;
-        chain.y = old.y + chain.y;
-    }
-    *at = chain;
+KERN_DEVICE bool one_at(size_t *at, const hopper_work *p, int j, int e, int row, int col) {
+    const int at_row = row + e / 2 * 8, at_col = col + 8 * j + e % 2;
+    *at = (size_t)at_row * (size_t)p->cols + (size_t)at_col;
+    return at_row < p->rows && at_col < p->cols;
 }
 
-KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], int fragments, int row, int col) {
+KERN_DEVICE void begin_from_c(float c[][4], const hopper_work *p, int fragments, int row, int col) {
+    size_t at;
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
-        for (int half = 0; half < 2; half++) {
-            const int at_row = row + 8 * half, at_col = col + 8 * j;
-            const float_pair pair = {c[j][2 * half], c[j][2 * half + 1]};
-            if (at_row < p->rows && at_col < p->cols) store_two(p, at_row, at_col, pair);
+        for (int e = 0; e < 4; e++) c[j][e] = one_at(&at, p, j, e, row, col) ? ((const float *)p->to.c)[at] : 0.0f;
+}
+
+/* To chains that have ended. */
+KERN_DEVICE void add_bias(float c[][4], const hopper_work *p, int fragments, int col) {
+    KERN_UNROLL
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) {
+            const int at_col = col + 8 * j + e % 2;
+            if (at_col < p->cols) c[j][e] += kern_element(p->to.bias, p->to.bias_dtype, (size_t)at_col);
         }
+}
+
+enum { STORED_TOGETHER = 8 }; /* fragments; of what they are added to all loads are under way before the first is used */
+
+KERN_DEVICE void store_each(const hopper_work *p, float c[][4], int row, int col) {
+    size_t at;
+    KERN_UNROLL
+    for (int j = 0; j < STORED_TOGETHER; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++)
+            if (one_at(&at, p, j, e, row, col))
+                kern_set_element(p->to.c, p->to.dtype, at, p->to.start == ADDED ? ((const float *)p->to.c)[at] + c[j][e] : c[j][e]);
+}
+
+/* The rest is of fragments whose columns are all in C, and come in fours. */
+
+KERN_DEVICE void store_floats(const hopper_work *p, float c[][4], int row, int col, const bool added) {
+    float_pair old[2][STORED_TOGETHER];
+    KERN_UNROLL
+    for (int half = 0; half < 2 && added; half++) {
+        const float *const from = (const float *)p->to.c + (size_t)(row + 8 * half) * (size_t)p->cols + col;
+        KERN_UNROLL
+        for (int j = 0; j < STORED_TOGETHER && row + 8 * half < p->rows; j++) old[half][j] = *(const float_pair *)(from + 8 * j);
+    }
+    KERN_UNROLL
+    for (int half = 0; half < 2; half++) {
+        float *const to = (float *)p->to.c + (size_t)(row + 8 * half) * (size_t)p->cols + col;
+        KERN_UNROLL
+        for (int j = 0; j < STORED_TOGETHER && row + 8 * half < p->rows; j++) {
+            const float x = c[j][2 * half], y = c[j][2 * half + 1];
+            const float_pair sum = {added ? old[half][j].x + x : x, added ? old[half][j].y + y : y};
+            *(float_pair *)(to + 8 * j) = sum;
+        }
+    }
+}
+
+/* Of two fragments side by side a lane has two columns each, and its neighbour the next two: of both lanes, the even one takes all four of
+ * the first fragment, the odd one those of the second, and so whole sectors are written. */
+KERN_DEVICE void store_halves(const hopper_work *p, float c[][4], int row, int col) {
+    const bool odd = kern_thread() % 2 == 1;
+    uint16_t *const to = (uint16_t *)p->to.c + (size_t)row * (size_t)p->cols + (odd ? col + 6 : col);
+    KERN_UNROLL
+    for (int j = 0; j < STORED_TOGETHER; j += 2) {
+        uint64_t two[2]; /* of each fragment: those in row `row`, and in row + 8 */
+        KERN_UNROLL
+        for (int side = 0; side < 2; side++)
+            two[side] = kern_bf16_pair(c[j + side][0], c[j + side][1]) | (uint64_t)kern_bf16_pair(c[j + side][2], c[j + side][3]) << 32;
+        const uint64_t theirs = kern_shuffle_xor_u64(odd ? two[0] : two[1], 1);
+        const uint64_t low = odd ? theirs : two[0], high = odd ? two[1] : theirs;
+        KERN_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const kern_half4 four = {{(uint32_t)(low >> 32 * half), (uint32_t)(high >> 32 * half)}};
+            if (row + 8 * half < p->rows) *(kern_half4 *)(to + (size_t)(8 * half) * (size_t)p->cols + 8 * j) = four;
+        }
+    }
+}
+
+/* c: of a tile that begins at column `first`. */
+KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], const int fragments, int first, int row, int col) {
+    if (p->to.bias) add_bias(c, p, fragments, col);
+    KERN_UNROLL
+    for (int j = 0; j < fragments; j += STORED_TOGETHER)
+        if (!p->fours || first + 8 * (j + STORED_TOGETHER) > p->cols)
+            store_each(p, c + j, row, col + 8 * j);
+        else if (p->to.dtype == KERN_BF16)
+            store_halves(p, c + j, row, col + 8 * j);
+        else if (p->to.start == ADDED)
+            store_floats(p, c + j, row, col + 8 * j, true);
+        else
+            store_floats(p, c + j, row, col + 8 * j, false);
 }
 
 KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const bool a_along, const bool b_along,
@@ -230,7 +278,7 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
         else
             begin_from_c(c, p, cols / 8, row, col);
         multiply_depth(c, memory, gates, &at, stages, shape, p->depth);
-        store_sums(p, c, cols / 8, row, col);
+        store_sums(p, c, cols / 8, place.col, row, col);
     }
 }
 
@@ -331,9 +379,7 @@ KERN_DEVICE bool transposed_at(size_t *i, const hopper_work *p, int line, int ro
     return at_row < p->rows && at_line < p->cols;
 }
 
-enum { STORED_TOGETHER = 8 };
-
-/* Up to STORED_TOGETHER fragments, whose chains have ended. All loads of what they are added to are under way before the first is used. */
+/* Up to STORED_TOGETHER fragments, whose chains have ended. */
 KERN_DEVICE void store_transposed(const hopper_work *p, float c[][4], const int fragments, int line, int row) {
     const product_out *to = &p->to;
     float old[STORED_TOGETHER][4], bias[2] = {0, 0};
@@ -763,7 +809,7 @@ static hopper_product product_of(const tensor_product *p) {
     h.work.cols = p->b.lines;
     h.work.depth = p->depth;
     h.work.to = p->to;
-    h.work.pairs = p->b.lines % 2 == 0 && (uintptr_t)p->to.c % (2 * kern_dtype_size(p->to.dtype)) == 0;
+    h.work.fours = kern_wide(p->to.c, p->to.dtype, p->b.lines);
     return h;
 }
 
