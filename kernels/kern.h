@@ -188,9 +188,11 @@ void kern_rows_add(kern_queue *queue, kern_tensor y, kern_tensor x, int m, int k
 
 /* ---- norms, activation ------------------------------------------------------------------------------------------------------------ */
 
+enum { KERN_CARD_HIDDEN = 13824 }; /* three rows of floats fit into a block's shared memory, on an A100 too */
+
 /* y = x * rsqrt(mean(x²) + eps) * weight (K), per row (Zhang & Sennrich 2019). y may be x. */
 void kern_rmsnorm(kern_queue *queue, kern_tensor y, kern_tensor x, kern_tensor weight, float eps, int m, int k);
-/* dx (M,K) += ..., dweight (K) += ... from dy (M,K) and the forward input x. On a card K is at most 16384. */
+/* dx (M,K) += ..., dweight (K) += ... from dy (M,K) and the forward input x. On a card K is at most KERN_CARD_HIDDEN. */
 void kern_rmsnorm_grad(kern_queue *queue, kern_tensor dx, kern_tensor dweight, kern_tensor dy, kern_tensor x, kern_tensor weight, float eps,
                        int m, int k);
 /* y (M,F) = silu(gate) * up, gate_up (M,2F) = [gate | up] (Shazeer 2020). */
@@ -253,8 +255,10 @@ void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, 
 /* Causal attention over S packed sequences: rows seq_begin[s] .. seq_begin[s+1]-1 belong to sequence s, at positions 0, 1, ... Scale is
  * 1/sqrt(D). out (M, H*D); lse (M, H): log of the sum of exp of scaled scores, kept for the gradient. seq_begin: host array
  * (S+1), first 0, last M.
- * A sequence may have 8M/(2D + 24) positions on the CPU (its scratch): 29,900 at D = 128. On tensor cores the gradient takes M (2D + 2)
- * floats of work space at least, and there are 16M: 65,000 rows at D = 128. */
+ * On the CPU a sequence may have kern_cpu_positions(D) positions. On a card M H is at most KERN_CARD_ROW_HEADS for the gradient, and with float32
+ * activations on tensor cores M (2D + 2). */
+enum { KERN_CARD_ROW_HEADS = 1 << 24, KERN_MOST_GROUP = 128 };
+int kern_cpu_positions(int head_dim); /* 239,674 at D = 128: what of them fits into a thread's work space */
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
                     kern_attn_shape shape);
 /* dqkv (M, width) is overwritten. */
@@ -271,7 +275,7 @@ typedef struct kern_rows_hint {
 enum { KERN_LONG_RUN = 16 };
 /* Row i attends to keys 0..pos[i] of sequence seq[i], whose pages are page_table[seq[i]*max_pages ...]. pos, seq (M), page_table
  * (S, max_pages): int32, S being as many as seq asks for, which is not checked. The rows' own keys have been written. out (M, H*D). Same
- * bits as kern_attention for the same row. On tensor cores H is at most 128 G. */
+ * bits as kern_attention for the same row. On tensor cores H is at most KERN_MOST_GROUP G. */
 void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, kern_tensor kv, kern_kv_shape kv_shape, int layer,
                           kern_tensor seq, kern_tensor pos, int m, kern_tensor page_table, int max_pages, kern_rows_hint hint,
                           kern_attn_shape shape);
@@ -287,6 +291,7 @@ typedef struct kern_filter {
 } kern_filter;
 
 enum {
+    KERN_MOST_VOCAB = 1 << 19,
     KERN_HEAD_PART = 1024, /* ids in a part of a row (THE RULE) */
     KERN_HEAD_STATS = 6    /* floats a row that kern_logprob leaves for kern_logprob_grad: of the row, and whether its target is kept */
 };

@@ -243,7 +243,7 @@ static rlf_status set_up_model(rollout_rank *r, int positions) {
     const rlf_config *c = r->config;
     const int first = (int)(1 + c->ranks.tool), rollouts = (int)c->ranks.rollout;
     kern_buf *shared = NULL;
-    RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)c->deadline.collective_s * 1000));
+    RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)(c->deadline.collective_s * 1000)));
     if (!evaluates(r))
         RLF_TRY(kern_handover_new(&r->handover, r->comm, first, rollouts, rlf_transport_size(r->transport) - first - rollouts, NULL,
                                   r->layout.total, r->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32, &shared));

@@ -1,4 +1,5 @@
 /* The checks and plans of --check (check.h). */
+#include "kernels/transformer/transformer.h"
 #include "trainer/check.h"
 
 #include <stdlib.h>
@@ -129,6 +130,7 @@ static rlf_status check_plan(const trainer_check_options *o, const rlf_model_lay
     int cards, ranks = o->size > 1 ? o->size : trainer_topology_least(o->config);
     RLF_TRY(trainer_topology_init(&top, o->config, ranks));
     RLF_TRY(trainer_cards(o->config, &cards));
+    RLF_TRY(kern_model_check(&layout->shape, cards > 0, (int)(top.learners ? trainer_micro_rows(o->config) : o->config->episode.max_tokens)));
     trainer_memory rollout = trainer_memory_of_rollout(o->config, layout, cards > 0, o->rollout_work);
     trainer_memory learner = trainer_memory_of_learner(o->config, layout, cards > 0, top.learners ? top.learners : 1);
     rlf_str_printf(out, "ranks       %d%s\nrank 0    coordinator\n", ranks,

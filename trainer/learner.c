@@ -241,6 +241,7 @@ static rlf_status publish(learner *l, int64_t version) {
     l->version = version;
     snprintf(checksum, sizeof checksum, "%016llx",
              (unsigned long long)kern_checksum(l->queue, kern_model_params(l->model), l->layout.total));
+    RLF_TRY(kern_sync(l->queue));
     RLF_TRY(reply(l, RLF_CONTROL_PUBLISHED, version, checksum));
 out:
     return status;

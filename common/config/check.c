@@ -59,9 +59,9 @@ static rlf_status check_lengths(const rlf_config *c, const rlf_config_origin *o)
                     (long long)c->train.micro_tokens);
     int64_t page = c->rollout.page_size, pages = (c->episode.max_tokens + page - 1) / page;
     if (page % 16) return fail(o, "rollout.page_size", "expected a multiple of 16, found %lld", (long long)page);
-    if (c->rollout.cache_tokens < pages * page)
-        return fail(o, "rollout.cache_tokens", "expected at least %lld, one episode of episode.max_tokens in whole pages, found %lld",
-                    (long long)(pages * page), (long long)c->rollout.cache_tokens);
+    if (c->rollout.cache_tokens < (pages + 1) * page)
+        return fail(o, "rollout.cache_tokens", "expected at least %lld, one episode of episode.max_tokens in whole pages and a page more, found %lld",
+                    (long long)((pages + 1) * page), (long long)c->rollout.cache_tokens);
     return RLF_OK;
 }
 

@@ -11,7 +11,8 @@
 
 #define EXACT_INT 9007199254740991.0 /* 2^53 - 1: every reader of the dump keeps it exactly */
 #define MANY 1e12
-#define TOKENS 16777216 /* of one episode or row */
+#define TOKENS 16777216 /* of one episode, row or micro-batch */
+#define SLOTS 2147483647 /* of a cache */
 
 const rlf_key rlf_config_keys[] = {
     INT(seed, "", "1", 0, EXACT_INT, "Seed of everything drawn: data order, sampling, injected latency"),
@@ -32,7 +33,7 @@ const rlf_key rlf_config_keys[] = {
     INT(train.steps, "steps", "100", 1, 1e9, "Steps: rollout and update (rl) or optimizer steps (sft)"),
     INT(train.prompts, "", "32", 1, 1e6, "Questions a step (rl), rows a step (sft)"),
     INT(train.updates, "", "1", 1, 1e4, "Optimizer updates a step, each on its share of the trajectories (rl)"),
-    INT(train.micro_tokens, "tokens", "8192", 16, MANY, "Token budget of one micro-batch of a learner"),
+    INT(train.micro_tokens, "tokens", "8192", 16, TOKENS, "Token budget of one micro-batch of a learner"),
     TEXT(train.reduce_dtype, "float32", "float32|bfloat16",
          "How gradients travel between learners; bfloat16: half the bytes, each learner's are rounded once, then added in float32; one learner sends none and rounds none"),
     BOOL(train.recompute, "false", "Learners keep each layer's input alone and compute the rest again: less memory, the same bits"),
@@ -86,7 +87,7 @@ const rlf_key rlf_config_keys[] = {
     INT(rollout.batch, "rows", "64", 1, 65536, "Rows of one engine step"),
     INT(rollout.prefill_chunk, "tokens", "128", 1, 65536, "Prompt or observation tokens of one episode in one engine step"),
     INT(rollout.page_size, "tokens", "16", 16, 65536, "Page of the KV cache; a multiple of 16"),
-    INT(rollout.cache_tokens, "tokens", "65536", 16, MANY, "KV cache of one rollout rank"),
+    INT(rollout.cache_tokens, "tokens", "65536", 16, SLOTS, "KV cache of one rollout rank"),
     INT(rollout.seats, "", "64", 1, 65536, "Episodes that generate at once on one rollout rank"),
     REAL(optimizer.lr, "", "1e-06", 0, 100, "Learning rate"),
     REAL(optimizer.beta1, "", "0.9", 0, 0.9999999, "AdamW: decay of the first moment"),
@@ -97,9 +98,9 @@ const rlf_key rlf_config_keys[] = {
     TEXT(optimizer.schedule, "constant", "constant|cosine", "Learning rate after the warm-up"),
     INT(optimizer.warmup_steps, "steps", "0", 0, 1e9, "Steps over which the learning rate rises linearly from 0"),
     REAL(optimizer.min_lr_ratio, "", "0.0", 0, 1, "Cosine ends at lr times this"),
-    INT(deadline.message_s, "s", "300", 1, 1e7, "A rank that is silent for longer ends the job, with its name"),
-    INT(deadline.collective_s, "s", "300", 1, 1e7, "Longest wait in a collective operation"),
-    INT(deadline.startup_s, "s", "120", 1, 1e7, "Longest wait for all ranks to come (MPI_Init), and for all to be ready"),
+    INT(deadline.message_s, "s", "300", 1, 1e6, "A rank that is silent for longer ends the job, with its name"),
+    INT(deadline.collective_s, "s", "300", 1, 1e6, "Longest wait in a collective operation"),
+    INT(deadline.startup_s, "s", "120", 1, 1e6, "Longest wait for all ranks to come (MPI_Init), and for all to be ready"),
     TEXT(traffic.record, "", NULL, "Folder to which every answered call of a tool is written; empty: none"),
     TEXT(traffic.replay, "", NULL, "Folder of an earlier run's traffic.record: calls are answered from there, and no tool is opened"),
     TEXT(log.level, "info", "debug|info|warn|error", "Lowest level printed"),

@@ -7,7 +7,7 @@
 
 enum {
     KERN_MAX_THREADS = 256,
-    KERN_SCRATCH_BYTES = 32 << 20 /* per thread; reserved at open and only backed by memory once touched */
+    KERN_SCRATCH_BYTES = 256 << 20 /* per thread; reserved at open and only backed by memory once touched */
 };
 
 typedef struct kern_ctx kern_cpu_ctx;

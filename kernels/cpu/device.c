@@ -124,6 +124,9 @@ static const kern_backend cpu_backend = {.host_memory = true, .close = cpu_close
                                          .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy, .copy = cpu_copy,
                                          .zero = cpu_zero, .sync = cpu_sync};
 
+/* Keys, values and the scores of a block of rows (isa/attention.c), a block of keys more than there are. */
+int kern_cpu_positions(int head_dim) { return (int)(KERN_SCRATCH_BYTES / sizeof(float) / (size_t)(2 * head_dim + 24)) - 64; }
+
 size_t kern_cpu_kv_bytes(kern_kv_shape shape) { return kern_cpu_ops_portable.kv_bytes(shape); }
 
 rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options) {

@@ -259,8 +259,10 @@ void kern_card_forget(kern_card *card, void *graph) {
 
 void kern_card_identity(const kern_card *card, unsigned char out[16]) { memcpy(out, card->identity, sizeof card->identity); }
 
+/* The caller may go on without: what failed must not be taken for a launch's error. */
 static rlf_status shared(const kern_card *card, cudaError_t result, const char *what) {
     if (result == cudaSuccess) return RLF_OK;
+    cudaGetLastError();
     return RLF_RAISE(DEVICE, "CUDA card %d, %s, %s: %s", card->number, card->name, what, cudaGetErrorString(result));
 }
 

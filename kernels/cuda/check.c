@@ -8,9 +8,9 @@
 #include "common/base/mem.h"
 #include "kernels/cuda/cuda.h"
 
-enum { ELEMENTS = 1 << 17, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
+enum { ELEMENTS = 1 << 17, MANY_ELEMENTS = 1 << 21, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
 
-/* Buffers of ELEMENTS each: factors in bfloat16, results in float32. */
+/* Buffers of MANY_ELEMENTS each: factors in bfloat16, results in float32. */
 typedef struct bench {
     kern_ctx *ctx;
     uint16_t *a, *b;
@@ -26,9 +26,10 @@ typedef struct checked {
 
 static const int32_t seq_begin[SEQUENCES + 1] = {0, 50, ROWS_MOST};
 
-static void forward(const bench *b, int rows) {
-    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, 136, 200, false);
+static void forward_of(const bench *b, int rows, int cols, int depth) {
+    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, cols, depth, false);
 }
+static void forward(const bench *b, int rows) { forward_of(b, rows, 136, 200); }
 static void gated(const bench *b, int rows) {
     kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 68, 200);
 }
@@ -51,6 +52,15 @@ static void grad_input(const bench *b, int rows) {
 }
 static void grad_weight(const bench *b, int rows) {
     kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 136, 200);
+}
+/* The least columns for which tiles are wide (linear_hopper.cu): narrow ones would be more than processors, by fewer than as many again. */
+static int many_columns(const bench *b, int rows) { return 128 * (kern_card_processors(b->ctx->card) / ((rows + 127) / 128) + 1); }
+static void forward_wide(const bench *b, int rows) { forward_of(b, rows, many_columns(b, rows), 72); }
+static void grad_input_wide(const bench *b, int rows) {
+    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 72, many_columns(b, rows), false);
+}
+static void grad_weight_wide(const bench *b, int rows) {
+    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, 72, rows, many_columns(b, rows));
 }
 static kern_attn_shape heads_of(int d) { return (kern_attn_shape){HEADS, 1, d, KERN_BF16}; }
 /* out and lse, of rows that fill no tile; `rows` is D. */
@@ -78,14 +88,40 @@ static void prefill(const bench *b, int d) {
                               (kern_rows_hint){.end = PLACES * PAGE, .lone_end = PLACES * PAGE}, heads_of(d));
 }
 
-static const checked CASES[] = {{"a product of few rows", forward, 5},     {"a product of 64 rows", forward, 64},
-                                {"SwiGLU of few rows", gated, 5},          {"SwiGLU of 64 rows", gated, 64},
-                                {"a product of a norm", normed, 7},        {"SwiGLU of a norm", normed_gated, 8},
-                                {"a product of 100 rows", forward, 100},   {"a product of tiles", forward, ROWS_MOST},
-                                {"a gradient by inputs", grad_input, 136}, {"a gradient by weights", grad_weight, 136},
-                                {"attention, D 64", attention, 64},        {"attention, D 128", attention, 128},
+/* Rows that decode, all at one position of one sequence. */
+static void decode(const bench *b, int rows, int position, int d) {
+    enum { PAGE = 16, PAGES = 16, PLACES = 72 };
+    const kern_kv_shape cache = {1, 1, d, PAGE, PAGES, KERN_BF16};
+    int32_t seq[ROWS_MOST] = {0}, pos[ROWS_MOST], pages[PLACES];
+    for (int i = 0; i < ROWS_MOST; i++) pos[i] = position;
+    for (int i = 0; i < PLACES; i++) pages[i] = i * 5 % PAGES;
+    kern_cuda_attention_paged(b->ctx, b->to, b->a, KERN_BF16, b->b, cache, 0, kern_cuda_stage(b->ctx, seq, sizeof seq),
+                              kern_cuda_stage(b->ctx, pos, sizeof pos), rows, kern_cuda_stage(b->ctx, pages, sizeof pages), PLACES,
+                              (kern_rows_hint){.end = position + 1, .lone_end = position + 1, .decoding = true}, heads_of(d));
+}
+/* One block of threads, and two thirds of the processors (attention_decode.cu): two splits for each row. */
+static void decode_one(const bench *b, int d) { decode(b, 1, 1000, d); }
+static void decode_some(const bench *b, int d) {
+    const int rows = kern_card_processors(b->ctx->card) / 3;
+    decode(b, rows < ROWS_MOST ? rows : ROWS_MOST, 1100, d);
+}
+
+static const checked CASES[] = {{"a product of few rows", forward, 5},      {"a product of 16 rows", forward, 16},
+                                {"a product of 32 rows", forward, 32},      {"a product of 64 rows", forward, 64},
+                                {"SwiGLU of few rows", gated, 5},           {"SwiGLU of 16 rows", gated, 16},
+                                {"SwiGLU of 32 rows", gated, 32},           {"SwiGLU of 64 rows", gated, 64},
+                                {"a product of a norm", normed, 7},         {"SwiGLU of a norm", normed_gated, 8},
+                                {"a product of 100 rows", forward, 100},    {"a product of narrow tiles", forward, 264},
+                                {"a gradient by inputs", grad_input, 136},  {"a gradient by weights", grad_weight, 136},
+                                {"attention, D 64", attention, 64},         {"attention, D 128", attention, 128},
                                 {"its gradient, D 64", attention_grad, 64}, {"its gradient, D 128", attention_grad, 128},
-                                {"prefill, D 64", prefill, 64},            {"prefill, D 128", prefill, 128}};
+                                {"prefill, D 64", prefill, 64},             {"prefill, D 128", prefill, 128},
+                                {"decoding of one row, D 64", decode_one, 64}, {"decoding of one row, D 128", decode_one, 128},
+                                {"decoding of some rows, D 64", decode_some, 64}, {"decoding of some rows, D 128", decode_some, 128}},
+                     /* with up to MANY_ELEMENTS results, of which those have ELEMENTS at most */
+                     LARGE_CASES[] = {{"a product of wide tiles", forward_wide, 264},
+                                      {"a gradient by inputs, of wide tiles", grad_input_wide, 264},
+                                      {"a gradient by weights, of wide tiles", grad_weight_wide, 264}};
 
 /* Waits, but not for ever: a kernel that never ends cannot be ended. */
 static rlf_status finish(kern_ctx *ctx, const char *what) {
@@ -99,29 +135,41 @@ static rlf_status finish(kern_ctx *ctx, const char *what) {
     return kern_card_sync(ctx->card);
 }
 
-static rlf_status run_case(bench *b, const checked *c, bool *same) {
+static rlf_status run_case(bench *b, const checked *c, size_t bytes, bool *same) {
     rlf_status status = RLF_OK;
     for (int way = 0; way < 2; way++) {
         b->ctx->hopper = way == 0;
-        kern_card_zero(b->ctx->card, b->to, ELEMENTS * sizeof *b->to);
+        kern_card_zero(b->ctx->card, b->to, bytes);
         c->run(b, c->rows);
         RLF_TRY(finish(b->ctx, c->what));
-        kern_card_download(b->ctx->card, b->host[way], b->to, ELEMENTS * sizeof *b->to);
+        kern_card_download(b->ctx->card, b->host[way], b->to, bytes);
         RLF_TRY(kern_card_sync(b->ctx->card));
     }
-    *same = memcmp(b->host[0], b->host[1], ELEMENTS * sizeof *b->to) == 0;
+    *same = memcmp(b->host[0], b->host[1], bytes) == 0;
+out:
+    return status;
+}
+
+/* Up to the first whose bits differ. */
+static rlf_status run_cases(bench *b, const checked *cases, size_t n, size_t elements, const char **differs) {
+    rlf_status status = RLF_OK;
+    bool same;
+    for (size_t i = 0; i < n && !*differs; i++) {
+        RLF_TRY(run_case(b, &cases[i], elements * sizeof *b->to, &same));
+        if (!same) *differs = cases[i].what;
+    }
 out:
     return status;
 }
 
 /* Values of both signs and several sizes, none of them special. */
 static void fill(kern_ctx *ctx, uint16_t *to, uint32_t seed) {
-    uint16_t *values = rlf_calloc(ELEMENTS, sizeof *values);
-    for (int i = 0; i < ELEMENTS; i++) {
+    uint16_t *values = rlf_calloc(MANY_ELEMENTS, sizeof *values);
+    for (int i = 0; i < MANY_ELEMENTS; i++) {
         seed = seed * 1664525u + 1013904223u;
         values[i] = (uint16_t)((seed >> 16 & 0x8000) | (0x3c00 + (seed >> 12 & 0x3ff))); /* 2^-7 to 2 */
     }
-    kern_card_upload(ctx->card, to, values, ELEMENTS * sizeof *values);
+    kern_card_upload(ctx->card, to, values, MANY_ELEMENTS * sizeof *values);
     free(values);
 }
 
@@ -129,19 +177,16 @@ rlf_status kern_cuda_check_hopper(kern_ctx *ctx, const char **differs) {
     rlf_status status = RLF_OK;
     bench b = {.ctx = ctx};
     const bool hopper = ctx->hopper;
-    bool same = true;
     *differs = NULL;
-    b.a = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.a);
-    b.b = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.b);
-    b.to = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.to);
-    for (int i = 0; i < 2; i++) b.host[i] = rlf_calloc(ELEMENTS, sizeof *b.host[i]);
+    b.a = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.a);
+    b.b = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.b);
+    b.to = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.to);
+    for (int i = 0; i < 2; i++) b.host[i] = rlf_calloc(MANY_ELEMENTS, sizeof *b.host[i]);
     if (!b.a || !b.b || !b.to) RLF_FAIL(NO_MEMORY, "%s: no memory left for a check", kern_card_name(ctx->card));
     fill(ctx, b.a, 1);
     fill(ctx, b.b, 2);
-    for (size_t i = 0; i < sizeof CASES / sizeof *CASES && same; i++) {
-        RLF_TRY(run_case(&b, &CASES[i], &same));
-        if (!same) *differs = CASES[i].what;
-    }
+    RLF_TRY(run_cases(&b, CASES, sizeof CASES / sizeof *CASES, ELEMENTS, differs));
+    RLF_TRY(run_cases(&b, LARGE_CASES, sizeof LARGE_CASES / sizeof *LARGE_CASES, MANY_ELEMENTS, differs));
 out:
     ctx->hopper = hopper;
     for (int i = 0; i < 2; i++) free(b.host[i]);

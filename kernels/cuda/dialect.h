@@ -69,6 +69,7 @@
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args)                                        \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
+        kern_card_stream((ctx)->card); /* of this card the attribute is, too */                            \
         cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes));             \
         kern_launch(name, (ctx), (blocks), (threads), (bytes), args);                                      \
         kern_card_launched((ctx)->card, #name);                                                            \

@@ -31,7 +31,7 @@
 
 enum {
     PART = KERN_HEAD_PART,
-    MAX_VOCAB = 1 << 19,
+    MAX_VOCAB = KERN_MOST_VOCAB,
     MAX_PARTS = MAX_VOCAB / PART,
     EACH = PART / 32,       /* ids of a part that a lane has: 4, and 4 more every 128 */
     SUM_WARPS = 4,          /* parts a block: of maxima and sums */

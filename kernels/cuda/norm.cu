@@ -199,7 +199,7 @@ void kern_cuda_rmsnorm_grad(kern_ctx *ctx, float *dx, float *dweight, const void
                             kern_dtype weight_dtype, float eps, int m, int k) {
     const int chunk = kern_cuda_rows_at_a_time(ctx, KERN_PART_ROWS, (size_t)k * sizeof(float)), at_once = grad_rows_at_once(k);
     const bool wide = kern_wide(x, KERN_F32, k) && kern_wide(dx, KERN_F32, k) && kern_wide(dy, dy_dtype, k);
-    assert(k <= GRAD_FLOATS);
+    assert(k <= KERN_CARD_HIDDEN);
     for (int begin = 0; begin < m; begin += chunk) {
         const size_t at = (size_t)begin * k;
         const int rows = m - begin < chunk ? m - begin : chunk, parts = kern_blocks_for((size_t)rows, KERN_PART_ROWS);

@@ -95,13 +95,25 @@ kern_dtype kern_acts_on(kern_precision precision, const char *device) {
     return kern_activations_on(device, precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32);
 }
 
-static rlf_status check_shape(const rlf_model_shape *s, int max_positions) {
+static rlf_status check_positions(const rlf_model_shape *s, bool card, int max_positions) {
+    const int most = card ? KERN_CARD_ROW_HEADS / s->heads : kern_cpu_positions(s->head_dim);
+    if (max_positions < 1) return RLF_RAISE(INVALID, "max_positions %d: expected at least 1", max_positions);
+    if (max_positions > most)
+        return RLF_RAISE(LIMIT, "%d positions: with this model there is room for %d on %s", max_positions, most, card ? "a card" : "the CPU");
+    return RLF_OK;
+}
+
+rlf_status kern_model_check(const rlf_model_shape *s, bool card, int max_positions) {
     if (s->head_dim % 2 || s->head_dim < 2 || s->head_dim > 256)
         return RLF_RAISE(UNSUPPORTED, "head_dim %d: expected an even number up to 256", s->head_dim);
     if (s->kv_heads < 1 || s->heads % s->kv_heads)
         return RLF_RAISE(UNSUPPORTED, "%d heads over %d kv_heads: expected a multiple", s->heads, s->kv_heads);
-    if (max_positions < 1) return RLF_RAISE(INVALID, "max_positions %d: expected at least 1", max_positions);
-    return RLF_OK;
+    if (s->heads / s->kv_heads > KERN_MOST_GROUP)
+        return RLF_RAISE(UNSUPPORTED, "%d heads over %d kv_heads: expected at most %d to one", s->heads, s->kv_heads, KERN_MOST_GROUP);
+    if (s->vocab > KERN_MOST_VOCAB) return RLF_RAISE(UNSUPPORTED, "vocabulary of %d: expected at most %d", s->vocab, KERN_MOST_VOCAB);
+    if (card && s->hidden > KERN_CARD_HIDDEN)
+        return RLF_RAISE(UNSUPPORTED, "width %d: expected at most %d on a card", s->hidden, KERN_CARD_HIDDEN);
+    return check_positions(s, card, max_positions);
 }
 
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
@@ -124,7 +136,7 @@ rlf_status kern_model_new_over(kern_model **out, kern_queue *queue, const rlf_mo
     RLF_TRY(kern_dtype_of(precision.factors, &factors));
     if (factors == KERN_BF16 && stored == KERN_F32)
         RLF_FAIL(UNSUPPORTED, "factors of bfloat16 need parameters stored as bfloat16; these are float32");
-    RLF_TRY(check_shape(s, max_positions));
+    RLF_TRY(kern_model_check(s, kern_device_is_card(kern_queue_device(queue)), max_positions));
     model->layout = layout;
     model->queue = queue;
     model->attn = (kern_attn_shape){s->heads, s->kv_heads, s->head_dim, factors};

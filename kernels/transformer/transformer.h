@@ -25,7 +25,10 @@ typedef struct kern_precision {
 /* From the names that model.dtype and model.compute_dtype have: float32, bfloat16; for the second also auto, which is the first. */
 rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, kern_precision *out) RLF_MUST_USE;
 
-/* `layout` must outlive the model. max_positions bounds the rotary table. Parameters start at zero. */
+/* Whether the kernels can do it: a model of this shape, on the CPU or on a card, with so many positions, and rows of one micro-batch. UNSUPPORTED or
+ * LIMIT says what they cannot. */
+rlf_status kern_model_check(const rlf_model_shape *shape, bool card, int max_positions) RLF_MUST_USE;
+/* The same is an error here. `layout` must outlive the model. max_positions bounds the rotary table. Parameters start at zero. */
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                           int max_positions) RLF_MUST_USE;
 /* The same over the parameters in `params`, which becomes the model's, whatever comes of it: another process may write them. */

@@ -11,7 +11,7 @@
  * with a later row meets keys after its own position with e = 0, which leaves a chain as it is but for the sign of zero; the final + 0
  * settles that. Keys after the last row of a tile are never multiplied into values, so unwritten places of a page cannot leak.
  *
- * Scratch bounds a packed sequence: 2 D + 24 floats a position, so about 29,000 positions at D = 128 (paged: 24 floats, 340,000). */
+ * Scratch bounds a packed sequence: 2 D + 24 floats a position (kern_cpu_positions; paged: 24 floats). */
 #include <assert.h>
 
 #include "kernels/cpu/isa/kv.h"

@@ -22,7 +22,7 @@
 #include "kernels/cpu/isa/isa.h"
 
 enum {
-    MAX_VOCAB = 1 << 19, /* ids are compared as floats, exact below 2^24; scratch holds 3 arrays of them */
+    MAX_VOCAB = KERN_MOST_VOCAB, /* ids are compared as floats, exact below 2^24; scratch holds 3 arrays of them */
     CHUNK = 64           /* ids in one maximum of the selection */
 };
 

@@ -179,8 +179,9 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("train: {keep_attention: true}",
                  "job.yaml:5: key 'train.keep_attention': expected train.recompute: true beside it, since all is kept without it");
     line_refused("rollout: {page_size: 24}", "job.yaml:5: key 'rollout.page_size': expected a multiple of 16, found 24");
-    line_refused("rollout: {cache_tokens: 4095}",
-                 "job.yaml:5: key 'rollout.cache_tokens': expected at least 4096, one episode of episode.max_tokens in whole pages, found 4095");
+    line_refused("rollout: {cache_tokens: 4111}",
+                 "job.yaml:5: key 'rollout.cache_tokens': expected at least 4112, one episode of episode.max_tokens in whole pages and a page more, found 4111");
+    line_refused("deadline: {collective_s: 1e7}", "job.yaml:5: key 'deadline.collective_s': expected an integer from 1 to 1000000, found '1e7'");
     line_refused("algorithm: {dual_clip: 0.5}", "job.yaml:5: key 'algorithm.dual_clip': expected 0 (off) or more than 1, found 0.5");
     override_refused("sampling.temperature=0",
                      "command line: key 'sampling.temperature': expected more than 0 in mode rl: greedy samples of a group are all the same");
