@@ -271,11 +271,14 @@ static void finished(job *j) {
     pump(d, tool);
 }
 
+/* An answer that no message holds is as one larger than max_bytes: bytes that are no text grow to three on their way into it. */
 static void set_result(job *j, rlf_call_status status, const char *text, size_t n) {
+    static const char too_large[] = "the answer is larger than 16 MiB as text, which is the most";
     j->status = status;
     rlf_str_reset(&j->result);
     if (status != RLF_CALL_OK) rlf_str_puts(&j->result, "error: ");
     if (n) toolsvc_append_utf8(&j->result, text, n);
+    if (j->result.len > RLF_MSG_MAX_TEXT) set_result(j, RLF_CALL_INFRA, too_large, sizeof too_large - 1);
 }
 
 void toolsvc_call_finish(toolsvc_call *call, rlf_call_status status, const char *text, size_t n) {

@@ -45,7 +45,7 @@ typedef struct toolsvc_dispatch toolsvc_dispatch;
 typedef struct toolsvc_session toolsvc_session;
 
 /* Embedded by the caller. `done` is called once, unless toolsvc_dispatch_leave came first; the waiter is then no longer known here. text:
- * valid UTF-8, "error: …" unless the status is OK; borrowed. */
+ * valid UTF-8 that fits a message (RLF_MSG_MAX_TEXT), "error: …" unless the status is OK; borrowed. */
 typedef struct toolsvc_waiter {
     void (*done)(struct toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text);
     struct toolsvc_job *job; /* private, as all below; NULL: not waiting */

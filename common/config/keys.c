@@ -146,7 +146,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(INT, "start_ms", start_ms, "ms", "30000", 1, 1e9, NULL, "kinds mcp and process: deadline until what was started has said what it offers"),
     TOOL(BOOL, "allow_private", allow_private, "", "false", 0, 0, NULL,
          "Host names in url may stand for private addresses; a url that names the address itself, or localhost, always may"),
-    TOOL(INT, "max_bytes", max_bytes, "bytes", "16777216", 1, 1e9, NULL, "Largest answer of a service; a larger one is an infra_error"),
+    TOOL(INT, "max_bytes", max_bytes, "bytes", "16777216", 1, 16777216, NULL, "Largest answer of a service; a larger one is an infra_error"),
     TOOL(TEXT, "sandbox", sandbox, "", "namespaces", 0, 0, "namespaces|none",
          "kind python: what shuts the code away; none: it sees your files, with your rights, but still no network"),
     TOOL(INT, "memory_mb", memory_mb, "MiB", "0", 0, 1048576, NULL,

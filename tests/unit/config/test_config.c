@@ -132,6 +132,8 @@ static void wrong_values_say_what_was_expected(void **state) {
     line_refused("tools: 5", "job.yaml:5: key 'tools': expected a list of maps, found '5'");
     line_refused("tools: [5]", "job.yaml:5: key 'tools.0': expected a map with at least name and kind, found '5'");
     line_refused("device: \"cpu\\0\"", "job.yaml:5: key 'device': expected one of auto, cpu, cuda, found \"cpu\"");
+    line_refused("tools: [{name: a, kind: calculator, max_bytes: 16777217}]",
+                 "job.yaml:5: key 'tools.0.max_bytes': expected an integer from 1 to 16777216, found '16777217'");
     override_refused("sampling.top_k=-1", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found '-1'");
     override_refused("sampling.top_k=", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found \"\"");
     override_refused("top_k", "command line: expected key=value, found 'top_k'");

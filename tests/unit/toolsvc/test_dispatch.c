@@ -73,6 +73,7 @@ typedef struct waiting {
     toolsvc_waiter waiter;
     int done;
     rlf_call_status status;
+    size_t len; /* of the whole text */
     char text[80];
 } waiting;
 
@@ -90,6 +91,7 @@ static void on_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_st
     waiting *w = (waiting *)waiter;
     w->done++;
     w->status = status;
+    w->len = text->len;
     snprintf(w->text, sizeof w->text, "%s", text->ptr ? text->ptr : "");
 }
 
@@ -131,11 +133,13 @@ static void submit(fixture *f, int i, size_t function, int x) {
 
 static int argument(size_t i) { return (int)json_integer_value(json_object_get(g.calls[i]->arguments, "x")); }
 
-static void finish(size_t i, rlf_call_status status, const char *text) {
+static void finish_with(size_t i, rlf_call_status status, const char *bytes, size_t n) {
     toolsvc_call *call = g.calls[i];
     forget(call);
-    toolsvc_call_finish(call, status, text, strlen(text));
+    toolsvc_call_finish(call, status, bytes, n);
 }
+
+static void finish(size_t i, rlf_call_status status, const char *text) { finish_with(i, status, text, strlen(text)); }
 
 /* Runs the loop until n calls are started and not finished. */
 static void await_started(fixture *f, size_t n) {
@@ -167,6 +171,26 @@ static void started_call_is_answered_when_it_is_finished(void **state) {
     finish(0, RLF_CALL_TOOL_ERROR, "no such thing");
     assert_int_equal(f->w[1].status, RLF_CALL_TOOL_ERROR);
     assert_string_equal(f->w[1].text, "error: no such thing");
+}
+
+/* Bytes that are no text grow to three on their way into the answer. */
+static void answer_that_no_message_holds_is_an_infra_error(void **state) {
+    fixture *f = *state;
+    size_t most = RLF_MSG_MAX_TEXT / 3 * 3;
+    char *bytes = rlf_calloc(most, 1);
+    submit(f, 0, 0, 1);
+    finish_with(0, RLF_CALL_OK, bytes, most / 3);
+    assert_int_equal(f->w[0].status, RLF_CALL_OK);
+    assert_int_equal(f->w[0].len, most);
+    static const rlf_call_status statuses[] = {RLF_CALL_OK, RLF_CALL_TOOL_ERROR};
+    for (int i = 1; i <= 2; i++) {
+        submit(f, i, 0, 1);
+        finish_with(0, statuses[i - 1], bytes, most / 3 + (i == 1));
+        assert_int_equal(f->w[i].status, RLF_CALL_INFRA);
+        assert_string_equal(f->w[i].text, "error: the answer is larger than 16 MiB as text, which is the most");
+    }
+    assert_int_equal(counts(f, 0)->infra_errors, 2);
+    free(bytes);
 }
 
 static void only_infra_errors_are_tried_again(void **state) {
@@ -424,6 +448,7 @@ int main(void) {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(started_call_is_answered_when_it_is_finished),
+        CASE(answer_that_no_message_holds_is_an_infra_error),
         CASE(only_infra_errors_are_tried_again),
         CASE(call_that_backs_off_can_be_left),
         CASE(left_call_is_told_to_give_up),
