@@ -142,21 +142,29 @@ static json_t *state_to_json(const rlf_config *config, const trainer_state *stat
                      (json_int_t)state->retried, "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
 
+/* A kill in between leaves a step_N.tmp, which the next start removes, and never a part of a step_N. */
+static rlf_status remove_step(const char *folder, int64_t step) {
+    rlf_status status = RLF_OK;
+    rlf_str path = {0}, temporary = {0};
+    rlf_str_printf(&path, "%s/step_%lld", folder, (long long)step);
+    rlf_str_printf(&temporary, "%s.tmp", path.ptr);
+    if (rename(path.ptr, temporary.ptr) != 0) RLF_FAIL(IO, "cannot rename %s to %s: %s", path.ptr, temporary.ptr, strerror(errno));
+    RLF_TRY(trainer_remove_tree(temporary.ptr));
+out:
+    rlf_str_clean_up(&path);
+    rlf_str_clean_up(&temporary);
+    return status;
+}
+
 static rlf_status prune(const rlf_config *config, const char *folder) {
     rlf_status status = RLF_OK;
-    rlf_str path = {0};
     step_list list = {0};
     size_t keep = (size_t)config->train.keep;
     if (keep == 0) goto out;
     RLF_TRY(list_steps(folder, &list));
-    for (size_t i = 0; i + keep < list.n; i++) {
-        rlf_str_reset(&path);
-        rlf_str_printf(&path, "%s/step_%lld", folder, (long long)list.v[i]);
-        RLF_TRY(trainer_remove_tree(path.ptr));
-    }
+    for (size_t i = 0; i + keep < list.n; i++) RLF_TRY(remove_step(folder, list.v[i]));
 out:
     free(list.v);
-    rlf_str_clean_up(&path);
     return status;
 }
 

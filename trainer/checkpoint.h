@@ -1,9 +1,9 @@
 /* Checkpoints of a run: OUTPUT/checkpoints/step_N/, a Hugging Face folder with the optimizer's state and run_state.json beside it.
  *
  * A checkpoint is written as step_N.tmp, and exists once that folder has been renamed: run_state.json is its last file, and everything
- * is on disk before the rename. So a folder step_N is complete or it is not there. run_state.json holds only what follows from (seed,
- * config, tool answers), no times: a resumed run writes the same bytes. Rank 0 alone writes here; learners put their files into the
- * folder they are told. Private to trainer/. */
+ * is on disk before the rename. One that is removed is renamed back first. So a folder step_N is complete or it is not there.
+ * run_state.json holds only what follows from (seed, config, tool answers), no times: a resumed run writes the same bytes. Rank 0 alone
+ * writes here; learners put their files into the folder they are told. Private to trainer/. */
 #ifndef RLF_TRAINER_CHECKPOINT_H
 #define RLF_TRAINER_CHECKPOINT_H
 
@@ -24,7 +24,7 @@ typedef struct trainer_state {
 void trainer_state_init(trainer_state *state);
 void trainer_state_clean_up(trainer_state *state);
 
-/* Removes step_*.tmp left by a run that was killed. */
+/* Removes step_*.tmp left by a run that was killed while it wrote or removed one. */
 rlf_status trainer_checkpoint_tidy(const rlf_config *config) RLF_MUST_USE;
 /* Makes an empty step_N.tmp and gives its path. */
 rlf_status trainer_checkpoint_begin(const rlf_config *config, int64_t step, rlf_str *folder) RLF_MUST_USE;

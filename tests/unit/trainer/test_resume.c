@@ -4,6 +4,8 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,14 @@ typedef struct folder {
     rlf_config config;
 } folder;
 
+/* Stands for the C library's: a run that is killed removes so many files, and no more. */
+static int removals_left;
+
+int remove(const char *path) {
+    errno = EIO;
+    return removals_left-- > 0 && (unlink(path) == 0 || rmdir(path) == 0) ? 0 : -1;
+}
+
 static int make_folder(void **state) {
     folder *f = rlf_calloc(1, sizeof *f);
     snprintf(f->path, sizeof f->path, "/tmp/rlf-checkpoint-XXXXXX");
@@ -30,12 +40,14 @@ static int make_folder(void **state) {
     f->config.seed = 5;
     f->config.train.resume = true;
     f->config.train.keep = 2;
+    removals_left = INT_MAX;
     *state = f;
     return 0;
 }
 
 static int remove_folder(void **state) {
     folder *f = *state;
+    removals_left = INT_MAX;
     int failed = trainer_remove_tree(f->path) != RLF_OK;
     free(f);
     return failed;
@@ -113,6 +125,24 @@ static void only_the_newest_are_kept(void **state) {
     assert_true(exists(f, "step_11") && exists(f, "step_12"));
 }
 
+static void kill_while_an_old_one_is_removed_leaves_no_part_of_it(void **state) {
+    folder *f = *state;
+    for (int64_t step = 3; step <= 5; step++) {
+        assert_int_equal(save(f, 10 * step), RLF_OK);
+        assert_int_equal(save(f, 10 * step + 1), RLF_OK);
+        removals_left = (int)step - 3; /* of its two files and itself */
+        assert_int_equal(save(f, 10 * step + 2), RLF_IO);
+        removals_left = INT_MAX;
+        char name[32], tmp[32];
+        snprintf(name, sizeof name, "step_%d", 10 * (int)step);
+        snprintf(tmp, sizeof tmp, "step_%d.tmp", 10 * (int)step);
+        assert_true(!exists(f, name) && exists(f, tmp));
+        assert_int_equal(found(f), 10 * step + 2);
+        assert_int_equal(trainer_checkpoint_tidy(&f->config), RLF_OK);
+        assert_false(exists(f, tmp));
+    }
+}
+
 static void complete_one_is_never_overwritten(void **state) {
     folder *f = *state;
     assert_int_equal(save(f, 4), RLF_OK);
@@ -188,6 +218,7 @@ int main(void) {
         IN_FOLDER(newest_complete_one_is_found_by_number),
         IN_FOLDER(half_written_one_is_passed_over_and_removed),
         IN_FOLDER(only_the_newest_are_kept),
+        IN_FOLDER(kill_while_an_old_one_is_removed_leaves_no_part_of_it),
         IN_FOLDER(complete_one_is_never_overwritten),
         IN_FOLDER(state_is_read_back_exactly),
         IN_FOLDER(checkpoint_of_another_mode_is_refused),
