@@ -168,6 +168,10 @@ out:
     return status;
 }
 
+rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_state *state, const char *dir) {
+    return trainer_json_write(dir, "run_state.json", state_to_json(config, state), 17);
+}
+
 rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_state *state, rlf_str *path) {
     rlf_status status = RLF_OK;
     rlf_str folder = {0}, temporary = {0};
@@ -176,7 +180,7 @@ rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_sta
     rlf_str_reset(path);
     rlf_str_printf(path, "%s/step_%lld", folder.ptr, (long long)state->step);
     if (is_complete(folder.ptr, state->step)) RLF_FAIL(INVALID, "%s exists already and is not overwritten", path->ptr);
-    RLF_TRY(trainer_json_write(temporary.ptr, "run_state.json", state_to_json(config, state), 17));
+    RLF_TRY(trainer_checkpoint_put_state(config, state, temporary.ptr));
     RLF_TRY(trainer_sync_folder(temporary.ptr));
     RLF_TRY(trainer_remove_tree(path->ptr)); /* what has no run_state.json is no checkpoint */
     if (rename(temporary.ptr, path->ptr) != 0) RLF_FAIL(IO, "cannot rename %s to %s: %s", temporary.ptr, path->ptr, strerror(errno));

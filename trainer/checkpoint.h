@@ -31,6 +31,8 @@ rlf_status trainer_checkpoint_begin(const rlf_config *config, int64_t step, rlf_
 /* The learners are done with the folder: writes run_state.json, syncs, renames, removes all but the newest train.keep. `path`: the final
  * folder. */
 rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_state *state, rlf_str *path) RLF_MUST_USE;
+/* Writes DIR/run_state.json, whole or not at all: that of a complete checkpoint too, once its step has been evaluated. */
+rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_state *state, const char *dir) RLF_MUST_USE;
 /* Reads DIR/run_state.json into a state already initialised. Refuses one of another mode; warns where a key that decides the order of
  * data has changed. */
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) RLF_MUST_USE;

@@ -3,7 +3,7 @@
  * At the boundary of a step the order is: step, evaluation where one is due, checkpoint where one is due, stop where one was asked for.
  * So a checkpoint holds the results of every evaluation before it, and a resumed run does again only what was lost. SIGTERM and SIGUSR1
  * are asked-for stops: the step under way ends, a checkpoint is written, and the job ends with status 0, to be continued by the same
- * command. */
+ * command. An evaluation that was due then is made first when the run goes on, and added to that checkpoint. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +81,7 @@ static rlf_status open_folder(trainer_job *job) {
     rlf_str_printf(&path, "%s/config.yaml", job->config->output);
     rlf_config_dump(job->config, &text);
     RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
-    RLF_TRY(trainer_metrics_open(&job->metrics, job->config->output, job->start_step));
+    RLF_TRY(trainer_metrics_open(&job->metrics, job->config->output, job->start_step, trainer_evaluated(job, job->start_step)));
 out:
     rlf_str_clean_up(&path);
     rlf_str_clean_up(&text);
@@ -158,11 +158,21 @@ static rlf_status one_step(trainer_job *job) {
     return trainer_mode_is(job->config, "sft") ? trainer_supervised_step(job) : trainer_rl_step(job);
 }
 
+/* Before any step: one of the weights at the start, or one that was put off when the run stopped, which its checkpoint takes in. */
+static rlf_status evaluate_first(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    if (!evaluation_is_due(job)) return RLF_OK;
+    RLF_TRY(trainer_evaluate(job));
+    if (job->start_step > 0) RLF_TRY(trainer_checkpoint_put_state(job->config, &job->state, job->checkpoint.ptr));
+out:
+    return status;
+}
+
 static rlf_status run_steps(trainer_job *job, bool *stopped) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     if (trainer_mode_is(config, "rl")) RLF_TRY(trainer_exchange_publish(job, job->state.step));
-    if (evaluation_is_due(job)) RLF_TRY(trainer_evaluate(job));
+    RLF_TRY(evaluate_first(job));
     while (job->state.step < job->steps && !trainer_stop_asked()) {
         RLF_TRY(one_step(job));
         if (evaluation_is_due(job) && !trainer_stop_asked()) RLF_TRY(trainer_evaluate(job));

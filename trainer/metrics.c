@@ -16,7 +16,7 @@ void trainer_put_real(json_t *object, const char *key, double value) {
     json_object_set_new(object, key, isfinite(value) ? json_real(value) : json_null());
 }
 
-void trainer_metrics_cut(const char *text, size_t n, int64_t step, rlf_str *out, double *elapsed_s) {
+void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, double *elapsed_s) {
     const char *end;
     *elapsed_s = 0;
     for (size_t begin = 0; begin < n; begin = (size_t)(end - text) + 1) {
@@ -24,8 +24,9 @@ void trainer_metrics_cut(const char *text, size_t n, int64_t step, rlf_str *out,
         if (!end) return;
         json_t *line = json_loadb(text + begin, (size_t)(end - text) - begin, 0, NULL);
         json_t *at = json_object_get(line, "step");
-        bool whole = json_is_integer(at), kept = whole && json_integer_value(at) <= step;
-        if (kept) {
+        bool whole = json_is_integer(at);
+        json_int_t kept_to = json_object_get(line, "eval") && !evaluated ? step - 1 : step;
+        if (whole && json_integer_value(at) <= kept_to) {
             rlf_str_append(out, text + begin, (size_t)(end - text) + 1 - begin);
             *elapsed_s = json_number_value(json_object_get(line, "elapsed_s"));
         }
@@ -34,11 +35,11 @@ void trainer_metrics_cut(const char *text, size_t n, int64_t step, rlf_str *out,
     }
 }
 
-static rlf_status cut_file(const char *path, int64_t step, double *elapsed_s) {
+static rlf_status cut_file(const char *path, int64_t step, bool evaluated, double *elapsed_s) {
     rlf_status status = RLF_OK;
     rlf_str text = {0}, kept = {0};
     if (step > 0 && trainer_file_exists(path)) RLF_TRY(rlf_str_read_file(&text, path, MAX_BYTES));
-    trainer_metrics_cut(text.ptr, text.len, step, &kept, elapsed_s);
+    trainer_metrics_cut(text.ptr, text.len, step, evaluated, &kept, elapsed_s);
     RLF_TRY(rlf_outfile_put(path, kept.ptr ? kept.ptr : "", kept.len));
 out:
     rlf_str_clean_up(&text);
@@ -46,14 +47,14 @@ out:
     return status;
 }
 
-rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step) {
+rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step, bool evaluated) {
     rlf_status status = RLF_OK;
     rlf_str path = {0};
     double elapsed_s = 0;
     memset(metrics, 0, sizeof *metrics);
     rlf_str_printf(&path, "%s/metrics.jsonl", output);
     metrics->path = path.ptr;
-    RLF_TRY(cut_file(metrics->path, start_step, &elapsed_s));
+    RLF_TRY(cut_file(metrics->path, start_step, evaluated, &elapsed_s));
     metrics->started_s = rlf_now_s() - elapsed_s;
     metrics->file = fopen(metrics->path, "ab");
     if (!metrics->file) RLF_FAIL(IO, "cannot open %s: %s", metrics->path, strerror(errno));

@@ -6,6 +6,7 @@
 #define RLF_TRAINER_METRICS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "trainer/events.h"
 
@@ -16,16 +17,18 @@ typedef struct trainer_metrics {
     double started_s;    /* monotonic time at which elapsed_s would have been 0 */
 } trainer_metrics;
 
-/* Opens both files in folder OUTPUT. start_step > 0: keeps the lines of steps up to it, and counts time on from the last of them. */
-rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step) RLF_MUST_USE;
+/* Opens both files in folder OUTPUT. start_step > 0: keeps the lines of steps up to it, and counts time on from the last of them.
+ * evaluated: the checkpoint holds an evaluation of that step; the line of one that it does not hold goes, since it is made again. */
+rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step, bool evaluated) RLF_MUST_USE;
 void trainer_metrics_close(trainer_metrics *metrics);
 double trainer_metrics_elapsed(const trainer_metrics *metrics);
 /* Adds elapsed_s to the object, writes it as a line, and its numbers, named by their path ("finish/answer"), to the event file. Takes
  * the reference. */
 rlf_status trainer_metrics_write(trainer_metrics *metrics, int64_t step, json_t *object) RLF_MUST_USE;
 
-/* The lines of `text` whose step is at most `step`, up to the first that is not a whole JSON object; *elapsed_s of the last. */
-void trainer_metrics_cut(const char *text, size_t n, int64_t step, rlf_str *out, double *elapsed_s);
+/* The lines of `text` whose step is at most `step`, without its evaluation unless `evaluated`, up to the first that is not a whole JSON
+ * object; *elapsed_s of the last. */
+void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, double *elapsed_s);
 /* object[key] = value, null where it is not finite. */
 void trainer_put_real(json_t *object, const char *key, double value);
 

@@ -33,4 +33,23 @@ for key in step reward_mean loss; do
     cmp <(numbers "$work/whole/metrics.jsonl" $key) <(numbers "$run/metrics.jsonl" $key) || fail "the curves of $key differ"
 done
 ls "$run/checkpoints" | grep -q tmp && fail "an unfinished checkpoint was left behind"
-echo "killed three times and stopped once: the same bytes"
+echo "  killed three times and stopped once: the same bytes"
+
+# Asked to stop in the last step, the run makes its evaluation when it goes on, once, and the checkpoint of that step takes it in. Without
+# tools that are slow the signal would come too late.
+evaluated=(train.steps=2 train.checkpoint_every=0 data.eval="$fixture/data/test.jsonl" data.eval_limit=8)
+rl evaluated 4 "${evaluated[@]}"
+run=$work/put_off
+start_job "$work/put_off_stopped.log" 4 "${rl_job[@]}" output="$run" "${evaluated[@]}" tools.0.latency.median_ms=800
+await_steps "$run" 1
+sleep 0.1
+kill -USR1 "$job"
+wait "$job" || fail "a job that is asked to stop has to end well: $(tail -n 3 "$work/put_off_stopped.log")"
+grep -q "stopped by signal 10 after step 2" "$work/put_off_stopped.log" || fail "not stopped in the last step: $(tail -n 3 "$work/put_off_stopped.log")"
+grep -q '"eval"' "$run/metrics.jsonl" && fail "evaluated although asked to stop"
+for again in 1 2; do
+    train put_off_$again 4 "${rl_job[@]}" output="$run" "${evaluated[@]}"
+    same_checkpoint "$work/evaluated/checkpoints/step_2" "$run/checkpoints/step_2"
+    [ "$(grep -c '"eval"' "$run/metrics.jsonl")" -eq 1 ] || fail "expected one evaluation in $run/metrics.jsonl after start $again"
+done
+echo "  stopped in the last step: evaluated when it went on, once"

@@ -30,10 +30,23 @@ static void lines_after_the_checkpoint_are_cut(void **state) {
     static const char text[] = "{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":2,\"elapsed_s\":2.5}\n{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n{\"step\":3,\"elapsed_s\":9}\n";
     rlf_str out = {0};
     double elapsed;
-    trainer_metrics_cut(text, sizeof text - 1, 2, &out, &elapsed);
+    trainer_metrics_cut(text, sizeof text - 1, 2, true, &out, &elapsed);
     assert_int_equal(out.len, strstr(text, "{\"step\":3") - text);
     assert_memory_equal(out.ptr, text, out.len);
     assert_true(elapsed == 2.75);
+    rlf_str_clean_up(&out);
+}
+
+static void evaluation_that_the_checkpoint_lacks_is_cut(void **state) {
+    (void)state;
+    static const char text[] = "{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":1,\"eval\":{},\"elapsed_s\":1.75}\n{\"step\":2,\"elapsed_s\":2.5}\n"
+                               "{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n";
+    rlf_str out = {0};
+    double elapsed;
+    trainer_metrics_cut(text, sizeof text - 1, 2, false, &out, &elapsed);
+    assert_int_equal(out.len, strstr(text, "{\"step\":2,\"eval") - text);
+    assert_memory_equal(out.ptr, text, out.len);
+    assert_true(elapsed == 2.5);
     rlf_str_clean_up(&out);
 }
 
@@ -44,7 +57,7 @@ static void line_broken_off_by_a_kill_is_cut(void **state) {
     for (int i = 0; i < 3; i++) {
         rlf_str out = {0};
         double elapsed;
-        trainer_metrics_cut(broken[i], strlen(broken[i]), 5, &out, &elapsed);
+        trainer_metrics_cut(broken[i], strlen(broken[i]), 5, true, &out, &elapsed);
         assert_string_equal(out.ptr, "{\"step\":1}\n");
         rlf_str_clean_up(&out);
     }
@@ -52,7 +65,7 @@ static void line_broken_off_by_a_kill_is_cut(void **state) {
 
 static void write_steps(const char *folder, int64_t start, int64_t end) {
     trainer_metrics metrics;
-    assert_int_equal(trainer_metrics_open(&metrics, folder, start), RLF_OK);
+    assert_int_equal(trainer_metrics_open(&metrics, folder, start, true), RLF_OK);
     for (int64_t step = start + 1; step <= end; step++) {
         json_t *object = json_pack("{s:I, s:{s:f}}", "step", (json_int_t)step, "finish", "answer", 0.5);
         trainer_put_real(object, "loss", step == 2 ? (double)NAN : 1.0 / (double)step);
@@ -139,6 +152,7 @@ static void event_file_holds_framed_scalars(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_after_the_checkpoint_are_cut),
+        cmocka_unit_test(evaluation_that_the_checkpoint_lacks_is_cut),
         cmocka_unit_test(line_broken_off_by_a_kill_is_cut),
         IN_FOLDER(resumed_run_leaves_every_step_once),
         cmocka_unit_test(crc_matches_the_published_values),
