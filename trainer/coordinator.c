@@ -68,6 +68,29 @@ out:
     return status;
 }
 
+static bool due(int64_t every, int64_t step, int64_t steps) { return step == steps || (every > 0 && step > 0 && step % every == 0); }
+
+static bool evaluation_is_due(const trainer_job *job) {
+    const rlf_config *config = job->config;
+    if (!config->data.eval[0] || trainer_evaluated(job, job->state.step)) return false;
+    return due(config->train.eval_every, job->state.step, job->steps) || (job->state.step == 0 && config->train.eval_at_start);
+}
+
+/* A run that goes on is not done: its summary is of fewer steps, and the checkpoint that `final` links to may be pruned. */
+static rlf_status reopen(const trainer_job *job) {
+    rlf_status status = RLF_OK;
+    rlf_str summary = {0}, link = {0};
+    if (job->state.step >= job->steps && !evaluation_is_due(job)) return RLF_OK;
+    rlf_str_printf(&summary, "%s/summary.json", job->config->output);
+    rlf_str_printf(&link, "%s/final", job->config->output);
+    RLF_TRY(trainer_unlink(link.ptr));
+    RLF_TRY(trainer_remove_tree(summary.ptr));
+out:
+    rlf_str_clean_up(&summary);
+    rlf_str_clean_up(&link);
+    return status;
+}
+
 static rlf_status open_folder(trainer_job *job) {
     rlf_status status = RLF_OK;
     static const char *const folders[] = {"checkpoints", "rollouts"};
@@ -81,6 +104,7 @@ static rlf_status open_folder(trainer_job *job) {
     rlf_str_printf(&path, "%s/config.yaml", job->config->output);
     rlf_config_dump(job->config, &text);
     RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
+    RLF_TRY(reopen(job));
     RLF_TRY(trainer_metrics_open(&job->metrics, job->config->output, job->start_step, trainer_evaluated(job, job->start_step)));
 out:
     rlf_str_clean_up(&path);
@@ -144,14 +168,6 @@ static void close_job(trainer_job *job) {
 }
 
 /* ---- the run -------------------------------------------------------------------------------------------------------------------- */
-
-static bool due(int64_t every, int64_t step, int64_t steps) { return step == steps || (every > 0 && step > 0 && step % every == 0); }
-
-static bool evaluation_is_due(const trainer_job *job) {
-    const rlf_config *config = job->config;
-    if (!config->data.eval[0] || trainer_evaluated(job, job->state.step)) return false;
-    return due(config->train.eval_every, job->state.step, job->steps) || (job->state.step == 0 && config->train.eval_at_start);
-}
 
 static rlf_status one_step(trainer_job *job) {
     rlf_arena_reset(&job->arena);

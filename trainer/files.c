@@ -56,17 +56,29 @@ rlf_status trainer_remove_tree(const char *path) {
     return RLF_OK;
 }
 
+/* Refuses anything but a link. */
+static rlf_status check_link(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) == 0 && !S_ISLNK(info.st_mode)) return RLF_RAISE(INVALID, "%s exists and is not a link", path);
+    return RLF_OK;
+}
+
 rlf_status trainer_link(const char *path, const char *target) {
     rlf_status status = RLF_OK;
-    struct stat info;
     rlf_str temporary = {0};
     rlf_str_printf(&temporary, "%s.tmp", path);
-    if (lstat(path, &info) == 0 && !S_ISLNK(info.st_mode)) RLF_FAIL(INVALID, "%s exists and is not a link", path);
+    RLF_TRY(check_link(path));
     RLF_TRY(trainer_remove_tree(temporary.ptr));
     if (symlink(target, temporary.ptr) != 0 || rename(temporary.ptr, path) != 0)
         RLF_FAIL(IO, "cannot make link %s: %s", path, strerror(errno));
 out:
     rlf_str_clean_up(&temporary);
+    return status;
+}
+
+rlf_status trainer_unlink(const char *path) {
+    rlf_status status = check_link(path);
+    if (status == RLF_OK && unlink(path) != 0 && errno != ENOENT) status = RLF_RAISE(IO, "cannot remove %s: %s", path, strerror(errno));
     return status;
 }
 

@@ -110,7 +110,7 @@ rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, cons
 
 /* ---- summary.c ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Writes OUTPUT/summary.json. */
+/* Writes OUTPUT/summary.json, unless it is there: this process has found the run done then, and its tools have counted nothing. */
 rlf_status trainer_summary_write(const trainer_job *job) RLF_MUST_USE;
 
 #endif

@@ -59,5 +59,9 @@ static json_t *summary_json(const trainer_job *job) {
 }
 
 rlf_status trainer_summary_write(const trainer_job *job) {
-    return trainer_json_write(job->config->output, "summary.json", summary_json(job), 9);
+    rlf_str path = {0};
+    rlf_str_printf(&path, "%s/summary.json", job->config->output);
+    bool there = trainer_file_exists(path.ptr);
+    rlf_str_clean_up(&path);
+    return there ? RLF_OK : trainer_json_write(job->config->output, "summary.json", summary_json(job), 9);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole job killed at three random moments, and asked to stop once, leaves the bytes of the undisturbed run.
+# The whole job killed at three random moments, and asked to stop once, leaves the bytes of the undisturbed run; so does one asked to stop
+# before its last evaluation.
 source "$(dirname "$0")/lib.sh"
 fresh_work resume
 steps=14
@@ -48,8 +49,22 @@ wait "$job" || fail "a job that is asked to stop has to end well: $(tail -n 3 "$
 grep -q "stopped by signal 10 after step 2" "$work/put_off_stopped.log" || fail "not stopped in the last step: $(tail -n 3 "$work/put_off_stopped.log")"
 grep -q '"eval"' "$run/metrics.jsonl" && fail "evaluated although asked to stop"
 for again in 1 2; do
+    [ $again -eq 1 ] || cp "$run/summary.json" "$work/summary.json"
     train put_off_$again 4 "${rl_job[@]}" output="$run" "${evaluated[@]}"
     same_checkpoint "$work/evaluated/checkpoints/step_2" "$run/checkpoints/step_2"
     [ "$(grep -c '"eval"' "$run/metrics.jsonl")" -eq 1 ] || fail "expected one evaluation in $run/metrics.jsonl after start $again"
 done
+same_file "$work/summary.json" "$run/summary.json"
 echo "  stopped in the last step: evaluated when it went on, once"
+
+# A run that is done and goes on is not done until its end. SIGTERM stops it too, where rank 0 gets it and not mpirun.
+longer=("${evaluated[@]}" train.steps=4 train.checkpoint_every=1 train.keep=1)
+start_job "$work/longer_stopped.log" 4 "${rl_job[@]}" output="$run" "${longer[@]}" tools.0.latency.median_ms=800
+await_steps "$run" 4
+kill -TERM "$(process_of_rank 0)"
+wait "$job" || fail "a job that is asked to stop has to end well: $(tail -n 3 "$work/longer_stopped.log")"
+grep -q "stopped by signal 15" "$work/longer_stopped.log" || fail "the job was not stopped: $(tail -n 3 "$work/longer_stopped.log")"
+[ ! -L "$run/final" ] && [ ! -e "$run/summary.json" ] || fail "a run that is not done says that it is"
+train longer 4 "${rl_job[@]}" output="$run" "${longer[@]}"
+[ -f "$run/final/model.safetensors" ] && [ -f "$run/summary.json" ] || fail "a run that is done does not say so"
+echo "  longer than it was: done at its new end"

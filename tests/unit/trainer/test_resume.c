@@ -205,9 +205,12 @@ static void link_is_replaced_but_a_file_is_not(void **state) {
     assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_OK);
     assert_true(readlink(path, target, sizeof target - 1) > 0);
     assert_string_equal(target, "checkpoints/step_2");
-    assert_int_equal(trainer_remove_tree(path), RLF_OK);
+    assert_int_equal(trainer_unlink(path), RLF_OK);
+    assert_false(trainer_file_exists(path));
+    assert_int_equal(trainer_unlink(path), RLF_OK);
     assert_int_equal(trainer_make_folder(path), RLF_OK);
     assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_INVALID);
+    assert_int_equal(trainer_unlink(path), RLF_INVALID);
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
