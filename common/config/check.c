@@ -81,9 +81,11 @@ static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *
         return fail(o, "algorithm.dual_clip", "expected 0 (off) or more than 1, found %g", c->algorithm.dual_clip);
     if (strcmp(c->mode, "rl") == 0 && c->sampling.temperature == 0)
         return fail(o, "sampling.temperature", "expected more than 0 in mode rl: greedy samples of a group are all the same");
-    if (strcmp(c->mode, "rl") == 0 && c->train.updates > c->train.prompts * c->algorithm.group)
-        return fail(o, "train.updates", "expected at most train.prompts * algorithm.group (%lld), found %lld",
-                    (long long)(c->train.prompts * c->algorithm.group), (long long)c->train.updates);
+    if (strcmp(c->mode, "rl") == 0 && c->train.updates > c->train.prompts)
+        return fail(o, "train.updates", "expected at most train.prompts (%lld), since each takes whole groups, found %lld",
+                    (long long)c->train.prompts, (long long)c->train.updates);
+    if (strcmp(c->mode, "rl") == 0 && c->algorithm.drop_zero_variance && c->algorithm.group == 1)
+        return fail(o, "algorithm.drop_zero_variance", "expected algorithm.group of at least 2: one reward has no variance");
     return RLF_OK;
 }
 

@@ -32,7 +32,7 @@ const rlf_key rlf_config_keys[] = {
     INT(ranks.tool, "ranks", "1", 0, 65536, "Ranks that run tools and rewards; the rest, after the coordinator, are learners"),
     INT(train.steps, "steps", "100", 1, 1e9, "Steps: rollout and update (rl) or optimizer steps (sft)"),
     INT(train.prompts, "", "32", 1, 1e6, "Questions a step (rl), rows a step (sft)"),
-    INT(train.updates, "", "1", 1, 1e4, "Optimizer updates a step, each on its share of the trajectories (rl)"),
+    INT(train.updates, "", "1", 1, 1e4, "Optimizer updates a step, each on its share of the groups (rl)"),
     INT(train.micro_tokens, "tokens", "8192", 16, TOKENS, "Token budget of one micro-batch of a learner"),
     TEXT(train.reduce_dtype, "float32", "float32|bfloat16",
          "How gradients travel between learners; bfloat16: half the bytes, each learner's are rounded once, then added in float32; one learner sends none and rounds none"),

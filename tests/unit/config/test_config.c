@@ -187,6 +187,10 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("algorithm: {dual_clip: 0.5}", "job.yaml:5: key 'algorithm.dual_clip': expected 0 (off) or more than 1, found 0.5");
     override_refused("sampling.temperature=0",
                      "command line: key 'sampling.temperature': expected more than 0 in mode rl: greedy samples of a group are all the same");
+    line_refused("train: {prompts: 8, updates: 9}",
+                 "job.yaml:5: key 'train.updates': expected at most train.prompts (8), since each takes whole groups, found 9");
+    line_refused("algorithm: {group: 1, drop_zero_variance: true}",
+                 "job.yaml:5: key 'algorithm.drop_zero_variance': expected algorithm.group of at least 2: one reward has no variance");
     line_refused("tools: [{kind: calculator}]", "job.yaml:5: key 'tools.0.name': required: what the model calls");
     line_refused("tools: [{name: a b, kind: calculator}]", "job.yaml:5: key 'tools.0.name': expected at most 64 letters, digits, _ or -");
     line_refused("tools: [{name: a}]", "job.yaml:5: key 'tools.0.kind': required: one of index, calculator, retriever, http, python, process, plugin, mcp");
