@@ -43,7 +43,7 @@ trainer_loss_fn trainer_loss_grpo;
 /* -logprob: supervised. */
 trainer_loss_fn trainer_loss_supervised;
 
-/* Learning rate of update `step` (0-based) of `total`: linear warm-up, then constant or cosine to lr * min_lr_ratio. */
+/* Learning rate of update `step` (0-based) of `total`: linear warm-up, then constant or cosine, which is lr * min_lr_ratio at `total`. */
 double trainer_learning_rate(const rlf_config *config, long step, long total);
 
 #endif

@@ -140,7 +140,7 @@ typedef struct rlf_config {
         double lr, beta1, beta2, eps, weight_decay, grad_clip; /* grad_clip 0: off */
         char *schedule;        /* constant | cosine */
         int64_t warmup_steps;
-        double min_lr_ratio;   /* cosine ends at lr * this */
+        double min_lr_ratio;   /* cosine falls towards lr * this */
     } optimizer;
     struct { int64_t message_s, collective_s, startup_s; } deadline; /* a rank silent for longer ends the job with its name */
     struct { char *record, *replay; } traffic; /* folders; "": none. Calls of tools written down, or answered from there */

@@ -97,7 +97,7 @@ const rlf_key rlf_config_keys[] = {
     REAL(optimizer.grad_clip, "", "1.0", 0, 1e9, "Largest global norm of the gradient; 0: off"),
     TEXT(optimizer.schedule, "constant", "constant|cosine", "Learning rate after the warm-up"),
     INT(optimizer.warmup_steps, "steps", "0", 0, 1e9, "Steps over which the learning rate rises linearly from 0"),
-    REAL(optimizer.min_lr_ratio, "", "0.0", 0, 1, "Cosine ends at lr times this"),
+    REAL(optimizer.min_lr_ratio, "", "0.0", 0, 1, "Cosine falls towards lr times this, which the step after the last would have"),
     INT(deadline.message_s, "s", "300", 1, 1e6, "A rank that is silent for longer ends the job, with its name"),
     INT(deadline.collective_s, "s", "300", 1, 1e6, "Longest wait in a collective operation"),
     INT(deadline.startup_s, "s", "120", 1, 1e6, "Longest wait for all ranks to come (MPI_Init), and for all to be ready"),
