@@ -29,7 +29,8 @@ static const char usage[] =
     "  --help     this text\n"
     "  --version  the version\n"
     "\n"
-    "SIGUSR1 or SIGTERM: finish the step, write a checkpoint, stop. The same command goes on from the newest checkpoint.\n";
+    "SIGUSR1 to mpirun or rank 0, or SIGTERM to rank 0: finish the step, write a checkpoint, stop. (mpirun that gets SIGTERM\n"
+    "kills all ranks 2 s later.) The same command goes on from the newest checkpoint.\n";
 
 typedef struct arguments {
     const char *path;  /* JOB.yaml */

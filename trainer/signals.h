@@ -1,7 +1,8 @@
 /* What signals mean to a rank (signals.c). Private to trainer/.
  *
- * SIGTERM and SIGUSR1 ask rank 0 to checkpoint and stop; other ranks leave that to it. But the launcher sends SIGTERM as well when a rank
- * was killed or crashed, a second before it kills all the others: then one rank of the dead one's node says which it was.
+ * SIGTERM and SIGUSR1 ask rank 0 to checkpoint and stop; other ranks leave that to it. But mpirun sends SIGTERM as well when a rank was
+ * killed or crashed, a second before it kills all the others: then one rank of the dead one's node says which it was. And it does so when
+ * it gets SIGTERM itself, which leaves no time for a checkpoint: SIGUSR1 is what it hands on.
  * One per process, as signals are. */
 #ifndef RLF_TRAINER_SIGNALS_H
 #define RLF_TRAINER_SIGNALS_H
