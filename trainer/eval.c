@@ -49,12 +49,18 @@ static json_t *result_json(const trainer_job *job, const rlf_trajectory *traject
 
 static const rlf_row *row_of(void *ctx, size_t group) { return &((const trainer_job *)ctx)->eval.rows[group]; }
 
+static void say_result(trainer_job *job, const json_t *result) {
+    const json_t *exact = json_object_get(result, "exact_match"), *reward = json_object_get(result, "reward_mean");
+    trainer_progress_clear(&job->progress);
+    if (json_is_null(exact)) RLF_WARN("evaluation after step %lld: every episode was lost to infrastructure", (long long)job->state.step);
+    else
+        RLF_INFO("evaluation after step %lld: exact match %.4f, reward %.4f, %lld rows", (long long)job->state.step,
+                 json_number_value(exact), json_number_value(reward), (long long)json_integer_value(json_object_get(result, "rows")));
+}
+
 static rlf_status keep_result(trainer_job *job, json_t *result) {
     json_t *line = json_object(), *kept = json_object();
-    json_t *exact = json_object_get(result, "exact_match"), *reward = json_object_get(result, "reward_mean");
-    trainer_progress_clear(&job->progress);
-    RLF_INFO("evaluation after step %lld: exact match %.4f, reward %.4f, %lld rows", (long long)job->state.step, json_number_value(exact),
-             json_number_value(reward), (long long)json_integer_value(json_object_get(result, "rows")));
+    say_result(job, result);
     json_object_set_new(kept, "step", json_integer(job->state.step));
     json_object_update(kept, result);
     json_array_append_new(job->state.evals, kept);

@@ -38,5 +38,8 @@ count() { grep -o "\"$1\": *[0-9]*" "$work/refused/summary.json" | sed "s/.*: */
 [ "$(count search.http_connect)" -gt 0 ] && [ "$(count search.http_connect)" -eq "$(count search.runs)" ] || fail "not every execution was counted as refused: $(cat "$work/refused/summary.json")"
 grep -q '"status":"ok"' "$work"/refused/rollouts/step_*.jsonl && fail "a call was answered by nobody"
 awk 'NR == 1' "$work/refused/metrics.jsonl" | grep -q '"infra":[1-9]' || fail "no episode was lost"
+grep -m 1 'What is the capital of Niger?' "$fixture/data/train.jsonl" >"$work/one.jsonl" || fail "no question after the capital of Niger"
+train lost 4 "${job[@]}" mode=eval output="$work/lost" data.eval="$work/one.jsonl" tools.0.cache.path=
+grep -q "evaluation after step 0: every episode was lost to infrastructure" "$work/lost.log" || fail "nothing is left, which is not said: $(grep evaluation "$work/lost.log")"
 found=$(grep -rlE 's3cret|k3y-of' "$work") && fail "a secret is in $found"
 echo "$steps steps with a faulty service, 2 without any: what was lost is counted, and no secret was told"
