@@ -33,6 +33,7 @@ static rlf_status open_data(trainer_job *job) {
     if (!trainer_mode_is(config, "eval")) {
         RLF_TRY(rlf_dataset_load(&job->train, config->data.train, trainer_mode_is(config, "sft")));
         if (job->train.n == 0) RLF_FAIL(INVALID, "%s holds no rows", config->data.train);
+        job->state.rows = (int64_t)job->train.n;
         trainer_order_init(&job->order, (uint64_t)config->seed, job->train.n, config->data.shuffle);
     }
     if (config->data.eval[0]) {

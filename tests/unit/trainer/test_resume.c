@@ -61,6 +61,7 @@ static rlf_status save(const folder *f, int64_t step) {
     trainer_state_init(&run);
     run.step = step;
     run.tokens = 100 * step;
+    run.rows = 50;
     run.logprob_diff_max = 0.1;
     json_array_append_new(run.evals, json_pack("{s:I, s:f}", "step", (json_int_t)step, "exact_match", 1.0 / 3.0));
     RLF_TRY(trainer_checkpoint_begin(&f->config, step, &path));
@@ -167,6 +168,39 @@ static void state_is_read_back_exactly(void **state) {
     rlf_str_clean_up(&dir);
 }
 
+/* Whether reading step 7 with so many rows in data.train says that the order of data has changed. */
+static bool warns(const folder *f, int64_t rows) {
+    char dir[160], text[1024] = "";
+    trainer_state run;
+    FILE *log = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    assert_true(log && kept >= 0 && dup2(fileno(log), STDERR_FILENO) >= 0);
+    snprintf(dir, sizeof dir, "%s/checkpoints/step_7", f->path);
+    trainer_state_init(&run);
+    run.rows = rows;
+    rlf_status status = trainer_checkpoint_read(&f->config, dir, &run);
+    assert_true(dup2(kept, STDERR_FILENO) >= 0);
+    close(kept);
+    rewind(log);
+    (void)!fread(text, 1, sizeof text - 1, log);
+    fclose(log);
+    trainer_state_clean_up(&run);
+    assert_int_equal(status, RLF_OK);
+    return strstr(text, "was written with another seed") != NULL;
+}
+
+static void another_order_of_data_is_warned_of(void **state) {
+    folder *f = *state;
+    assert_int_equal(save(f, 7), RLF_OK);
+    assert_false(warns(f, 50));
+    assert_true(warns(f, 51));
+    f->config.data.shuffle = true;
+    assert_true(warns(f, 50));
+    f->config.data.shuffle = false;
+    f->config.train.prompts = 3;
+    assert_true(warns(f, 50));
+}
+
 static void checkpoint_of_another_mode_is_refused(void **state) {
     folder *f = *state;
     char path[160];
@@ -224,6 +258,7 @@ int main(void) {
         IN_FOLDER(kill_while_an_old_one_is_removed_leaves_no_part_of_it),
         IN_FOLDER(complete_one_is_never_overwritten),
         IN_FOLDER(state_is_read_back_exactly),
+        IN_FOLDER(another_order_of_data_is_warned_of),
         IN_FOLDER(checkpoint_of_another_mode_is_refused),
         IN_FOLDER(damaged_state_is_an_error_with_its_path),
         IN_FOLDER(link_is_replaced_but_a_file_is_not),
