@@ -113,6 +113,11 @@ same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
 same_file "$work/tiny_a/config.json" "$work/tiny_b/config.json"
 refused 1 'tiny_a/model\.safetensors.*exists' init --shape tiny --seed 10 -o "$work/tiny_a"
 same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
+for file in model.safetensors.index.json config.json; do
+    mkdir "$work/other_$file" && echo '{}' >"$work/other_$file/$file" || fail "no folder for $file"
+    refused 1 "$file: exists" init --shape tiny -o "$work/other_$file"
+    [ "$(ls "$work/other_$file")" = "$file" ] || fail "rlf init wrote beside a $file"
+done
 refused 1 'quickstart.*qwen3-0\.6b' init --shape huge -o "$work/huge"
 
 "$rlf" config >"$out" || fail "rlf config"

@@ -103,7 +103,7 @@ refused cut_model "$work/nothing" "cut_model/model\.safetensors" "${rl_job[@]}" 
 cp "$fixture/cold/final/model.safetensors" "$work/narrow/model.safetensors"
 refused other_shape "$work/nothing" "narrow/model\.safetensors.*(shape|\[)" "${rl_job[@]}" output="$work/nothing/run" model.path="$work/narrow"
 
-rm "$work/narrow/model.safetensors"
+rm -r "$work/narrow"
 "$rlf" init --shape quickstart --hidden 64 --tokenizer "$fixture/init" -o "$work/narrow" || fail "rlf init"
 refused resumed_with_other_shape "$work/run" "step_2/model\.safetensors.*(shape|\[)" "${going_on[@]}" model.path="$work/narrow"
 refused resumed_in_other_mode "$work/run" "mode" "$RLF_SOURCE/jobs/quickstart_cold.yaml" output="$work/run" model.path="$fixture/cold/final" \

@@ -139,11 +139,15 @@ out:
 }
 
 static rlf_status make_folder(const char *dir) {
+    static const char *const files[] = {"model.safetensors", "model.safetensors.index.json", "config.json"}; /* of a model that is there */
     rlf_str path = {0};
     rlf_status status = RLF_OK;
     if (mkdir(dir, 0777) != 0 && errno != EEXIST) RLF_FAIL(IO, "%s: cannot make the folder: %s", dir, strerror(errno));
-    rlf_str_printf(&path, "%s/model.safetensors", dir);
-    if (access(path.ptr, F_OK) == 0) RLF_FAIL(INVALID, "%s: exists already; nothing is overwritten", path.ptr);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        rlf_str_reset(&path);
+        rlf_str_printf(&path, "%s/%s", dir, files[i]);
+        if (access(path.ptr, F_OK) == 0) RLF_FAIL(INVALID, "%s: exists already; nothing is overwritten", path.ptr);
+    }
 out:
     rlf_str_clean_up(&path);
     return status;
