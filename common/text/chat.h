@@ -6,9 +6,10 @@
  *   qwen2.5    ChatML with the Qwen2.5 system prompt and tool block
  *   llama3.1   Llama 3.1 and 3.3: tools in the first user message, tool answers from "ipython"
  *   llama3.2   the same with the date as an option where the original asks the clock: rendered alike
- *   chatml     bare ChatML: no default system prompt, no tool block
+ *   chatml     bare ChatML: no default system prompt, no tool block. Its templates know no calls and would put a tool's answer in a turn
+ *              of "tool"; both are put as in qwen2.5
  *
- * A prompt is, byte for byte, what transformers renders with the model's own template. What is appended later differs from a fresh
+ * But for that a prompt is, byte for byte, what transformers renders with the model's own template. What is appended later differs from a fresh
  * rendering of the longer conversation, always by keeping what the model saw and sampled:
  *   - all: a model turn stays as sampled (white space around it, spelling of its JSON, its <think> block); an answer is encoded
  *     apart, so that its ids do not depend on what stands around it, and control text in it stays text.

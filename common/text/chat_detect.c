@@ -1,6 +1,7 @@
 /* Which template a checkpoint has. A Jinja text is known by what it writes: its marks must all be there, and every phrase in it (a
  * string, or text outside the tags, with a space between words) must be one that the family writes. White space, comments, and the
- * order of its branches don't count; another sentence does. */
+ * order of its branches don't count; another sentence does. Bare ChatML is so little that all words of its code are given too: every
+ * other word (bos_token, trim, im_sep) stands for something that bare ChatML does not write. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@ typedef struct recognised {
     const char *name;
     const char *marks[MARKS]; /* without white space; "!" before one that must be absent */
     const char *phrases;      /* all that the family's revisions write; white space does not count */
+    const char *words;        /* all that its code may hold, with a space around each; NULL: any */
 } recognised;
 
 #define HERMES_PHRASES                                                                                                           \
@@ -20,26 +22,30 @@ typedef struct recognised {
     "<tools></tools> XML tags: <tools>\n</tools> For each function call, return a json object with function name and arguments "  \
     "within <tool_call></tool_call> XML tags: <tool_call>{\"name\": <function-name>, \"arguments\": <args-json-object>}"           \
     "</tool_call><|im_end|>\n<tool_call>{\"name\": \"\n\", \"arguments\": \n"
+#define QWEN3_PHRASES HERMES_PHRASES "<think></think>\n<|im_start|>assistant<think>\n"
 #define LLAMA_PHRASES                                                                                                            \
     "26 Jul 2024\n%d %b %Y\nCutting Knowledge Date: December 2023\nToday Date: \nEnvironment: ipython\nTools: \n"                  \
     "You have access to the following functions. To call a function, please respond with JSON for a function call.\n"             \
     "Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name and its value}.\n"               \
     "Do not use variables.\nGiven the following functions, please respond with a JSON for a function call "                       \
     "with its proper arguments that best answers the given prompt.\n{\"name\": \"\n\", \n\"parameters\": \n=\"\n"
-/* The last one: the condition under which changed copies of these templates leave out an empty thought. */
-#define QWEN3_MARKS "<|im_start|>", "<tool_response>", "reasoning_content", "last_query_index", "<tools>", "!ifreasoning_content%}"
+/* The last two: where changed copies of these templates keep the thoughts of turns before the last question, and leave out an empty one. */
+#define QWEN3_MARKS                                                                                                              \
+    "<|im_start|>", "<tool_response>", "reasoning_content", "<tools>", "loop.index0>ns.last_query_index", "!ifreasoning_content%}"
 #define LLAMA_MARKS                                                                                                              \
     "<|start_header_id|>", "<|eot_id|>", "CuttingKnowledgeDate:December2023", "TodayDate:", "tools_in_user_message", "ipython"
 
 static const recognised known[] = {
-    {"qwen3", {QWEN3_MARKS, "enable_thinking"}, HERMES_PHRASES},
-    {"qwen3-thinking", {QWEN3_MARKS, "!enable_thinking", "<|im_start|>assistant<think>"}, HERMES_PHRASES},
-    {"qwen3-instruct", {QWEN3_MARKS, "!enable_thinking", "!<|im_start|>assistant<think>"}, HERMES_PHRASES},
+    {"qwen3", {QWEN3_MARKS, "enable_thinking"}, QWEN3_PHRASES, NULL},
+    {"qwen3-thinking", {QWEN3_MARKS, "!enable_thinking", "<|im_start|>assistant<think>"}, QWEN3_PHRASES, NULL},
+    {"qwen3-instruct", {QWEN3_MARKS, "!enable_thinking", "!<|im_start|>assistant<think>"}, QWEN3_PHRASES, NULL},
     {"qwen2.5", {"<|im_start|>", "<tool_response>", "<tools>", "YouareQwen,createdbyAlibabaCloud.", "!think"},
-     HERMES_PHRASES "<|im_start|>system You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>"},
-    {"llama3.2", {LLAMA_MARKS, "strftime_now"}, LLAMA_PHRASES},
-    {"llama3.1", {LLAMA_MARKS, "!strftime_now"}, LLAMA_PHRASES},
-    {"chatml", {"<|im_start|>", "<|im_end|>", "!tool", "!think", "!Youare"}, ""},
+     HERMES_PHRASES "<|im_start|>system You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>", NULL},
+    {"llama3.2", {LLAMA_MARKS, "strftime_now"}, LLAMA_PHRASES, NULL},
+    {"llama3.1", {LLAMA_MARKS, "!strftime_now"}, LLAMA_PHRASES, NULL},
+    {"chatml", {"<|im_start|>", "<|im_end|>"}, "",
+     " for in if elif else endif endfor set not and or is defined true false message messages m role content system user assistant "
+     "add_generation_prompt im_start im_end "},
 };
 
 /* ---- phrases ---------------------------------------------------------------------------------------------------------------------- */
@@ -59,12 +65,22 @@ static void squeeze(rlf_slice text, rlf_str *out) {
     }
 }
 
+/* How many bytes at s[0] are white space, or an escape of it. */
+static size_t space_at(rlf_slice s) {
+    if (s.len && is_space(s.ptr[0])) return 1;
+    return s.len > 1 && s.ptr[0] == '\\' && strchr("ntr", s.ptr[1]) && s.ptr[1] ? 2 : 0;
+}
+
 /* Whether white space stands between two other characters. */
 static bool is_phrase(rlf_slice s) {
-    while (s.len && is_space(s.ptr[0])) s.ptr++, s.len--;
-    while (s.len && is_space(s.ptr[s.len - 1])) s.len--;
-    for (size_t i = 0; i < s.len; i++)
-        if (is_space(s.ptr[i])) return true;
+    bool begun = false, parted = false;
+    while (s.len) {
+        size_t n = space_at(s);
+        if (!n && parted) return true;
+        begun = begun || !n;
+        parted = begun && n;
+        s.ptr += n ? n : 1, s.len -= n ? n : 1;
+    }
     return false;
 }
 
@@ -79,18 +95,12 @@ static bool looking_at(const scan *s, const char *what) {
     return s->n - s->at >= n && !memcmp(s->text + s->at, what, n);
 }
 
-/* Text up to the next tag or comment, and into or over it. */
+/* Text up to the next tag, and into it. */
 static rlf_slice text_outside(scan *s) {
     size_t begin = s->at;
-    while (s->at < s->n && !looking_at(s, "{{") && !looking_at(s, "{%") && !looking_at(s, "{#")) s->at++;
+    while (s->at < s->n && !looking_at(s, "{{") && !looking_at(s, "{%")) s->at++;
     rlf_slice found = {s->text + begin, s->at - begin};
-    if (looking_at(s, "{#")) {
-        const char *end = memmem(s->text + s->at, s->n - s->at, "#}", 2);
-        s->at = end ? (size_t)(end - s->text) + 2 : s->n;
-    } else if (s->at < s->n) {
-        s->at += 2;
-        s->inside = true;
-    }
+    if (s->at < s->n) s->at += 2, s->inside = true;
     return found;
 }
 
@@ -118,8 +128,8 @@ static bool next_text(scan *s, rlf_slice *out) {
 }
 
 /* Whether every phrase of the template is one of `phrases` (squeezed). */
-static bool writes_only(const char *text, size_t n, const char *phrases) {
-    scan s = {.text = text, .n = n};
+static bool writes_only(rlf_slice text, const char *phrases) {
+    scan s = {.text = text.ptr, .n = text.len};
     rlf_str squeezed = {0};
     rlf_slice part;
     bool good = true;
@@ -129,6 +139,26 @@ static bool writes_only(const char *text, size_t n, const char *phrases) {
         good = squeezed.len == 0 || strstr(phrases, squeezed.ptr);
     }
     rlf_str_clean_up(&squeezed);
+    return good;
+}
+
+/* ---- words ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool is_in_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
+
+/* Whether every word of the template is one of `words`. */
+static bool says_only(rlf_slice text, const char *words) {
+    rlf_str word = {0};
+    bool good = true;
+    for (size_t i = 0; good && i < text.len;) {
+        rlf_str_reset(&word);
+        rlf_str_putc(&word, ' ');
+        for (; i < text.len && is_in_word(text.ptr[i]); i++) rlf_str_putc(&word, text.ptr[i]);
+        rlf_str_putc(&word, ' ');
+        good = word.len == 2 || strstr(words, word.ptr);
+        i += i < text.len && text.ptr[i] == '\\' ? 2 : 1; /* an escape is no word */
+    }
+    rlf_str_clean_up(&word);
     return good;
 }
 
@@ -142,18 +172,35 @@ static bool has_marks(const recognised *r, const char *squeezed) {
     return true;
 }
 
-rlf_status rlf_chat_recognise(const char *source, rlf_slice text, const char **name) {
-    rlf_str squeezed = {0}, phrases = {0};
-    *name = NULL;
-    squeeze(text, &squeezed);
-    for (size_t i = 0; i < sizeof known / sizeof known[0] && !*name; i++) {
-        squeeze(rlf_slice_of(known[i].phrases), &phrases);
-        bool free_text = !known[i].phrases[0];
-        if (squeezed.ptr && has_marks(&known[i], squeezed.ptr) && (free_text || writes_only(text.ptr, text.len, phrases.ptr)))
-            *name = known[i].name;
-    }
-    rlf_str_clean_up(&squeezed);
+static bool is_template(const recognised *r, rlf_slice text, const char *squeezed) {
+    rlf_str phrases = {0};
+    squeeze(rlf_slice_of(r->phrases), &phrases);
+    bool good = has_marks(r, squeezed) && writes_only(text, phrases.ptr ? phrases.ptr : "") && (!r->words || says_only(text, r->words));
     rlf_str_clean_up(&phrases);
+    return good;
+}
+
+static void drop_comments(rlf_slice text, rlf_str *out) {
+    for (const char *begin; (begin = memmem(text.ptr, text.len, "{#", 2)) != NULL;) {
+        size_t n = (size_t)(begin - text.ptr);
+        const char *end = memmem(begin, text.len - n, "#}", 2);
+        rlf_str_append(out, text.ptr, n);
+        n = end ? (size_t)(end - text.ptr) + 2 : text.len;
+        text = (rlf_slice){text.ptr + n, text.len - n};
+    }
+    rlf_str_append(out, text.ptr, text.len);
+}
+
+rlf_status rlf_chat_recognise(const char *source, rlf_slice text, const char **name) {
+    rlf_str code = {0}, squeezed = {0};
+    *name = NULL;
+    drop_comments(text, &code);
+    rlf_slice kept = {code.ptr, code.len};
+    squeeze(kept, &squeezed);
+    for (size_t i = 0; i < sizeof known / sizeof known[0] && squeezed.ptr && !*name; i++)
+        if (is_template(&known[i], kept, squeezed.ptr)) *name = known[i].name;
+    rlf_str_clean_up(&code);
+    rlf_str_clean_up(&squeezed);
     return *name ? RLF_OK : RLF_RAISE(UNSUPPORTED, "%s: this chat template is not one of the " RLF_CHAT_KNOWN, source);
 }
 

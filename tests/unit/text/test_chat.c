@@ -229,11 +229,15 @@ static rlf_status detect(const char *file, const char *text, const char **name) 
     return status;
 }
 
-#define CHATML "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+#define CHATML "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
+#define CHATML_BY_ROLE "{% for message in messages %}{% if message['role'] == 'user' %}{{'<|im_start|>user\n' + message['content'] + " \
+    "'<|im_end|>\n'}}{% else %}{{ '<|im_start|>system\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
 #define HERMES "{{- \"# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with function " \
-    "signatures within <tools></tools> XML tags:\\n<tools>\" }} {{- '<|im_start|>\\n<tool_response>\\n' }}"
-#define QWEN3_2507 "{%- set ns = namespace(last_query_index=1) %} {{ message.reasoning_content }} " HERMES
-#define QWEN3 "{%- if enable_thinking is false %} " QWEN3_2507
+    "signatures within <tools></tools> XML tags:\\n<tools>\" }} {{- '<|im_start|>user' }}{{- '\\n<tool_response>\\n' }}"
+#define QWEN3_THOUGHTS "{{ message.reasoning_content }} " HERMES
+#define QWEN3_2507 "{%- if loop.index0 > ns.last_query_index %} " QWEN3_THOUGHTS
+#define QWEN3_SWITCH "{%- if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}"
+#define QWEN3 QWEN3_SWITCH QWEN3_2507
 #define QWEN25 "{{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }} " HERMES
 #define LLAMA "{#- words of ours #}\n{%- set tools_in_user_message = true %}\n{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}" \
     "{{- \"Cutting Knowledge Date: December 2023\\n\" }}{{- \"Today Date: \" + date_string + \"\\n\\n\" }}{{- '<|eot_id|>ipython' }}" \
@@ -245,8 +249,14 @@ static void templates_are_recognised_by_what_they_write(void **state) {
         {CHATML, "chatml"}, {QWEN3, "qwen3"}, {QWEN25, "qwen2.5"}, {LLAMA, "llama3.1"}, {LLAMA "{{ strftime_now('%d %b %Y') }}", "llama3.2"},
         {QWEN3_2507 "{{- '<|im_start|>assistant\\n' }}", "qwen3-instruct"}, {QWEN3_2507 "{{- '<|im_start|>assistant\\n<think>\\n' }}", "qwen3-thinking"},
         {QWEN3 "{%- if reasoning_content %}", NULL}, {QWEN3_2507 "{%- if reasoning_content %}", NULL},
-        {"\n  " QWEN3 "{# a comment about You are a bot #}", "qwen3"},
-        {CHATML "You are a helpful assistant", NULL}, {"[INST]", NULL}, {"", NULL}, {HERMES, NULL},
+        {"\n  " QWEN3 "{# a comment about You are a bot #}", "qwen3"}, {QWEN3_THOUGHTS QWEN3_SWITCH "{# loop.index0 > ns.last_query_index #}", NULL},
+        {QWEN3_2507 "{%- if enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}", "qwen3"},
+        {CHATML_BY_ROLE "{# trim #}", "chatml"}, {CHATML "{# not closed", "chatml"},
+        {"{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" CHATML, "chatml"},
+        {"{{bos_token}}" CHATML, NULL}, {CHATML "{{ message.content | trim }}", NULL}, {CHATML "{{ '<|im_sep|>' }}", NULL},
+        {CHATML "You are a helpful assistant", NULL}, {CHATML "{{ 'assistant\\nuser' }}", NULL}, {CHATML "\\", "chatml"},
+        {"[INST]", NULL}, {"", NULL}, {"{# nothing #}", NULL}, {HERMES, NULL},
+        {QWEN25 "{{- '<|im_start|>system\\n{system_message}<|im_end|>\\n' }}", NULL},
         {QWEN3 "{{ 'Think step by step.' }}", NULL}, {QWEN3 "Think step by step.", NULL}, {QWEN25 "{{ \"Reason step by step\" }}", NULL},
         {LLAMA "{{ 'You are a pirate' }}", NULL}, {LLAMA "{{ 'open string", NULL}, {QWEN25 "{{ enable_thinking }}", NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -261,12 +271,12 @@ static void templates_are_recognised_by_what_they_write(void **state) {
 static void a_template_is_found_in_any_of_its_files(void **state) {
     (void)state;
     const char *name = NULL;
-    assert_int_equal(detect("chat_template.jinja", "<|im_start|> <|im_end|>", &name), RLF_OK);
-    assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": \"<|im_start|> <|im_end|>\"}", &name), RLF_OK);
+    assert_int_equal(detect("chat_template.jinja", CHATML, &name), RLF_OK);
+    assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
     assert_string_equal(name, "chatml");
-    assert_int_equal(detect("chat_template.json", "{\"chat_template\": \"<|im_start|> <|im_end|>\"}", &name), RLF_OK);
+    assert_int_equal(detect("chat_template.json", "{\"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}, "
-                            "{\"name\": \"default\", \"template\": \"<|im_start|> <|im_end|>\"}]}", &name), RLF_OK);
+                            "{\"name\": \"default\", \"template\": \"<|im_start|><|im_end|>\"}]}", &name), RLF_OK);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}, 7]}", &name), RLF_NOT_FOUND);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": 7}", &name), RLF_NOT_FOUND);
     assert_int_equal(detect("tokenizer_config.json", "{}", &name), RLF_NOT_FOUND);
