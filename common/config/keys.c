@@ -60,7 +60,7 @@ const rlf_key rlf_config_keys[] = {
     BOOL(algorithm.mask_truncated, "false", "Trajectories cut by a limit leave the loss"),
     BOOL(algorithm.drop_zero_variance, "false", "Groups whose rewards are all equal leave the batch"),
     TEXT(episode.system, "", NULL, "System prompt; empty: the default of the chat template"),
-    TEXT(episode.chat, "auto", "auto|chatml|llama3.1|llama3.2|qwen2.5|qwen3|qwen3-instruct|qwen3-thinking", "Chat template; auto recognises the checkpoint's"),
+    TEXT(episode.chat, "auto", "auto|chatml|llama3.1|llama3.2|qwen2.5|qwen2.5-base|qwen3|qwen3-instruct|qwen3-instruct-plain|qwen3-thinking", "Chat template; auto recognises the checkpoint's"),
     BOOL(episode.thinking, "false", "Thinking mode of the template qwen3, which has both"),
     TEXT(episode.date, "26 Jul 2024", NULL, "\"Today Date\" in the prompt of the Llama 3 templates, which the clock never sets"),
     BOOL(episode.tools_in_prompt, "true", "List the tools in the prompt as the template does"),

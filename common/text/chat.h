@@ -2,8 +2,9 @@
  * observation appended behind the ids the model sampled.
  *
  *   qwen3      ChatML with the Qwen3 tool block; thinking on or off
- *   qwen3-instruct, qwen3-thinking   the same as Qwen3 of July 2025 has it: never with a thought; always, opened by the prompt
- *   qwen2.5    ChatML with the Qwen2.5 system prompt and tool block
+ *   qwen3-instruct, qwen3-thinking   the same as Qwen3 of July 2025 has it: no thought is asked for; always one, opened by the prompt
+ *   qwen3-instruct-plain   the same as Qwen3-4B-Instruct-2507 has it: an assistant's content stands as it is, its reasoning_content nowhere
+ *   qwen2.5, qwen2.5-base   ChatML with the Qwen2.5 tool block and the system prompt of its Instruct models, or of the others
  *   llama3.1   Llama 3.1 and 3.3: tools in the first user message, tool answers from "ipython"
  *   llama3.2   the same with the date as an option where the original asks the clock: rendered alike
  *   chatml     bare ChatML: no default system prompt, no tool block. Its templates know no calls and would put a tool's answer in a turn

@@ -29,9 +29,9 @@ typedef struct recognised {
     "Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name and its value}.\n"               \
     "Do not use variables.\nGiven the following functions, please respond with a JSON for a function call "                       \
     "with its proper arguments that best answers the given prompt.\n{\"name\": \"\n\", \n\"parameters\": \n=\"\n"
+#define TOOL_MARKS "<|im_start|>", "<tool_response>", "<tools>"
 /* The last two: where changed copies of these templates keep the thoughts of turns before the last question, and leave out an empty one. */
-#define QWEN3_MARKS                                                                                                              \
-    "<|im_start|>", "<tool_response>", "reasoning_content", "<tools>", "loop.index0>ns.last_query_index", "!ifreasoning_content%}"
+#define QWEN3_MARKS TOOL_MARKS, "reasoning_content", "loop.index0>ns.last_query_index", "!ifreasoning_content%}"
 #define LLAMA_MARKS                                                                                                              \
     "<|start_header_id|>", "<|eot_id|>", "CuttingKnowledgeDate:December2023", "TodayDate:", "tools_in_user_message", "ipython"
 
@@ -39,8 +39,11 @@ static const recognised known[] = {
     {"qwen3", {QWEN3_MARKS, "enable_thinking"}, QWEN3_PHRASES, NULL},
     {"qwen3-thinking", {QWEN3_MARKS, "!enable_thinking", "<|im_start|>assistant<think>"}, QWEN3_PHRASES, NULL},
     {"qwen3-instruct", {QWEN3_MARKS, "!enable_thinking", "!<|im_start|>assistant<think>"}, QWEN3_PHRASES, NULL},
-    {"qwen2.5", {"<|im_start|>", "<tool_response>", "<tools>", "YouareQwen,createdbyAlibabaCloud.", "!think"},
+    {"qwen3-instruct-plain", {TOOL_MARKS, "'<|im_start|>'+message.role+''+content}}", "argumentsisstring", "!think"}, HERMES_PHRASES, NULL},
+    {"qwen2.5", {TOOL_MARKS, "YouareQwen,createdbyAlibabaCloud.", "!think"},
      HERMES_PHRASES "<|im_start|>system You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>", NULL},
+    {"qwen2.5-base", {TOOL_MARKS, "Youareahelpfulassistant.", "!think"},
+     HERMES_PHRASES "<|im_start|>system You are a helpful assistant.<|im_end|>", NULL},
     {"llama3.2", {LLAMA_MARKS, "strftime_now"}, LLAMA_PHRASES, NULL},
     {"llama3.1", {LLAMA_MARKS, "!strftime_now"}, LLAMA_PHRASES, NULL},
     {"chatml", {"<|im_start|>", "<|im_end|>"}, "",

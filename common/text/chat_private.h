@@ -10,7 +10,8 @@
 
 #include "common/text/chat.h"
 
-#define RLF_CHAT_KNOWN "known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"
+#define RLF_CHAT_KNOWN "known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, " \
+    "qwen3-instruct-plain, qwen3-thinking"
 
 /* Text with ranges that are not the template's: tools' answers, in which nothing is a control token. */
 typedef struct rlf_chat_text {
@@ -45,6 +46,7 @@ typedef struct rlf_chat_family {
     const char *turn_open, *role_close, *turn_close; /* around a message: open role close content close */
     const char *answers_open, *answer_open, *answer_close, *answers_close; /* around a run of answers, and each of them */
     const char *after_turn;   /* what of turn_close is appended behind the id that the model samples */
+    const char *system;       /* the system prompt of a conversation that has none; NULL */
     const char *no_thought;   /* opens a turn without thinking; "" if the family has no such mode */
     const char *opening;      /* a thought that every generation prompt opens and the model closes; "" */
     const char *const *needed; /* tokens that a tokenizer must have; this and the next two end in NULL */

@@ -12,7 +12,6 @@ enum { MAX_JSON = 16 << 20, MAX_DEPTH = 64 };
 #define THINK "<think>"
 #define THINK_END "</think>"
 #define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define QWEN_SYSTEM "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
 void rlf_chat_text_clean_up(rlf_chat_text *text) {
     rlf_str_clean_up(&text->text);
@@ -291,28 +290,18 @@ static void put_tool_block(const json_t *tools, rlf_chat_text *out) {
                "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>");
 }
 
-/* fallback: the system prompt if the conversation has none, or NULL. */
-static void put_qwen_system(const rlf_chat_talk *talk, const char *fallback, rlf_chat_text *out, size_t *next) {
+static rlf_status qwen_head(const rlf_chat_talk *talk, rlf_chat_text *out, size_t *next) {
     bool given = is_role(&talk->messages[0], "system");
-    const char *system = given ? talk->messages[0].content : fallback;
+    const char *system = given ? talk->messages[0].content : talk->family->system;
     *next = given ? 1 : 0;
     if (json_array_size(talk->tools) == 0) {
         if (system) put_turn(talk->family, "system", rlf_slice_of(system), out);
-        return;
+        return RLF_OK;
     }
     put(out, "<|im_start|>system\n");
     if (system) rlf_str_printf(&out->text, "%s\n\n", system);
     put_tool_block(talk->tools, out);
     put(out, talk->family->turn_close);
-}
-
-static rlf_status qwen3_head(const rlf_chat_talk *talk, rlf_chat_text *out, size_t *next) {
-    put_qwen_system(talk, NULL, out, next);
-    return RLF_OK;
-}
-
-static rlf_status qwen25_head(const rlf_chat_talk *talk, rlf_chat_text *out, size_t *next) {
-    put_qwen_system(talk, QWEN_SYSTEM, out, next);
     return RLF_OK;
 }
 
@@ -353,12 +342,15 @@ static const char *const llama_ends[] = {"<|end_of_text|>", NULL};
     .answer_open = "\n" RESPONSE "\n", .answer_close = "\n" RESPONSE_END, .answers_close = "<|im_end|>\n", .after_turn = "\n",    \
     .needed = chatml_needed, .closes = chatml_closes, .ends = chatml_ends, .format = RLF_TOOLS_HERMES
 
-#define QWEN3 CHATML, .raw_arguments = true, .put_head = qwen3_head, .put_thought = qwen3_thought
+#define QWEN CHATML, .no_thought = "", .opening = "", .put_head = qwen_head, .put_thought = no_thought
+#define QWEN3 CHATML, .raw_arguments = true, .put_head = qwen_head, .put_thought = qwen3_thought
 
 static const rlf_chat_family chatml = {CHATML, .no_thought = "", .opening = "", .put_head = no_head, .put_thought = no_thought};
-static const rlf_chat_family qwen25 = {CHATML, .no_thought = "", .opening = "", .put_head = qwen25_head, .put_thought = no_thought};
+static const rlf_chat_family qwen25 = {QWEN, .system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."};
+static const rlf_chat_family qwen25_base = {QWEN, .system = "You are a helpful assistant."};
 static const rlf_chat_family qwen3 = {QWEN3, .no_thought = THINK "\n\n" THINK_END "\n\n", .opening = ""};
 static const rlf_chat_family qwen3_instruct = {QWEN3, .no_thought = "", .opening = ""};
+static const rlf_chat_family qwen3_plain = {QWEN, .raw_arguments = true};
 static const rlf_chat_family qwen3_thinking = {QWEN3, .no_thought = "", .opening = THINK "\n"};
 static const rlf_chat_family llama3 = {
     .turn_open = "<|start_header_id|>", .role_close = "<|end_header_id|>\n\n", .turn_close = "<|eot_id|>", .answers_open = "",
@@ -368,8 +360,9 @@ static const rlf_chat_family llama3 = {
 
 const rlf_chat_family *rlf_chat_family_of(const char *name) {
     static const struct { const char *name; const rlf_chat_family *family; } known[] = {
-        {"chatml", &chatml}, {"llama3.1", &llama3}, {"llama3.2", &llama3}, {"qwen2.5", &qwen25}, {"qwen3", &qwen3},
-        {"qwen3-instruct", &qwen3_instruct}, {"qwen3-thinking", &qwen3_thinking}};
+        {"chatml", &chatml}, {"llama3.1", &llama3}, {"llama3.2", &llama3}, {"qwen2.5", &qwen25}, {"qwen2.5-base", &qwen25_base},
+        {"qwen3", &qwen3}, {"qwen3-instruct", &qwen3_instruct}, {"qwen3-instruct-plain", &qwen3_plain},
+        {"qwen3-thinking", &qwen3_thinking}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (!strcmp(name, known[i].name)) return known[i].family;
     return NULL;

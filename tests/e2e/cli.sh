@@ -61,7 +61,7 @@ rendered() { # exit status, pattern, a line of input, arguments of rlf render...
 }
 talk='{"messages": [{"role": "user", "content": "Q"}]}'
 rendered 1 'no token <\|begin_of_text\|>' "$talk" --chat llama3.1
-rendered 1 'chatml, llama3\.1, llama3\.2, qwen2\.5, qwen3' "$talk" --chat gpt
+rendered 1 'chatml, llama3\.1, llama3\.2, qwen2\.5, qwen2\.5-base, qwen3' "$talk" --chat gpt
 rendered 1 'tool format "json" is unknown' "$talk" --chat qwen3 --tool-format json
 rendered 1 'nowhere' "$talk" --chat qwen3 --tools "$work/nowhere"
 rendered 1 'standard input:1.*tools: expected a JSON array' "$talk" --chat qwen3 --tools <(echo '{}')

@@ -5,6 +5,8 @@ Made with transformers 5.23, jinja2 3.1, tokenizers 0.23.
 
   make_chat.py FAMILY MODEL_DIR DIR     DIR/chat_FAMILY.json; FAMILY: qwen3, qwen2.5 or llama3.1
   make_chat.py llama3.2 MODEL_DIR DIR   the same bytes as llama3.1, since the date is given; so the file is not kept
+  make_chat.py qwen2.5-base MODEL_DIR DIR   qwen2.5's texts with another system prompt; not kept
+  make_chat.py qwen3-instruct-plain MODEL_DIR DIR   not kept: qwen3's where there is no thought
   make_chat.py qwen3-instruct|qwen3-thinking MODEL_DIR DIR   not kept either: the texts of qwen3 with thinking on, with qwen3-thinking's
                                         <think> behind each generation prompt
 

@@ -7,7 +7,8 @@
 #include "common/text/chat.h"
 #include "tests/unit/rollout/byte_tokenizer.h"
 
-static const char *const families[] = {"chatml", "llama3.1", "llama3.2", "qwen2.5", "qwen3", "qwen3-instruct", "qwen3-thinking"};
+static const char *const families[] = {"chatml", "llama3.1", "llama3.2", "qwen2.5", "qwen2.5-base",
+                                       "qwen3", "qwen3-instruct", "qwen3-instruct-plain", "qwen3-thinking"};
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
 /* The messages of a JSON object that has them; strings go to the arena. */

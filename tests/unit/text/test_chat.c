@@ -209,7 +209,7 @@ static void unknown_names_are_refused_with_the_list(void **state) {
     (void)state;
     rlf_chat *chat = NULL;
     assert_int_equal(rlf_chat_new(&chat, tokenizer, NULL, options_of("llama3", true)), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
+    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, qwen3-instruct-plain, qwen3-thinking"));
     assert_null(chat);
 }
 
@@ -239,6 +239,8 @@ static rlf_status detect(const char *file, const char *text, const char **name) 
 #define QWEN3_SWITCH "{%- if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}"
 #define QWEN3 QWEN3_SWITCH QWEN3_2507
 #define QWEN25 "{{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }} " HERMES
+#define QWEN25_BASE "{{- 'You are a helpful assistant.' }} " HERMES
+#define QWEN3_PLAIN HERMES "{{- '<|im_start|>' + message.role + '\\n' + content }}{%- if tool_call.arguments is string %}"
 #define LLAMA "{#- words of ours #}\n{%- set tools_in_user_message = true %}\n{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}" \
     "{{- \"Cutting Knowledge Date: December 2023\\n\" }}{{- \"Today Date: \" + date_string + \"\\n\\n\" }}{{- '<|eot_id|>ipython' }}" \
     "{{- raise_exception(\"Whatever it likes to say\") }}"
@@ -248,6 +250,8 @@ static void templates_are_recognised_by_what_they_write(void **state) {
     static const struct { const char *text, *name; } cases[] = {
         {CHATML, "chatml"}, {QWEN3, "qwen3"}, {QWEN25, "qwen2.5"}, {LLAMA, "llama3.1"}, {LLAMA "{{ strftime_now('%d %b %Y') }}", "llama3.2"},
         {QWEN3_2507 "{{- '<|im_start|>assistant\\n' }}", "qwen3-instruct"}, {QWEN3_2507 "{{- '<|im_start|>assistant\\n<think>\\n' }}", "qwen3-thinking"},
+        {QWEN25_BASE, "qwen2.5-base"}, {QWEN25 "{{ 'You are a helpful assistant.' }}", "qwen2.5"}, {QWEN3_PLAIN, "qwen3-instruct-plain"},
+        {QWEN25_BASE "{{- 'Reason step by step.' }}", NULL}, {QWEN3_PLAIN "{{- '<think>' }}", NULL},
         {QWEN3 "{%- if reasoning_content %}", NULL}, {QWEN3_2507 "{%- if reasoning_content %}", NULL},
         {"\n  " QWEN3 "{# a comment about You are a bot #}", "qwen3"}, {QWEN3_THOUGHTS QWEN3_SWITCH "{# loop.index0 > ns.last_query_index #}", NULL},
         {QWEN3_2507 "{%- if enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}", "qwen3"},
@@ -264,7 +268,7 @@ static void templates_are_recognised_by_what_they_write(void **state) {
         rlf_status status = rlf_chat_recognise("folder/chat_template.jinja", rlf_slice_of(cases[i].text), &name);
         if (status != (cases[i].name ? RLF_OK : RLF_UNSUPPORTED)) fail_msg("case %zu: %s", i, rlf_error_message());
         if (cases[i].name) assert_string_equal(name, cases[i].name);
-        else assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
+        else assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, qwen3-instruct-plain, qwen3-thinking"));
     }
 }
 
@@ -282,7 +286,7 @@ static void a_template_is_found_in_any_of_its_files(void **state) {
     assert_int_equal(detect("tokenizer_config.json", "{}", &name), RLF_NOT_FOUND);
     assert_int_equal(detect("tokenizer_config.json", "{", &name), RLF_INVALID);
     assert_int_equal(detect("tokenizer_config.json", NULL, &name), RLF_NOT_FOUND);
-    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking"));
+    assert_non_null(strstr(rlf_error_message(), "chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, qwen3-instruct-plain, qwen3-thinking"));
 }
 
 int main(void) {

@@ -74,18 +74,17 @@ static void control_text_in_a_tool_message_stays_text_in_every_family(void **sta
 
 static void turns_are_closed_and_stopped_by_the_tokens_of_the_family(void **state) {
     (void)state;
-    static const struct { const char *closes, *stops; } expected[] = {
-        {"<|im_end|>", "<|im_end|><|endoftext|>"}, {"<|eot_id|><|eom_id|>", "<|eot_id|><|eom_id|><|end_of_text|>"},
-        {"<|eot_id|><|eom_id|>", "<|eot_id|><|eom_id|><|end_of_text|>"}, {"<|im_end|>", "<|im_end|><|endoftext|>"},
-        {"<|im_end|>", "<|im_end|><|endoftext|>"}, {"<|im_end|>", "<|im_end|><|endoftext|>"}, {"<|im_end|>", "<|im_end|><|endoftext|>"}};
     for (int f = 0; f < FAMILIES; f++) {
+        bool llama = !strncmp(families[f], "llama", 5);
+        const char *closes = llama ? "<|eot_id|><|eom_id|>" : "<|im_end|>";
+        const char *stops = llama ? "<|eot_id|><|eom_id|><|end_of_text|>" : "<|im_end|><|endoftext|>";
         rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
         for (int32_t id = -1; id < BYTE_END_OF_TEXT + BYTE_ADDED; id++) {
             const char *token = id >= BYTE_END_OF_TEXT ? byte_added[id - BYTE_END_OF_TEXT] : "none";
-            assert_int_equal(rlf_chat_closes_turn(chat, id), strstr(expected[f].closes, token) != NULL);
-            assert_int_equal(rlf_chat_is_stop(chat, id), strstr(expected[f].stops, token) != NULL);
+            assert_int_equal(rlf_chat_closes_turn(chat, id), strstr(closes, token) != NULL);
+            assert_int_equal(rlf_chat_is_stop(chat, id), strstr(stops, token) != NULL);
         }
-        assert_int_equal(rlf_chat_tool_syntax(chat)->format, strncmp(families[f], "llama", 5) ? RLF_TOOLS_HERMES : RLF_TOOLS_LLAMA);
+        assert_int_equal(rlf_chat_tool_syntax(chat)->format, llama ? RLF_TOOLS_LLAMA : RLF_TOOLS_HERMES);
         rlf_chat_destroy(chat);
     }
 }
@@ -152,6 +151,7 @@ static void a_model_turn_is_thought_content_and_calls(void **state) {
     expect_model_turn("qwen3", true, "<think>\nhm\n</think>\n\n look " F_CALL);
     expect_model_turn("qwen3", false, " look " F_CALL);
     expect_model_turn("qwen3-instruct", true, " look " F_CALL);
+    expect_model_turn("qwen3-instruct-plain", true, " look " F_CALL);
     expect_model_turn("qwen3-thinking", false, "hm\n</think>\n\n look " F_CALL);
     expect_model_turn("qwen2.5", true, " look " F_CALL);
     expect_model_turn("chatml", true, " look " F_CALL);
@@ -234,7 +234,7 @@ static void names_and_tokenizers_that_do_not_fit_are_refused(void **state) {
     assert_int_equal(rlf_chat_new(&chat, tiny, "some/dir", (rlf_chat_options){.name = "llama3.2"}), RLF_INVALID);
     assert_string_equal(strstr(rlf_error_message(), "some/dir"), "some/dir: the tokenizer has no token <|begin_of_text|>, which the chat template needs");
     assert_int_equal(rlf_chat_new(&chat, tiny, NULL, (rlf_chat_options){.name = "gemma"}), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "\"gemma\" is unknown (known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen3, qwen3-instruct, qwen3-thinking, or auto)"));
+    assert_non_null(strstr(rlf_error_message(), "\"gemma\" is unknown (known templates: chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, qwen3-instruct-plain, qwen3-thinking, or auto)"));
     assert_int_equal(rlf_chat_new(&chat, tiny, NULL, (rlf_chat_options){.name = "qwen3", .tool_format = "xml"}), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "hermes, llama, search-r1, tool-star, fenced, or auto"));
     assert_null(chat);

@@ -28,8 +28,8 @@ static void expect_ids_of_text(const rlf_ids *ids, const rlf_str *text) {
 
 /* ---- as transformers renders ------------------------------------------------------------------------------------------------------ */
 
-/* behind: what the family writes after the case's text. */
-static void check_case(const char *family, const json_t *c, size_t number, const char *behind) {
+/* want: what the family writes, or NULL for the case's text. */
+static void check_case(const char *family, const json_t *c, size_t number, const char *want) {
     rlf_row row = talk_of(c, &arena);
     rlf_chat *chat = chat_of(tokenizer, family, json_is_true(json_object_get(c, "thinking")), text_of(c, "date"));
     rlf_str text = {0};
@@ -39,7 +39,7 @@ static void check_case(const char *family, const json_t *c, size_t number, const
     if (json_object_get(c, "refused")) {
         assert_int_equal(status, RLF_INVALID);
     } else {
-        const char *want = rlf_arena_printf(&arena, "%s%s", text_of(c, "text"), behind);
+        if (!want) want = text_of(c, "text");
         assert_ok(status);
         if (strcmp(text.ptr, want)) fail_msg("%s, case %zu:\n%s\nexpected:\n%s", family, number, text.ptr, want);
         expect_ids_of_text(&ids, &text);
@@ -47,14 +47,13 @@ static void check_case(const char *family, const json_t *c, size_t number, const
     rlf_ids_clean_up(&ids);
     rlf_str_clean_up(&text);
     rlf_chat_destroy(chat);
-    rlf_arena_reset(&arena);
 }
 
 static void check_family(const char *name, const char *file, size_t at_least) {
     json_t *cases = golden(file);
     size_t rendered = 0;
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        check_case(name, json_array_get(cases, i), i, "");
+        check_case(name, json_array_get(cases, i), i, NULL);
         rendered += json_object_get(json_array_get(cases, i), "text") != NULL;
     }
     assert_true(rendered >= at_least);
@@ -76,17 +75,63 @@ static void qwen3_2507_equals_transformers(void **state) {
         const json_t *c = json_array_get(cases, i);
         bool generation = json_is_true(json_object_get(c, "generation"));
         if (generation && !json_is_true(json_object_get(c, "thinking"))) continue;
-        check_case("qwen3-instruct", c, i, "");
-        check_case("qwen3-thinking", c, i, generation ? "<think>\n" : "");
+        check_case("qwen3-instruct", c, i, NULL);
+        check_case("qwen3-thinking", c, i, rlf_arena_printf(&arena, "%s%s", text_of(c, "text"), generation ? "<think>\n" : ""));
         rendered++;
     }
     assert_true(rendered >= 60);
     json_decref(cases);
 }
 
+/* Where no thought is written or dropped, this template gives the text of Qwen3's. */
+static void qwen3_instruct_plain_equals_transformers(void **state) {
+    (void)state;
+    json_t *cases = golden("chat_qwen3.json");
+    size_t rendered = 0;
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *c = json_array_get(cases, i);
+        char *messages = json_dumps(json_object_get(c, "messages"), 0);
+        bool thoughts = strstr(messages, "think>") || strstr(messages, "reasoning_content") || strstr(text_of(c, "text"), "<think>");
+        free(messages);
+        if (thoughts) continue;
+        check_case("qwen3-instruct-plain", c, i, NULL);
+        rendered++;
+    }
+    assert_true(rendered >= 30);
+    json_decref(cases);
+}
+
+static void thoughts_are_text_in_qwen3_instruct_plain(void **state) {
+    (void)state;
+    static const rlf_chat_message messages[] = {{.role = "user", .content = "Q"}, {.role = "assistant", .content = "<think>a</think>\n\nb", .reasoning = "c"}};
+    rlf_chat *chat = chat_of(tokenizer, "qwen3-instruct-plain", true, NULL);
+    rlf_str text = {0};
+    assert_ok(rlf_chat_render(chat, messages, 2, NULL, false, &text, NULL));
+    assert_string_equal(text.ptr, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>a</think>\n\nb<|im_end|>\n");
+    rlf_str_clean_up(&text);
+    rlf_chat_destroy(chat);
+}
+
 static void qwen25_equals_transformers(void **state) {
     (void)state;
     check_family("qwen2.5", "chat_qwen2.5.json", 60);
+}
+
+/* The same but for one sentence, which no message of the cases has. */
+static void qwen25_base_has_a_system_prompt_of_its_own(void **state) {
+    (void)state;
+    static const char instruct[] = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", base[] = "You are a helpful assistant.";
+    json_t *cases = golden("chat_qwen2.5.json");
+    size_t replaced = 0;
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const char *text = text_of(json_array_get(cases, i), "text"), *at = strstr(text, instruct);
+        if (!at) continue;
+        check_case("qwen2.5-base", json_array_get(cases, i), i,
+                   rlf_arena_printf(&arena, "%.*s%s%s", (int)(at - text), text, base, at + strlen(instruct)));
+        replaced++;
+    }
+    assert_true(replaced >= 30);
+    json_decref(cases);
 }
 
 static void llama3_equals_transformers(void **state) {
@@ -160,7 +205,7 @@ out:
 
 static void ids_of_a_conversation_that_grows_are_never_changed(void **state) {
     (void)state;
-    static const char *const names[] = {"qwen3", "qwen2.5", "llama3.1", "chatml", "qwen3-instruct", "qwen3-thinking"};
+    static const char *const names[] = {"qwen3", "qwen2.5", "llama3.1", "chatml", "qwen3-instruct", "qwen3-instruct-plain", "qwen3-thinking"};
     json_t *cases = golden("chat_qwen3.json");
     for (size_t i = 0; i < json_array_size(cases); i++) {
         for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
@@ -179,7 +224,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qwen3_equals_transformers),
         cmocka_unit_test(qwen3_2507_equals_transformers),
+        cmocka_unit_test(qwen3_instruct_plain_equals_transformers),
+        cmocka_unit_test(thoughts_are_text_in_qwen3_instruct_plain),
         cmocka_unit_test(qwen25_equals_transformers),
+        cmocka_unit_test(qwen25_base_has_a_system_prompt_of_its_own),
         cmocka_unit_test(llama3_equals_transformers),
         cmocka_unit_test(ids_of_a_conversation_that_grows_are_never_changed),
     };
