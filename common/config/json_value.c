@@ -1,4 +1,5 @@
-/* A JSON key: from a YAML node to JSON text (keys.h), and from that to a value. Plain scalars become numbers, booleans and null as in JSON, all else text. */
+/* A JSON key: from a YAML node to JSON text (keys.h), and from that to a value. Plain scalars become numbers, booleans and null as in JSON,
+ * all else text; but a quoted scalar that is the whole value may be what the dump wrote. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,12 @@ typedef struct walk {
 
 static json_t *json_of(walk *w, const yaml_node_t *node);
 
-static json_t *scalar_of(const yaml_node_t *node) {
+static json_t *scalar_of(const yaml_node_t *node, bool whole) {
     const char *text = (const char *)node->data.scalar.value;
     size_t n = node->data.scalar.length;
     bool plain = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    if (n == 0 || (plain && strcmp(text, "~") == 0)) return json_null(); /* the dump writes "" for what is not set */
-    if (plain || (n > 1 && strchr("{[\"", text[0]))) {
+    if (plain ? n == 0 || strcmp(text, "~") == 0 : whole && n == 0) return json_null(); /* the dump writes "" for what is not set */
+    if (plain || (whole && n > 1 && strchr("{[\"", text[0]))) {
         json_t *value = json_loadb(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
         if (value) return value;
     }
@@ -56,7 +57,7 @@ static json_t *map_of(walk *w, const yaml_node_t *node) {
 static json_t *json_of(walk *w, const yaml_node_t *node) {
     if (w->depth >= DEPTH_MAX || ++w->nodes > NODES_MAX) return NULL;
     w->depth++;
-    json_t *value = node->type == YAML_SCALAR_NODE ? scalar_of(node) : node->type == YAML_SEQUENCE_NODE ? list_of(w, node)
+    json_t *value = node->type == YAML_SCALAR_NODE ? scalar_of(node, w->depth == 1) : node->type == YAML_SEQUENCE_NODE ? list_of(w, node)
         : map_of(w, node);
     w->depth--;
     return value;

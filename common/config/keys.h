@@ -12,8 +12,8 @@
 #include "common/base/mem.h"
 #include "common/config/config.h"
 
-/* JSON: any YAML value, kept as compact JSON text, "" if not set. A quoted scalar that is itself JSON text ({…}, […] or "…") is taken as
- * that, which is how the dump writes it. */
+/* JSON: any YAML value, kept as compact JSON text, "" if not set. A quoted scalar that is the whole value and itself JSON text ({…}, […] or
+ * "…") is taken as that, which is how the dump writes it; inside lists and maps a quoted scalar is a text. */
 typedef enum rlf_key_type { RLF_KEY_INT, RLF_KEY_REAL, RLF_KEY_BOOL, RLF_KEY_TEXT, RLF_KEY_JSON } rlf_key_type;
 
 typedef struct rlf_key {

@@ -117,14 +117,20 @@ static void print_quoted(const char *text, rlf_str *out) {
     rlf_str_putc(out, '"');
 }
 
+/* Quoted, a number or boolean would be read as a text; lists, maps and texts would lose characters that YAML does not have in plain sight. */
+static void print_json(const char *text, rlf_str *out) {
+    if (*text && !strchr("{[\"", *text)) rlf_str_puts(out, text);
+    else print_quoted(text, out);
+}
+
 void rlf_key_print(const rlf_key *key, const void *base, rlf_str *out) {
     const void *at = const_field(key, base);
     switch (key->type) {
     case RLF_KEY_INT: rlf_str_printf(out, "%lld", (long long)*(const int64_t *)at); break;
     case RLF_KEY_REAL: rlf_real_print(*(const double *)at, out); break;
     case RLF_KEY_BOOL: rlf_str_puts(out, *(const bool *)at ? "true" : "false"); break;
-    case RLF_KEY_TEXT:
-    case RLF_KEY_JSON: print_quoted(*(char *const *)at, out); break;
+    case RLF_KEY_TEXT: print_quoted(*(char *const *)at, out); break;
+    case RLF_KEY_JSON: print_json(*(char *const *)at, out); break;
     }
 }
 

@@ -302,9 +302,31 @@ static void a_json_key_takes_any_value(void **state) {
     assert_string_equal(schema_of(&c, "http://host:1/x"), "\"http://host:1/x\"");
     assert_string_equal(schema_of(&c, "'{\"a\": 1}'"), "{\"a\":1}");
     assert_string_equal(schema_of(&c, "~"), "");
+    assert_string_equal(schema_of(&c, "{a: '', b: '[1]', c: ['{}', '\"v1\"', '7', \"[a]\"], d: , e: ~}"),
+                        "{\"a\":\"\",\"b\":\"[1]\",\"c\":[\"{}\",\"\\\"v1\\\"\",\"7\",\"[a]\"],\"d\":null,\"e\":null}");
     assert_string_equal(schema_of(&c, "{a: 1, a: 2}"), "refused");
     assert_string_equal(schema_of(&c, "&x [*x]"), "refused"); /* would go on for ever */
     assert_string_equal(schema_of(&c, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"), "refused");
+}
+
+static void any_value_of_a_json_key_survives_the_dump(void **state) {
+    (void)state;
+    static const char *const values[] = {"5", "-2.5", "1e22", "true", "false", "~", "''", "'5'", "'true'", "text", "'~'", "' '", "\"\\\"v1\\\"\"",
+                                         "[]", "{}", "{a: '', b: ['[1]', '{}', '\"v1\"', 5, '5', true, ~]}", "[\"\\u2028\\x85\"]"};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        char override[120], *overrides[] = {"tools=[{name: x, kind: calculator}]", override};
+        rlf_config c, again;
+        rlf_str dump = {0};
+        snprintf(override, sizeof override, "tools.0.options=%s", values[i]);
+        assert_int_equal(parse(&c, minimal, overrides, 2), RLF_OK);
+        rlf_config_dump(&c, &dump);
+        assert_int_equal(rlf_config_parse(&again, dump.ptr, dump.len, "dump", NULL, 0), RLF_OK);
+        assert_string_equal(again.tools[0].options, c.tools[0].options);
+        assert_round_trip(&c);
+        rlf_str_clean_up(&dump);
+        rlf_config_clean_up(&c);
+        rlf_config_clean_up(&again);
+    }
 }
 
 static void every_default_is_inside_its_range(void **state) {
@@ -357,6 +379,7 @@ int main(void) {
         cmocka_unit_test(supervised_training_needs_no_other_ranks),
         cmocka_unit_test(the_dump_reads_back_to_the_same_values),
         cmocka_unit_test(a_json_key_takes_any_value),
+        cmocka_unit_test(any_value_of_a_json_key_survives_the_dump),
         cmocka_unit_test(every_default_is_inside_its_range),
         cmocka_unit_test(the_reference_names_every_key),
         cmocka_unit_test(the_committed_reference_is_what_rlf_config_prints),
