@@ -96,6 +96,14 @@ generate --prompt x --raw --seed 5 >"$out"
 generate --prompt x --raw --seed 5 | cmp - "$out" || fail "the same seed drew another text"
 generate --prompt x --raw --seed 6 | cmp -s - "$out" && fail "another seed drew the same text"
 
+cp -rL "$model" "$work/stopped"
+all=$(seq -s , 0 511)
+echo "{\"eos_token_id\": [$all]}" >"$work/stopped/generation_config.json"
+"$rlf" generate "$work/stopped" --raw --prompt x | cmp - <(echo) || fail "--raw goes on behind an eos_token_id of generation_config.json"
+echo '{}' >"$work/stopped/generation_config.json"
+sed -i "s/\"eos_token_id\": null/\"eos_token_id\": [$all]/" "$work/stopped/config.json"
+"$rlf" generate "$work/stopped" --raw --prompt x | cmp - <(echo) || fail "--raw goes on behind an eos_token_id of config.json"
+
 printf 'capital Niger\n"AND (\n' | "$rlf" search "$fixture/data/corpus.idx" -k 2 >"$out" || fail "rlf search"
 every_line "$out" 2 '^\[(\{"id": ".*", "title": ".*", "text": ".*", "score": [0-9.e+-]+\}(, )?)*\]$'
 sed -n 1p "$out" | grep -q '^\[{"id": "[^"]*", "title": "Capital of Niger"' || fail "the best passage is another: $(head -n 1 "$out")"
@@ -113,6 +121,9 @@ same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
 same_file "$work/tiny_a/config.json" "$work/tiny_b/config.json"
 refused 1 'tiny_a/model\.safetensors.*exists' init --shape tiny --seed 10 -o "$work/tiny_a"
 same_file "$work/tiny_a/model.safetensors" "$work/tiny_b/model.safetensors"
+mkdir "$work/table" && cp "$RLF_SOURCE/tests/golden/text_llama_tokenizer.json" "$work/table/tokenizer.json" || fail "no table"
+"$rlf" init --shape tiny --vocab 1200 --tokenizer "$work/table" -o "$work/llama" || fail "rlf init with a table of Llama"
+tr -d ' \n' <"$work/llama/generation_config.json" | grep -q '"eos_token_id":\[1108,1107,1101\]' || fail "rlf init: <|eot_id|>, <|eom_id|> and <|end_of_text|> stop"
 for file in model.safetensors.index.json config.json; do
     mkdir "$work/other_$file" && echo '{}' >"$work/other_$file/$file" || fail "no folder for $file"
     refused 1 "$file: exists" init --shape tiny -o "$work/other_$file"

@@ -16,7 +16,7 @@ static const char usage[] =
     "  --chat         the prompt is a user's message in the model's chat template (default)\n"
     "  --template     auto (the checkpoint's own), chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3,\n"
     "                 qwen3-instruct, qwen3-instruct-plain or qwen3-thinking\n"
-    "  --raw          the prompt is continued as it stands\n"
+    "  --raw          the prompt is continued as it stands, up to an eos_token_id of the checkpoint\n"
     "  --max-tokens   tokens drawn at most (256)\n"
     "  --temperature  0: always the most probable token (1)\n"
     "  --top-p        smallest set of tokens with this probability (1: all)\n"
@@ -39,7 +39,7 @@ typedef struct request {
 typedef struct generator {
     rlf_cli_model model;
     rlf_chat *chat; /* NULL: raw */
-    int32_t stops[2]; /* where there is no chat to tell them */
+    rlf_ids stops;  /* where there is no chat to tell them */
     kern_decoder *decoder;
     rollout_engine *engine;
     rollout_seq *seq; /* the answer under way, or NULL */
@@ -59,10 +59,17 @@ static void print_token(generator *g, int32_t id) {
     rlf_str_clean_up(&text);
 }
 
+static bool is_stop(const generator *g, int32_t id) {
+    if (g->chat) return rlf_chat_is_stop(g->chat, id);
+    for (size_t i = 0; i < g->stops.n; i++)
+        if (g->stops.v[i] == id) return true;
+    return false;
+}
+
 static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
     (void)logprob;
     generator *g = owner;
-    bool stop = g->chat ? rlf_chat_is_stop(g->chat, id) : id == g->stops[0] || id == g->stops[1];
+    bool stop = is_stop(g, id);
     if (!stop) print_token(g, id);
     if (!stop && --g->left > 0) return RLF_OK;
     rollout_seq_close(seq);
@@ -111,10 +118,9 @@ static rlf_status generate(generator *g, const request *r) {
     rlf_status status = RLF_OK;
     rlf_cli_texts texts = {0};
     RLF_TRY(rlf_cli_model_open(&g->model, r->dir, &(kern_device_options){.name = r->device, .threads = (int)r->threads}));
-    g->stops[0] = rlf_tokenizer_id(g->model.tokenizer, "<|im_end|>");
-    g->stops[1] = rlf_tokenizer_id(g->model.tokenizer, "<|endoftext|>");
     rlf_chat_options options = {.name = r->template};
-    if (!r->raw) RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
+    if (r->raw) RLF_TRY(rlf_cli_stops(r->dir, g->model.tokenizer, &g->stops));
+    else RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
     RLF_TRY(rlf_cli_model_read(&g->model, r->dir, r->precision, length));
@@ -130,6 +136,7 @@ static void clean_up(generator *g) {
     rollout_engine_destroy(g->engine);
     kern_decoder_destroy(g->decoder);
     rlf_chat_destroy(g->chat);
+    rlf_ids_clean_up(&g->stops);
     rlf_cli_model_clean_up(&g->model);
 }
 

@@ -12,6 +12,7 @@
 #include "common/model/checkpoint.h"
 #include "common/text/tokenizer.h"
 #include "trainer/cli/cli.h"
+#include "trainer/cli/model.h"
 
 static const char usage[] =
     "rlf init --shape NAME -o DIR [--seed N] [--std X] [--dtype NAME] [--tokenizer MODEL] [sizes]\n\n"
@@ -121,18 +122,30 @@ static rlf_status load_tokenizer(const options *o, rlf_tokenizer **out) {
     return status;
 }
 
-/* Copies the tokenizer, and tells `generate` of transformers which tokens end a turn, where they have their usual names. */
+/* What `generate` of transformers needs to know: which tokens end a text or a turn. */
+static void put_stops(const rlf_ids *stops, rlf_str *out) {
+    rlf_str_puts(out, "{\n  \"eos_token_id\": ");
+    if (stops->n == 1) {
+        rlf_str_printf(out, "%d\n}\n", stops->v[0]);
+        return;
+    }
+    for (size_t i = 0; i < stops->n; i++) rlf_str_printf(out, "%s\n    %d", i ? "," : "[", stops->v[i]);
+    rlf_str_printf(out, "\n  ],\n  \"pad_token_id\": %d\n}\n", stops->v[stops->n - 1]);
+}
+
+/* Copies the tokenizer, and names the tokens that end a text where they have their usual names. */
 static rlf_status put_tokenizer(const options *o, const rlf_tokenizer *tokenizer) {
     rlf_status status = RLF_OK;
     rlf_str path = {0}, text = {0};
-    int32_t turn = rlf_tokenizer_id(tokenizer, "<|im_end|>"), text_end = rlf_tokenizer_id(tokenizer, "<|endoftext|>");
+    rlf_ids stops = {0};
+    rlf_cli_usual_stops(tokenizer, &stops);
     RLF_TRY(rlf_checkpoint_copy_tokenizer(o->out, o->tokenizer));
-    if (turn < 0) goto out;
+    if (stops.n == 0) goto out;
+    put_stops(&stops, &text);
     rlf_str_printf(&path, "%s/generation_config.json", o->out);
-    if (text_end < 0) rlf_str_printf(&text, "{\n  \"eos_token_id\": %d\n}\n", turn);
-    else rlf_str_printf(&text, "{\n  \"eos_token_id\": [\n    %d,\n    %d\n  ],\n  \"pad_token_id\": %d\n}\n", turn, text_end, text_end);
     RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
 out:
+    rlf_ids_clean_up(&stops);
     rlf_str_clean_up(&path);
     rlf_str_clean_up(&text);
     return status;

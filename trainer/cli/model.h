@@ -13,6 +13,11 @@ typedef struct rlf_cli_model {
     kern_model *model; /* NULL until the weights are read */
 } rlf_cli_model;
 
+/* The ids that end a text: eos_token_id of DIR's generation_config.json, else of its config.json, else the usual ones. Appended to *out. */
+rlf_status rlf_cli_stops(const char *dir, const rlf_tokenizer *tokenizer, rlf_ids *out) RLF_MUST_USE;
+/* Those that the tokenizer has of <|im_end|>, <|eot_id|>, <|eom_id|>, which end a turn, and <|endoftext|>, <|end_of_text|>, in this order. */
+void rlf_cli_usual_stops(const rlf_tokenizer *tokenizer, rlf_ids *out);
+
 /* Texts of one command: a line of standard input each, or one given as an argument. */
 typedef struct rlf_cli_texts {
     rlf_ids *ids; /* (n) owned, each with its own tokens */
