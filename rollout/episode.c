@@ -378,7 +378,7 @@ static rlf_status render_prompt(rollout_episodes *set, episode_group *g, const r
     for (size_t i = 0; i < m->prompt.n; i++) {
         messages[i].role = dup_slice(&g->arena, m->prompt.v[i].role).ptr;
         messages[i].content = dup_slice(&g->arena, m->prompt.v[i].content).ptr;
-        if (m->prompt.v[i].reasoning.len) messages[i].reasoning = dup_slice(&g->arena, m->prompt.v[i].reasoning).ptr;
+        if (m->prompt.v[i].reasoned) messages[i].reasoning = dup_slice(&g->arena, m->prompt.v[i].reasoning).ptr;
         if (m->prompt.v[i].tool_calls.len) messages[i].tool_calls = dup_slice(&g->arena, m->prompt.v[i].tool_calls).ptr;
     }
     set->ids.n = 0;

@@ -80,6 +80,7 @@ static void put_texts(rlf_episode *out, const rlf_chat_message *messages, size_t
     for (size_t i = 0; i < n; i++) {
         out->prompt.v[i].role = rlf_slice_of(messages[i].role);
         out->prompt.v[i].content = rlf_slice_of(messages[i].content);
+        out->prompt.v[i].reasoned = messages[i].reasoning != NULL;
         out->prompt.v[i].reasoning = rlf_slice_of(messages[i].reasoning ? messages[i].reasoning : "");
         out->prompt.v[i].tool_calls = rlf_slice_of(messages[i].tool_calls ? messages[i].tool_calls : "");
     }

@@ -18,7 +18,7 @@
 typedef struct rlf_chat_message {
     const char *role;    /* "system" | "user" | "assistant" | "tool" */
     const char *content; /* UTF-8, NUL terminated */
-    const char *reasoning;  /* what an assistant thought before the content, NULL if not given apart from it */
+    const char *reasoning;  /* what an assistant thought before the content, NULL if not given apart from it (which "" is not) */
     const char *tool_calls; /* an assistant's calls: a JSON list of {"name", "arguments"}, perhaps within {"function"}; NULL if none */
 } rlf_chat_message;
 

@@ -54,7 +54,8 @@ const char *rlf_call_status_text(int64_t status);
 const char *rlf_finish_text(int64_t finish);
 
 #define RLF_FIELDS_said(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
-    STR(R, role, "r") STR(R, content, "c") STR(R, reasoning, "h") STR(R, tool_calls, "t") /* "" none; rlf_chat_message */
+    STR(R, role, "r") STR(R, content, "c") I64(R, reasoned, "g") /* 1: reasoning is given, perhaps empty */                    \
+    STR(R, reasoning, "h") STR(R, tool_calls, "t") /* "" none; rlf_chat_message */
 #define RLF_FIELDS_text(R, I64, F64, STR, I32S, F32S, LIST) STR(R, text, "x")
 #define RLF_FIELDS_span(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
     I64(R, begin, "b") I64(R, end, "e") I64(R, kind, "k") /* rlf_span_kind */ I64(R, turn, "t") /* 0 first model turn */       \

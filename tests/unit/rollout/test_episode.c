@@ -51,14 +51,18 @@ static void script(world *w, int64_t uid, uint32_t sample, const char *text) {
     byte_script(text, &s->ids);
 }
 
-static rlf_status try_submit(world *w, int64_t uid, const char *question) {
-    rlf_said prompt_message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(question)};
+static rlf_status try_submit_talk(world *w, int64_t uid, rlf_said *messages, size_t n) {
     rlf_text target = {rlf_slice_of("Lima")};
     rlf_sampling sampling = {.temperature = 1, .top_p = 1};
-    rlf_episode m = {.uid = uid, .samples = w->samples, .attempt = 1, .seed = 9, .version = 4, .prompt = {&prompt_message, 1},
+    rlf_episode m = {.uid = uid, .samples = w->samples, .attempt = 1, .seed = 9, .version = 4, .prompt = {messages, n},
                      .targets = {&target, 1}, .data_source = rlf_slice_of("nq"), .extra = rlf_slice_of("{}"), .limits = {&w->limits, 1},
                      .sampling = {&sampling, 1}};
     return rollout_episodes_submit(w->set, &m);
+}
+
+static rlf_status try_submit(world *w, int64_t uid, const char *question) {
+    rlf_said message = {.role = rlf_slice_of("user"), .content = rlf_slice_of(question)};
+    return try_submit_talk(w, uid, &message, 1);
 }
 
 static void submit(world *w, int64_t uid) {
@@ -122,6 +126,28 @@ static void assert_text(rlf_slice slice, const char *text) { assert_string_equal
 #define CALL(tool, argument) "<tool_call>{\"name\":\"" tool "\",\"arguments\":{\"q\":\"" argument "\"}}</tool_call>"
 #define PROMPT "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
 #define ANSWERED(text) "\n<|im_start|>user\n<tool_response>\n" text "\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+
+/* ---- the prompt ------------------------------------------------------------------------------------------------------------------- */
+
+/* The templates take a thought out of the content only where there is no reasoning_content, which "" is. */
+static void an_empty_reasoning_is_not_a_missing_one(void **state) {
+    (void)state;
+    for (int reasoned = 0; reasoned < 2; reasoned++) {
+        world *w = world_as(8, (rlf_chat_options){.name = "qwen3", .thinking = true}, true);
+        rlf_said talk[] = {{.role = rlf_slice_of("user"), .content = rlf_slice_of("Where?")},
+                           {.role = rlf_slice_of("assistant"), .content = rlf_slice_of("<think>x</think>y"), .reasoned = reasoned},
+                           {.role = rlf_slice_of("user"), .content = rlf_slice_of("Who?")}};
+        script(w, 1, 0, "<answer>Lima</answer>");
+        assert_int_equal(try_submit_talk(w, 1, talk, 3), RLF_OK);
+        run(w);
+        assert_span(w, only(w), 0, RLF_SPAN_PROMPT, 0,
+                    reasoned ? "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n<think>x</think>y<|im_end|>\n"
+                               "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+                             : "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n"
+                               "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n");
+        world_destroy(w);
+    }
+}
 
 /* ---- turns ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -815,6 +841,7 @@ static void an_opened_thought_is_over_where_a_turn_goes_on_behind_an_answer(void
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_reasoning_is_not_a_missing_one),
         cmocka_unit_test(episode_ends_with_the_token_that_completes_the_answer),
         cmocka_unit_test(closing_tag_without_an_answer_does_not_end_the_episode),
         cmocka_unit_test(turn_without_a_call_ends_the_episode),
