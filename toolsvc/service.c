@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/rng.h"
 #include "toolsvc/dispatch.h"
@@ -286,7 +287,7 @@ static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
  * coordinator's to refuse. */
 static unsigned char *allowed_of(const toolsvc_tools *tools, const char *extra) {
     if (!strstr(extra, "\"tools\"")) return NULL;
-    json_t *root = json_loads(extra, 0, NULL), *list = json_object_get(root, "tools");
+    json_t *root = rlf_json_parse(extra, strlen(extra), 0, NULL), *list = json_object_get(root, "tools");
     unsigned char *allowed = json_is_array(list) ? rlf_calloc(tools->n_functions + 1, 1) : NULL;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));

@@ -1,8 +1,8 @@
 /* Rows to episodes and supervised sequences (job.h). */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "trainer/job.h"
 
 const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
@@ -27,7 +27,7 @@ static const json_t *find_schema(const json_t *schemas, const char *name) {
 /* The schemas of the row's own tools, in the order of the job. */
 static rlf_status choose_schemas(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) {
     rlf_status status = RLF_OK;
-    json_t *all = json_loads(job->tool_schemas, 0, NULL), *chosen = json_array();
+    json_t *all = rlf_json_parse(job->tool_schemas, strlen(job->tool_schemas), 0, NULL), *chosen = json_array();
     for (size_t i = 0; i < row->n_tools; i++)
         if (!find_schema(all, row->tools[i])) RLF_FAIL(INVALID, "'extra_info.tools': no tool of the job offers \"%.64s\"", row->tools[i]);
     for (size_t i = 0; i < json_array_size(all); i++) {

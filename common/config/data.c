@@ -3,12 +3,15 @@
 #include "common/config/data.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
+
 enum { LINE_MAX_BYTES = 16 << 20, MESSAGES_MAX = 65536, TARGETS_MAX = 65536, TOOLS_MAX = 1024, PIECE = 1 << 16 };
+
+#define TEXT "text without NUL"
 
 /* Where a row is, for messages, and where its strings go. */
 typedef struct place {
@@ -40,7 +43,7 @@ static rlf_status parse_reply(const place *at, rlf_chat_message *out, const char
     char name[48];
     *out = (rlf_chat_message){0};
     snprintf(name, sizeof name, "%s[%zu].reasoning_content", key, i);
-    if (reasoning && !json_is_null(reasoning) && !json_is_string(reasoning)) return expected(at, name, "text");
+    if (reasoning && !json_is_null(reasoning) && !rlf_json_is_text(reasoning)) return expected(at, name, TEXT);
     snprintf(name, sizeof name, "%s[%zu].tool_calls", key, i);
     if (calls && !json_is_null(calls) && !json_is_array(calls)) return expected(at, name, "a list of calls");
     if (json_is_string(reasoning)) out->reasoning = copy(at, reasoning);
@@ -59,11 +62,11 @@ static rlf_status parse_message(const place *at, rlf_chat_message *out, const ch
     snprintf(name, sizeof name, "%s[%zu]", key, i);
     if (!json_is_object(message)) return expected(at, name, "a map with role and content");
     snprintf(name, sizeof name, "%s[%zu].role", key, i);
-    if (!json_is_string(role) || !is_role(json_string_value(role))) return expected(at, name, "one of system, user, assistant, tool");
+    if (!rlf_json_is_text(role) || !is_role(json_string_value(role))) return expected(at, name, "one of system, user, assistant, tool");
     RLF_TRY(parse_reply(at, out, key, i, message));
     snprintf(name, sizeof name, "%s[%zu].content", key, i);
     bool nothing = !content || json_is_null(content);
-    if (!json_is_string(content) && !(nothing && out->tool_calls)) return expected(at, name, "text");
+    if (!rlf_json_is_text(content) && !(nothing && out->tool_calls)) return expected(at, name, TEXT);
     out->role = copy(at, role);
     out->content = nothing ? "" : copy(at, content);
 out:
@@ -110,7 +113,7 @@ static rlf_status parse_target_list(const place *at, rlf_row *row, const json_t 
     row->targets = rlf_arena_alloc(at->arena, n, sizeof *row->targets);
     for (size_t i = 0; i < n; i++) {
         const json_t *target = json_array_get(list, i);
-        if (!json_is_string(target)) return expected(at, "reward_model.ground_truth", "a list of texts only");
+        if (!rlf_json_is_text(target)) return expected(at, "reward_model.ground_truth", "a list of texts only, without NUL");
         row->targets[i] = copy(at, target);
     }
     row->n_targets = n;
@@ -124,7 +127,8 @@ static rlf_status parse_targets(const place *at, rlf_row *row, const json_t *roo
     if (!truth) return expected(at, "reward_model.ground_truth", "the accepted answers; the key is missing");
     if (json_is_object(truth)) truth = json_object_get(truth, "target");
     if (json_is_array(truth)) return parse_target_list(at, row, truth);
-    if (!json_is_string(truth)) return expected(at, "reward_model.ground_truth", "{\"target\": [...]}, a list of texts, or a text");
+    if (!rlf_json_is_text(truth))
+        return expected(at, "reward_model.ground_truth", "{\"target\": [...]}, a list of texts, or a text, without NUL");
     row->targets = rlf_arena_alloc(at->arena, 1, sizeof *row->targets);
     row->targets[0] = copy(at, truth);
     row->n_targets = 1;
@@ -133,11 +137,11 @@ static rlf_status parse_targets(const place *at, rlf_row *row, const json_t *roo
 
 static rlf_status parse_tools(const place *at, rlf_row *row, const json_t *list) {
     size_t n = json_array_size(list);
-    if (!list) return RLF_OK;
+    if (!list || json_is_null(list)) return RLF_OK;
     if (!json_is_array(list) || n > TOOLS_MAX) return expected(at, "extra_info.tools", "a list of names of functions");
     row->tools = rlf_arena_alloc(at->arena, n, sizeof *row->tools);
     for (size_t i = 0; i < n; i++) {
-        if (!json_is_string(json_array_get(list, i))) return expected(at, "extra_info.tools", "a list of names of functions");
+        if (!rlf_json_is_text(json_array_get(list, i))) return expected(at, "extra_info.tools", "a list of names of functions");
         row->tools[i] = copy(at, json_array_get(list, i));
     }
     row->n_tools = n;
@@ -147,7 +151,7 @@ static rlf_status parse_tools(const place *at, rlf_row *row, const json_t *list)
 static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root) {
     const json_t *extra = json_object_get(root, "extra_info"), *index = json_object_get(extra, "index");
     row->extra = "";
-    if (json_is_string(index)) row->id = copy(at, index);
+    if (rlf_json_is_text(index)) row->id = copy(at, index);
     else if (json_is_integer(index)) row->id = rlf_arena_printf(at->arena, "%lld", (long long)json_integer_value(index));
     else row->id = rlf_arena_printf(at->arena, "%zu", at->line);
     if (!extra || json_is_null(extra)) return RLF_OK;
@@ -164,8 +168,8 @@ static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root)
 static rlf_status parse_source(const place *at, rlf_row *row, const json_t *root) {
     const json_t *source = json_object_get(root, "data_source");
     row->data_source = "";
-    if (!source) return RLF_OK;
-    if (!json_is_string(source)) return expected(at, "data_source", "text");
+    if (!source || json_is_null(source)) return RLF_OK;
+    if (!rlf_json_is_text(source)) return expected(at, "data_source", TEXT);
     row->data_source = copy(at, source);
     return RLF_OK;
 }
@@ -174,8 +178,10 @@ static rlf_status parse_line(const place *at, const char *line, size_t n, json_t
     json_error_t error;
     *root = NULL;
     if (n > LINE_MAX_BYTES) return RLF_RAISE(LIMIT, "%s:%zu: a row of more than %d bytes", at->file, at->line, LINE_MAX_BYTES);
-    *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error);
-    if (!*root) return RLF_RAISE(INVALID, "%s:%zu: byte %d: not JSON: %s", at->file, at->line, error.position, error.text);
+    if (at->line == 1 && n >= 3 && !memcmp(line, "\xEF\xBB\xBF", 3)) line += 3, n -= 3; /* a byte order mark */
+    *root = rlf_json_parse(line, n, JSON_REJECT_DUPLICATES, &error);
+    if (!*root)
+        return RLF_RAISE(INVALID, "%s:%zu: byte %d: %s: %s", at->file, at->line, error.position, rlf_json_problem(&error), error.text);
     if (!json_is_object(*root)) return RLF_RAISE(INVALID, "%s:%zu: expected a row {\"prompt\": [...], ...}", at->file, at->line);
     return RLF_OK;
 }

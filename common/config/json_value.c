@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/config/keys.h"
 
 enum { DEPTH_MAX = 32, NODES_MAX = 1 << 16 }; /* aliases may refer to one node many times, or to a node around them */
@@ -21,7 +22,7 @@ static json_t *scalar_of(const yaml_node_t *node, bool whole) {
     bool plain = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     if (plain ? n == 0 || strcmp(text, "~") == 0 : whole && n == 0) return json_null(); /* the dump writes "" for what is not set */
     if (plain || (whole && n > 1 && strchr("{[\"", text[0]))) {
-        json_t *value = json_loadb(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+        json_t *value = rlf_json_parse(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
         if (value) return value;
     }
     return json_stringn(text, n);
@@ -73,4 +74,4 @@ bool rlf_key_set_node(const rlf_key *key, void *base, yaml_document_t *document,
     return good;
 }
 
-json_t *rlf_config_json(const char *text) { return text && *text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL; }
+json_t *rlf_config_json(const char *text) { return text && *text ? rlf_json_parse(text, strlen(text), JSON_DECODE_ANY, NULL) : NULL; }

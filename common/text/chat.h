@@ -10,7 +10,8 @@
  *   chatml     bare ChatML: no default system prompt, no tool block. Its templates know no calls and would put a tool's answer in a turn
  *              of "tool"; both are put as in qwen2.5
  *
- * But for that a prompt is, byte for byte, what transformers renders with the model's own template. What is appended later differs from a fresh
+ * But for that, and for integers beyond 64 bits, which become reals (json.h), a prompt is, byte for byte, what transformers renders with
+ * the model's own template. What is appended later differs from a fresh
  * rendering of the longer conversation, always by keeping what the model saw and sampled:
  *   - all: a model turn stays as sampled (white space around it, spelling of its JSON, its <think> block); an answer is encoded
  *     apart, so that its ids do not depend on what stands around it, and control text in it stays text.

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/json.h"
 #include "common/text/chat_private.h"
 
 enum { MAX_CONFIG = 64 << 20, MARKS = 8 };
@@ -221,7 +222,7 @@ static const json_t *default_template(const json_t *value) {
 
 static rlf_status recognise_json(const char *path, const rlf_str *json, const char **name) {
     json_error_t error;
-    json_t *root = json_loadb(json->ptr ? json->ptr : "", json->len, 0, &error);
+    json_t *root = rlf_json_parse(json->ptr ? json->ptr : "", json->len, 0, &error);
     const json_t *text = default_template(json_object_get(root, "chat_template"));
     rlf_status status;
     if (!root) status = RLF_RAISE(INVALID, "%s: line %d, byte %d: %s", path, error.line, error.position, error.text);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/text/chat_private.h"
 #include "common/text/json_text.h"
 #include "common/text/utf8.h"
@@ -66,7 +67,7 @@ rlf_status rlf_chat_tools_parse(const char *tools_json, json_t **tools) {
     if (!tools_json) return RLF_OK;
     size_t n = strlen(tools_json);
     if (n > MAX_JSON) return RLF_RAISE(LIMIT, "tools: %zu bytes of JSON (at most %d)", n, MAX_JSON);
-    json_t *parsed = json_loadb(tools_json, n, 0, &error);
+    json_t *parsed = rlf_json_parse(tools_json, n, 0, &error);
     if (!parsed) return RLF_RAISE(INVALID, "tools: line %d, byte %d: %s", error.line, error.position, error.text);
     rlf_status status = check_tools(parsed);
     if (status == RLF_OK) *tools = parsed;
@@ -91,8 +92,8 @@ static rlf_status check_calls(const json_t *calls, bool wrapped, size_t message)
         if (!json_is_object(function)) return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: expected an object", message, i);
         if (wrapped && !json_object_get(json_array_get(calls, i), "function"))
             return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: function: expected an object; the key is missing", message, i);
-        if (!json_is_string(json_object_get(function, "name")))
-            return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: name: expected text", message, i);
+        if (!rlf_json_is_text(json_object_get(function, "name")))
+            return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: name: expected text without NUL", message, i);
         if (!json_is_object(arguments) && !json_is_string(arguments))
             return RLF_RAISE(INVALID, "message %zu: tool_calls[%zu]: arguments: expected an object, or one as text", message, i);
     }
@@ -107,7 +108,7 @@ static rlf_status parse_calls(const rlf_chat_talk *talk, size_t i, json_t **call
     *calls = NULL;
     if (!text || !*text) return RLF_OK;
     if (strlen(text) > MAX_JSON) return RLF_RAISE(LIMIT, "message %zu: tool_calls of %zu bytes (at most %d)", i, strlen(text), MAX_JSON);
-    json_t *parsed = json_loads(text, 0, &error);
+    json_t *parsed = rlf_json_parse(text, strlen(text), 0, &error);
     if (!parsed) return RLF_RAISE(INVALID, "message %zu: tool_calls: byte %d: %s", i, error.position, error.text);
     rlf_status status = check_calls(parsed, llama, i);
     size_t n = json_array_size(parsed);
@@ -121,7 +122,8 @@ static rlf_status parse_calls(const rlf_chat_talk *talk, size_t i, json_t **call
 }
 
 static void put_arguments(const rlf_chat_family *family, const json_t *arguments, rlf_chat_text *out) {
-    if (json_is_string(arguments) && family->raw_arguments) put(out, json_string_value(arguments));
+    rlf_slice text = {json_string_value(arguments), json_string_length(arguments)};
+    if (text.ptr && family->raw_arguments) put_slice(out, text);
     else rlf_json_write(arguments, RLF_JSON_SPACED, &out->text);
 }
 

@@ -5,6 +5,7 @@
  * data, not an error of ours: nothing here fails. */
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/text/json_text.h"
 #include "common/text/toolcall_private.h"
 
@@ -53,7 +54,7 @@ static void read_arguments(const json_t *value, const char *key, rlf_arena *aren
     json_t *parsed = NULL;
     json_error_t error;
     if (json_is_string(arguments)) {
-        parsed = json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_DECODE_ANY, &error);
+        parsed = rlf_json_parse(json_string_value(arguments), json_string_length(arguments), JSON_DECODE_ANY, &error);
         if (parsed) arguments = parsed;
     }
     if (json_is_object(arguments) && !rlf_json_depth_within(arguments, MAX_DEPTH))
@@ -68,7 +69,7 @@ static void read_call(const json_t *value, const char *key, rlf_arena *arena, rl
     const json_t *name = json_object_get(value, "name");
     if (!json_is_object(value)) {
         call->error = rlf_arena_printf(arena, "The tool call must be a JSON object with \"name\" and \"%s\".", key);
-    } else if (!json_is_string(name) || json_string_length(name) == 0) {
+    } else if (!rlf_json_is_text(name) || json_string_length(name) == 0) {
         call->error = "The tool call has no \"name\".";
     } else {
         call->name = rlf_arena_dup(arena, json_string_value(name), json_string_length(name));
@@ -79,7 +80,7 @@ static void read_call(const json_t *value, const char *key, rlf_arena *arena, rl
 /* The JSON value at *at, which moves behind it and the space that follows; NULL (and *at stays) if it is none. */
 static json_t *read_json(const char *text, size_t *at, size_t n, const char **wrong, rlf_arena *arena) {
     json_error_t error;
-    json_t *value = json_loadb(text + *at, n - *at, JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY, &error);
+    json_t *value = rlf_json_parse(text + *at, n - *at, JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY, &error);
     if (value) *at = skip_space(text, *at + (size_t)error.position, n);
     else *wrong = rlf_arena_printf(arena, "The tool call is not valid JSON: %s, at byte %d.", error.text, error.position);
     return value;

@@ -1,7 +1,7 @@
 /* Calls written as tags or blocks of code, and what they call (toolcall.h). */
-#include <jansson.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/text/json_text.h"
 #include "common/text/toolcall_private.h"
 #include "common/text/utf8.h"
@@ -71,7 +71,7 @@ rlf_status rlf_tool_syntax_check(const rlf_tool_syntax *syntax, const char *sche
     if (syntax->format < RLF_TOOLS_SEARCH_R1) return RLF_OK;
     if (!*search && !*python)
         return RLF_RAISE(INVALID, "episode.tool_format: none of its tags calls a tool (episode.search_call, episode.python_call)");
-    if (!(offered = json_loads(schemas, 0, NULL))) return RLF_RAISE(INVALID, "schemas of tools: not valid JSON");
+    if (!(offered = rlf_json_parse(schemas, strlen(schemas), 0, NULL))) return RLF_RAISE(INVALID, "schemas of tools: not valid JSON");
     if (*search) RLF_TRY(check_call("episode.search_call", search, offered));
     if (*python) RLF_TRY(check_call("episode.python_call", python, offered));
 out:

@@ -1,9 +1,9 @@
 /* Tool calls and answers in arbitrary model text: whatever comes back must hold what toolcall.h promises. */
 #include <assert.h>
-#include <jansson.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/text/toolcall.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -17,7 +17,7 @@ static void check_calls(const rlf_tool_syntax *syntax, size_t shortest, const ch
     rlf_tool_calls_parse(syntax, text, n, &arena, calls, MAX, &total);
     assert(shortest ? total <= n / shortest : total <= 1);
     for (size_t i = 0; i < total && i < MAX; i++) {
-        json_t *arguments = json_loads(calls[i].arguments, 0, NULL);
+        json_t *arguments = rlf_json_parse(calls[i].arguments, strlen(calls[i].arguments), 0, NULL);
         assert(json_is_object(arguments));
         assert(calls[i].error ? calls[i].error[0] != '\0' : calls[i].name[0] != '\0');
         json_decref(arguments);

@@ -1,7 +1,7 @@
 /* The ids that end a text (model.h). */
-#include <jansson.h>
 #include <unistd.h>
 
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "trainer/cli/model.h"
 
@@ -28,7 +28,7 @@ static rlf_status read_stops(const char *path, rlf_ids *out) {
     json_t *root = NULL;
     if (access(path, F_OK) != 0) return RLF_OK;
     RLF_TRY(rlf_str_read_file(&text, path, MAX_CONFIG));
-    root = json_loadb(text.ptr ? text.ptr : "", text.len, 0, &error);
+    root = rlf_json_parse(text.ptr ? text.ptr : "", text.len, 0, &error);
     if (!root) RLF_FAIL(INVALID, "%s:%d: not JSON: %s", path, error.line, error.text);
     const json_t *stops = json_object_get(root, "eos_token_id");
     push_id(stops, out);

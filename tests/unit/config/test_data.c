@@ -91,6 +91,20 @@ static void a_conversation_is_read_for_supervised_training(void **state) {
     rlf_arena_clean_up(&arena);
 }
 
+static void what_is_not_read_may_be_any_json(void **state) {
+    (void)state;
+    rlf_arena arena = {0};
+    rlf_row row;
+    assert_int_equal(parse(&row, "{\"prompt\":[{\"role\":\"user\",\"content\":\"q\",\"x\":\"\\u0000\"}],\"id\":18446744073709551615,\"data_source\":null,"
+                                 "\"reward_model\":{\"ground_truth\":\"a\"},\"extra_info\":{\"tools\":null,\"index\":3,\"x\":\"\\u0000\"}}", false, &arena),
+                     RLF_OK);
+    assert_string_equal(row.data_source, "");
+    assert_string_equal(row.id, "3");
+    assert_null(row.tools);
+    assert_string_equal(row.extra, "{\"tools\":null,\"index\":3,\"x\":\"\\u0000\"}");
+    rlf_arena_clean_up(&arena);
+}
+
 static void broken_rows_say_where_and_what(void **state) {
     (void)state;
     refused("", false, "d.jsonl:7: byte 0: not JSON: ");
@@ -99,7 +113,10 @@ static void broken_rows_say_where_and_what(void **state) {
     refused("[1]", false, "d.jsonl:7: expected a row {\"prompt\": [...], ...}");
     refused("{\"a\":1,\"a\":2}", false, "d.jsonl:7: byte 10: not JSON: ");
     refused("{\"a\":\"\xff\"}", false, "d.jsonl:7: byte 6: not JSON: ");
-    refused("{\"a\":\"\\u0000\"}", false, "d.jsonl:7: byte 13: not JSON: ");
+    refused("{\"a\":1e999}", false, "d.jsonl:7: byte 10: a number out of range: ");
+    refused(ROW("\"\\u0000\""), false, "d.jsonl:7: 'reward_model.ground_truth': expected {\"target\": [...]}, a list of texts, or a text, without NUL");
+    refused("{\"prompt\":[{\"role\":\"user\",\"content\":\"a\\u0000b\"}]}", false, "d.jsonl:7: 'prompt[0].content': expected text without NUL");
+    refused("{\"prompt\":[{\"role\":\"user\\u0000\",\"content\":\"a\"}]}", false, "d.jsonl:7: 'prompt[0].role': expected one of");
     refused("{\"data_source\":1}", false, "d.jsonl:7: 'data_source': expected text");
     refused("{}", false, "d.jsonl:7: 'prompt': expected a list of chat messages; the key is missing");
     refused("{\"prompt\":\"text\"}", false, "d.jsonl:7: 'prompt': expected a list of at least one chat message");
@@ -136,7 +153,7 @@ static const char *file_with(const char *text, size_t n) {
 
 static void a_file_is_read_line_by_line(void **state) {
     (void)state;
-    static const char text[] = ROW("\"a\"") "\r\n\n" ROW("\"b\"") "\n  \n" ROW("\"c\""); /* blank lines, no newline at the end */
+    static const char text[] = "\xEF\xBB\xBF" ROW("\"a\"") "\r\n\n" ROW("\"b\"") "\n  \n" ROW("\"c\""); /* a byte order mark, blank lines, no newline at the end */
     rlf_dataset data;
     const char *path = file_with(text, sizeof text - 1);
     assert_int_equal(rlf_dataset_load(&data, path, false), RLF_OK);
@@ -202,6 +219,7 @@ int main(void) {
         cmocka_unit_test(a_row_may_name_its_tools),
         cmocka_unit_test(ground_truth_may_be_a_map_a_list_or_a_text),
         cmocka_unit_test(a_conversation_is_read_for_supervised_training),
+        cmocka_unit_test(what_is_not_read_may_be_any_json),
         cmocka_unit_test(broken_rows_say_where_and_what),
         cmocka_unit_test(a_file_is_read_line_by_line),
         cmocka_unit_test(a_broken_line_of_a_file_is_named),

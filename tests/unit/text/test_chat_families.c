@@ -185,6 +185,7 @@ static void what_is_malformed_is_refused_with_its_place(void **state) {
         {"qwen3", CALLS("[{\"name\":7,\"arguments\":{}}]"), NULL, "message 1: tool_calls[0]: name: expected text"},
         {"qwen3", CALLS("[{\"name\":\"f\",\"arguments\":{}},{\"name\":\"f\"}]"), NULL, "message 1: tool_calls[1]: arguments: expected an object"},
         {"qwen2.5", CALLS("[{\"name\":\"f\",\"arguments\":[1]}]"), NULL, "message 1: tool_calls[0]: arguments: expected an object"},
+        {"qwen3", CALLS("[{\"name\":\"f\\u0000\",\"arguments\":{}}]"), NULL, "message 1: tool_calls[0]: name: expected text without NUL"},
         {"llama3.1", CALLS("[{\"name\":\"f\",\"arguments\":{}}]"), NULL, "tool_calls[0]: function: expected an object"},
         {"llama3.1", CALLS("[{\"function\":{\"name\":\"f\",\"arguments\":{}}},{\"function\":{\"name\":\"g\",\"arguments\":{}}}]"), NULL,
          "message 1: 2 tool calls"},

@@ -64,6 +64,15 @@ static void arguments_may_be_the_text_of_an_object(void **state) {
     assert_string_equal(calls[0].arguments, "{\"q\":1}");
 }
 
+static void any_json_is_an_argument(void **state) {
+    (void)state;
+    assert_int_equal(parse("<tool_call>{\"name\":\"a\",\"arguments\":{\"n\":18446744073709551615,\"k\":3,\"s\":\"\\u0000\"}}</tool_call> "
+                           "<tool_call>{\"name\":\"b\"}</tool_call>"), 2);
+    assert_string_equal(calls[0].arguments, "{\"n\":1.8446744073709552e+19,\"k\":3,\"s\":\"\\u0000\"}");
+    assert_true(!calls[0].error && !calls[1].error);
+    assert_string_equal(calls[1].name, "b");
+}
+
 static void a_tag_inside_a_json_string_is_text(void **state) {
     (void)state;
     assert_int_equal(parse("<tool_call>{\"name\":\"a\",\"arguments\":{\"q\":\"<tool_call> </tool_call> <think>\"}}</tool_call>!"), 1);
@@ -100,6 +109,7 @@ static void malformed_calls_say_what_is_wrong(void **state) {
     expect_error("<tool_call>{\"arguments\":{}}</tool_call>", "", "no \"name\"");
     expect_error("<tool_call>{\"name\":\"\",\"arguments\":{}}</tool_call>", "", "no \"name\"");
     expect_error("<tool_call>{\"name\":7}</tool_call>", "", "no \"name\"");
+    expect_error("<tool_call>{\"name\":\"a\\u0000\"}</tool_call>", "", "no \"name\"");
     expect_error("<tool_call>{\"name\":\"a\",\"arguments\":[1]}</tool_call>", "a", "must be a JSON object");
     expect_error("<tool_call>{\"name\":\"a\",\"arguments\":\"Lima\"}</tool_call>", "a", "must be a JSON object");
     expect_error("<tool_call>{\"name\":\"a\"} {\"name\":\"b\"}</tool_call>", "a", "other text");
@@ -228,7 +238,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_without_a_tag_has_no_call),      cmocka_unit_test(a_call_is_read),
         cmocka_unit_test(several_calls_keep_their_order),      cmocka_unit_test(calls_beyond_the_maximum_are_counted),
-        cmocka_unit_test(arguments_may_be_the_text_of_an_object), cmocka_unit_test(a_tag_inside_a_json_string_is_text),
+        cmocka_unit_test(arguments_may_be_the_text_of_an_object), cmocka_unit_test(any_json_is_an_argument), cmocka_unit_test(a_tag_inside_a_json_string_is_text),
         cmocka_unit_test(thoughts_are_not_searched),           cmocka_unit_test(malformed_calls_say_what_is_wrong),
         cmocka_unit_test(nesting_is_bounded),                  cmocka_unit_test(a_bad_call_does_not_hide_the_next),
         cmocka_unit_test(many_open_tags_are_walked_once),      cmocka_unit_test(the_last_complete_answer_counts),
