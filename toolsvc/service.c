@@ -312,13 +312,13 @@ static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {
     toolsvc_episode_key key = {m->uid, m->sample, m->attempt};
     toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, key);
     if (!episode) return;
-    size_t left = episode->calls;
-    for (request *r = s->requests, *next; r && left; r = next) {
-        next = r->next;
-        if (r->episode.uid != key.uid || r->episode.sample != key.sample || r->episode.attempt != key.attempt) continue;
-        s->counts.dropped++;
-        left--;
-        end_request(r, false);
+    for (request *r = s->requests; r && episode->calls;) { /* ending one may end others: then from the first again */
+        bool its = r->episode.uid == key.uid && r->episode.sample == key.sample && r->episode.attempt == key.attempt;
+        if (its) {
+            s->counts.dropped++;
+            end_request(r, false);
+        }
+        r = its ? s->requests : r->next;
     }
     toolsvc_sessions_close(episode->sessions);
     toolsvc_episodes_remove(&s->episodes, key);

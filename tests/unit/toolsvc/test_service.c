@@ -54,10 +54,26 @@ static rlf_call_status run_broken(const toolsvc_call *call, rlf_str *out) {
     return RLF_CALL_TOOL_ERROR;
 }
 
+/* A program that is started again when one of its calls is given up: the others end with it. */
+static struct {
+    toolsvc_call *calls[8];
+    size_t n;
+} g_herd;
+
+static void start_herd(toolsvc_call *const *calls, size_t n) {
+    for (size_t i = 0; i < n; i++) g_herd.calls[g_herd.n++] = calls[i];
+}
+
+static void cancel_herd(toolsvc_call *call) {
+    (void)call;
+    while (g_herd.n) toolsvc_call_finish(g_herd.calls[--g_herd.n], RLF_CALL_INFRA, "it ended", 8);
+}
+
 #define TEXT_SCHEMA "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"}},\"required\":[\"text\"]}"
 static const toolsvc_kind kind_gate = {.name = "gate", .description = "", .parameters = TEXT_SCHEMA, .run = run_gate};
 static const toolsvc_kind kind_broken = {.name = "broken", .description = "", .parameters = TEXT_SCHEMA, .run = run_broken};
-static const toolsvc_kind *const kinds[] = {&kind_gate, &kind_broken, NULL};
+static const toolsvc_kind kind_herd = {.name = "herd", .description = "", .parameters = TEXT_SCHEMA, .start = start_herd, .cancel = cancel_herd};
+static const toolsvc_kind *const kinds[] = {&kind_gate, &kind_broken, &kind_herd, NULL};
 
 /* ---- fixture ----------------------------------------------------------------------------------------------------------------- */
 
@@ -73,7 +89,7 @@ typedef struct caught {
 
 typedef struct fixture {
     uv_loop_t loop;
-    rlf_tool_config tool_configs[2];
+    rlf_tool_config tool_configs[3];
     rlf_config config;
     toolsvc_tools tools;
     toolsvc_service *service;
@@ -108,7 +124,8 @@ static int setup(void **state) {
     fixture *f = calloc(1, sizeof *f);
     f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
     f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
-    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 2, .reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
+    f->tool_configs[2] = (rlf_tool_config){.name = "herd", .kind = "herd", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
+    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 3, .reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
     g_gate.open = true;
     g_gate.running = g_gate.most = g_gate.ran = 0;
     if (uv_loop_init(&f->loop) != 0 || toolsvc_tools_init(&f->tools, &f->loop, &f->config, kinds) != RLF_OK) return -1;
@@ -324,6 +341,21 @@ static void closing_drops_calls_under_way(void **state) {
     assert_int_equal(f->answers[1].status, RLF_CALL_INFRA);
 }
 
+static void closing_drops_calls_that_end_with_one_another(void **state) {
+    fixture *f = *state;
+    give_open(f, 1);
+    give_open(f, 2);
+    for (int i = 0; i < 3; i++) {
+        give_call(f, 1, i, "herd", "{\"text\": \"x\"}");
+        give_call(f, 2, i, "herd", "{\"text\": \"x\"}");
+    }
+    give(f, RLF_MSG_CLOSE, &(rlf_close){.uid = 1});
+    assert_int_equal(toolsvc_service_outstanding(f->service), 0);
+    assert_int_equal(toolsvc_service_counts(f->service)->dropped, 1);
+    assert_int_equal(f->n, 5);
+    for (size_t i = 0; i < f->n; i++) assert_string_equal(f->answers[i].text, "error: it ended");
+}
+
 static void injected_latency_holds_back_the_answer(void **state) {
     fixture *f = *state;
     f->tool_configs[0].latency_median_ms = 60;
@@ -445,6 +477,7 @@ int main(void) {
         CASE(concurrency_of_a_tool_is_kept),
         CASE(queued_call_times_out_without_running),
         CASE(closing_drops_calls_under_way),
+        CASE(closing_drops_calls_that_end_with_one_another),
         CASE(injected_latency_holds_back_the_answer),
         CASE(latency_beyond_the_deadline_is_a_timeout),
         CASE(score_is_rewarded_with_named_components),
