@@ -450,6 +450,15 @@ static void set_options(toolsvc_exchange *x, const toolsvc_http_request *r) {
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, r->method);
 }
 
+/* libcurl's own would call the body a form. */
+static const char json_type[] = "Content-Type: application/json";
+
+static bool has_type(const toolsvc_http_request *r) {
+    for (size_t i = 0; i < r->n_headers; i++)
+        if (strncasecmp(r->headers[i], json_type, strlen("Content-Type:")) == 0) return true;
+    return false;
+}
+
 /* The first that is not full; with all full, the one with the fewest exchanges. */
 static shard *shard_with_room(toolsvc_http *http) {
     shard *least = http->shards;
@@ -473,6 +482,7 @@ toolsvc_exchange *toolsvc_http_send(toolsvc_http *http, const toolsvc_http_reque
     }
     rlf_str_append(&x->sent, r->body.ptr, r->body.len);
     x->headers = curl_slist_append(NULL, "Expect:"); /* no pause before the body */
+    if (!x->is_get && !has_type(r)) x->headers = curl_slist_append(x->headers, json_type);
     for (size_t i = 0; i < r->n_headers; i++) x->headers = curl_slist_append(x->headers, r->headers[i]);
     set_options(x, r);
     x->shard->exchanges++;

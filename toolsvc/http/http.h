@@ -54,7 +54,7 @@ typedef struct toolsvc_http_request {
     const char *method, *url;
     const char *const *headers; /* "Name: value" */
     size_t n_headers;
-    rlf_slice body;             /* sent unless method is GET */
+    rlf_slice body;             /* sent unless method is GET, as JSON unless `headers` have a Content-Type */
     int64_t timeout_ms;         /* 0: none, for a stream that others watch */
     int64_t max_bytes;          /* of a body that comes whole */
     bool allow_private;

@@ -103,7 +103,6 @@ static void lose(http_link *l, const char *count, const char *why) {
 static size_t put_headers(const http_link *l, const rlf_str *last, const char **headers, char own[][SESSION_MAX + 64]) {
     size_t n = 0, made = 0;
     for (size_t i = 0; i < l->server->n_headers && n < HEADERS_MAX; i++) headers[n++] = l->server->headers[i];
-    headers[n++] = "Content-Type: application/json";
     headers[n++] = "Accept: application/json, text/event-stream";
     if (l->session.len) {
         snprintf(own[made], sizeof *own, "Mcp-Session-Id: %s", l->session.ptr);
@@ -123,7 +122,7 @@ static size_t put_headers(const http_link *l, const rlf_str *last, const char **
 /* body NULL: a GET, which goes on with a stream after the event `last`. */
 static toolsvc_exchange *ask(http_link *l, const char *url, const rlf_str *body, const rlf_str *last, int64_t timeout_ms,
                              toolsvc_http_fn *stream, toolsvc_http_fn *done, void *user) {
-    const char *headers[HEADERS_MAX + 2 + HEADERS_OWN], *method = body ? "POST" : "GET";
+    const char *headers[HEADERS_MAX + 1 + HEADERS_OWN], *method = body ? "POST" : "GET";
     char own[HEADERS_OWN][SESSION_MAX + 64];
     size_t n = put_headers(l, last, headers, own);
     toolsvc_http_request request = {.method = method, .url = url, .headers = headers, .n_headers = n, .timeout_ms = timeout_ms,
@@ -352,7 +351,7 @@ static void drop_http(toolsvc_mcp_link *link, int64_t id) {
 }
 
 static void say_farewell(http_link *l) {
-    const char *headers[HEADERS_MAX + 2 + HEADERS_OWN];
+    const char *headers[HEADERS_MAX + 1 + HEADERS_OWN];
     char own[HEADERS_OWN][SESSION_MAX + 64];
     if (!l->session.len) return;
     toolsvc_mcp_server_farewell(l->server, headers, put_headers(l, NULL, headers, own));

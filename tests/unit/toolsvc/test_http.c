@@ -371,6 +371,26 @@ static void body_and_path_are_filled_in(void **state) {
     bench_close(f, b);
 }
 
+/* The head of what kind http sends. */
+static void expect_head(fixture *f, const char *method, const char *headers, const char *wanted, const char *unwanted) {
+    bench *b = bench_of(f, "http", "/headers");
+    b->tool.method = (char *)method, b->tool.headers = (char *)headers;
+    bench_open(f, b);
+    call(b, 0, json_object());
+    await(f, &b->done, 1);
+    if (!strstr(b->w[0].text, wanted)) fail_msg("\"%s\" lacks \"%s\"", b->w[0].text, wanted);
+    if (strstr(b->w[0].text, unwanted)) fail_msg("\"%s\" has \"%s\"", b->w[0].text, unwanted);
+    bench_close(f, b);
+}
+
+static void a_body_is_json_unless_the_headers_say_otherwise(void **state) {
+    fixture *f = *state;
+    expect_head(f, "POST", NULL, "\r\nContent-Type: application/json\r\n", "form-urlencoded");
+    expect_head(f, "PUT", "{\"X\": \"y\"}", "\r\nContent-Type: application/json\r\n", "form-urlencoded");
+    expect_head(f, "POST", "{\"content-type\": \"text/plain\"}", "\r\ncontent-type: text/plain\r\n", "application/json");
+    expect_head(f, "GET", NULL, "\r\nAccept: */*\r\n", "Content-Type");
+}
+
 /* The text of a call of kind http whose headers and body hold the secret RLF_TEST_KEY, in the bench's order. */
 static char *call_with_secret(fixture *f, const char *path, const char *value, rlf_call_status wanted) {
     static char text[4096];
@@ -491,6 +511,7 @@ int main(void) {
         CASE(retries_overcome_a_service_that_fails_often),
         CASE(every_fault_is_counted_under_its_name),
         CASE(body_and_path_are_filled_in),
+        CASE(a_body_is_json_unless_the_headers_say_otherwise),
         CASE(secrets_come_from_the_environment_and_do_not_come_back),
         CASE(a_cut_through_a_secret_leaves_none_of_it),
         CASE(secrets_are_blotted_out_in_each_of_their_forms),
