@@ -324,6 +324,7 @@ static void start(toolsvc_dispatch *d, size_t tool, job **jobs, toolsvc_call **c
     lane *l = &d->lanes[tool];
     place *p = rlf_calloc(1, sizeof *p);
     p->left = n;
+    toolsvc_breaker_start(&l->breaker);
     l->running++;
     l->counts.runs++;
     l->counts.batches += n > 1;
@@ -400,7 +401,7 @@ static bool pump_once(toolsvc_dispatch *d, size_t tool) {
     if (d->stopped || !l->queue.first || l->running >= config->concurrency) return false;
     size_t n = batch_of(d, tool, l->queue.first);
     int64_t wait = batch_wait(d, tool, l->queue.first, n), now = rlf_now_ns();
-    if (wait == 0 && !toolsvc_breaker_admit(&l->breaker, config, now)) {
+    if (wait == 0 && !toolsvc_breaker_admits(&l->breaker, config, now)) {
         refuse_head(d, tool);
         return true;
     }

@@ -15,12 +15,12 @@ int64_t toolsvc_rate_take(toolsvc_rate *rate, double per_second, int64_t now_ns)
     return 0;
 }
 
-bool toolsvc_breaker_admit(toolsvc_breaker *breaker, const rlf_tool_config *config, int64_t now_ns) {
+bool toolsvc_breaker_admits(const toolsvc_breaker *breaker, const rlf_tool_config *config, int64_t now_ns) {
     if (config->breaker_failures == 0 || breaker->reopen_ns == 0) return true;
-    if (breaker->probing || now_ns < breaker->reopen_ns) return false;
-    breaker->probing = true;
-    return true;
+    return !breaker->probing && now_ns >= breaker->reopen_ns;
 }
+
+void toolsvc_breaker_start(toolsvc_breaker *breaker) { breaker->probing = breaker->reopen_ns != 0; }
 
 bool toolsvc_breaker_note(toolsvc_breaker *breaker, const rlf_tool_config *config, bool failed, int64_t now_ns) {
     bool was_open = breaker->reopen_ns != 0;

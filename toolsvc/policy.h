@@ -23,9 +23,11 @@ typedef struct toolsvc_breaker {
     bool probing;      /* one call was let through and is not back */
 } toolsvc_breaker;
 
-/* May a call start? If it may and the tool was out of service, it is the probe. failures 0 in the configuration: always. */
-bool toolsvc_breaker_admit(toolsvc_breaker *breaker, const rlf_tool_config *config, int64_t now_ns);
-/* An admitted call is back. True: the tool has just gone out of service. */
+/* May a call start? failures 0 in the configuration: always. */
+bool toolsvc_breaker_admits(const toolsvc_breaker *breaker, const rlf_tool_config *config, int64_t now_ns);
+/* An admitted call starts. If the tool is out of service, it is the probe. */
+void toolsvc_breaker_start(toolsvc_breaker *breaker);
+/* A call that started is back. True: the tool has just gone out of service. */
 bool toolsvc_breaker_note(toolsvc_breaker *breaker, const rlf_tool_config *config, bool failed, int64_t now_ns);
 
 /* Before retry `attempt` (1: the first) of the call with that text: backoff_ms * 2^(attempt-1), at most 60 s, times a draw in [1/2, 1). */

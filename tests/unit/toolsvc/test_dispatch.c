@@ -356,17 +356,21 @@ static void breaker_opens_probes_and_closes(void **state) {
     assert_false(toolsvc_breaker_note(&b, &config, true, 0));
     assert_false(toolsvc_breaker_note(&b, &config, false, 0)); /* in a row */
     assert_false(toolsvc_breaker_note(&b, &config, true, 0));
-    assert_true(toolsvc_breaker_admit(&b, &config, 0));
+    assert_true(toolsvc_breaker_admits(&b, &config, 0));
     assert_true(toolsvc_breaker_note(&b, &config, true, ms));
-    assert_false(toolsvc_breaker_admit(&b, &config, 5 * ms));
-    assert_true(toolsvc_breaker_admit(&b, &config, 11 * ms)); /* the probe */
-    assert_false(toolsvc_breaker_admit(&b, &config, 11 * ms));
+    assert_false(toolsvc_breaker_admits(&b, &config, 5 * ms));
+    assert_true(toolsvc_breaker_admits(&b, &config, 11 * ms)); /* the probe, once it starts */
+    assert_true(toolsvc_breaker_admits(&b, &config, 11 * ms));
+    toolsvc_breaker_start(&b);
+    assert_false(toolsvc_breaker_admits(&b, &config, 11 * ms));
     assert_false(toolsvc_breaker_note(&b, &config, true, 12 * ms));
-    assert_false(toolsvc_breaker_admit(&b, &config, 21 * ms));
-    assert_true(toolsvc_breaker_admit(&b, &config, 22 * ms));
+    assert_false(toolsvc_breaker_admits(&b, &config, 21 * ms));
+    assert_true(toolsvc_breaker_admits(&b, &config, 22 * ms));
+    toolsvc_breaker_start(&b);
     assert_false(toolsvc_breaker_note(&b, &config, false, 23 * ms));
-    assert_true(toolsvc_breaker_admit(&b, &config, 23 * ms));
-    assert_true(toolsvc_breaker_admit(&b, &config, 23 * ms));
+    assert_true(toolsvc_breaker_admits(&b, &config, 23 * ms));
+    toolsvc_breaker_start(&b);
+    assert_true(toolsvc_breaker_admits(&b, &config, 23 * ms));
 }
 
 static void tool_out_of_service_fails_at_once(void **state) {
@@ -390,6 +394,33 @@ static void tool_out_of_service_fails_at_once(void **state) {
     assert_int_equal(g.n, 1);
     assert_int_equal(counts(f, 0)->breaker_opened, 1);
     assert_int_equal(counts(f, 0)->breaker_refused, 2);
+}
+
+static void probe_may_wait_for_its_rate(void **state) {
+    fixture *f = *state;
+    f->configs[0].breaker_failures = 1, f->configs[0].per_second = 20;
+    for (int i = 0; i < 20; i++) submit(f, i, 0, i); /* all that a second has */
+    while (g.n) finish(0, RLF_CALL_INFRA, "down");
+    submit(f, 20, 0, 20);
+    await_started(f, 1);
+    finish(0, RLF_CALL_OK, "up");
+    submit(f, 21, 0, 21);
+    await_started(f, 1);
+}
+
+static void probe_that_gets_no_episode_is_none(void **state) {
+    fixture *f = *state;
+    f->configs[1].breaker_failures = 1;
+    submit(f, 0, 1, 0);
+    finish(0, RLF_CALL_INFRA, "down");
+    toolsvc_sessions_close(f->sessions);
+    f->sessions = NULL;
+    g.refuse_episodes = true;
+    submit(f, 1, 1, 1);
+    assert_string_equal(f->w[1].text, "error: kept has no room for {}");
+    g.refuse_episodes = false;
+    submit(f, 2, 1, 2);
+    assert_int_equal(g.n, 1);
 }
 
 static void calls_of_an_episode_run_one_by_one_in_order(void **state) {
@@ -459,6 +490,8 @@ int main(void) {
         CASE(batch_holds_one_place),
         CASE(rate_spreads_starts),
         CASE(tool_out_of_service_fails_at_once),
+        CASE(probe_may_wait_for_its_rate),
+        CASE(probe_that_gets_no_episode_is_none),
         CASE(calls_of_an_episode_run_one_by_one_in_order),
         CASE(episode_is_closed_when_its_last_call_is_back),
         cmocka_unit_test(breaker_opens_probes_and_closes),
