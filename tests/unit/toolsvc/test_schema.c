@@ -97,6 +97,14 @@ static void alternatives_and_references_are_followed(void **state) {
                         "the argument \"a\" of f must be 1, not 2");
 }
 
+static void work_of_a_schema_is_bounded(void **state) {
+    (void)state;
+    assert_string_equal(verdict("{\"type\": \"object\", \"allOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}", "{}"), "ok");
+    assert_string_equal(verdict("{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\"}, \"b\": {\"allOf\": [{\"$ref\": \"#/properties/b\"}, "
+                                "{\"$ref\": \"#/properties/b\"}]}}}", "{\"a\": 1, \"b\": 1}"),
+                        "the argument \"a\" of f must be a string, not a number");
+}
+
 static void schema_of_anything_but_an_object_is_refused(void **state) {
     (void)state;
     static const char *const bad[] = {"[]", "{}", "{\"type\": \"string\"}", "{\"properties\": []}",
@@ -118,6 +126,7 @@ int main(void) {
         cmocka_unit_test(nested_values_are_named_by_their_path),
         cmocka_unit_test(bounds_are_checked),
         cmocka_unit_test(alternatives_and_references_are_followed),
+        cmocka_unit_test(work_of_a_schema_is_bounded),
         cmocka_unit_test(schema_of_anything_but_an_object_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
