@@ -8,7 +8,7 @@
 
 #include "toolsvc/text.h"
 
-enum { PATH_MAX_BYTES = 200, MOST_STEPS = 100000 };
+enum { PATH_MAX_BYTES = 200, NAME_SHOWN = 64, MOST_STEPS = 100000 };
 
 typedef struct checker {
     const json_t *root;
@@ -94,14 +94,33 @@ static bool check_type(checker *c, const json_t *type, const json_t *value) {
     return false;
 }
 
+/* As JSON schema has it: 1 and 1.0 are one number. */
+static bool is_same(const json_t *a, const json_t *b) {
+    const char *name;
+    json_t *member;
+    if (json_is_number(a) && json_is_number(b) && json_typeof(a) != json_typeof(b))
+        return json_number_value(a) == json_number_value(b);
+    if (json_typeof(a) != json_typeof(b) || json_array_size(a) != json_array_size(b) ||
+        json_object_size(a) != json_object_size(b))
+        return false;
+    if (!json_is_array(a) && !json_is_object(a)) return json_equal(a, b);
+    for (size_t i = 0; i < json_array_size(a); i++)
+        if (!is_same(json_array_get(a, i), json_array_get(b, i))) return false;
+    json_object_foreach((json_t *)(uintptr_t)a, name, member) {
+        const json_t *other = json_object_get(b, name);
+        if (!other || !is_same(member, other)) return false;
+    }
+    return true;
+}
+
 static bool check_choice(checker *c, const json_t *schema, const json_t *value) {
     const json_t *choices = json_object_get(schema, "enum"), *only = json_object_get(schema, "const");
-    for (size_t i = 0; i < json_array_size(choices); i++)
-        if (json_equal(json_array_get(choices, i), value)) return true;
-    if (only ? json_equal(only, value) : !json_is_array(choices)) return true;
+    bool chosen = !json_is_array(choices);
+    for (size_t i = 0; !chosen && i < json_array_size(choices); i++) chosen = is_same(json_array_get(choices, i), value);
+    if (chosen && (!only || is_same(only, value))) return true;
     if (c->error) {
-        put_subject(c, only ? "must be " : "must be one of ");
-        put_json(only ? only : choices, c->error);
+        put_subject(c, chosen ? "must be " : "must be one of ");
+        put_json(chosen ? only : choices, c->error);
         rlf_str_puts(c->error, ", not ");
         put_json(value, c->error);
     }
@@ -166,17 +185,18 @@ static bool check_required(checker *c, const json_t *schema, const json_t *value
 
 static bool check_member(checker *c, const json_t *schema, const char *name, const json_t *member) {
     const json_t *known = json_object_get(json_object_get(schema, "properties"), name);
-    const json_t *others = json_object_get(schema, "additionalProperties");
+    const json_t *others = json_object_get(schema, "patternProperties") ? NULL : json_object_get(schema, "additionalProperties");
     size_t before = c->path.len;
     if (!known && json_is_false(others)) {
         if (!c->error) return false;
         if (c->path.len) rlf_str_printf(c->error, "the argument \"%s\" of %s has no member \"", c->path.ptr, c->function);
         else rlf_str_printf(c->error, "%s has no argument \"", c->function);
-        toolsvc_append_utf8(c->error, name, strnlen(name, 64));
+        toolsvc_append_utf8(c->error, name, strnlen(name, NAME_SHOWN));
         rlf_str_putc(c->error, '"');
         return false;
     }
-    rlf_str_printf(&c->path, "%s%.*s", before ? "." : "", before > PATH_MAX_BYTES ? 0 : 64, name);
+    if (before) rlf_str_putc(&c->path, '.');
+    toolsvc_append_utf8(&c->path, name, before > PATH_MAX_BYTES ? 0 : strnlen(name, NAME_SHOWN));
     bool good = check(c, known ? known : others, member);
     if (good) c->path.len = before, c->path.ptr[before] = '\0';
     return good;

@@ -1,9 +1,9 @@
 /* JSON schema, as far as the arguments of tools use it: is this value what the schema asks for, and if not, what is wrong with it, in
  * words for the model.
  *
- * Keywords: type (one or a list), properties, required, additionalProperties, items, enum, const, minimum, maximum,
- * exclusiveMinimum, exclusiveMaximum, minLength, maxLength (in code points), minItems, maxItems, anyOf,
- * oneOf (as anyOf), allOf, and $ref into the schema itself ("#/$defs/…"). Others allow anything, as the standard says of unknown ones.
+ * Keywords: type (one or a list), properties, required, additionalProperties (not beside patternProperties), items, enum, const, minimum,
+ * maximum, exclusiveMinimum, exclusiveMaximum, minLength, maxLength (in code points), minItems, maxItems, anyOf, oneOf (as anyOf), allOf,
+ * and $ref into the schema itself ("#/$defs/…"). Others allow anything, as the standard says of unknown ones.
  * A check is bounded in depth and steps, whatever the schema: what lies beyond is allowed. */
 #ifndef RLF_TOOLSVC_SCHEMA_H
 #define RLF_TOOLSVC_SCHEMA_H

@@ -97,6 +97,38 @@ static void alternatives_and_references_are_followed(void **state) {
                         "the argument \"a\" of f must be 1, not 2");
 }
 
+static void choices_are_compared_by_value(void **state) {
+    (void)state;
+    static const char
+        *const schema = "{\"properties\": {\"e\": {\"enum\": [1, 2.0, [3], {\"x\": 4, \"y\": null}]}, \"c\": {\"const\": 1}, "
+                        "\"both\": {\"enum\": [1, 2], \"const\": 2}}}";
+    static const char *const good[] = {"{\"e\": 1.0}", "{\"e\": 2}",   "{\"e\": [3.0]}", "{\"e\": {\"y\": null, \"x\": 4.0}}",
+                                       "{\"c\": 1e0}", "{\"both\": 2}"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_string_equal(verdict(schema, good[i]), "ok");
+    static const char *const bad[] = {
+        "{\"e\": 1.5}", "{\"e\": \"1\"}", "{\"e\": [3, 3]}", "{\"e\": {\"x\": 4}}", "{\"e\": {\"x\": 4, \"z\": null}}",
+        "{\"e\": null}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (!strstr(verdict(schema, bad[i]), "must be one of")) fail_msg("%s: %s", bad[i], verdict(schema, bad[i]));
+    assert_string_equal(verdict(schema, "{\"both\": 1}"), "the argument \"both\" of f must be 2, not 1");
+}
+
+static void members_by_pattern_are_not_refused(void **state) {
+    (void)state;
+    static const char *const schema =
+        "{\"properties\": {\"a\": {\"type\": \"string\"}}, \"patternProperties\": {\"^x-\": {}}, \"additionalProperties\": false}";
+    assert_string_equal(verdict(schema, "{\"x-1\": 1}"), "ok");
+    assert_string_equal(verdict(schema, "{\"a\": 1}"), "the argument \"a\" of f must be a string, not a number");
+}
+
+/* After 63 letters there is room for half of a character. */
+static void a_long_name_is_cut_to_valid_text(void **state) {
+    (void)state;
+#define LETTERS "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk"
+    assert_string_equal(verdict("{\"additionalProperties\": {\"type\": \"number\"}}", "{\"" LETTERS "\xc3\xa4z\": \"1\"}"),
+                        "the argument \"" LETTERS "\xef\xbf\xbd\" of f must be a number, not a string");
+}
+
 static void work_of_a_schema_is_bounded(void **state) {
     (void)state;
     assert_string_equal(verdict("{\"type\": \"object\", \"allOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}", "{}"), "ok");
@@ -126,6 +158,9 @@ int main(void) {
         cmocka_unit_test(nested_values_are_named_by_their_path),
         cmocka_unit_test(bounds_are_checked),
         cmocka_unit_test(alternatives_and_references_are_followed),
+        cmocka_unit_test(choices_are_compared_by_value),
+        cmocka_unit_test(members_by_pattern_are_not_refused),
+        cmocka_unit_test(a_long_name_is_cut_to_valid_text),
         cmocka_unit_test(work_of_a_schema_is_bounded),
         cmocka_unit_test(schema_of_anything_but_an_object_is_refused),
     };
