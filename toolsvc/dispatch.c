@@ -12,6 +12,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/text/json_text.h"
 #include "toolsvc/map.h"
 #include "toolsvc/policy.h"
 #include "toolsvc/text.h"
@@ -519,9 +520,7 @@ void toolsvc_dispatch_submit(toolsvc_dispatch *d, size_t function, json_t *argum
     size_t tool = d->tools->functions[function].tool;
     lane *l = &d->lanes[tool];
     rlf_str text = {0};
-    char *canonical = json_dumps(arguments, JSON_COMPACT | JSON_SORT_KEYS);
-    rlf_str_puts(&text, canonical ? canonical : "{}");
-    free(canonical);
+    rlf_json_write(arguments, RLF_JSON_SORTED, &text);
     l->counts.calls++;
     if (answer_from_cache(d, function, &text, waiter)) {
         json_decref(arguments);

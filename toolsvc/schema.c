@@ -3,9 +3,9 @@
 #include "toolsvc/schema.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "common/text/json_text.h"
 #include "toolsvc/text.h"
 
 enum { PATH_MAX_BYTES = 200, NAME_SHOWN = 64, MOST_STEPS = 100000 };
@@ -53,11 +53,11 @@ static void put_types(const json_t *type, rlf_str *out) {
 
 static void put_json(const json_t *value, rlf_str *out) {
     enum { SHOWN = 200 };
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    size_t n = text ? strlen(text) : 0;
-    if (n > SHOWN) toolsvc_append_utf8(out, text, SHOWN), rlf_str_puts(out, "…");
-    else if (n) toolsvc_append_utf8(out, text, n);
-    free(text);
+    rlf_str text = {0};
+    rlf_json_write(value, RLF_JSON_TIGHT, &text);
+    toolsvc_append_utf8(out, text.ptr, text.len > SHOWN ? SHOWN : text.len);
+    if (text.len > SHOWN) rlf_str_puts(out, "…");
+    rlf_str_clean_up(&text);
 }
 
 /* "the argument "a.b" of calc must be"; the arguments as a whole where the path is empty. */
@@ -136,9 +136,11 @@ static bool check_bound(checker *c, const json_t *schema, const char *keyword, d
     if (below ? (exclusive ? measure > bound : measure >= bound) : (exclusive ? measure < bound : measure <= bound)) return true;
     if (c->error) {
         put_subject(c, "must ");
-        rlf_str_printf(c->error, "%s %s %g", *what ? "have" : "be", below ? (exclusive ? "more than" : "at least")
-                       : exclusive ? "less than" : "at most",
-                       bound);
+        rlf_str_printf(c->error, "%s %s ", *what ? "have" : "be",
+                       below       ? (exclusive ? "more than" : "at least")
+                       : exclusive ? "less than"
+                                   : "at most");
+        rlf_json_write(limit, RLF_JSON_TIGHT, c->error);
         if (*what) rlf_str_printf(c->error, " %s", what);
     }
     return false;

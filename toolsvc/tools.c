@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/text/json_text.h"
 #include "toolsvc/schema.h"
 #include "toolsvc/text.h"
 #include "toolsvc/toolsvc.h"
@@ -181,9 +182,8 @@ static void put_unknown(const toolsvc_tools *tools, toolsvc_allowed allowed, rlf
 }
 
 static void put_schema(const toolsvc_function *f, rlf_str *error) {
-    char *text = json_dumps(f->parameters, JSON_COMPACT);
-    rlf_str_printf(error, "; its parameters are %s", text ? text : "{}");
-    free(text);
+    rlf_str_puts(error, "; its parameters are ");
+    rlf_json_write(f->parameters, RLF_JSON_TIGHT, error);
 }
 
 rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, toolsvc_allowed allowed, rlf_slice name, rlf_slice arguments,
@@ -221,9 +221,7 @@ static json_t *schema_of(const toolsvc_function *f) {
 void toolsvc_tools_schemas(const toolsvc_tools *tools, rlf_str *out) {
     json_t *list = json_array();
     for (size_t i = 0; i < tools->n_functions; i++) json_array_append_new(list, schema_of(&tools->functions[i]));
-    char *text = json_dumps(list, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    if (text) rlf_str_puts(out, text);
-    free(text);
+    rlf_json_write(list, RLF_JSON_TIGHT, out);
     json_decref(list);
 }
 

@@ -29,6 +29,8 @@ static void write_real(double x, rlf_str *out) {
 
 static void write_value(const json_t *value, rlf_json_style style, size_t level, rlf_str *out);
 
+static bool is_tight(rlf_json_style style) { return style == RLF_JSON_TIGHT || style == RLF_JSON_SORTED; }
+
 static void new_line(rlf_json_style style, size_t level, rlf_str *out) {
     if (style != RLF_JSON_INDENTED) return;
     rlf_str_putc(out, '\n');
@@ -49,20 +51,25 @@ static void write_array(const json_t *value, rlf_json_style style, size_t level,
     rlf_str_putc(out, ']');
 }
 
+static int by_bytes(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
 static void write_object(json_t *value, rlf_json_style style, size_t level, rlf_str *out) {
-    const char *key, *separator = "";
+    size_t n = json_object_size(value), i = 0;
+    const char **keys = rlf_calloc(n + 1, sizeof *keys), *key; /* (n) */
     json_t *item;
+    json_object_foreach(value, key, item) keys[i++] = key;
+    if (style == RLF_JSON_SORTED) qsort(keys, n, sizeof *keys, by_bytes);
     rlf_str_putc(out, '{');
-    json_object_foreach(value, key, item) {
-        rlf_str_puts(out, separator);
+    for (i = 0; i < n; i++) {
+        if (i) rlf_str_puts(out, comma(style));
         new_line(style, level + 1, out);
-        rlf_json_write_text(key, strlen(key), out);
-        rlf_str_puts(out, style == RLF_JSON_TIGHT ? ":" : ": ");
-        write_value(item, style, level + 1, out);
-        separator = comma(style);
+        rlf_json_write_text(keys[i], strlen(keys[i]), out);
+        rlf_str_puts(out, is_tight(style) ? ":" : ": ");
+        write_value(json_object_get(value, keys[i]), style, level + 1, out);
     }
-    if (json_object_size(value)) new_line(style, level, out);
+    if (n) new_line(style, level, out);
     rlf_str_putc(out, '}');
+    free(keys);
 }
 
 static void write_value(const json_t *value, rlf_json_style style, size_t level, rlf_str *out) {

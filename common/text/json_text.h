@@ -1,5 +1,6 @@
 /* JSON values as text, exactly as Python's json.dumps(value, ensure_ascii=False) writes them: key order kept, reals in the shortest
- * form that reads back the same. What chat templates put before a model is byte for byte this. Inside common/text only. */
+ * form that reads back the same. What chat templates put before a model is byte for byte this, and so is what tools are sent and what a
+ * model reads of their values. */
 #ifndef RLF_COMMON_TEXT_JSON_TEXT_H
 #define RLF_COMMON_TEXT_JSON_TEXT_H
 
@@ -11,6 +12,7 @@
 typedef enum rlf_json_style {
     RLF_JSON_SPACED,   /* ", " and ": " between, Python's default */
     RLF_JSON_TIGHT,    /* "," and ":" */
+    RLF_JSON_SORTED,   /* so, and keys in order of their bytes: equal values are equal texts */
     RLF_JSON_INDENTED, /* an item a line, four spaces a level, as with indent=4 */
 } rlf_json_style;
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text/json_text.h"
 #include "toolsvc/http/remote.h"
 
 enum { ERROR_SHOWN = 1000, DEPTH_MAX = 32 };
@@ -94,9 +95,10 @@ static void fill_in(const char *text, const json_t *arguments, void (*put)(const
         text = end;
         if (json_is_string(value)) put(json_string_value(value), json_string_length(value), out);
         else if (value) {
-            char *dump = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-            put(dump, strlen(dump), out);
-            free(dump);
+            rlf_str json = {0};
+            rlf_json_write(value, RLF_JSON_TIGHT, &json);
+            put(json.ptr, json.len, out);
+            rlf_str_clean_up(&json);
         }
     }
 }
@@ -177,9 +179,10 @@ static void finish_pointed(toolsvc_call *call, rlf_slice body) {
     } else if (json_is_string(value)) {
         finish_text(call, RLF_CALL_OK, json_string_value(value), json_string_length(value));
     } else {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-        finish_text(call, RLF_CALL_OK, text, strlen(text));
-        free(text);
+        rlf_str text = {0};
+        rlf_json_write(value, RLF_JSON_TIGHT, &text);
+        finish_text(call, RLF_CALL_OK, text.ptr, text.len);
+        rlf_str_clean_up(&text);
     }
     json_decref(root);
 }
@@ -213,11 +216,12 @@ static void start_http(toolsvc_call *const *calls, size_t n) {
     toolsvc_call *call = calls[0];
     const http_tool *tool = call->state;
     json_t *body = tool->body ? expand(tool->body, call->arguments, 0) : NULL;
-    char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    rlf_str text = {0};
     (void)n; /* 1: this kind takes no batches */
-    call->data = toolsvc_remote_send(tool->remote, call->config->method, text ? rlf_slice_of(text) : call->text, make_url,
-                                     call, on_answer, call);
-    free(text);
+    if (body) rlf_json_write(body, RLF_JSON_TIGHT, &text);
+    call->data = toolsvc_remote_send(tool->remote, call->config->method, body ? (rlf_slice){text.ptr, text.len} : call->text,
+                                     make_url, call, on_answer, call);
+    rlf_str_clean_up(&text);
     json_decref(body);
 }
 

@@ -1,16 +1,13 @@
 /* JSON objects, one a line (process_lines.h). */
 #include "toolsvc/kinds/process_lines.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include "common/text/json_text.h"
 
 /* ---- requests ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Takes the reference. */
 static void put(json_t *value, rlf_str *out) {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    rlf_str_puts(out, text);
-    free(text);
+    rlf_json_write(value, RLF_JSON_TIGHT, out);
     json_decref(value);
 }
 
@@ -93,5 +90,5 @@ bool toolsvc_process_read(const char *line, size_t n, bool (*each)(void *user, c
 
 void toolsvc_process_text(const json_t *value, rlf_str *out) {
     if (json_is_string(value)) rlf_str_append(out, json_string_value(value), json_string_length(value));
-    else put(json_incref((json_t *)value), out);
+    else rlf_json_write(value, RLF_JSON_TIGHT, out);
 }

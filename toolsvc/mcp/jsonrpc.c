@@ -1,9 +1,9 @@
 /* Messages by what members they have (jsonrpc.h). */
 #include "toolsvc/mcp/jsonrpc.h"
 
-#include <stdlib.h>
 #include <string.h>
 
+#include "common/text/json_text.h"
 #include "toolsvc/text.h"
 
 enum { BATCH_MAX = 4096 };
@@ -67,9 +67,7 @@ bool toolsvc_rpc_read(const char *text, size_t n, toolsvc_rpc_fn *each, void *us
 /* message is taken over. */
 static void put(rlf_str *out, json_t *message, const char *key, json_t *value) {
     if (value) json_object_set_new(message, key, value);
-    char *text = json_dumps(message, JSON_COMPACT);
-    rlf_str_puts(out, text);
-    free(text);
+    rlf_json_write(message, RLF_JSON_TIGHT, out);
     json_decref(message);
 }
 

@@ -1,8 +1,9 @@
 /* Content blocks by their type (mcp_content.h). */
 #include "toolsvc/mcp/mcp_content.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#include "common/text/json_text.h"
 
 enum { NAME_SHOWN = 64, URI_SHOWN = 500 };
 
@@ -48,10 +49,6 @@ rlf_call_status toolsvc_mcp_content(const json_t *result, rlf_str *out) {
         if (i) rlf_str_putc(out, '\n');
         put_block(json_array_get(content, i), out);
     }
-    if (json_array_size(content) == 0 && structured) {
-        char *text = json_dumps(structured, JSON_COMPACT | JSON_ENCODE_ANY);
-        rlf_str_puts(out, text);
-        free(text);
-    }
+    if (json_array_size(content) == 0 && structured) rlf_json_write(structured, RLF_JSON_TIGHT, out);
     return json_is_true(json_object_get(result, "isError")) ? RLF_CALL_TOOL_ERROR : RLF_CALL_OK;
 }

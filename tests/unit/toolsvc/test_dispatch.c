@@ -193,6 +193,13 @@ static void answer_that_no_message_holds_is_an_infra_error(void **state) {
     free(bytes);
 }
 
+static void arguments_have_one_text(void **state) {
+    fixture *f = *state;
+    json_t *arguments = json_loads("{\"b\": 0.1, \"a\": [{\"z\": 1.0, \"y\": \"\\u00e4\"}], \"B\": 1e300}", 0, NULL);
+    toolsvc_dispatch_submit(f->dispatch, 0, arguments, &f->sessions, &(toolsvc_origin){.extra = {"", 0}}, &f->w[0].waiter);
+    assert_string_equal(g.calls[0]->text.ptr, "{\"B\":1e+300,\"a\":[{\"y\":\"\xc3\xa4\",\"z\":1.0}],\"b\":0.1}");
+}
+
 static void only_infra_errors_are_tried_again(void **state) {
     fixture *f = *state;
     f->configs[0].retries = 2;
@@ -480,6 +487,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CASE(started_call_is_answered_when_it_is_finished),
         CASE(answer_that_no_message_holds_is_an_infra_error),
+        CASE(arguments_have_one_text),
         CASE(only_infra_errors_are_tried_again),
         CASE(call_that_backs_off_can_be_left),
         CASE(left_call_is_told_to_give_up),

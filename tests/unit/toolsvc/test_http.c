@@ -359,9 +359,11 @@ static void body_and_path_are_filled_in(void **state) {
     bench *b = bench_of(f, "http", "/echo?q={{q}}&n={{n}}");
     b->tool.body = "{\"query\": \"{{q}}\", \"text\": \"<{{q}}|{{n}}>\", \"n\": \"{{n}}\", \"gone\": \"{{none}}\", \"list\": [1, \"{{l}}\"]}";
     bench_open(f, b);
-    call(b, 0, json_pack("{s:s, s:i, s:[s]}", "q", "a b&\"\xc3\xa4", "n", 7, "l", "x"));
+    call(b, 0, json_pack("{s:s, s:f, s:[s]}", "q", "a b&\"\xc3\xa4", "n", 0.1, "l", "x"));
     await(f, &b->done, 1);
-    assert_string_equal(b->w[0].text, "?q=a%20b%26%22%C3%A4&n=7{\"query\":\"a b&\\\"\xc3\xa4\",\"text\":\"<a b&\\\"\xc3\xa4|7>\",\"n\":7,\"list\":[1,[\"x\"]]}");
+    assert_string_equal(
+        b->w[0].text,
+        "?q=a%20b%26%22%C3%A4&n=0.1{\"query\":\"a b&\\\"\xc3\xa4\",\"text\":\"<a b&\\\"\xc3\xa4|0.1>\",\"n\":0.1,\"list\":[1,[\"x\"]]}");
     bench_close(f, b);
     b = bench_of(f, "http", "/echo");
     bench_open(f, b);

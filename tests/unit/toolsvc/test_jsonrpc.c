@@ -98,13 +98,13 @@ static void bytes_that_are_not_utf8_are_replaced(void **state) {
 static void messages_are_written_on_one_line(void **state) {
     (void)state;
     rlf_str out = {0};
-    toolsvc_rpc_put_request(&out, 3, "tools/call", json_pack("{s:s}", "a", "x\ny"));
+    toolsvc_rpc_put_request(&out, 3, "tools/call", json_pack("{s:s, s:f}", "a", "x\ny", "b", 0.1));
     toolsvc_rpc_put_notification(&out, "n", NULL);
     json_t *id = json_string("q");
     toolsvc_rpc_put_result(&out, id, json_object());
     toolsvc_rpc_put_failure(&out, id, TOOLSVC_RPC_METHOD_NOT_FOUND, "no");
     json_decref(id);
-    assert_string_equal(out.ptr, "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"tools/call\",\"params\":{\"a\":\"x\\ny\"}}"
+    assert_string_equal(out.ptr, "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"tools/call\",\"params\":{\"a\":\"x\\ny\",\"b\":0.1}}"
                                  "{\"jsonrpc\":\"2.0\",\"method\":\"n\"}{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"result\":{}}"
                                  "{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"error\":{\"code\":-32601,\"message\":\"no\"}}");
     rlf_str_clean_up(&out);

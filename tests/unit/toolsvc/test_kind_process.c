@@ -42,7 +42,7 @@ static void a_program_tells_its_functions_and_answers(void **state) {
     assert_int_equal(g->tools.n_functions, 3);
     assert_string_equal(g->tools.functions[1].name, "do_too");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"h\\u00e9llo \\n\"}"), "h\xc3\xa9llo \n");
-    assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": [1, {\"a\": null}]}"), "[1,{\"a\":null}]");
+    assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": [0.1, {\"a\": null}]}"), "[0.1,{\"a\":null}]");
     rig_ask(g, 0, 0, "{\"what\": \"fail\"}");
     assert_call(0, RLF_CALL_TOOL_ERROR, "error: no such thing");
     rig_ask(g, 0, 0, "{\"what\": \"infra\"}");

@@ -38,7 +38,7 @@ static void what_is_no_text_is_described(void **state) {
 static void structured_content_stands_in_for_text(void **state) {
     (void)state;
     expect("{\"content\": [], \"structuredContent\": {\"a\": [1, 2]}}", RLF_CALL_OK, "{\"a\":[1,2]}");
-    expect("{\"structuredContent\": {\"a\": 1}}", RLF_CALL_OK, "{\"a\":1}");
+    expect("{\"structuredContent\": {\"a\": 0.1}}", RLF_CALL_OK, "{\"a\":0.1}");
     expect("{\"content\": [{\"type\": \"text\", \"text\": \"t\"}], \"structuredContent\": {\"a\": 1}}", RLF_CALL_OK, "t");
 }
 

@@ -69,6 +69,10 @@ static void bounds_are_checked(void **state) {
     (void)state;
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"minimum\": 1, \"maximum\": 10}}}", "{\"k\": 10}"), "ok");
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"minimum\": 1}}}", "{\"k\": 0}"), "the argument \"k\" of f must be at least 1");
+    assert_string_equal(verdict("{\"properties\": {\"k\": {\"maximum\": 1234567}}}", "{\"k\": 12345678}"),
+                        "the argument \"k\" of f must be at most 1234567");
+    assert_string_equal(verdict("{\"properties\": {\"k\": {\"const\": 0.1}}}", "{\"k\": 0.3}"),
+                        "the argument \"k\" of f must be 0.1, not 0.3");
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"maximum\": 1}}}", "{\"k\": 2}"), "the argument \"k\" of f must be at most 1");
     assert_string_equal(verdict("{\"properties\": {\"k\": {\"exclusiveMinimum\": 0}}}", "{\"k\": 0}"),
                         "the argument \"k\" of f must be more than 0");
