@@ -35,6 +35,8 @@ grep -q '^do (process): Does what it is told\.$' "$work/list" || fail "rlf tools
 grep -q 'the program ended with status 3; its last words: no more' "$work/answer" || fail "its end is not told: $(cat "$work/answer")"
 "$rlf" tools "${own[@]}" tools.0.batch=16 bench do '{"what": "echo", "text": "{{i}}"}' 2000 64 >"$work/bench" || fail "rlf tools bench, kind process"
 grep -q '^{"done": 2000, "ok": 2000, .*"batches": ' "$work/bench" || fail "rlf tools bench, kind process: $(cat "$work/bench")"
+timeout 60 "$rlf" tools "${own[@]}" tools.0.timeout_ms=200 tools.0.retries=0 bench do '{"what": "keep", "text": ""}' 8 4 >"$work/bench" && fail "calls that were never answered are ok"
+grep -q '^{"done": 8, "ok": 0, ' "$work/bench" || fail "rlf tools bench, calls without an answer: $(cat "$work/bench")"
 "$rlf" tools "${own[@]}" tools.0.command='["./nothing"]' >"$work/list" 2>"$work/error" && fail "a missing program was accepted"
 grep -q 'tools\[0\] (mine): key "command": ./nothing: No such file or directory' "$work/error" || fail "the missing program is not named: $(cat "$work/error")"
 if command -v python3 >"$work/which"; then

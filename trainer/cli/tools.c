@@ -16,7 +16,7 @@ static const char usage[] =
     "call    one call as a model would make it; ARGUMENTS is JSON: '{\"query\": \"Lima\"}'. Prints the answer; exit status 0 if it is ok.\n"
     "bench   CALLS calls (1000), IN_FLIGHT of them at once (64); {{i}} in ARGUMENTS stands for the number of the call. Prints one JSON object.";
 
-enum { MOST_CALLS = 10000000 };
+enum { MOST_CALLS = 10000000, LATE_CHECK_MS = 20 };
 
 static void list(const toolsvc_tools *tools) {
     for (size_t i = 0; i < tools->n_functions; i++) {
@@ -43,7 +43,7 @@ typedef struct probe {
     toolsvc_waiter waiter;
     struct bench *bench;
     toolsvc_session *sessions;
-    int64_t start_ns;
+    int64_t start_ns, due_ns; /* due_ns 0: not in use */
 } probe;
 
 typedef struct bench {
@@ -52,8 +52,10 @@ typedef struct bench {
     const char *name, *arguments;
     long calls, in_flight, started, done, ok;
     double *ms; /* (calls) */
-    probe **idle; /* a stack of those not in use */
+    probe *probes; /* (in_flight) */
+    probe **idle;  /* a stack of those not in use */
     long n_idle;
+    uv_timer_t late; /* ends calls whose time is over */
 } bench;
 
 static void fill_in(const bench *b, long number, rlf_str *out) {
@@ -67,13 +69,28 @@ static void fill_in(const bench *b, long number, rlf_str *out) {
     }
 }
 
-static void on_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
-    probe *p = (probe *)waiter;
+static void end_probe(probe *p, rlf_call_status status) {
     bench *b = p->bench;
-    (void)text;
+    p->due_ns = 0;
     b->ms[b->done++] = (double)(rlf_now_ns() - p->start_ns) * 1e-6;
     b->ok += status == RLF_CALL_OK;
     b->idle[b->n_idle++] = p;
+}
+
+static void on_done(toolsvc_waiter *waiter, rlf_call_status status, const rlf_str *text) {
+    (void)text;
+    end_probe((probe *)waiter, status);
+}
+
+/* A call that is given up may end others. */
+static void on_late(uv_timer_t *timer) {
+    bench *b = timer->data;
+    int64_t now = rlf_now_ns();
+    for (probe *p = b->probes; p < b->probes + b->in_flight; p++) {
+        if (!p->due_ns || now < p->due_ns) continue;
+        toolsvc_dispatch_leave(&p->waiter, true);
+        end_probe(p, RLF_CALL_TIMEOUT);
+    }
 }
 
 /* False: the arguments are not what the tool takes. */
@@ -88,6 +105,7 @@ static bool submit(bench *b, rlf_str *error) {
     if (!good) return false;
     probe *p = b->idle[--b->n_idle];
     p->start_ns = rlf_now_ns();
+    p->due_ns = p->start_ns + b->tools->v[b->tools->functions[function].tool].config->timeout_ms * 1000000;
     b->started++;
     toolsvc_dispatch_submit(b->dispatch, function, parsed, &p->sessions, &(toolsvc_origin){.extra = {"", 0}}, &p->waiter);
     return true;
@@ -126,12 +144,15 @@ static int run_bench(const toolsvc_tools *tools, const char *name, const char *a
     rlf_str error = {0};
     bench b = {.tools = tools, .dispatch = toolsvc_dispatch_new(loop, tools, 1), .name = name, .arguments = arguments, .calls = calls,
                .in_flight = in_flight, .ms = rlf_calloc((size_t)calls, sizeof(double))};
-    probe *probes = rlf_calloc((size_t)in_flight, sizeof *probes);
+    b.probes = rlf_calloc((size_t)in_flight, sizeof *b.probes);
     b.idle = rlf_calloc((size_t)in_flight, sizeof *b.idle);
     for (long i = 0; i < in_flight; i++) {
-        probes[i] = (probe){.waiter = {.done = on_done}, .bench = &b};
-        b.idle[b.n_idle++] = &probes[i];
+        b.probes[i] = (probe){.waiter = {.done = on_done}, .bench = &b};
+        b.idle[b.n_idle++] = &b.probes[i];
     }
+    uv_timer_init(loop, &b.late);
+    b.late.data = &b;
+    uv_timer_start(&b.late, on_late, LATE_CHECK_MS, LATE_CHECK_MS);
     double start = rlf_now_s(), cpu = cpu_s();
     bool good = true;
     while (good && b.done < calls) {
@@ -141,11 +162,12 @@ static int run_bench(const toolsvc_tools *tools, const char *name, const char *a
     if (good) print_bench(&b, rlf_now_s() - start, cpu_s() - cpu);
     else fprintf(stderr, "rlf tools: %s\n", error.ptr + strlen("error: "));
     for (long i = 0; i < in_flight; i++) {
-        toolsvc_dispatch_leave(&probes[i].waiter, false);
-        toolsvc_sessions_close(probes[i].sessions);
+        toolsvc_dispatch_leave(&b.probes[i].waiter, false);
+        toolsvc_sessions_close(b.probes[i].sessions);
     }
+    uv_close((uv_handle_t *)&b.late, NULL); /* closed, as the dispatch's handles are, by the first turn below */
     while (!toolsvc_dispatch_destroy(b.dispatch)) uv_run(loop, UV_RUN_ONCE);
-    free(probes);
+    free(b.probes);
     free(b.idle);
     free(b.ms);
     rlf_str_clean_up(&error);
