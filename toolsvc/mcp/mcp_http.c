@@ -5,7 +5,7 @@
  * events have ids may break off (from 2025-11-25 on a server may do that on purpose): a GET that names the last id goes on with it, after
  * the time that the server asked for, and as long as each such GET brings something. The session's name
  * is a header that the answer to `initialize` brought; 404 means that the server has forgotten it, and the session is lost. Many
- * servers say 400.
+ * servers say 400 for that, which to a request means something else only where it comes with the error of that very request.
  *
  * HTTP with SSE (2024-11-05): a GET stream, whose first event, `endpoint`, says where messages are posted; all answers come over the
  * stream, and when it ends the session is lost. The endpoint has to have the scheme, host and port of the url.
@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "toolsvc/mcp/jsonrpc.h"
 #include "toolsvc/mcp/mcp_link.h"
 #include "toolsvc/http/remote.h"
 #include "toolsvc/http/sse.h"
@@ -254,12 +255,26 @@ static bool fall_back(post *p, const toolsvc_http_answer *answer) {
     return true;
 }
 
+/* Sets the id to 0 where the message is its request's error. */
+static bool find_error(void *user, const toolsvc_rpc *m) {
+    int64_t *id = user;
+    if (m->type == TOOLSVC_RPC_FAILURE && m->number == *id) *id = 0;
+    return *id != 0;
+}
+
+/* Whether the body is the error of request `id`, as JSON-RPC has it. */
+static bool is_error_of(int64_t id, rlf_slice body) {
+    return id > 0 && toolsvc_rpc_read(body.ptr, body.len, find_error, &id) && id == 0;
+}
+
 /* The answer to a POST that is not 2xx. */
 static void refuse(http_link *l, int64_t id, const toolsvc_http_answer *answer) {
     const char *count = "http_4xx";
     rlf_str why = {0};
+    bool has_error = answer->code == 400 && is_error_of(id, answer->body);
     if (!toolsvc_remote_failed(answer, &count, &why)) rlf_str_printf(&why, "the server answered with status %ld", answer->code);
-    if ((answer->code == 404 || answer->code == 400) && l->session.len)
+    if (has_error) l->owner->message(l->user, answer->body.ptr, answer->body.len);
+    else if (l->session.len && (answer->code == 404 || (answer->code == 400 && id > 0)))
         lose(l, "mcp_sessions_lost", "the server has forgotten the session");
     else l->owner->ended(l->user, id, count, why.ptr);
     rlf_str_clean_up(&why);

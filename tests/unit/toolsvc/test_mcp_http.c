@@ -27,6 +27,7 @@ typedef struct world {
     bool legacy;          /* only the older form */
     bool mute;            /* initialize is never answered */
     bool no_get;          /* 405 */
+    int notes;            /* status of the answer to notifications; 0: 202 */
     const char *version, *endpoint, *extra; /* extra: raw events before each streamed answer */
 } world;
 
@@ -147,7 +148,15 @@ static bool misbehave(world *w, script_client *c, const char *name, json_int_t i
     else if (strcmp(name, "s500") == 0) script_reply(c, 500, "", "oh");
     else if (strcmp(name, "gone") == 0) script_reply(c, 404, "", "no session");
     else if (strcmp(name, "refused") == 0) script_reply(c, 400, "", "no such session");
-    else if (strcmp(name, "half") == 0) script_reply(c, 200, "Content-Type: application/json\r\n", "{\"jsonrpc\":");
+    else if (strcmp(name, "nobody") == 0)
+        script_reply(c, 400, "Content-Type: application/json\r\n",
+                     "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"no session\"}}");
+    else if (strcmp(name, "wrong") == 0) {
+        char text[128];
+        snprintf(text, sizeof text, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"error\":{\"code\":-32602,\"message\":\"no such text\"}}",
+                 (long long)id);
+        script_reply(c, 400, "Content-Type: application/json\r\n", text);
+    } else if (strcmp(name, "half") == 0) script_reply(c, 200, "Content-Type: application/json\r\n", "{\"jsonrpc\":");
     else if (strcmp(name, "another") == 0)
         script_reply(c, 200, "Content-Type: application/json\r\n", "{\"jsonrpc\":\"2.0\",\"id\":999,\"result\":{}}");
     else if (strcmp(name, "cut") == 0) {
@@ -169,7 +178,7 @@ static void take_post(world *w, script_client *c, const char *head, const json_t
         return;
     }
     if (!method || !json_object_get(message, "id")) {
-        script_reply(c, 202, "", "");
+        script_reply(c, w->notes ? w->notes : 202, "", "");
         return;
     }
     if (strcmp(method, "initialize") == 0) snprintf(headers, sizeof headers, "Mcp-Session-Id: s%d\r\n", ++w->sessions);
@@ -407,7 +416,35 @@ static void a_forgotten_session_fails_its_calls_and_another_begins(void **state)
     expect(w, mcp, "refused", "infra mcp_sessions_lost: the server has forgotten the session"); /* as many say it */
     expect(w, mcp, "echo", echoed);
     assert_int_equal(w->sessions, 3);
+    expect(w, mcp, "nobody", "infra mcp_sessions_lost: the server has forgotten the session");
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(w->sessions, 4);
     end(w, mcp);
+}
+
+static void a_request_that_is_bad_in_itself_loses_no_session(void **state) {
+    world *w = *state;
+    toolsvc_mcp *mcp = begin_well(w);
+    expect(w, mcp, "wrong", "failure rpc_errors: no such text (-32602)");
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(w->sessions, 1);
+    end(w, mcp);
+}
+
+static void a_notification_that_is_refused_loses_nothing(void **state) {
+    world *w = *state;
+    w->notes = 400;
+    toolsvc_mcp *mcp = begin_well(w);
+    outcome o = {0};
+    int64_t id = call(mcp, "silence", &o);
+    for (int i = 0; i < 1000; i++) uv_run(&w->loop, UV_RUN_NOWAIT);
+    toolsvc_mcp_cancel(mcp, id);
+    expect(w, mcp, "echo", echoed);
+    for (int i = 0; i < 1000; i++) uv_run(&w->loop, UV_RUN_NOWAIT);
+    expect(w, mcp, "echo", echoed);
+    assert_int_equal(w->sessions, 1);
+    end(w, mcp);
+    expect_log(w, "notifications/cancelled\n");
 }
 
 static void a_session_with_state_does_not_begin_again(void **state) {
@@ -543,6 +580,8 @@ int main(void) {
         CASE(failures_of_a_call_are_told_from_those_of_the_server),
         CASE(a_stream_that_breaks_off_is_resumed),
         CASE(a_forgotten_session_fails_its_calls_and_another_begins),
+        CASE(a_request_that_is_bad_in_itself_loses_no_session),
+        CASE(a_notification_that_is_refused_loses_nothing),
         CASE(a_session_with_state_does_not_begin_again),
         CASE(a_cancelled_call_is_told_to_the_server),
         CASE(a_call_may_be_cancelled_by_what_its_own_stream_brings),
