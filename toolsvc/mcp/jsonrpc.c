@@ -53,10 +53,10 @@ bool toolsvc_rpc_read(const char *text, size_t n, toolsvc_rpc_fn *each, void *us
     json_t *root = parse(text, n);
     toolsvc_rpc message;
     size_t count = json_is_array(root) ? json_array_size(root) : 1;
-    bool good = root && count > 0 && count <= BATCH_MAX, go_on = true;
-    for (size_t i = 0; good && go_on && i < count; i++) {
-        good = read_one(json_is_array(root) ? json_array_get(root, i) : root, &message);
-        if (good) go_on = each(user, &message);
+    bool good = root && count > 0 && count <= BATCH_MAX, go_on = good;
+    for (size_t i = 0; go_on && i < count; i++) {
+        if (read_one(json_is_array(root) ? json_array_get(root, i) : root, &message)) go_on = each(user, &message);
+        else good = false;
     }
     json_decref(root);
     return good;

@@ -27,7 +27,7 @@ typedef struct toolsvc_rpc { /* borrowed, during the callback */
 typedef bool toolsvc_rpc_fn(void *user, const toolsvc_rpc *message);
 
 /* Calls `each` for the message, or for each one of a batch. Bytes that are not UTF-8 are read as U+FFFD. False: something in it is no
- * JSON-RPC message; what was before it has been handed over. */
+ * JSON-RPC message; the others have been handed over. */
 bool toolsvc_rpc_read(const char *text, size_t n, toolsvc_rpc_fn *each, void *user);
 
 /* Append one message on one line, without a line feed. params, result: taken over; NULL: none. */

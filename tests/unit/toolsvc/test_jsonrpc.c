@@ -67,6 +67,16 @@ static void the_messages_of_a_batch_come_in_order_until_the_reader_stops(void **
     rlf_str_clean_up(&s.text);
 }
 
+static void what_is_no_message_leaves_the_others_of_its_batch(void **state) {
+    (void)state;
+    static const char batch[] =
+        "[{\"jsonrpc\":\"2.0\",\"method\":\"n\",\"params\":null},7,{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":2}]";
+    seen s = {0};
+    assert_false(toolsvc_rpc_read(batch, strlen(batch), note, &s));
+    assert_string_equal(s.text.ptr, "result - 2 - 2 0 |");
+    rlf_str_clean_up(&s.text);
+}
+
 static void what_is_no_message_is_refused(void **state) {
     (void)state;
     static const char *const bad[] = {
@@ -115,6 +125,7 @@ int main(void) {
         cmocka_unit_test(messages_of_each_kind_are_read),
         cmocka_unit_test(an_answer_to_a_text_id_is_none_of_ours),
         cmocka_unit_test(the_messages_of_a_batch_come_in_order_until_the_reader_stops),
+        cmocka_unit_test(what_is_no_message_leaves_the_others_of_its_batch),
         cmocka_unit_test(what_is_no_message_is_refused),
         cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
         cmocka_unit_test(messages_are_written_on_one_line),
