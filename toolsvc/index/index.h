@@ -26,8 +26,8 @@ typedef struct toolsvc_hit {
     double score;                  /* BM25, higher is better */
 } toolsvc_hit;
 
-/* Writes the index of `corpus` to `path`, replacing what was there; *passages counts them. Errors name file and line, and leave
- * `path` untouched. */
+/* Writes the index of `corpus` to `path`, replacing an index or an empty file that was there; another file is refused. *passages counts
+ * them. Errors name file and line, and leave `path` untouched. */
 rlf_status toolsvc_index_build(const char *corpus, const char *path, size_t *passages) RLF_MUST_USE;
 
 /* Opens for reading; refuses a file that toolsvc_index_build did not make. */

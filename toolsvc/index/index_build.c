@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "toolsvc/index/index.h"
@@ -339,10 +340,29 @@ out:
     return status;
 }
 
+static bool is_index(const char *path) {
+    sqlite3 *db = NULL;
+    sqlite3_stmt *id = NULL;
+    bool ours = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
+                sqlite3_prepare_v2(db, "PRAGMA application_id", -1, &id, NULL) == SQLITE_OK && sqlite3_step(id) == SQLITE_ROW &&
+                sqlite3_column_int(id, 0) == TOOLSVC_INDEX_ID;
+    sqlite3_finalize(id);
+    sqlite3_close(db);
+    return ours;
+}
+
+/* What somebody else wrote, the corpus above all, is not written over. */
+static rlf_status check_place(const char *path) {
+    struct stat there;
+    if (stat(path, &there) != 0 || (S_ISREG(there.st_mode) && (there.st_size == 0 || is_index(path)))) return RLF_OK;
+    return RLF_RAISE(INVALID, "%s: there is something that is not an index made by rlf index; it is left as it is", path);
+}
+
 rlf_status toolsvc_index_build(const char *corpus, const char *path, size_t *passages) {
-    rlf_status status = RLF_OK;
+    rlf_status status = check_place(path);
     rlf_str beside = {0};
     *passages = 0;
+    if (status != RLF_OK) return status;
     rlf_str_printf(&beside, "%s.%ld.part", path, (long)getpid());
     unlink(beside.ptr);
     RLF_TRY(build_file(corpus, beside.ptr, path, passages));

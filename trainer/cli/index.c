@@ -9,7 +9,7 @@ static const char usage[] =
     "rlf index CORPUS.jsonl -o INDEX\n\n"
     "Builds a full-text index (one SQLite file, exact BM25, Porter stemming). One passage a line:\n"
     "  {\"id\": \"7\", \"contents\": \"\\\"Title\\\"\\ntext\"}   or   {\"id\": \"7\", \"title\": \"Title\", \"text\": \"text\"}\n"
-    "An index that was at INDEX is replaced once the new one is complete.";
+    "An index that was at INDEX is replaced once the new one is complete; any other file there is refused.";
 
 int rlf_cmd_index(int argc, char **argv) {
     const char *corpus = NULL, *path = NULL;

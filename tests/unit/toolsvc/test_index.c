@@ -233,6 +233,26 @@ static void bad_corpus_names_its_line_and_leaves_the_old_index(void **state) {
     assert_int_equal(toolsvc_index_build(f->corpus, "/nonexistent/index", &n), RLF_IO);
 }
 
+static void only_an_index_is_replaced(void **state) {
+    fixture *f = *state;
+    rlf_str before = {0}, after = {0};
+    size_t n;
+    assert_int_equal(rlf_str_read_file(&before, f->corpus, 1 << 20), RLF_OK);
+    assert_int_equal(toolsvc_index_build(f->corpus, f->corpus, &n), RLF_INVALID);
+    assert_non_null(strstr(rlf_error_message(), "corpus.jsonl: there is something that is not an index"));
+    assert_int_equal(rlf_str_read_file(&after, f->corpus, 1 << 20), RLF_OK);
+    assert_string_equal(before.ptr, after.ptr);
+    assert_int_equal(toolsvc_index_build(f->corpus, f->folder, &n), RLF_INVALID);
+    toolsvc_index_destroy(f->index);
+    f->index = NULL;
+    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    fclose(fopen(f->path, "w")); /* empty, as mktemp leaves it */
+    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_int_equal(n, 6);
+    rlf_str_clean_up(&before);
+    rlf_str_clean_up(&after);
+}
+
 static void file_that_is_no_index_is_refused(void **state) {
     fixture *f = *state;
     toolsvc_index *index;
@@ -471,6 +491,7 @@ int main(void) {
         CASE(very_long_query_is_answered),
         CASE(threads_search_one_index_at_once),
         CASE(bad_corpus_names_its_line_and_leaves_the_old_index),
+        CASE(only_an_index_is_replaced),
         CASE(file_that_is_no_index_is_refused),
         CASE(truncated_index_is_an_error_not_a_crash),
         CASE(damaged_index_is_an_error_not_a_crash),
