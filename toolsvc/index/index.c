@@ -16,7 +16,7 @@
 #include "toolsvc/index/stemmer.h"
 
 enum {
-    MAX_WORDS = 64,       /* distinct words of one query */
+    MAX_WORDS = 64,       /* of one query: distinct ones that passages hold */
     MAX_QUERY = 64 << 10, /* bytes of a query that are looked at */
     MAX_RESULTS = 1000,
     BUSY_MS = 5000
@@ -184,19 +184,12 @@ typedef struct search {
     size_t k;
     term v[MAX_WORDS]; /* (n) */
     size_t n;
+    rlf_status looked_up;        /* whether the last word could be */
     double after[MAX_WORDS + 1]; /* [i]: what terms i and on can add to a passage, at most */
 } search;
 
 static rlf_status damaged(const search *s) {
     return RLF_RAISE(INVALID, "%s: damaged index: a posting is not as it must be", s->index->path);
-}
-
-static bool take_stem(void *user, rlf_slice stem) {
-    search *s = user;
-    for (size_t i = 0; i < s->n; i++)
-        if (s->v[i].stem.len == stem.len && memcmp(s->v[i].stem.ptr, stem.ptr, stem.len) == 0) return ++s->v[i].times > 0;
-    s->v[s->n] = (term){.stem = {rlf_arena_dup(s->arena, stem.ptr, stem.len), stem.len}, .position = s->n, .times = 1};
-    return ++s->n < MAX_WORDS;
 }
 
 /* Rarest first, then as written. */
@@ -207,31 +200,41 @@ static int by_weight(const void *a, const void *b) {
 }
 
 /* Leaves passages at 0 where no passage holds the stem. */
-static rlf_status look_up(search *s, term *t) {
+static rlf_status look_up(const search *s, term *t) {
     sqlite3_stmt *stmt = s->c->term;
-    double all = (double)s->index->passages;
     sqlite3_bind_text(stmt, 1, t->stem.ptr, (int)t->stem.len, SQLITE_STATIC);
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {
         t->number = (uint32_t)sqlite3_column_int64(stmt, 0);
         t->passages = (uint32_t)sqlite3_column_int64(stmt, 1);
-        t->idf = log((all - t->passages + 0.5) / (t->passages + 0.5));
-        t->idf = fmax(t->idf, MIN_IDF) * (double)t->times;
     }
     sqlite3_reset(stmt);
     if (t->passages > s->index->passages) return damaged(s);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? RLF_OK : sql_error(s->c->db, s->index->path, "cannot search");
 }
 
+/* Words that no passage holds take no place. */
+static bool take_stem(void *user, rlf_slice stem) {
+    search *s = user;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->v[i].stem.len == stem.len && memcmp(s->v[i].stem.ptr, stem.ptr, stem.len) == 0) return ++s->v[i].times > 0;
+    term t = {.stem = stem, .position = s->n, .times = 1};
+    s->looked_up = look_up(s, &t);
+    if (s->looked_up != RLF_OK || t.passages == 0) return s->looked_up == RLF_OK;
+    t.stem.ptr = rlf_arena_dup(s->arena, stem.ptr, stem.len);
+    s->v[s->n] = t;
+    return ++s->n < MAX_WORDS;
+}
+
 static rlf_status find_terms(search *s, rlf_slice query) {
     rlf_status status = RLF_OK;
-    size_t known = 0;
     RLF_TRY(toolsvc_stemmer_run(&s->c->stemmer, query, take_stem, s));
+    RLF_TRY(s->looked_up);
     for (size_t i = 0; i < s->n; i++) {
-        RLF_TRY(look_up(s, &s->v[i]));
-        if (s->v[i].passages > 0) s->v[known++] = s->v[i];
+        term *t = &s->v[i];
+        double idf = log(((double)s->index->passages - t->passages + 0.5) / (t->passages + 0.5));
+        t->idf = fmax(idf, MIN_IDF) * (double)t->times;
     }
-    s->n = known;
     qsort(s->v, s->n, sizeof *s->v, by_weight);
     s->after[s->n] = 0;
     for (size_t i = s->n; i-- > 0;) s->after[i] = s->after[i + 1] + s->v[i].idf * (K1 + 1); /* approached as the weight grows */

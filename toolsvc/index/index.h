@@ -37,7 +37,7 @@ void toolsvc_index_destroy(toolsvc_index *index);
 size_t toolsvc_index_passages(const toolsvc_index *index);
 
 /* The best k passages for a query of n bytes, best first; *count <= k, 0 if no word of the query occurs. hits and their strings
- * go to the arena.
+ * go to the arena. A query is read up to its 64th different word that a passage holds, and no further than 64 KiB.
  * `cancel` may be NULL; once it is true the search gives up with RLF_STOPPED. */
 rlf_status toolsvc_index_search(toolsvc_index *index, const char *query, size_t n, size_t k, const atomic_bool *cancel, rlf_arena *arena,
                                 toolsvc_hit **hits, size_t *count) RLF_MUST_USE;

@@ -171,6 +171,9 @@ static void very_long_query_is_answered(void **state) {
     for (int i = 0; query.len < 10000; i++) rlf_str_printf(&query, "w%d \"OR\" ", i);
     search_bytes(f, query.ptr, query.len, 3);
     assert_string_equal(f->hits[0].id, "a");
+    rlf_str_puts(&query, "Oslo");
+    search_bytes(f, query.ptr, query.len, 3);
+    assert_int_equal(f->count, 2); /* the words between, which nothing holds, take no place */
     rlf_str_reset(&query);
     while (query.len < 200000) rlf_str_puts(&query, "x");
     search_bytes(f, query.ptr, query.len, 3);
