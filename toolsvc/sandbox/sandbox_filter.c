@@ -61,8 +61,9 @@ typedef struct condition {
 } condition;
 
 static const uint64_t all_bits = UINT64_MAX;
-static const uint64_t namespace_flags = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
-                                        CLONE_NEWCGROUP | 0x80 /* CLONE_NEWTIME */;
+/* CLONE_PARENT makes children of ours, which nobody would collect where there are no namespaces. */
+static const uint64_t refused_flags = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
+                                      CLONE_NEWCGROUP | 0x80 /* CLONE_NEWTIME */ | CLONE_PARENT;
 
 static int allow(scmp_filter_ctx filter, const char *name, unsigned tests, const struct scmp_arg_cmp *test) {
     int number = seccomp_syscall_resolve_name(name);
@@ -73,7 +74,7 @@ static int allow(scmp_filter_ctx filter, const char *name, unsigned tests, const
 
 static int allow_conditional(scmp_filter_ctx filter) {
     const condition table[] = {
-        {"clone", 0, namespace_flags, 0},
+        {"clone", 0, refused_flags, 0},
         {"socketpair", 0, all_bits, AF_UNIX},
         {"ioctl", 1, all_bits, TCGETS},
         {"ioctl", 1, all_bits, TIOCGWINSZ},

@@ -6,8 +6,10 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "tests/unit/toolsvc/python_rig.h"
@@ -196,6 +198,14 @@ static void destroying_the_pool_while_calls_run_leaves_nothing(void **state) {
     assert_false(never.here);
 }
 
+static void code_makes_no_children_of_ours(void **state) {
+    fixture *f = fixture_or_skip(state);
+    char code[160];
+    snprintf(code, sizeof code, "import ctypes, os\nr = ctypes.CDLL(None).syscall(%d, %d, 0, 0, 0, 0)\nif r == 0: os._exit(0)\nr",
+             (int)SYS_clone, CLONE_PARENT | SIGCHLD);
+    assert_string_equal(run(f, code), "-1\n");
+}
+
 /* The rank's part: interpreters, one of them busy, until it is killed. */
 static void be_a_rank(int ready) {
     rig r;
@@ -259,6 +269,7 @@ int main(void) {
         CASE(the_same_code_and_seed_give_the_same_text),
         CASE(many_sessions_at_once_each_get_their_own_answer),
         CASE(destroying_the_pool_while_calls_run_leaves_nothing),
+        CASE(code_makes_no_children_of_ours),
         CASE(a_killed_rank_takes_its_interpreters_along),
         CASE(errors_of_the_configuration_are_told),
     };
