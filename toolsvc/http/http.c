@@ -192,14 +192,16 @@ static bool follow(toolsvc_exchange *x, long code) {
 }
 
 static toolsvc_http_error error_of(const toolsvc_exchange *x, CURLcode result) {
+    long sent = 0; /* bytes of the request */
     if (x->private_address) return TOOLSVC_HTTP_PRIVATE;
     if (x->too_large || result == CURLE_FILESIZE_EXCEEDED) return TOOLSVC_HTTP_TOO_LARGE;
+    curl_easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &sent);
     switch (result) {
     case CURLE_OK: return TOOLSVC_HTTP_OK;
     case CURLE_OPERATION_TIMEDOUT: return TOOLSVC_HTTP_TIMEOUT;
+    case CURLE_UNSUPPORTED_PROTOCOL: return sent ? TOOLSVC_HTTP_RESET : TOOLSVC_HTTP_REFUSED; /* of the answer, or of the URL */
     case CURLE_COULDNT_CONNECT:
     case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT: return TOOLSVC_HTTP_REFUSED;
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:

@@ -5,6 +5,7 @@
  *   /fail30          a 500 for three requests of ten, else {"ok": true}
  *   /status/NNN      that status, body "status NNN"
  *   /reset           closes the connection with nothing said
+ *   /greeting        what is no HTTP
  *   /stall           half of a body, then silence
  *   /huge            a body of 1 GB
  *   /endless         a body without a length that never ends
@@ -167,6 +168,7 @@ static void loopback_answer(loopback_client *c, const char *head, const char *pa
         int length = snprintf(text, sizeof text, "status %d", atoi(path + 8));
         loopback_reply(c, atoi(path + 8), "", text, (size_t)length);
     } else if (loopback_is(path, "/reset")) loopback_drop(c);
+    else if (loopback_is(path, "/greeting")) loopback_raw(c, "220 mail ready\r\n", 0);
     else if (loopback_is(path, "/stall")) loopback_raw(c, "HTTP/1.1 200 x\r\nContent-Length: 20\r\n\r\n0123456789", 0);
     else if (loopback_is(path, "/huge")) loopback_raw(c, "HTTP/1.1 200 x\r\nContent-Length: 1073741824\r\n\r\n", (size_t)1 << 30);
     else if (loopback_is(path, "/endless")) loopback_raw(c, "HTTP/1.1 200 x\r\n\r\n", (size_t)1 << 40);

@@ -119,6 +119,7 @@ static void answers_come_back_over_a_kept_connection(void **state) {
 static void broken_services_have_names(void **state) {
     fixture *f = *state;
     expect_error(f, "/reset", TOOLSVC_HTTP_RESET);
+    expect_error(f, "/greeting", TOOLSVC_HTTP_RESET);
     expect_error(f, "/stall", TOOLSVC_HTTP_TIMEOUT);
     expect_error(f, "/huge", TOOLSVC_HTTP_TOO_LARGE);
     expect_error(f, "/endless", TOOLSVC_HTTP_TOO_LARGE);
