@@ -63,7 +63,7 @@ static rlf_status add_own_function(toolsvc_tools *tools, size_t tool) {
     if (kind->parameters && *text_or(config->schema, ""))
         return RLF_RAISE(INVALID, "key \"schema\": tools of kind %s have a schema of their own", kind->name);
     if (!*text) return RLF_RAISE(INVALID, "key \"schema\": a tool of kind %s needs the JSON schema of its arguments", kind->name);
-    json_t *parameters = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    json_t *parameters = toolsvc_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &error);
     rlf_status status = parameters ? add_function(tools, tool, config->name, text_or(config->description, kind->description), parameters)
                                    : RLF_RAISE(INVALID, "not a JSON object: %s", error.text);
     if (status != RLF_OK) rlf_error_context("key \"schema\"");
@@ -195,7 +195,7 @@ rlf_call_status toolsvc_tools_check(const toolsvc_tools *tools, toolsvc_allowed 
     }
     const toolsvc_function *f = &tools->functions[*function];
     json_error_t parse_error;
-    json_t *value = json_loadb(arguments.ptr ? arguments.ptr : "", arguments.len, JSON_DECODE_ANY, &parse_error);
+    json_t *value = toolsvc_json_parse(arguments.ptr ? arguments.ptr : "", arguments.len, JSON_DECODE_ANY, &parse_error);
     rlf_str_puts(error, "error: ");
     if (!value) {
         rlf_str_printf(error, "the arguments of %s are not valid JSON: ", f->name);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "toolsvc/secrets.h"
+#include "toolsvc/text.h"
 
 /* How much later than the call's own deadline its exchange is given up: the deadline is the service's to keep, and what ends first on a busy
  * machine would else be chance. */
@@ -186,7 +187,7 @@ bool toolsvc_remote_failed(const toolsvc_http_answer *answer, const char **count
 
 json_t *toolsvc_remote_json(rlf_slice body, const char **count, const char **why) {
     json_error_t error;
-    json_t *root = json_loadb(body.ptr, body.len, JSON_DECODE_ANY, &error);
+    json_t *root = toolsvc_json_parse(body.ptr, body.len, JSON_DECODE_ANY, &error);
     if (root) return root;
     bool text = json_error_code(&error) != json_error_invalid_utf8;
     *count = text ? "invalid_json" : "invalid_utf8";

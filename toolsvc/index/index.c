@@ -385,9 +385,13 @@ static int by_score(const void *a, const void *b) {
     return x->passage < y->passage ? -1 : 1;
 }
 
+/* A NUL of the corpus becomes a space. */
 static const char *column(sqlite3_stmt *stmt, int i, rlf_arena *arena) {
     const void *text = sqlite3_column_text(stmt, i);
-    return rlf_arena_dup(arena, text ? text : "", (size_t)sqlite3_column_bytes(stmt, i));
+    size_t n = (size_t)sqlite3_column_bytes(stmt, i);
+    char *copy = rlf_arena_dup(arena, text ? text : "", n);
+    for (char *nul = copy; (nul = memchr(nul, '\0', n - (size_t)(nul - copy)));) *nul = ' ';
+    return copy;
 }
 
 static rlf_status read_hit(const search *s, const candidate *from, toolsvc_hit *hit) {

@@ -11,10 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/json.h"
 #include "toolsvc/index/index.h"
 #include "toolsvc/map.h"
 #include "toolsvc/index/postings.h"
 #include "toolsvc/index/stemmer.h"
+#include "toolsvc/text.h"
 
 enum { MAX_LINE = 16 << 20, PENDING_BYTES = 256 << 20 };
 
@@ -231,8 +233,9 @@ out:
 static rlf_status add_line(builder *b, const char *file, size_t line, const char *bytes, size_t n) {
     rlf_status status = RLF_OK;
     json_error_t error;
-    json_t *row = json_loadb(bytes, n, 0, &error);
-    if (!row) return RLF_RAISE(INVALID, "%s:%zu: byte %d: not JSON: %s", file, line, error.position, error.text);
+    json_t *row = toolsvc_json_parse(bytes, n, 0, &error);
+    if (!row)
+        return RLF_RAISE(INVALID, "%s:%zu: byte %d: %s: %s", file, line, error.position, rlf_json_problem(&error), error.text);
     passage p;
     RLF_TRY(read_passage(row, file, line, &p));
     RLF_TRY(store_passage(b, &p));

@@ -12,6 +12,7 @@
 #include "toolsvc/kind.h"
 #include "toolsvc/plugin.h"
 #include "toolsvc/secrets.h"
+#include "toolsvc/text.h"
 
 typedef struct plugin_tool {
     const rlf_tool_config *config;
@@ -134,7 +135,7 @@ static rlf_status open_plugin_itself(plugin_tool *t) {
 static rlf_status ask_functions(plugin_tool *t) {
     json_error_t error = {.text = "nothing"};
     const char *text = t->plugin->describe(t->state);
-    t->functions = text ? json_loads(text, JSON_REJECT_DUPLICATES, &error) : NULL;
+    t->functions = text ? toolsvc_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &error) : NULL;
     if (json_array_size(t->functions) > 0) return RLF_OK;
     return RLF_RAISE(INVALID, "key \"path\": the plugin describes no list of functions: %s",
                      t->functions ? "it is empty, or no list" : error.text);

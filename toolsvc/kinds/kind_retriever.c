@@ -39,11 +39,15 @@ static void fail_all(query_batch *b, const char *count, const char *why) {
 
 /* "Doc 1(Title: "Lima") Lima is the capital of Peru.": the first line is the title, quotes and all. False: not a passage. */
 static bool render_one(const json_t *hit, size_t number, rlf_str *out) {
-    const json_t *document = json_object_get(hit, "document");
-    const char *contents = json_string_value(json_object_get(document, "contents"));
-    if (!contents) return false;
-    size_t title = strcspn(contents, "\n");
-    rlf_str_printf(out, "Doc %zu(Title: %.*s) %s\n", number, (int)title, contents, contents[title] ? contents + title + 1 : "");
+    const json_t *contents = json_object_get(json_object_get(hit, "document"), "contents");
+    if (!json_is_string(contents)) return false;
+    const char *title = json_string_value(contents), *end = title + json_string_length(contents);
+    const char *eol = memchr(title, '\n', (size_t)(end - title)), *text = eol ? eol + 1 : end;
+    rlf_str_printf(out, "Doc %zu(Title: ", number);
+    rlf_str_append(out, title, (size_t)((eol ? eol : end) - title));
+    rlf_str_puts(out, ") ");
+    rlf_str_append(out, text, (size_t)(end - text));
+    rlf_str_putc(out, '\n');
     return true;
 }
 

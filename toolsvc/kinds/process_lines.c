@@ -2,6 +2,7 @@
 #include "toolsvc/kinds/process_lines.h"
 
 #include "common/text/json_text.h"
+#include "toolsvc/text.h"
 
 /* ---- requests ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -16,7 +17,7 @@ void toolsvc_process_describe(uint64_t id, rlf_str *out) {
 }
 
 void toolsvc_process_open(uint64_t episode, const toolsvc_origin *origin, rlf_str *out) {
-    json_t *extra = origin->extra.len ? json_loadb(origin->extra.ptr, origin->extra.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+    json_t *extra = origin->extra.len ? toolsvc_json_parse(origin->extra.ptr, origin->extra.len, JSON_DECODE_ANY, NULL) : NULL;
     if (!extra) extra = json_object();
     put(json_pack("{s:s, s:I, s:I, s:o}", "op", "open", "episode", (json_int_t)episode, "seed", (json_int_t)(origin->seed >> 11),
                   "extra_info", extra), out);
@@ -75,7 +76,7 @@ static bool read_answer(const json_t *value, toolsvc_process_answer *a) {
 }
 
 bool toolsvc_process_read(const char *line, size_t n, bool (*each)(void *user, const toolsvc_process_answer *answer), void *user) {
-    json_t *root = json_loadb(line, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *root = toolsvc_json_parse(line, n, JSON_REJECT_DUPLICATES, NULL);
     size_t answers = json_is_array(root) ? json_array_size(root) : 1;
     toolsvc_process_answer a;
     bool good = root && answers > 0;

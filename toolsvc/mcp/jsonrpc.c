@@ -40,11 +40,11 @@ static bool read_one(const json_t *object, toolsvc_rpc *out) {
 }
 
 static json_t *parse(const char *text, size_t n) {
-    json_t *root = json_loadb(text, n, JSON_ALLOW_NUL, NULL);
+    json_t *root = toolsvc_json_parse(text, n, 0, NULL);
     if (root) return root;
     rlf_str clean = {0};
     toolsvc_append_utf8(&clean, text, n);
-    if (clean.len != n) root = json_loadb(clean.ptr, clean.len, JSON_ALLOW_NUL, NULL);
+    if (clean.len != n) root = toolsvc_json_parse(clean.ptr, clean.len, 0, NULL);
     rlf_str_clean_up(&clean);
     return root;
 }

@@ -10,6 +10,7 @@
  *   /huge            a body of 1 GB
  *   /endless         a body without a length that never ends
  *   /utf8 /json      a body that is not UTF-8, not JSON
+ *   /rare            values that JSON seldom holds, under "a", and as /retrieve's passage
  *   /away /here      redirects (307) to another port, to /echo
  *   /to?URL          a redirect (307) to that URL
  *   /refuse          a 403 with 900 bytes, then the request's head and body
@@ -174,7 +175,11 @@ static void loopback_answer(loopback_client *c, const char *head, const char *pa
     else if (loopback_is(path, "/endless")) loopback_raw(c, "HTTP/1.1 200 x\r\n\r\n", (size_t)1 << 40);
     else if (loopback_is(path, "/utf8")) loopback_reply(c, 200, "", "{\"a\": \"\xff\xfe\"}", 11);
     else if (loopback_is(path, "/json")) loopback_reply(c, 200, "", "{\"a\": ", 6);
-    else if (loopback_is(path, "/away")) {
+    else if (loopback_is(path, "/rare")) {
+        static const char rare[] =
+            "{\"a\": [18446744073709551615, \"\\ud83d\"], \"result\": [[{\"document\": {\"contents\": \"T\\u0000\\nx\\u0000y\"}}]]}";
+        loopback_reply(c, 200, "", rare, sizeof rare - 1);
+    } else if (loopback_is(path, "/away")) {
         snprintf(text, sizeof text, "Location: http://127.0.0.1:%d/echo\r\n", s->port == 65535 ? 1 : s->port + 1);
         loopback_reply(c, 307, text, "", 0);
     } else if (loopback_is(path, "/here")) loopback_reply(c, 307, "Location: /echo\r\n", "", 0);

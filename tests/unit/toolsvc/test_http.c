@@ -355,6 +355,23 @@ static void every_fault_is_counted_under_its_name(void **state) {
     check_fault(f, "/status/404", RLF_CALL_TOOL_ERROR, "error: the service answered with status 404: status 404", "http_4xx");
 }
 
+static void values_that_are_rare_in_json_are_answers(void **state) {
+    fixture *f = *state;
+    bench *b = bench_of(f, "http", "/rare");
+    b->tool.answer = "/a";
+    bench_open(f, b);
+    call(b, 0, json_object());
+    await(f, &b->done, 1);
+    assert_string_equal(b->w[0].text, "[1.8446744073709552e+19,\"\xef\xbf\xbd\"]");
+    bench_close(f, b);
+    b = bench_of(f, "retriever", "/rare");
+    bench_open(f, b);
+    call(b, 0, json_pack("{s:s}", "query", "q"));
+    await(f, &b->done, 1);
+    assert_string_equal(b->w[0].text, "Doc 1(Title: T\xef\xbf\xbd) x\xef\xbf\xbdy\n");
+    bench_close(f, b);
+}
+
 static void body_and_path_are_filled_in(void **state) {
     fixture *f = *state;
     bench *b = bench_of(f, "http", "/echo?q={{q}}&n={{n}}");
@@ -513,6 +530,7 @@ int main(void) {
         CASE(poison_does_not_take_its_batch_with_it),
         CASE(retries_overcome_a_service_that_fails_often),
         CASE(every_fault_is_counted_under_its_name),
+        CASE(values_that_are_rare_in_json_are_answers),
         CASE(body_and_path_are_filled_in),
         CASE(a_body_is_json_unless_the_headers_say_otherwise),
         CASE(secrets_come_from_the_environment_and_do_not_come_back),

@@ -92,6 +92,19 @@ static void both_corpus_forms_give_id_title_and_text(void **state) {
     assert_string_equal(f->hits[0].text, "no title: near and not");
 }
 
+static void values_that_are_rare_in_json_are_indexed(void **state) {
+    fixture *f = *state;
+    size_t n;
+    write_corpus(f, "{\"id\": \"a\", \"text\": \"one\\u0000two \\ud83d\", \"hash\": 18446744073709551615}\n");
+    toolsvc_index_destroy(f->index);
+    f->index = NULL;
+    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    search(f, "two");
+    assert_int_equal(f->count, 1);
+    assert_string_equal(f->hits[0].text, "one two \xef\xbf\xbd");
+}
+
 static void words_match_by_stem_case_and_accent(void **state) {
     fixture *f = *state;
     static const char *const queries[] = {"RUN", "river", "cafe", "CAF\xc3\x89", "sao"};
@@ -485,6 +498,7 @@ int main(void) {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(both_corpus_forms_give_id_title_and_text),
+        CASE(values_that_are_rare_in_json_are_indexed),
         CASE(words_match_by_stem_case_and_accent),
         CASE(equal_scores_keep_the_order_of_the_corpus),
         CASE(query_syntax_is_plain_text),

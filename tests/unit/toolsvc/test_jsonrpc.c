@@ -105,6 +105,12 @@ static void bytes_that_are_not_utf8_are_replaced(void **state) {
     expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"a\xff\"}", "result - 1 - \"a\xef\xbf\xbd\" 0 |");
 }
 
+static void values_that_are_rare_in_json_lose_no_message(void **state) {
+    (void)state;
+    expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":[18446744073709551616,\"\\ud83d\"]}",
+           "result - 1 - [1.8446744073709552e19,\"\xef\xbf\xbd\"] 0 |");
+}
+
 static void messages_are_written_on_one_line(void **state) {
     (void)state;
     rlf_str out = {0};
@@ -128,6 +134,7 @@ int main(void) {
         cmocka_unit_test(what_is_no_message_leaves_the_others_of_its_batch),
         cmocka_unit_test(what_is_no_message_is_refused),
         cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
+        cmocka_unit_test(values_that_are_rare_in_json_lose_no_message),
         cmocka_unit_test(messages_are_written_on_one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -265,6 +265,22 @@ static void a_line_holds_one_answer_or_several(void **state) {
     assert_int_equal(s.n, 2);
 }
 
+static bool see_text(void *user, const toolsvc_process_answer *a) {
+    toolsvc_process_text(a->value, user);
+    return true;
+}
+
+static void values_that_are_rare_in_json_are_no_garbage(void **state) {
+    static const char line[] =
+        "{\"id\": 7, \"result\": [18446744073709551615, \"a\\u0000b\", \"\\ud83d \\uDE00 \\ud83d\\ude00 \\\\ud83d\"]}";
+    rlf_str text = {0};
+    (void)state;
+    assert_true(toolsvc_process_read(line, strlen(line), see_text, &text));
+    assert_string_equal(text.ptr,
+                        "[1.8446744073709552e+19,\"a\\u0000b\",\"\xef\xbf\xbd \xef\xbf\xbd \xf0\x9f\x98\x80 \\\\ud83d\"]");
+    rlf_str_clean_up(&text);
+}
+
 static void anything_else_is_garbage(void **state) {
     static const char *const lines[] = {
         "", "x", "7", "[]", "{}", "{\"id\": 1}", "{\"result\": 1}", "{\"id\": \"1\", \"result\": 1}",
@@ -299,6 +315,7 @@ int main(void) {
         CASE(an_answer_holds_no_secret),
         CASE(what_is_wrong_with_a_program_is_told_before_the_start),
         cmocka_unit_test(a_line_holds_one_answer_or_several),
+        cmocka_unit_test(values_that_are_rare_in_json_are_no_garbage),
         cmocka_unit_test(anything_else_is_garbage),
     };
     return cmocka_run_group_tests_name("kind process", tests, NULL, NULL);

@@ -146,6 +146,8 @@ static void bad_calls_are_told_what_was_wrong(void **state) {
     assert_memory_equal(refusal(&tools, "calc", ""), "error: the arguments of calc are not valid JSON: ", 49);
     assert_memory_equal(refusal(&tools, "calc", "{\"expression\": \"\xff\"}"), "error: the arguments of calc are not valid JSON: ", 49);
     assert_string_equal(refusal(&tools, "sum", "{\"expression\": \"1\", \"more\": 2}"), "accepted");
+    assert_string_equal(refusal(&tools, "sum", "{\"expression\": \"\\u0000 \\ud83d\", \"more\": 18446744073709551616}"),
+                        "accepted");
     close_tools(&tools);
 }
 
