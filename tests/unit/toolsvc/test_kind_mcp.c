@@ -287,6 +287,9 @@ static void a_file_of_servers_is_read_as_it_is(void **state) {
 }
 
 static void memory_of_a_program_is_bounded(void **state) {
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the peer's own shadow memory would not fit */
+#endif
     rig *r = *state;
     rlf_str tools = {0};
     write_file("{\"mcpServers\": {\"s\": {\"command\": \"sh\", \"args\": [\"-c\", \"LIMIT=$(ulimit -d) exec " PEER "\"]}}}");
