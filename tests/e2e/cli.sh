@@ -96,6 +96,9 @@ generate --prompt x --raw --seed 5 >"$out"
 generate --prompt x --raw --seed 5 | cmp - "$out" || fail "the same seed drew another text"
 generate --prompt x --raw --seed 6 | cmp -s - "$out" && fail "another seed drew the same text"
 
+printf 'What\0is this?\n' | "$rlf" generate "$model" --template chatml >"$out" 2>"$err" && fail "a NUL cuts a prompt"
+every_line "$err" 1 'line 1.*a message holds a NUL|a message holds a NUL.*line 1'
+refused 1 'a prompt of [0-9]+ tokens and --max-tokens 2048: the model in .* has 2048 positions' generate "$model" --raw --prompt x --max-tokens 2048
 cp -rL "$model" "$work/stopped"
 all=$(seq -s , 0 511)
 echo "{\"eos_token_id\": [$all]}" >"$work/stopped/generation_config.json"

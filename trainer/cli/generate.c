@@ -99,6 +99,7 @@ out:
 static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
     const generator *g = ctx;
     rlf_chat_message message = {.role = "user", .content = text};
+    if (g->chat && memchr(text, '\0', n)) return RLF_RAISE(INVALID, "a message holds a NUL");
     if (g->chat) return rlf_chat_prompt(g->chat, &message, 1, NULL, ids);
     rlf_tokenizer_encode(g->model.tokenizer, text, n, true, ids);
     return RLF_OK;
@@ -123,6 +124,9 @@ static rlf_status generate(generator *g, const request *r) {
     else RLF_TRY(rlf_chat_new(&g->chat, g->model.tokenizer, r->dir, options));
     RLF_TRY(rlf_cli_texts_read(&texts, r->prompt, encode, g));
     size_t length = texts.longest + (size_t)r->max_tokens;
+    if (length > (size_t)g->model.layout.shape.max_positions)
+        RLF_FAIL(LIMIT, "a prompt of %zu tokens and --max-tokens %.0f: the model in %s has %d positions", texts.longest, r->max_tokens, r->dir,
+                 g->model.layout.shape.max_positions);
     RLF_TRY(rlf_cli_model_read(&g->model, r->dir, r->precision, length));
     RLF_TRY(make_engine(g, length));
     for (size_t i = 0; i < texts.n; i++) RLF_TRY(answer(g, r, &texts.ids[i], i));

@@ -136,6 +136,7 @@ static void wrong_values_say_what_was_expected(void **state) {
                  "job.yaml:5: key 'tools.0.max_bytes': expected an integer from 1 to 16777216, found '16777217'");
     override_refused("sampling.top_k=-1", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found '-1'");
     override_refused("sampling.top_k=", "command line: key 'sampling.top_k': expected an integer from 0 to 16777216, found \"\"");
+    override_refused("episode.system=# hi", "'episode.system=# hi': command line: expected a value, found a comment; a text that begins with # needs quotes");
     override_refused("top_k", "command line: expected key=value, found 'top_k'");
     override_refused("tools.3.top_k=1", "command line: key 'tools.3.top_k': the list has 0 tools, counted from 0");
     override_refused("tools.x.top_k=1", "command line: unknown key 'tools.x.top_k'; a tool's key reads tools.0.timeout_ms");
