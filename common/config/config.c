@@ -280,7 +280,8 @@ static rlf_status apply_text(loader *in, const char *path, const char *text, siz
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
     if (!yaml_parser_load(&parser, &doc)) RLF_TRY(syntax_error(in, &parser));
     yaml_node_t *root = yaml_document_get_root_node(&doc);
-    if (!root && in->command_line) RLF_FAIL(INVALID, "command line: expected a value, found a comment; a text that begins with # needs quotes");
+    if (!root && in->command_line)
+        RLF_FAIL(INVALID, "command line: expected a value, found a comment; a text that begins with # needs quotes");
     if (!root) RLF_FAIL(INVALID, "%s: the file is empty; expected a map of keys", in->label);
     if (!yaml_parser_load(&parser, &second)) RLF_TRY(syntax_error(in, &parser));
     yaml_node_t *extra = yaml_document_get_root_node(&second);

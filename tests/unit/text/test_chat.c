@@ -278,7 +278,8 @@ static void a_template_is_found_in_any_of_its_files(void **state) {
     assert_int_equal(detect("chat_template.jinja", CHATML, &name), RLF_OK);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
     assert_string_equal(name, "chatml");
-    assert_int_equal(detect("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656, \"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
+    assert_int_equal(detect("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656, "
+                            "\"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
     assert_int_equal(detect("chat_template.json", "{\"chat_template\": \"<|im_start|><|im_end|>\"}", &name), RLF_OK);
     assert_int_equal(detect("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}, "
                             "{\"name\": \"default\", \"template\": \"<|im_start|><|im_end|>\"}]}", &name), RLF_OK);
