@@ -317,6 +317,6 @@ rlf_status rollout_run(rlf_transport *transport, const rlf_config *config, const
     clean_up_engine(&rank); /* the weights may be the learner's */
     if (rank.handover) RLF_TRY(kern_handover_part(rank.handover));
 out:
-    clean_up(&rank);
+    if (status != RLF_TIMEOUT) clean_up(&rank); /* else MPI may not be through with our memory (transport.h) */
     return status;
 }

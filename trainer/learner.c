@@ -369,6 +369,6 @@ rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *confi
 out:
     rlf_str_clean_up(&message.bytes);
     rlf_arena_clean_up(&arena);
-    tear_down(&l);
+    if (status != RLF_TIMEOUT) tear_down(&l); /* else MPI may not be through with our memory (transport.h) */
     return status;
 }

@@ -192,7 +192,7 @@ out:
     kern_window_destroy(r.window);
     kern_window_destroy(r.weights);
     free(r.masters);
-    free(r.buffer);
+    if (status != RLF_TIMEOUT) free(r.buffer); /* transport.h */
     return status;
 }
 

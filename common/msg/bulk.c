@@ -136,6 +136,6 @@ rlf_status rlf_all_reduce(rlf_transport *t, int first, int count, double *x, siz
     }
 out:
     free(with);
-    free(all);
+    if (status != RLF_TIMEOUT) free(all); /* transport.h */
     return status;
 }

@@ -14,6 +14,8 @@
  * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of 1 MiB, four on their way at a time (bulk.c).
+ * What an error leaves unfinished goes on when the other rank comes, with the next call of MPI: the memory of a bulk operation that gave
+ * RLF_TIMEOUT is left as it is until the process ends.
  * Collectives here are built on bulk sends in rank order, so that sums have one order and every wait has a deadline; those on
  * tensors are in kernels/comm.
  *

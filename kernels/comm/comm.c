@@ -51,7 +51,7 @@ rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     if (!host_memory(c)) RLF_INFO("%d ranks exchange gradients and weights %s", count, kern_comm_way(c->link));
 out:
     free(chosen);
-    free(all);
+    if (status != RLF_TIMEOUT) free(all); /* transport.h */
     return status;
 }
 

@@ -57,7 +57,7 @@ static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_bu
     if (chosen[h->me]) RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->takers, &h->link));
 out:
     free(chosen);
-    free(all);
+    if (status != RLF_TIMEOUT) free(all); /* transport.h */
     return status;
 }
 
@@ -109,7 +109,7 @@ rlf_status kern_handover_part(kern_handover *h) {
     for (int i = 0; i < h->count; i++) with[i] = (rlf_exchange){&word, &words[i], 1, 1};
     rlf_status status = rlf_exchange_all(h->comm->transport, h->first, h->count, with, h->comm->timeout_ms, "end of shared weights");
     free(with);
-    free(words);
+    if (status != RLF_TIMEOUT) free(words); /* transport.h */
     return status;
 }
 

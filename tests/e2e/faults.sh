@@ -57,6 +57,21 @@ silent_coordinator 1 tool
 silent_coordinator 3 rollout
 silent_coordinator 4 learner
 
+# ---- a learner that comes too late to one that has given it up: MPI still reads that one's gradients ---------------------------------------
+start_job "$work/late.log" 5 "${rl_job[@]}" output="$work/late" train.steps=500 deadline.collective_s=2
+await_steps "$work/late" 1
+late=$(process_of_rank 4) coordinator=$(process_of_rank 0) started=$(now_ms)
+kill -STOP "$late"
+sleep 1.2 # the other one waits for its gradients, and nobody shall end the job before it is back
+kill -STOP "$coordinator"
+sleep 1.8
+kill -CONT "$late"
+sleep 0.5
+kill -CONT "$coordinator"
+ends_with "$work/late.log" "$started" "rank 3 learner: deadline passed while .* rank 4: "
+[ "$(own_lines "$work/late.log" | wc -l)" -eq 1 ] && ! grep -q "Signal:" "$work/late.log" || { cat "$work/late.log" >&2; fail "a late learner: expected one line"; }
+echo "  a learner that comes too late: status $status after $took_ms ms: $(grep "^rlf-train: error" "$work/late.log")"
+
 # ---- a tool that never answers ----------------------------------------------------------------------------------------------------------
 rl silent 5 ranks.rollout=2 train.steps=2 tools.0.timeout_ms=100 tools.0.latency.median_ms=100000000
 calls=$(numbers "$work/silent/metrics.jsonl" calls | head -n 1) bad=$(numbers "$work/silent/metrics.jsonl" bad_calls | head -n 1)
