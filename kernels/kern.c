@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/mem.h"
 #include "kernels/ops.h"
 
@@ -169,7 +170,11 @@ rlf_status kern_queue_new(kern_queue **out, kern_device *device) {
 
 void kern_queue_destroy(kern_queue *queue) { free(queue); }
 kern_device *kern_queue_device(const kern_queue *queue) { return queue->device; }
-rlf_status kern_sync(kern_queue *queue) { return queue->device->backend->sync(queue->device->ctx); }
+rlf_status kern_sync(kern_queue *queue) {
+    rlf_status status = queue->device->backend->sync(queue->device->ctx);
+    rlf_alive();
+    return status;
+}
 
 struct kern_graph {
     kern_device *device;

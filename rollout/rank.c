@@ -8,12 +8,13 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "kernels/comm/comm.h"
 #include "rollout/episode.h"
 
-enum { IDLE_WAIT_MS = 50, HEARTBEAT_MS = 1000, COORDINATOR = 0 };
+enum { IDLE_WAIT_MS = 50, COORDINATOR = 0 };
 
 typedef enum rank_phase { GENERATE, TOOL_WAIT, IDLE, HANDOVER, PHASE_COUNT } rank_phase;
 static const char *const phase_names[PHASE_COUNT] = {"generate", "tool_wait", "idle", "handover"};
@@ -36,6 +37,7 @@ typedef struct rollout_rank {
     int64_t version; /* of the weights; -1: none yet */
     rlf_received inbox;
     rlf_arena arena; /* of the message in hand */
+    rank_phase doing;
     double seconds[PHASE_COUNT];
     int64_t heartbeat_ms; /* when the last one was sent */
     bool stop;
@@ -79,18 +81,24 @@ static rlf_status send_control(rollout_rank *r, rlf_control_kind kind, int64_t v
     return rlf_send(r->transport, COORDINATOR, RLF_MSG_CONTROL, &message);
 }
 
-static rlf_status heartbeat(rollout_rank *r, rank_phase doing) {
+static rlf_status heartbeat(rollout_rank *r) {
     int64_t now = rlf_now_ms();
     rlf_metric phases[PHASE_COUNT];
     char text[96];
-    if (now - r->heartbeat_ms < HEARTBEAT_MS) return RLF_OK;
+    if (now - r->heartbeat_ms < rlf_config_beat_ms(r->config)) return RLF_OK;
     r->heartbeat_ms = now;
-    snprintf(text, sizeof text, "%s, %zu episodes, %zu of them waiting for tools", phase_names[doing], rollout_episodes_alive(r->episodes),
-             rollout_episodes_waiting(r->episodes));
+    snprintf(text, sizeof text, "%s, %zu episodes, %zu of them waiting for tools", phase_names[r->doing],
+             rollout_episodes_alive(r->episodes), rollout_episodes_waiting(r->episodes));
     for (int i = 0; i < PHASE_COUNT; i++) phases[i] = (rlf_metric){rlf_slice_of(phase_names[i]), r->seconds[i]};
     rlf_heartbeat message = {.doing = rlf_slice_of(text), .done = rollout_engine_statistics(r->engine)->tokens,
                              .phases = {phases, PHASE_COUNT}};
     return rlf_send(r->transport, COORDINATOR, RLF_MSG_HEARTBEAT, &message);
+}
+
+/* In the middle of a step or a hand-over. */
+static void on_alive(void *ctx) {
+    rlf_status ignored = heartbeat(ctx); /* the next message that does not go out is not */
+    (void)ignored;
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------------- */
@@ -110,6 +118,7 @@ static rlf_status receive_weights(rollout_rank *r, int64_t version) {
     double begin = rlf_now_s();
     uint64_t checksum = 0;
     char what[64], text[32];
+    r->doing = HANDOVER;
     if (rollout_episodes_alive(r->episodes))
         RLF_FAIL(PROTOCOL, "weights version %lld came while %zu episodes run on version %lld", (long long)version,
                  rollout_episodes_alive(r->episodes), (long long)r->version);
@@ -185,17 +194,20 @@ out:
 
 static rlf_status serve(rollout_rank *r) {
     rlf_status status = RLF_OK;
+    rlf_alive_tell(on_alive, r);
     while (!r->stop) {
         double begin = rlf_now_s(), handover = r->seconds[HANDOVER];
         rank_phase phase = rollout_engine_ready(r->engine) ? GENERATE : rollout_episodes_alive(r->episodes) ? TOOL_WAIT : IDLE;
+        r->doing = phase;
         RLF_TRY(drain(r));
         double drained = rlf_now_s();
         r->seconds[phase] += drained - begin - (r->seconds[HANDOVER] - handover);
         RLF_TRY(rollout_episodes_step(r->episodes));
         r->seconds[GENERATE] += rlf_now_s() - drained;
-        RLF_TRY(heartbeat(r, phase));
+        RLF_TRY(heartbeat(r));
     }
 out:
+    rlf_alive_tell(NULL, NULL);
     return status;
 }
 

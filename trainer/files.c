@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/alive.h"
 #include "common/base/outfile.h"
 
 static rlf_status make_one(const char *path) {
@@ -40,6 +41,7 @@ rlf_status trainer_sync_folder(const char *path) {
     int failed = fsync(fd);
     int reason = errno;
     close(fd);
+    rlf_alive();
     /* Some file systems cannot sync a folder and say so with EINVAL: nothing more can be done there. */
     if (failed && reason != EINVAL) return RLF_RAISE(IO, "cannot sync folder %s: %s", path, strerror(reason));
     return RLF_OK;
@@ -47,6 +49,7 @@ rlf_status trainer_sync_folder(const char *path) {
 
 static int remove_entry(const char *path, const struct stat *info, int flag, struct FTW *place) {
     (void)info, (void)flag, (void)place;
+    rlf_alive();
     return remove(path) == 0 || errno == ENOENT ? 0 : -1;
 }
 

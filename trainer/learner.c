@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "trainer/algorithm.h"
@@ -48,6 +49,7 @@ typedef struct learner {
     bool supervised;
     packed pack;
     tally tally;
+    const char *doing; /* what it was asked for last */
     int64_t last_heartbeat_ms, tokens_done;
     double train_s;
 } learner;
@@ -61,14 +63,17 @@ static rlf_status reply(learner *l, rlf_control_kind kind, int64_t value, const 
     return rlf_send(l->transport, 0, RLF_MSG_CONTROL, &c);
 }
 
-static rlf_status heartbeat(learner *l, const char *doing) {
-    if (rlf_now_ms() - l->last_heartbeat_ms < 1000) return RLF_OK;
+/* In the middle of what it was asked for. */
+static void on_alive(void *ctx) {
+    learner *l = ctx;
+    if (rlf_now_ms() - l->last_heartbeat_ms < rlf_config_beat_ms(l->config)) return;
     l->last_heartbeat_ms = rlf_now_ms();
     rlf_metric phase = {rlf_slice_of("train"), l->train_s};
-    rlf_heartbeat h = {.doing = rlf_slice_of(doing), .done = l->tokens_done};
+    rlf_heartbeat h = {.doing = rlf_slice_of(l->doing), .done = l->tokens_done};
     h.phases.v = &phase;
     h.phases.n = 1;
-    return rlf_send(l->transport, 0, RLF_MSG_HEARTBEAT, &h);
+    rlf_status ignored = rlf_send(l->transport, 0, RLF_MSG_HEARTBEAT, &h); /* the next message that does not go out is not */
+    (void)ignored;
 }
 
 /* ---- one micro-batch -------------------------------------------------------------------------------------------------------------- */
@@ -191,7 +196,6 @@ static rlf_status train_micro(learner *l, const rlf_batch *batch, int64_t micro)
     if (l->reference) RLF_TRY(kern_trainer_logprobs(l->trainer, l->reference, &rows, training_filter(l), p->ref_logprob, NULL));
     RLF_TRY(kern_trainer_gradients(l->trainer, &rows, training_filter(l), loss_of_rows, l, gradients(l)));
     l->tokens_done += p->rows;
-    RLF_TRY(heartbeat(l, "training"));
 out:
     return status;
 }
@@ -218,6 +222,7 @@ static rlf_status train(learner *l, const rlf_batch *batch) {
     trainer_adamw args = {.lr = batch->lr, .beta1 = l->config->optimizer.beta1, .beta2 = l->config->optimizer.beta2,
                           .eps = l->config->optimizer.eps, .weight_decay = l->config->optimizer.weight_decay,
                           .clip = l->config->optimizer.grad_clip};
+    l->doing = "training";
     l->tally = (tally){0};
     if (batch->total_tokens > 0) {
         kern_zero(l->queue, gradients(l), l->layout.total);
@@ -236,6 +241,7 @@ out:
 static rlf_status publish(learner *l, int64_t version) {
     rlf_status status = RLF_OK;
     char what[48], checksum[24];
+    l->doing = "handing over weights";
     snprintf(what, sizeof what, "weights version %lld", (long long)version);
     if (l->handover) RLF_TRY(kern_handover_run(l->handover, kern_model_params(l->model), what));
     l->version = version;
@@ -249,6 +255,7 @@ out:
 
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
+    l->doing = "writing a checkpoint";
     if (learner_index(l) == 0)
         RLF_TRY(kern_model_write(l->model, folder, l->config->model.path, (size_t)l->config->train.shard_mb * 1000000));
     RLF_TRY(trainer_optimizer_write(l->optimizer, folder));
@@ -358,6 +365,7 @@ rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *confi
     rlf_arena arena = {0};
     bool stop = false;
     RLF_TRY(set_up(&l, device));
+    rlf_alive_tell(on_alive, &l);
     while (!stop) {
         bool got = false;
         RLF_TRY(rlf_receive(transport, &message, 1000, &got));
@@ -367,6 +375,7 @@ rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *confi
     }
     if (l.handover) RLF_TRY(kern_handover_part(l.handover));
 out:
+    rlf_alive_tell(NULL, NULL);
     rlf_str_clean_up(&message.bytes);
     rlf_arena_clean_up(&arena);
     if (status != RLF_TIMEOUT) tear_down(&l); /* else MPI may not be through with our memory (transport.h) */

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/outfile.h"
 #include "trainer/algorithm.h"
@@ -146,8 +147,10 @@ rlf_status trainer_rollouts_write(const trainer_job *job, const char *kind, cons
     rlf_str path = {0}, text = {0};
     bool evaluation = advantages == NULL;
     if (!job->config->log.trajectories) return RLF_OK;
-    for (size_t i = 0; i < groups * samples; i++)
+    for (size_t i = 0; i < groups * samples; i++) {
         trainer_trajectory_line(&trajectories[i], row_fn(ctx, i / samples), job->tokenizer, evaluation ? NULL : &advantages[i], &text);
+        rlf_alive();
+    }
     rlf_str_printf(&path, "%s/rollouts/%s_%06lld.jsonl", job->config->output, kind, (long long)job->state.step + !evaluation);
     RLF_TRY(rlf_outfile_put(path.ptr, text.ptr ? text.ptr : "", text.len));
 out:

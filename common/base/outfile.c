@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WRITE_MAX = 1 << 30 }; /* bytes of one call; the kernel's own limit is near 2 GiB */
+#include "common/base/alive.h"
+
+enum { PIECE_BYTES = 64 << 20 };
 
 rlf_status rlf_outfile_open(rlf_outfile *file, const char *path) {
     rlf_str tmp = {0};
@@ -21,14 +23,28 @@ rlf_status rlf_outfile_open(rlf_outfile *file, const char *path) {
     return status;
 }
 
+/* After a whole piece: the disk begins with it, and is waited for where the one before is not there yet. Best effort, for rlf_outfile_commit
+ * asks for all of it. */
+static void push(const rlf_outfile *file) {
+    const off_t at = (off_t)file->bytes - PIECE_BYTES;
+    sync_file_range(file->fd, at, PIECE_BYTES, SYNC_FILE_RANGE_WRITE);
+    if (at > 0)
+        sync_file_range(file->fd, at - PIECE_BYTES, PIECE_BYTES,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    rlf_alive();
+}
+
 rlf_status rlf_outfile_write(rlf_outfile *file, const void *bytes, size_t n) {
     const char *at = bytes;
     while (n > 0) {
-        ssize_t done = write(file->fd, at, n < WRITE_MAX ? n : WRITE_MAX);
+        size_t room = PIECE_BYTES - file->bytes % PIECE_BYTES;
+        ssize_t done = write(file->fd, at, n < room ? n : room);
         if (done < 0 && errno == EINTR) continue;
         if (done < 0) return RLF_RAISE(IO, "%s: cannot write: %s", file->path, strerror(errno));
         at += done;
         n -= (size_t)done;
+        file->bytes += (size_t)done;
+        if (file->bytes % PIECE_BYTES == 0) push(file);
     }
     return RLF_OK;
 }
@@ -43,12 +59,14 @@ static void sync_folder_of(const char *path) {
         fsync(fd);
         close(fd);
     }
+    rlf_alive();
     rlf_str_clean_up(&folder);
 }
 
 rlf_status rlf_outfile_commit(rlf_outfile *file) {
     int fd = file->fd;
     if (fsync(fd) != 0) return RLF_RAISE(IO, "%s: cannot sync: %s", file->path, strerror(errno));
+    rlf_alive();
     file->fd = -1;
     if (close(fd) != 0) return RLF_RAISE(IO, "%s: cannot close: %s", file->path, strerror(errno));
     if (rename(file->tmp, file->path) != 0) return RLF_RAISE(IO, "%s: cannot rename to it: %s", file->path, strerror(errno));

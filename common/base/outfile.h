@@ -7,6 +7,9 @@
  * out:
  *   rlf_outfile_clean_up(&file);                removes PATH.tmp where commit was not reached; PATH is then untouched
  *
+ * The disk is kept busy while a long file is written, so that no call, the sync at the end neither, waits for more than two pieces of 64 MiB;
+ * after each there is a sign of life (alive.h).
+ *
  * Not thread safe; one writer of a PATH at a time. Errors (RLF_IO) name the path. */
 #ifndef RLF_COMMON_BASE_OUTFILE_H
 #define RLF_COMMON_BASE_OUTFILE_H
@@ -17,6 +20,7 @@
 
 typedef struct rlf_outfile {
     int fd;     /* -1: not open */
+    size_t bytes; /* written so far */
     char *path; /* owned */
     char *tmp;  /* owned */
 } rlf_outfile;

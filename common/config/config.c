@@ -407,6 +407,12 @@ rlf_status rlf_config_load(rlf_config *config, const char *path, char **override
     return status;
 }
 
+int64_t rlf_config_beat_ms(const rlf_config *config) {
+    enum { LONGEST_MS = 1000, BEATS = 4 };
+    int64_t ms = config->deadline.message_s * 1000 / BEATS;
+    return ms < LONGEST_MS ? ms : LONGEST_MS;
+}
+
 void rlf_config_clean_up(rlf_config *config) {
     tools_clean_up(config);
     for (size_t i = 0; i < rlf_config_key_count; i++)

@@ -153,6 +153,8 @@ rlf_status rlf_config_load(rlf_config *config, const char *path, char **override
 rlf_status rlf_config_parse(rlf_config *config, const char *text, size_t n, const char *label, char **overrides,
                             size_t n_overrides) RLF_MUST_USE;
 void rlf_config_clean_up(rlf_config *config);
+/* How often a rank shows that it is alive: several times within deadline.message_s, and every second where that is long. */
+int64_t rlf_config_beat_ms(const rlf_config *config);
 /* The resolved configuration, every key, as YAML that rlf_config_parse reads back to the same values. */
 void rlf_config_dump(const rlf_config *config, rlf_str *out);
 /* A field that holds any value, as its text says it; a new reference. NULL: it is not set. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/msg/transport_private.h"
 
@@ -77,6 +78,7 @@ static rlf_status run(rlf_transport *t, lane *lanes, size_t n, int timeout_ms, c
         RLF_TRY(move(t, lanes, n, requests, done, &moved, &left));
         if (!left) break;
         RLF_TRY(rlf_reap_sends(t));
+        rlf_alive(); /* a wait too: it has a deadline of its own */
         if (moved) rlf_wait_moved(&wait);
         else if (!rlf_wait_on(&wait)) RLF_TRY(too_late(lanes, what));
     }

@@ -9,8 +9,9 @@
  * way: it looks again and again, each time giving the core to whoever has work (sched_yield), and sleeps only when for 10 ms no
  * piece has come through; for a message: 10 ms and what it takes at 100 MB/s.
  *
- * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives it sends a HEARTBEAT to every rank,
- * at once and then several times within the deadline of rlf_transport_set_deadline. These stay inside the transport. A rank that waits
+ * Rank 0 is the one that every other rank waits for, so it shows that it is there: while it receives, and in long work of its own
+ * (common/base/alive.h), it sends a HEARTBEAT to every rank, at once and then several times within the deadline of
+ * rlf_transport_set_deadline. These stay inside the transport. A rank that waits
  * and has heard nothing from rank 0 for longer gets RLF_TIMEOUT.
  *
  * Bulk: tensors, as raw bytes between two ranks that both know the size; in pieces of 1 MiB, four on their way at a time (bulk.c).

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 
@@ -61,6 +62,7 @@ static void run_tasks(kern_pool *pool, int thread) {
         int tasks = pool->tasks; /* after the last finish_task the field is the next job's */
         pool->fn(pool->ctx, tasks - left, thread);
         finish_task(pool, tasks);
+        rlf_alive(); /* of the caller, where one is told: workers have nobody */
     }
 }
 
@@ -149,7 +151,10 @@ int kern_pool_threads(const kern_pool *pool) { return pool->threads; }
 
 void kern_pool_run(kern_pool *pool, int tasks, kern_task_fn *fn, void *ctx) {
     if (pool->started == 0 || tasks <= 1) {
-        for (int task = 0; task < tasks; task++) fn(ctx, task, 0);
+        for (int task = 0; task < tasks; task++) {
+            fn(ctx, task, 0);
+            rlf_alive();
+        }
         return;
     }
     pool->fn = fn;

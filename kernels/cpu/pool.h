@@ -12,7 +12,8 @@ typedef void kern_task_fn(void *ctx, int task, int thread);
 rlf_status kern_pool_new(kern_pool **out, int threads) RLF_MUST_USE;
 void kern_pool_destroy(kern_pool *pool);
 int kern_pool_threads(const kern_pool *pool);
-/* Runs fn for task 0..tasks-1 on the pool and the calling thread; returns when all are done. thread is 0..threads-1: for scratch memory. */
+/* Runs fn for task 0..tasks-1 on the pool and the calling thread; returns when all are done. thread is 0..threads-1: for scratch memory.
+ * Each task of the calling thread is a sign of life (common/base/alive.h). */
 void kern_pool_run(kern_pool *pool, int tasks, kern_task_fn *fn, void *ctx);
 
 #endif

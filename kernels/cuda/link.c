@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 
@@ -60,6 +61,7 @@ static rlf_status await(kern_link *l, over_fn *over, int64_t deadline_ms, const 
         if (state != ncclSuccess && state != ncclInProgress) return failed(l, state, what);
         if (over(l, state)) return RLF_OK;
         if (rlf_now_ms() > deadline_ms) break;
+        rlf_alive();
         rlf_sleep_us(us);
         us = us * 2 > SLEEP_MAX_US ? SLEEP_MAX_US : us * 2;
     }

@@ -57,6 +57,13 @@ silent_coordinator 1 tool
 silent_coordinator 3 rollout
 silent_coordinator 4 learner
 
+# ---- a disk that is slow: nobody is taken for dead ---------------------------------------------------------------------------------------
+slow_disk() ( # name, part of the paths, ms a sync
+    export LD_PRELOAD=$RLF_BUILD/tests/e2e/libslow_disk.so SLOW_PATH=$2 SLOW_MS=$3
+    rl "$1" 5 train.steps=1 deadline.message_s=2 deadline.collective_s=2
+)
+slow_disk slow_rollouts /rollouts 1200 || exit 1    # rank 0 writes them, all others wait; 2 syncs
+
 # ---- a learner that comes too late to one that has given it up: MPI still reads that one's gradients ---------------------------------------
 start_job "$work/late.log" 5 "${rl_job[@]}" output="$work/late" train.steps=500 deadline.collective_s=2
 await_steps "$work/late" 1

@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/alive.h"
 #include "common/base/outfile.h"
 
 static char dir[64], path[80], tmp[96];
@@ -91,6 +93,30 @@ static void a_full_disk_is_an_error(void **state) {
     assert_int_equal(access(path, F_OK), -1);
 }
 
+static void count_sign(void *ctx) { ++*(int *)ctx; }
+
+static void every_64_mib_and_every_sync_are_signs_of_life(void **state) {
+    (void)state;
+    enum { MIB = 1 << 20 };
+    int signs = 0;
+    char *bytes = rlf_calloc(40, MIB);
+    rlf_outfile file;
+    rlf_alive_tell(count_sign, &signs);
+    assert_int_equal(rlf_outfile_open(&file, path), RLF_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(rlf_outfile_write(&file, bytes, 40 * MIB), RLF_OK);
+        assert_int_equal(signs, (i + 1) * 40 / 64);
+    }
+    assert_int_equal(rlf_outfile_commit(&file), RLF_OK);
+    rlf_alive_tell(NULL, NULL);
+    assert_int_equal(signs, 4); /* the file's sync, and the folder's */
+    rlf_outfile_clean_up(&file);
+    free(bytes);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_size, 160 * MIB);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -100,6 +126,7 @@ int main(void) {
         CASE(a_left_over_of_a_killed_writer_is_no_obstacle),
         CASE(a_folder_that_is_not_there_is_an_error),
         CASE(a_full_disk_is_an_error),
+        CASE(every_64_mib_and_every_sync_are_signs_of_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -358,6 +358,13 @@ static void the_committed_reference_is_what_rlf_config_prints(void **state) {
     rlf_str_clean_up(&committed);
 }
 
+static void several_signs_of_life_fit_into_the_silence_allowed(void **state) {
+    (void)state;
+    static const int64_t expected[][2] = {{1, 250}, {3, 750}, {5, 1000}, {10000000, 1000}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        assert_int_equal(rlf_config_beat_ms(&(rlf_config){.deadline = {.message_s = expected[i][0]}}), expected[i][1]);
+}
+
 static void a_missing_file_is_named(void **state) {
     (void)state;
     rlf_config c;
@@ -384,6 +391,7 @@ int main(void) {
         cmocka_unit_test(every_default_is_inside_its_range),
         cmocka_unit_test(the_reference_names_every_key),
         cmocka_unit_test(the_committed_reference_is_what_rlf_config_prints),
+        cmocka_unit_test(several_signs_of_life_fit_into_the_silence_allowed),
         cmocka_unit_test(a_missing_file_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "kernels/cpu/pool.h"
 
@@ -90,6 +91,24 @@ static void results_are_visible_to_the_caller(void **state) {
     kern_pool_destroy(pool);
 }
 
+static void count_sign(void *ctx) { ++*(int *)ctx; } /* plain: workers shall not come here */
+
+static void every_task_of_the_caller_is_a_sign_of_life(void **state) {
+    static tally t;
+    kern_pool *pool;
+    (void)state;
+    for (int threads = 1; threads <= MAX_POOL; threads += 3) {
+        int signs = 0;
+        assert_int_equal(kern_pool_new(&pool, threads), RLF_OK);
+        rlf_alive_tell(count_sign, &signs);
+        run_and_check(pool, &t, MAX_TASKS);
+        rlf_alive_tell(NULL, NULL);
+        run_and_check(pool, &t, MAX_TASKS); /* nobody is told */
+        assert_true(threads == 1 ? signs == MAX_TASKS : signs <= MAX_TASKS);
+        kern_pool_destroy(pool);
+    }
+}
+
 static void a_pool_may_close_without_having_worked(void **state) {
     (void)state;
     for (int i = 0; i < 50; i++) {
@@ -105,6 +124,7 @@ int main(void) {
         cmocka_unit_test(jobs_in_quick_succession_do_not_mix),
         cmocka_unit_test(sleeping_workers_wake_for_the_next_job),
         cmocka_unit_test(results_are_visible_to_the_caller),
+        cmocka_unit_test(every_task_of_the_caller_is_a_sign_of_life),
         cmocka_unit_test(a_pool_may_close_without_having_worked),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
