@@ -137,7 +137,7 @@ rlf_status trainer_exchange_save(trainer_job *job) {
     rlf_str folder = {0};
     if (job->saved_step == job->state.step) return RLF_OK;
     RLF_TRY(trainer_checkpoint_begin(job->config, job->state.step, &folder));
-    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, top->learners, RLF_CONTROL_SAVE, job->state.step, folder.ptr,
+    RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, 1, RLF_CONTROL_SAVE, job->state.step, folder.ptr,
                                 job->config->deadline.message_s, "a checkpoint"));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_SAVED, NULL, NULL));
     RLF_TRY(trainer_checkpoint_commit(job->config, &job->state, &job->checkpoint));

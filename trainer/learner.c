@@ -1,4 +1,5 @@
-/* The learner role: BATCH in, one optimizer update, STEP out; weights out on PUBLISH; checkpoint files on SAVE.
+/* The learner role: BATCH in, one optimizer update, STEP out; weights out on PUBLISH; checkpoint files on SAVE, for which learner 0 asks the
+ * others for their state (FETCH).
  *
  * Every learner holds all weights and gradients, and the optimizer's state of its shard (optimizer.h). One update:
  *   pack each micro-batch -> forward, loss, backward (gradients add up in the slab) -> reduce-scatter -> global norm
@@ -256,8 +257,7 @@ out:
 static rlf_status save(learner *l, int64_t step, const char *folder) {
     rlf_status status = RLF_OK;
     l->doing = "writing a checkpoint";
-    if (learner_index(l) == 0)
-        RLF_TRY(kern_model_write(l->model, folder, l->config->model.path, (size_t)l->config->train.shard_mb * 1000000));
+    RLF_TRY(kern_model_write(l->model, folder, l->config->model.path, (size_t)l->config->train.shard_mb * 1000000));
     RLF_TRY(trainer_optimizer_write(l->optimizer, folder));
     RLF_TRY(reply(l, RLF_CONTROL_SAVED, step, ""));
 out:
@@ -338,6 +338,17 @@ static void tear_down(learner *l) {
     rlf_model_layout_clean_up(&l->layout);
 }
 
+static rlf_status obey(learner *l, const rlf_control *control, int from, bool *stop) {
+    switch (control->kind) {
+    case RLF_CONTROL_PUBLISH: return publish(l, control->value);
+    case RLF_CONTROL_SAVE: return save(l, control->value, control->text.ptr);
+    case RLF_CONTROL_FETCH: return trainer_optimizer_send(l->optimizer, control->value);
+    case RLF_CONTROL_STOP: *stop = true; return RLF_OK;
+    default: return RLF_RAISE(PROTOCOL, "control message of kind %lld from rank %d: a learner has no use for it",
+                              (long long)control->kind, from);
+    }
+}
+
 static rlf_status serve(learner *l, const rlf_received *m, rlf_arena *arena, bool *stop) {
     rlf_status status = RLF_OK;
     if (m->type == RLF_MSG_BATCH) {
@@ -347,10 +358,7 @@ static rlf_status serve(learner *l, const rlf_received *m, rlf_arena *arena, boo
     } else if (m->type == RLF_MSG_CONTROL) {
         rlf_control control;
         RLF_TRY(rlf_message_decode(m->type, m->bytes.ptr, m->bytes.len, m->from, arena, &control));
-        if (control.kind == RLF_CONTROL_PUBLISH) RLF_TRY(publish(l, control.value));
-        else if (control.kind == RLF_CONTROL_SAVE) RLF_TRY(save(l, control.value, control.text.ptr));
-        else if (control.kind == RLF_CONTROL_STOP) *stop = true;
-        else RLF_FAIL(PROTOCOL, "control message of kind %lld from rank %d: a learner has no use for it", (long long)control.kind, m->from);
+        RLF_TRY(obey(l, &control, m->from, stop));
     } else {
         RLF_FAIL(PROTOCOL, "message %s from rank %d is not for a learner", rlf_message_name((int)m->type), m->from);
     }

@@ -92,6 +92,11 @@ out:
 
 static const char sending[] = "optimizer state for a checkpoint";
 
+/* Elements of a state that go from one learner to another at a time. */
+static size_t sent_at_a_time(int state) { return KERN_WINDOW_BYTES / kern_dtype_size(state_dtypes[state]); }
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
 /* The state of all learners as learner 0 sees it: state by state, shard by shard, a piece at a time. The file is written in that
  * order. Of masters others send the rest: weights are the same everywhere. */
 typedef struct reader {
@@ -103,6 +108,21 @@ typedef struct reader {
     size_t begin, end;   /* the piece, as elements of the slab */
     const void *data;
 } reader;
+
+/* The piece at hand from the learner that holds it. */
+static rlf_status fetch(reader *r) {
+    rlf_status status = RLF_OK;
+    const trainer_learners *all = &r->o->all;
+    int from = all->first + r->learner;
+    rlf_control ask = {.kind = RLF_CONTROL_FETCH, .value = (int64_t)((size_t)r->state * r->o->layout->total + r->begin),
+                       .text = rlf_slice_of("")};
+    RLF_TRY(rlf_send(all->transport, from, RLF_MSG_CONTROL, &ask));
+    RLF_TRY(rlf_bulk_receive(all->transport, from, r->buffer, (r->end - r->begin) * kern_dtype_size(state_dtypes[r->state]),
+                             all->timeout_ms, sending));
+    r->data = r->buffer;
+out:
+    return status;
+}
 
 static rlf_status next_piece(reader *r) {
     const trainer_learners *all = &r->o->all;
@@ -121,11 +141,8 @@ static rlf_status next_piece(reader *r) {
         r->end = r->begin + n;
         return status;
     }
-    const size_t size = kern_dtype_size(state_dtypes[r->state]);
-    if (n > KERN_WINDOW_BYTES / size) n = KERN_WINDOW_BYTES / size;
-    r->end = r->begin + n;
-    r->data = r->buffer;
-    return rlf_bulk_receive(all->transport, all->first + r->learner, r->buffer, n * size, all->timeout_ms, sending);
+    r->end = r->begin + smaller(n, sent_at_a_time(r->state));
+    return fetch(r);
 }
 
 /* n masters, or fewer, from element `at` of the slab on. */
@@ -154,14 +171,6 @@ out:
     return status;
 }
 
-/* What others send behind the last tensor. */
-static rlf_status drain(reader *r) {
-    rlf_status status = RLF_OK;
-    while (r->state < r->o->states - 1 || r->end < r->o->layout->total) RLF_TRY(next_piece(r));
-out:
-    return status;
-}
-
 static rlf_status write_tensors(trainer_optimizer *o, const char *folder, reader *r) {
     size_t n = o->layout->n_tensors, count = (size_t)o->states * n;
     rlf_arena arena = {0};
@@ -178,7 +187,7 @@ static rlf_status write_tensors(trainer_optimizer *o, const char *folder, reader
     return status;
 }
 
-static rlf_status write_all(trainer_optimizer *o, const char *folder) {
+rlf_status trainer_optimizer_write(trainer_optimizer *o, const char *folder) {
     rlf_status status = RLF_OK;
     reader r = {.o = o};
     if (o->all.count > 1) r.buffer = rlf_calloc(KERN_WINDOW_BYTES, 1);
@@ -186,7 +195,6 @@ static rlf_status write_all(trainer_optimizer *o, const char *folder) {
     RLF_TRY(kern_window_new(&r.window, o->queue, KERN_WINDOW_BYTES));
     RLF_TRY(kern_window_new(&r.weights, o->queue, MASTERS * sizeof(uint16_t)));
     RLF_TRY(write_tensors(o, folder, &r));
-    RLF_TRY(drain(&r));
     RLF_TRY(trainer_json_write(folder, "optimizer.json", json_pack("{s:I}", "updates", (json_int_t)o->updates), 9));
 out:
     kern_window_destroy(r.window);
@@ -196,13 +204,12 @@ out:
     return status;
 }
 
-rlf_status trainer_optimizer_write(trainer_optimizer *o, const char *folder) {
-    rlf_status status = RLF_OK;
-    if (o->all.index == 0) return write_all(o, folder);
-    for (int i = 0; i < o->states; i++)
-        RLF_TRY(kern_comm_send(o->all.comm, &o->all.first, 1, state_of(o, i), o->end - o->begin, sending));
-out:
-    return status;
+rlf_status trainer_optimizer_send(trainer_optimizer *o, int64_t at) {
+    const size_t total = o->layout->total, state = (size_t)at / total, begin = (size_t)at % total;
+    if (at < 0 || state >= (size_t)o->states || begin < o->begin || begin >= o->end)
+        return RLF_RAISE(PROTOCOL, "FETCH: element %lld of the optimizer's state is not of this learner", (long long)at);
+    return kern_comm_send(o->all.comm, &o->all.first, 1, kern_at(state_of(o, (int)state), begin - o->begin),
+                          smaller(o->end - begin, sent_at_a_time((int)state)), sending);
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------------------- */

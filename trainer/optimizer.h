@@ -33,8 +33,11 @@ size_t trainer_optimizer_bytes(const rlf_model_layout *layout, rlf_dtype dtype, 
  * that do not round to the stored ones: a learner has the masters of its shard alone, and weights are to be the same on all. A master of
  * the kind that kern_adamw does not leave, but earlier versions did, becomes its neighbour likewise. */
 rlf_status trainer_optimizer_read(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
-/* Collective over learners: learner 0 writes the files, the others send it their shards, a piece at a time as it comes to them. */
+/* On learner 0: writes the files. What the others hold it asks them for, a piece at a time as it comes to them, by CONTROL FETCH, whose value
+ * they give to trainer_optimizer_send; so nobody waits while it writes. */
 rlf_status trainer_optimizer_write(trainer_optimizer *optimizer, const char *folder) RLF_MUST_USE;
+/* Sends learner 0 a piece of this shard. `at`: where it begins, state by state as elements of the slab; RLF_PROTOCOL where it is not ours. */
+rlf_status trainer_optimizer_send(trainer_optimizer *optimizer, int64_t at) RLF_MUST_USE;
 
 /* One update, collective over learners: sums the gradients (layout->total), clips them by their global norm, which is left in
  * *norm, updates this shard and gathers the weights. */

@@ -2,7 +2,8 @@
  *
  *   coordinator --EPISODE--> rollout --OPEN, CALL, SCORE, CLOSE--> tool service --OBSERVATION, REWARD--> rollout
  *   rollout --TRAJECTORY--> coordinator
- *   coordinator --BATCH--> learner --STEP--> coordinator;   CONTROL and HEARTBEAT both ways between the coordinator and any rank.
+ *   coordinator --BATCH--> learner --STEP--> coordinator;   CONTROL and HEARTBEAT both ways between the coordinator and any rank;
+ *   learner --CONTROL--> learner.
  *
  * On the wire a message is one msgpack map with the short keys below. Unknown keys are ignored; a missing one is an error that
  * names key, message and sender. Strings and arrays are bounded here, before anything is allocated. Number arrays travel as
@@ -117,13 +118,14 @@ const char *rlf_finish_text(int64_t finish);
  * of life, empty (transport.h). */
 #define RLF_FIELDS_heartbeat(R, I64, F64, STR, I32S, F32S, LIST)                                                               \
     STR(R, doing, "d") I64(R, done, "n") /* tokens generated or trained so far */ LIST(R, metric, phases, "p")
-/* coordinator -> any, and any -> coordinator. */
+/* coordinator -> any, any -> coordinator, and among learners. */
 #define RLF_CONTROL_TABLE(X)                                                                                                   \
     X(READY)      /* rank -> coordinator: set up; value = bytes of memory taken, text = device, "" of a tool rank */             \
     X(PUBLISH)    /* coordinator -> learners and rollouts: hand weights over as version `value`; learner 0 sends them (bulk) */ \
     X(PUBLISHED)  /* rank -> coordinator: done; value = version, text = checksum in hex */                                     \
-    X(SAVE)       /* coordinator -> learners: write weights and optimizer state of step `value` into folder `text` */          \
-    X(SAVED)      /* learner -> coordinator */                                                                                 \
+    X(SAVE)       /* coordinator -> learner 0: write weights and optimizer state of step `value` into folder `text` */         \
+    X(FETCH)      /* learner 0 -> another: send the piece of the optimizer's state that begins at `value` (bulk; optimizer.h) */ \
+    X(SAVED)      /* learner 0 -> coordinator */                                                                               \
     X(STOP)       /* coordinator -> any: finish; value = exit status, text = why */                                            \
     X(STOPPED)    /* tool rank -> coordinator: no call is taken any more; what its tools counted came in the HEARTBEAT before */ \
     X(ERROR)      /* rank -> coordinator: text = the one line that says what and where */

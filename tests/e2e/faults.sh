@@ -62,6 +62,7 @@ slow_disk() ( # name, part of the paths, ms a sync
     export LD_PRELOAD=$RLF_BUILD/tests/e2e/libslow_disk.so SLOW_PATH=$2 SLOW_MS=$3
     rl "$1" 5 train.steps=1 deadline.message_s=2 deadline.collective_s=2
 )
+slow_disk slow_checkpoint /step_1.tmp 300 || exit 1 # learner 0 writes it, the other waits; 10 syncs and more
 slow_disk slow_rollouts /rollouts 1200 || exit 1    # rank 0 writes them, all others wait; 2 syncs
 
 # ---- a learner that comes too late to one that has given it up: MPI still reads that one's gradients ---------------------------------------
