@@ -19,7 +19,7 @@
 #include "toolsvc/episodes.h"
 #include "toolsvc/reward.h"
 
-enum { MAX_OUTSTANDING = 65536, HEARTBEAT_MS = 1000, COORDINATOR = 0 };
+enum { MAX_OUTSTANDING = 65536, COORDINATOR = 0 };
 
 typedef enum request_state { REQUEST_WAITING, REQUEST_DELAYED, REQUEST_OVER } request_state;
 
@@ -55,7 +55,6 @@ struct toolsvc_service {
     bool heartbeat_closed, stopped;
     rlf_status status;
     toolsvc_counts counts;
-    size_t told; /* calls, at the last heartbeat with none running */
     rlf_arena arena; /* of the message being handled */
 };
 
@@ -107,16 +106,12 @@ static void send_heartbeat(toolsvc_service *s) {
     rlf_heartbeat beat = {.doing = rlf_slice_of(doing), .done = (int64_t)(s->counts.calls - s->outstanding)};
     beat.phases.v = list.v;
     beat.phases.n = list.n;
-    s->told = s->outstanding ? SIZE_MAX : s->counts.calls;
     send_record(s, COORDINATOR, RLF_MSG_HEARTBEAT, &beat);
     free(list.v);
 }
 
-/* Nothing if nothing has happened since the last. */
-static void on_heartbeat(uv_timer_t *timer) {
-    toolsvc_service *s = timer->data;
-    if (s->outstanding || s->counts.calls != s->told) send_heartbeat(s);
-}
+/* With nothing to do too: the coordinator asks nothing of a tool rank, and would not see otherwise that it is stuck. */
+static void on_heartbeat(uv_timer_t *timer) { send_heartbeat(timer->data); }
 
 /* ---- the end of a call --------------------------------------------------------------------------------------------------------------- */
 
@@ -404,7 +399,8 @@ void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_confi
     s->dispatch = toolsvc_dispatch_new(loop, tools, config->seed);
     uv_timer_init(loop, &s->heartbeat);
     s->heartbeat.data = s;
-    uv_timer_start(&s->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+    const uint64_t beat_ms = (uint64_t)rlf_config_beat_ms(config);
+    uv_timer_start(&s->heartbeat, on_heartbeat, beat_ms, beat_ms);
     *out = s;
 }
 

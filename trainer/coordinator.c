@@ -135,7 +135,7 @@ static rlf_status open_job(trainer_job *job) {
     rlf_status status = RLF_OK;
     trainer_topology topology;
     RLF_TRY(trainer_topology_init(&topology, job->config, rlf_transport_size(job->transport)));
-    trainer_watch_init(&job->watch, job->transport, &topology);
+    trainer_watch_init(&job->watch, job->transport, &topology, job->config->deadline.message_s * 1000);
     for (int rank = 1; rank < topology.size; rank++)
         trainer_watch_expect(&job->watch, rank, 1, job->config->deadline.startup_s, "word that it is ready");
     job->train_s = rlf_calloc((size_t)topology.size, sizeof *job->train_s);

@@ -7,13 +7,16 @@
 
 #include "common/base/clock.h"
 
-enum { POLL_MS = 100 };
+enum { POLL_MS = 100, AWAY_MS = 1000 };
 
-void trainer_watch_init(trainer_watch *watch, rlf_transport *transport, const trainer_topology *topology) {
+void trainer_watch_init(trainer_watch *watch, rlf_transport *transport, const trainer_topology *topology, int64_t silence_ms) {
     memset(watch, 0, sizeof *watch);
     watch->transport = transport;
     watch->topology = *topology;
+    watch->silence_ms = silence_ms;
+    watch->checked_ms = rlf_now_ms();
     watch->peers = rlf_calloc((size_t)topology->size, sizeof *watch->peers);
+    for (int rank = 0; rank < topology->size; rank++) watch->peers[rank].since_ms = watch->checked_ms;
 }
 
 void trainer_watch_clean_up(trainer_watch *watch) {
@@ -42,19 +45,34 @@ static const char *role_of(const trainer_watch *watch, int rank) {
 
 static rlf_status silence(const trainer_watch *watch, int rank, int64_t now) {
     const trainer_peer *peer = &watch->peers[rank];
-    return RLF_RAISE(TIMEOUT, "rank %d (%s) owes %s and has been silent for %lld s; it was last heard %s", rank,
-                     role_of(watch, rank), peer->what,
-                     (long long)((now - peer->since_ms) / 1000), peer->doing[0] ? peer->doing : "never since the job started");
+    return RLF_RAISE(TIMEOUT, "rank %d (%s) %s%s%shas been silent for %lld s; %s%s", rank, role_of(watch, rank),
+                     peer->owes ? "owes " : "", peer->owes ? peer->what : "", peer->owes ? " and " : "",
+                     (long long)((now - peer->since_ms) / 1000),
+                     peer->doing[0] ? "it was last heard " : "it never said what it was doing", peer->doing);
+}
+
+static int64_t later(int64_t time_ms, int64_t by_ms, int64_t now) { return time_ms + by_ms < now ? time_ms + by_ms : now; }
+
+/* What came while rank 0 was away is still to be taken, and where all were suspended nothing came. */
+static void pass_over(trainer_watch *watch, int64_t away_ms, int64_t now) {
+    watch->moved_ms = later(watch->moved_ms, away_ms, now);
+    for (int rank = 1; rank < watch->topology.size; rank++)
+        watch->peers[rank].since_ms = later(watch->peers[rank].since_ms, away_ms, now);
+}
+
+static bool is_too_silent(const trainer_watch *watch, int rank, int64_t now) {
+    const trainer_peer *peer = &watch->peers[rank];
+    if (peer->owes > 0) return now - peer->since_ms > peer->deadline_ms;
+    return trainer_topology_role(&watch->topology, rank) == TRAINER_TOOL && now - peer->since_ms > watch->silence_ms;
 }
 
 static rlf_status check_silence(trainer_watch *watch) {
-    int64_t now = rlf_now_ms();
-    if (now - watch->checked_ms < POLL_MS) return RLF_OK;
+    int64_t now = rlf_now_ms(), passed_ms = now - watch->checked_ms;
+    if (passed_ms < POLL_MS) return RLF_OK;
+    if (passed_ms > AWAY_MS) pass_over(watch, passed_ms, now);
     watch->checked_ms = now;
-    for (int rank = 1; rank < watch->topology.size; rank++) {
-        const trainer_peer *peer = &watch->peers[rank];
-        if (peer->owes > 0 && now - peer->since_ms > peer->deadline_ms) return silence(watch, rank, now);
-    }
+    for (int rank = 1; rank < watch->topology.size; rank++)
+        if (is_too_silent(watch, rank, now)) return silence(watch, rank, now);
     return RLF_OK;
 }
 
@@ -103,6 +121,8 @@ static rlf_status note_heartbeat(trainer_watch *watch) {
     trainer_peer *peer = &watch->peers[watch->in.from];
     RLF_TRY(rlf_message_decode(RLF_MSG_HEARTBEAT, watch->in.bytes.ptr, watch->in.bytes.len, watch->in.from, &watch->scratch, &beat));
     snprintf(peer->doing, sizeof peer->doing, "%.*s", (int)(beat.doing.len < 90 ? beat.doing.len : 90), beat.doing.ptr);
+    if (beat.done > peer->done && trainer_topology_role(&watch->topology, watch->in.from) == TRAINER_ROLLOUT)
+        watch->moved_ms = rlf_now_ms();
     peer->done = beat.done;
     for (size_t i = 0; i < beat.phases.n; i++) {
         const rlf_metric *metric = &beat.phases.v[i];
@@ -126,7 +146,7 @@ out:
 
 rlf_status trainer_watch_receive(trainer_watch *watch, int64_t limit_ms, const rlf_received **message) {
     rlf_status status = RLF_OK;
-    int64_t start = rlf_now_ms();
+    watch->moved_ms = rlf_now_ms();
     for (;;) {
         bool got = false;
         RLF_TRY(rlf_receive(watch->transport, &watch->in, POLL_MS, &got));
@@ -139,7 +159,8 @@ rlf_status trainer_watch_receive(trainer_watch *watch, int64_t limit_ms, const r
             RLF_TRY(note_heartbeat(watch));
         }
         RLF_TRY(check_silence(watch));
-        if (limit_ms > 0 && rlf_now_ms() - start > limit_ms) RLF_TRY(whole_wait_passed(watch, rlf_now_ms() - start));
+        int64_t still_ms = rlf_now_ms() - watch->moved_ms;
+        if (limit_ms > 0 && still_ms > limit_ms) RLF_TRY(whole_wait_passed(watch, still_ms));
     }
     *message = &watch->in;
 out:

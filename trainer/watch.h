@@ -2,7 +2,8 @@
  * waits.
  *
  * A rank that owes something and stays silent past its deadline is an error that names it and what it was doing; heartbeats count as
- * being heard. An error another rank reports (CONTROL ERROR) ends the wait with that rank's own words. Private to trainer/. */
+ * being heard. A tool rank shows that it is there also when it owes nothing, and is watched at all times: others depend on it. While rank 0
+ * does not look, because it is busy or the whole job is suspended, no silence grows. An error another rank reports (CONTROL ERROR) ends the wait with that rank's own words. Private to trainer/. */
 #ifndef RLF_TRAINER_WATCH_H
 #define RLF_TRAINER_WATCH_H
 
@@ -24,7 +25,7 @@ typedef struct trainer_count {
 
 typedef struct trainer_peer {
     int64_t owes;          /* replies outstanding */
-    int64_t since_ms;      /* last heard, or asked while it owed nothing */
+    int64_t since_ms;      /* last heard, or asked while it owed nothing; later by what rank 0 was away */
     int64_t deadline_ms;   /* silence allowed while it owes */
     char what[64];         /* what was asked of it */
     char doing[96];        /* its own last words, "" if none */
@@ -39,14 +40,16 @@ typedef struct trainer_watch {
     rlf_transport *transport;
     trainer_topology topology;
     trainer_peer *peers;   /* (topology.size), owned */
+    int64_t silence_ms;    /* allowed to tool ranks that owe nothing */
     int64_t checked_ms;
+    int64_t moved_ms;      /* when this wait began, or the last token was sampled; later by what rank 0 was away */
     rlf_received in;       /* the message handed out last */
     rlf_arena scratch;     /* of one control or heartbeat */
     void (*tick)(void *ctx); /* called several times a second while waiting; may be NULL */
     void *tick_ctx;
 } trainer_watch;
 
-void trainer_watch_init(trainer_watch *watch, rlf_transport *transport, const trainer_topology *topology);
+void trainer_watch_init(trainer_watch *watch, rlf_transport *transport, const trainer_topology *topology, int64_t silence_ms);
 void trainer_watch_clean_up(trainer_watch *watch);
 
 /* Notes that `rank` owes n more replies. what: "12 trajectories", copied, for messages. */
@@ -54,7 +57,7 @@ void trainer_watch_expect(trainer_watch *watch, int rank, int64_t n, int64_t dea
 /* A reply of `rank` was taken. */
 void trainer_watch_settle(trainer_watch *watch, int rank);
 /* Waits for the next message that is neither heartbeat nor error; it stays valid until the next call. limit_ms > 0: an upper bound for
- * the whole wait, whoever speaks. */
+ * a wait in which no rollout rank samples a token, whoever speaks. */
 rlf_status trainer_watch_receive(trainer_watch *watch, int64_t limit_ms, const rlf_received **message) RLF_MUST_USE;
 
 /* Sends a control message to `count` ranks from `first` and notes that each owes a reply. */

@@ -113,9 +113,8 @@ const char *rlf_finish_text(int64_t finish);
 /* learner -> coordinator: what one update did (sums over this learner's share, so that the coordinator can add them). */
 #define RLF_FIELDS_step(R, I64, F64, STR, I32S, F32S, LIST)                                                                    \
     I64(R, step, "s") I64(R, update, "u") I64(R, version, "v") LIST(R, metric, metrics, "m")
-/* any -> coordinator, every second or so while working: what it is doing, and per-phase seconds since start (a tool
- * rank: counts of its tools, "search.calls"). coordinator -> any: a sign
- * of life, empty (transport.h). */
+/* any -> coordinator, every second or so while working, and from a tool rank always: what it is doing, and per-phase seconds since start (a
+ * tool rank: counts of its tools, "search.calls"). coordinator -> any: a sign of life, empty (transport.h). */
 #define RLF_FIELDS_heartbeat(R, I64, F64, STR, I32S, F32S, LIST)                                                               \
     STR(R, doing, "d") I64(R, done, "n") /* tokens generated or trained so far */ LIST(R, metric, phases, "p")
 /* coordinator -> any, any -> coordinator, and among learners. */

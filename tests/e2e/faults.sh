@@ -57,6 +57,14 @@ silent_coordinator 1 tool
 silent_coordinator 3 rollout
 silent_coordinator 4 learner
 
+# ---- a tool rank that is stopped, which owes nothing to anybody ---------------------------------------------------------------------------
+start_job "$work/tool.log" 5 "${rl_job[@]}" output="$work/tool" ranks.rollout=2 train.steps=500 deadline.message_s=2
+await_steps "$work/tool" 1
+started=$(now_ms)
+kill -STOP "$(process_of_rank 1)" || fail "rank 1 was not found below the launcher"
+ends_with "$work/tool.log" "$started" "rank 0 coordinator: rank 1 \(tool\) has been silent for [2-9] s"
+echo "  rank 1 (tool) stopped: status $status after $took_ms ms: $(grep "^rlf-train: error" "$work/tool.log")"
+
 # ---- a disk that is slow: nobody is taken for dead ---------------------------------------------------------------------------------------
 slow_disk() ( # name, part of the paths, ms a sync
     export LD_PRELOAD=$RLF_BUILD/tests/e2e/libslow_disk.so SLOW_PATH=$2 SLOW_MS=$3

@@ -92,7 +92,7 @@ static bool coordinator(int size) {
     trainer_collected got = {0};
     trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
     int taken = 0;
-    trainer_watch_init(&watch, g_t, &top);
+    trainer_watch_init(&watch, g_t, &top, 20000);
     make_groups(groups);
     RLF_TRY(trainer_collect(&watch, &g_config, groups, GROUPS, VOCAB, &arena, count, &taken, &got));
     RLF_TRY(trainer_watch_order(&watch, 1, size - 1, RLF_CONTROL_STOP, 0, "", 0, ""));
@@ -109,9 +109,48 @@ static bool silence_is_an_error(int size) {
     trainer_watch watch;
     const rlf_received *message;
     trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
-    trainer_watch_init(&watch, g_t, &top);
+    trainer_watch_init(&watch, g_t, &top, 20000);
     trainer_watch_expect(&watch, 1, 1, 0, "a trial");
     bool ok = trainer_watch_receive(&watch, 0, &message) == RLF_TIMEOUT && strstr(rlf_error_message(), "rank 1 (rollout) owes a trial");
+    trainer_watch_clean_up(&watch);
+    return ok;
+}
+
+enum { BEATS = 15, BEAT_MS = 100, STILL_MS = 800 };
+
+/* Samples tokens, and then none. */
+static bool beats(void) {
+    rlf_status status = RLF_OK;
+    for (int64_t done = 1; done <= BEATS && status == RLF_OK; done++) {
+        rlf_heartbeat beat = {.doing = rlf_slice_of("generate"), .done = done};
+        status = rlf_send(g_t, 0, RLF_MSG_HEARTBEAT, &beat);
+        rlf_sleep_us(BEAT_MS * 1000);
+    }
+    return status == RLF_OK;
+}
+
+/* While tokens are sampled, and no longer, it is no error that nothing is finished. */
+static bool a_wait_is_as_long_as_tokens_are_sampled(int size) {
+    trainer_watch watch;
+    const rlf_received *message;
+    trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
+    trainer_watch_init(&watch, g_t, &top, 20000);
+    trainer_watch_expect(&watch, 1, 1, 20, "a trial");
+    bool ok = trainer_watch_receive(&watch, STILL_MS, &message) == RLF_TIMEOUT && watch.peers[1].done == BEATS &&
+              strstr(rlf_error_message(), "s: rank 1 (rollout) owes a trial; it says it is generate");
+    trainer_watch_clean_up(&watch);
+    return ok;
+}
+
+/* A tool rank that owes nothing is watched too; but what rank 0 itself slept through is no silence. */
+static bool a_silent_tool_rank_is_an_error(int size) {
+    trainer_watch watch;
+    const rlf_received *message;
+    trainer_topology top = {.size = size, .tool_first = 1, .tools = 1, .rollout_first = 2, .rollouts = size - 2, .learner_first = size};
+    trainer_watch_init(&watch, g_t, &top, 1000);
+    rlf_sleep_us(1200000);
+    bool ok = trainer_watch_receive(&watch, 200, &message) == RLF_TIMEOUT && strstr(rlf_error_message(), "nothing was finished");
+    ok = ok && trainer_watch_receive(&watch, 0, &message) == RLF_TIMEOUT && strstr(rlf_error_message(), "rank 1 (tool) has been silent for 1 s");
     trainer_watch_clean_up(&watch);
     return ok;
 }
@@ -124,7 +163,9 @@ int main(int argc, char **argv) {
     g_config.episode.timeout_s = 20;
     g_config.deadline.message_s = 20;
     g_config.rollout.seats = 2;
-    int ok = rank > 0 ? rollout_rank() : coordinator(size) && silence_is_an_error(size);
+    int ok = rank > 0 ? rollout_rank() && (rank > 1 || beats())
+                      : coordinator(size) && a_wait_is_as_long_as_tokens_are_sampled(size) && silence_is_an_error(size) &&
+                            a_silent_tool_rank_is_an_error(size);
     MPI_Allreduce(&ok, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
     if (rlf_transport_destroy(g_t, 5000) != RLF_OK) rlf_transport_abort(g_t, 1);
     if (rank == 0) printf("%s\n", all ? "ok" : "FAILED");

@@ -23,7 +23,8 @@ static const rlf_tool_config g_python = {.name = "calc", .kind = "python", .time
                                         .sandbox = "namespaces", .memory_mb = 256, .processes = 8, .cpu_s = 20, .scratch_mb = 8,
                                         .output_bytes = 1000, .workers = 2};
 static bool g_interpreted;
-static const rlf_config g_config = {.tools = &g_tool, .n_tools = 1, .episode = {.tool_format = (char *)"hermes"}, .reward = {.exact_match = 1}};
+static const rlf_config g_config = {.tools = &g_tool, .n_tools = 1, .episode = {.tool_format = (char *)"hermes"}, .reward = {.exact_match = 1},
+                                    .deadline = {.message_s = 60}};
 
 /* Half of the ranks after the first, at least one. */
 static int tools_of(int size) { return size < 4 ? 1 : (size - 1) / 2; }

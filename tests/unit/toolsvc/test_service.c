@@ -125,7 +125,8 @@ static int setup(void **state) {
     f->tool_configs[0] = (rlf_tool_config){.name = "gate", .kind = "gate", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
     f->tool_configs[1] = (rlf_tool_config){.name = "broken", .kind = "broken", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
     f->tool_configs[2] = (rlf_tool_config){.name = "herd", .kind = "herd", .timeout_ms = 60000, .concurrency = 64, .queue = 1000};
-    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 3, .reward = {.exact_match = 1}, .episode = {.tool_format = "auto"}};
+    f->config = (rlf_config){.tools = f->tool_configs, .n_tools = 3, .reward = {.exact_match = 1}, .episode = {.tool_format = "auto"},
+                             .deadline = {.message_s = 1}};
     g_gate.open = true;
     g_gate.running = g_gate.most = g_gate.ran = 0;
     if (uv_loop_init(&f->loop) != 0 || toolsvc_tools_init(&f->tools, &f->loop, &f->config, kinds) != RLF_OK) return -1;
@@ -167,6 +168,15 @@ static void await(fixture *f, size_t n) {
         rlf_sleep_us(100);
     }
     assert_int_equal(f->n, n);
+}
+
+/* The coordinator watches a tool rank that has nothing to do. */
+static void an_idle_service_shows_that_it_is_there(void **state) {
+    fixture *f = *state;
+    for (int64_t deadline = rlf_now_ms() + 20000; f->heartbeats < 2; rlf_sleep_us(1000)) {
+        assert_true(rlf_now_ms() < deadline);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
 }
 
 static void await_running(int n) {
@@ -473,6 +483,7 @@ int main(void) {
         CASE(episode_uses_the_tools_of_its_row),
         CASE(episode_that_is_not_open_gets_a_protocol_error),
         CASE(malformed_message_is_counted_and_the_service_lives),
+        CASE(an_idle_service_shows_that_it_is_there),
         CASE(deadline_passes_and_the_late_result_is_dropped),
         CASE(concurrency_of_a_tool_is_kept),
         CASE(queued_call_times_out_without_running),
