@@ -10,50 +10,7 @@
 
 #define MB(bytes) ((double)(bytes) / 1e6)
 
-typedef struct lengths {
-    size_t rows;
-    int64_t longest, total;
-} lengths;
-
-static void measure(lengths *l, size_t tokens) {
-    l->rows++;
-    l->total += (int64_t)tokens;
-    if ((int64_t)tokens > l->longest) l->longest = (int64_t)tokens;
-}
-
-static rlf_status check_prompts(trainer_job *job, const rlf_dataset *data, size_t limit, const char *file, lengths *l) {
-    rlf_status status = RLF_OK;
-    rlf_ids ids = {0};
-    size_t rows = limit > 0 && limit < data->n ? limit : data->n, n;
-    for (size_t i = 0; i < rows; i++) {
-        rlf_episode episode;
-        rlf_arena_reset(&job->arena);
-        RLF_TRY(trainer_episode_of(job, &data->rows[i], file, 1, 1, (trainer_sampling){1, 1, 0}, &job->arena, &episode));
-        const rlf_chat_message *messages = trainer_prompt(job, &data->rows[i], &job->arena, &n);
-        ids.n = 0;
-        const char *tools;
-        RLF_TRY(trainer_tools_shown(job, &data->rows[i], &job->arena, &tools));
-        RLF_TRY(rlf_chat_prompt(job->chat, messages, n, tools, &ids));
-        measure(l, ids.n);
-    }
-out:
-    rlf_ids_clean_up(&ids);
-    return status;
-}
-
-static rlf_status check_supervised(trainer_job *job, lengths *l) {
-    rlf_status status = RLF_OK;
-    for (size_t i = 0; i < job->train.n; i++) {
-        rlf_sequence sequence;
-        rlf_arena_reset(&job->arena);
-        RLF_TRY(trainer_supervised_of(job, &job->train.rows[i], 1, &job->arena, &sequence));
-        measure(l, sequence.tokens.n);
-    }
-out:
-    return status;
-}
-
-static void report_lengths(const char *key, const char *file, const lengths *l, const char *what, rlf_str *out) {
+static void report_lengths(const char *key, const char *file, const trainer_lengths *l, const char *what, rlf_str *out) {
     rlf_str_printf(out, "%-10s  %s: %zu rows, %s of %.0f tokens on average, %lld at most\n", key, file, l->rows, what,
                    l->rows ? (double)l->total / (double)l->rows : 0.0, (long long)l->longest);
 }
@@ -62,15 +19,16 @@ static rlf_status check_data(trainer_job *job, rlf_str *out) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     bool supervised = trainer_mode_is(config, "sft");
-    lengths train = {0}, eval = {0};
+    trainer_lengths train, eval;
     if (!trainer_mode_is(config, "eval")) {
         RLF_TRY(rlf_dataset_load(&job->train, config->data.train, supervised));
-        RLF_TRY(supervised ? check_supervised(job, &train) : check_prompts(job, &job->train, 0, config->data.train, &train));
+        RLF_TRY(supervised ? trainer_supervised_measure(job, &train)
+                           : trainer_prompts_measure(job, &job->train, 0, config->data.train, &train));
         report_lengths("data.train", config->data.train, &train, supervised ? "conversations" : "prompts", out);
     }
     if (config->data.eval[0]) {
         RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
-        RLF_TRY(check_prompts(job, &job->eval, (size_t)config->data.eval_limit, config->data.eval, &eval));
+        RLF_TRY(trainer_prompts_measure(job, &job->eval, config->data.eval_limit, config->data.eval, &eval));
         report_lengths("data.eval", config->data.eval, &eval, "prompts", out);
     }
 out:

@@ -49,21 +49,22 @@ typedef struct trainer_job {
 
 /* ---- prompt.c ----------------------------------------------------------------------------------------------------------------------- */
 
-/* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
-const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n);
-/* The schemas shown in the row's prompt, in *out: the job's, or those of the functions that extra_info.tools lists; NULL if none are. A
- * name that no tool offers is an error. */
-rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) RLF_MUST_USE;
 /* Whether what the tags of episode.tool_format call is on offer. Errors name the key. */
 rlf_status trainer_tags_check(const trainer_job *job) RLF_MUST_USE;
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
- * row. */
+ * line. */
 rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,
                               trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
 /* A row of data.train as a sequence with weight and advantage 1; its model spans are what the loss sees. Refuses one longer than
  * episode.max_tokens. */
 rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) RLF_MUST_USE;
+typedef struct trainer_lengths { size_t rows; int64_t longest, total; } trainer_lengths; /* in tokens */
+/* Of the prompts of the first `limit` rows (0: all), and of the rows of data.train. What the two above refuse is refused. Both use the
+ * job's arena. */
+rlf_status trainer_prompts_measure(trainer_job *job, const rlf_dataset *data, int64_t limit, const char *file,
+                                   trainer_lengths *out) RLF_MUST_USE;
+rlf_status trainer_supervised_measure(trainer_job *job, trainer_lengths *out) RLF_MUST_USE;
 
 /* ---- exchange.c --------------------------------------------------------------------------------------------------------------------- */
 

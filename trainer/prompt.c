@@ -5,7 +5,8 @@
 #include "common/base/json.h"
 #include "trainer/job.h"
 
-const rlf_chat_message *trainer_prompt(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
+/* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
+static const rlf_chat_message *messages_of(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
     const char *system = job->config->episode.system;
     bool add = system[0] && (row->n_messages == 0 || strcmp(row->messages[0].role, "system") != 0);
     *n = row->n_messages + add;
@@ -48,7 +49,9 @@ out:
     return status;
 }
 
-rlf_status trainer_tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) {
+/* The schemas shown in the row's prompt, in *out: the job's, or those of the functions that extra_info.tools lists; NULL if none are. A
+ * name that no tool offers is an error. */
+static rlf_status tools_shown(const trainer_job *job, const rlf_row *row, rlf_arena *arena, const char **out) {
     const rlf_config *config = job->config;
     *out = config->n_tools > 0 ? job->tool_schemas : NULL;
     rlf_status status = row->tools ? choose_schemas(job, row, arena, out) : RLF_OK;
@@ -61,16 +64,46 @@ rlf_status trainer_tags_check(const trainer_job *job) {
     return calls ? rlf_tool_syntax_check(rlf_chat_tool_syntax(job->chat), job->tool_schemas) : RLF_OK;
 }
 
-static rlf_status check_prompt(const trainer_job *job, const rlf_chat_message *messages, size_t n, const char *tools, const rlf_row *row,
-                               const char *file) {
+/* What an episode of a row begins with. */
+typedef struct prompt {
+    const rlf_chat_message *messages; /* (n) */
+    size_t n;
+    const char *tools; /* NULL: none are shown */
+    size_t tokens;
+} prompt;
+
+/* Makes the prompt of a row and measures it; errors name file and line. */
+static rlf_status prompt_of(const trainer_job *job, const rlf_row *row, const char *file, rlf_arena *arena, prompt *out) {
     rlf_ids ids = {0};
     int64_t most = job->config->episode.max_prompt_tokens;
-    rlf_status status = rlf_chat_prompt(job->chat, messages, n, tools, &ids);
-    if (status != RLF_OK) rlf_error_context("%s, row %s", file, row->id);
-    else if ((int64_t)ids.n > most)
-        status = RLF_RAISE(LIMIT, "%s, row %s: the prompt has %zu tokens, episode.max_prompt_tokens is %lld", file, row->id,
-                           ids.n, (long long)most);
+    rlf_status status = tools_shown(job, row, arena, &out->tools);
+    out->messages = messages_of(job, row, arena, &out->n);
+    if (status == RLF_OK) status = rlf_chat_prompt(job->chat, out->messages, out->n, out->tools, &ids);
+    if (status == RLF_OK && (int64_t)ids.n > most)
+        status = RLF_RAISE(LIMIT, "the prompt has %zu tokens, episode.max_prompt_tokens is %lld", ids.n, (long long)most);
+    if (status != RLF_OK) rlf_error_context("%s:%zu", file, row->line);
+    out->tokens = ids.n;
     rlf_ids_clean_up(&ids);
+    return status;
+}
+
+static void measure(trainer_lengths *lengths, size_t tokens) {
+    lengths->rows++;
+    lengths->total += (int64_t)tokens;
+    if ((int64_t)tokens > lengths->longest) lengths->longest = (int64_t)tokens;
+}
+
+rlf_status trainer_prompts_measure(trainer_job *job, const rlf_dataset *data, int64_t limit, const char *file, trainer_lengths *out) {
+    rlf_status status = RLF_OK;
+    size_t rows = limit > 0 && (size_t)limit < data->n ? (size_t)limit : data->n;
+    *out = (trainer_lengths){0};
+    for (size_t i = 0; i < rows; i++) {
+        prompt p;
+        rlf_arena_reset(&job->arena);
+        RLF_TRY(prompt_of(job, &data->rows[i], file, &job->arena, &p));
+        measure(out, p.tokens);
+    }
+out:
     return status;
 }
 
@@ -106,19 +139,12 @@ rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const 
                               trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
-    size_t n;
-    const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
-    const char *tools;
-    status = trainer_tools_shown(job, row, arena, &tools);
-    if (status != RLF_OK) {
-        rlf_error_context("%s, row %s", file, row->id);
-        goto out;
-    }
-    RLF_TRY(check_prompt(job, messages, n, tools, row, file));
+    prompt p;
+    RLF_TRY(prompt_of(job, row, file, arena, &p));
     *out = (rlf_episode){.uid = uid, .samples = samples, .seed = config->seed, .version = job->published,
-                         .tools = rlf_slice_of(tools ? tools : ""),
+                         .tools = rlf_slice_of(p.tools ? p.tools : ""),
                          .data_source = rlf_slice_of(row->data_source), .extra = rlf_slice_of(row->extra)};
-    put_texts(out, messages, n, row, arena);
+    put_texts(out, p.messages, p.n, row, arena);
     put_limits(out, config, sampling, arena);
 out:
     return status;
@@ -156,22 +182,35 @@ rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int
     rlf_ids ids = {0};
     span_list spans = {0};
     size_t n;
-    const rlf_chat_message *messages = trainer_prompt(job, row, arena, &n);
+    const rlf_chat_message *messages = messages_of(job, row, arena, &n);
     const char *tools;
-    status = trainer_tools_shown(job, row, arena, &tools);
+    status = tools_shown(job, row, arena, &tools);
     if (status == RLF_OK)
         status = rlf_chat_supervised(job->chat, messages, n, tools, (size_t)config->episode.max_observation_tokens, &ids, add_span, &spans);
     if (status != RLF_OK) {
-        rlf_error_context("%s, row %s", config->data.train, row->id);
+        rlf_error_context("%s:%zu", config->data.train, row->line);
         goto out;
     }
     if ((int64_t)ids.n > config->episode.max_tokens)
-        RLF_FAIL(LIMIT, "%s, row %s has %zu tokens, episode.max_tokens is %lld", config->data.train, row->id, ids.n,
+        RLF_FAIL(LIMIT, "%s:%zu: the row has %zu tokens, episode.max_tokens is %lld", config->data.train, row->line, ids.n,
                  (long long)config->episode.max_tokens);
     *out = (rlf_sequence){.uid = uid, .advantage = 1, .weight = 1};
     keep(out, &ids, &spans, arena);
 out:
     rlf_ids_clean_up(&ids);
     free(spans.v);
+    return status;
+}
+
+rlf_status trainer_supervised_measure(trainer_job *job, trainer_lengths *out) {
+    rlf_status status = RLF_OK;
+    *out = (trainer_lengths){0};
+    for (size_t i = 0; i < job->train.n; i++) {
+        rlf_sequence sequence;
+        rlf_arena_reset(&job->arena);
+        RLF_TRY(trainer_supervised_of(job, &job->train.rows[i], 1, &job->arena, &sequence));
+        measure(out, sequence.tokens.n);
+    }
+out:
     return status;
 }

@@ -206,7 +206,7 @@ rlf_status rlf_row_parse(rlf_row *row, const char *line, size_t n, const char *f
     rlf_status status = RLF_OK;
     place at = {file, line_number, arena};
     json_t *root;
-    *row = (rlf_row){0};
+    *row = (rlf_row){.line = line_number};
     RLF_TRY(parse_line(&at, line, n, &root));
     RLF_TRY(parse_source(&at, row, root));
     RLF_TRY(parse_conversation(&at, row, root, supervised));

@@ -32,6 +32,7 @@ typedef struct rlf_row {
     size_t n_tools;
     const char *extra;    /* extra_info as compact JSON text, "" if none */
     const char *id;       /* extra_info.index as text, or the line number */
+    size_t line;          /* its line number, for messages */
 } rlf_row;
 
 typedef struct rlf_dataset {

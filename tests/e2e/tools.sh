@@ -24,7 +24,7 @@ calls=$(numbers "$work/none/metrics.jsonl" calls | head -n 1) bad=$(numbers "$wo
 [ "$calls" -gt 0 ] && [ "$calls" -eq "$bad" ] || fail "rows without tools: $calls calls, $bad of them bad; all were expected to be"
 [ "$(numbers "$work/all/metrics.jsonl" bad_calls | head -n 1)" -lt "$(numbers "$work/all/metrics.jsonl" calls | head -n 1)" ] || fail "rows with all tools: every call was bad"
 launch 4 "${rl_job[@]}" mode=eval output="$work/unknown" data.eval="$work/unknown.jsonl" log.progress=false >"$work/unknown.log" 2>&1 && fail "an unknown tool was accepted"
-grep -q 'unknown.jsonl, row .*extra_info.tools.*"browse"' "$work/unknown.log" || fail "the unknown tool is not named: $(own_lines "$work/unknown.log")"
+grep -q 'unknown\.jsonl:1: .*extra_info.tools.*"browse"' "$work/unknown.log" || fail "the unknown tool is not named: $(own_lines "$work/unknown.log")"
 # A program of one's own: the kind process.
 own=("$RLF_SOURCE/tests/e2e/rl.yaml" tools.0.path= tools.0.name=mine tools.0.kind=process "tools.0.command=[\"$RLF_BUILD/tests/lines_tool\"]" tools.0.workers=2)
 "$rlf" tools "${own[@]}" >"$work/list" || fail "rlf tools, kind process"
