@@ -91,9 +91,12 @@ typedef struct kern_card_facts {
 } kern_card_facts;
 rlf_status kern_card_find(kern_card_facts *out, int card) RLF_MUST_USE;
 
+enum { KERN_MAX_THREADS = 256 };
+
 typedef struct kern_device_options {
     const char *name;  /* "cpu"; "cuda" where the build has it; "auto": cuda where there is a card, else cpu */
-    int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask */
+    int threads;       /* CPU: worker threads including the caller; 0: one per core of the affinity mask, KERN_MAX_THREADS at
+                        * most */
     const char *isa;   /* CPU: NULL chooses the best; "avx512bf16", "avx512", "avx2", "portable" force one (RLF_UNSUPPORTED if the machine
                         * lacks it); the first is the second but for forward products of bfloat16 factors.
                         * CUDA: NULL chooses; "ampere" leaves out what only Hopper's cards have, "hopper" wants it. Same bits.

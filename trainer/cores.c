@@ -3,7 +3,13 @@
 
 #include <unistd.h>
 
-static int at_least_one(int n) { return n > 1 ? n : 1; }
+#include "kernels/kern.h"
+
+/* Of each of the ranks that share these cores. */
+static int threads_each(int cores, int ranks) {
+    int share = ranks > 1 ? cores / ranks : cores;
+    return share < 1 ? 1 : share < KERN_MAX_THREADS ? share : KERN_MAX_THREADS;
+}
 
 static bool meet(const cpu_set_t *a, const cpu_set_t *b) {
     cpu_set_t both;
@@ -19,7 +25,7 @@ int trainer_threads(const rlf_config *config, const trainer_topology *topology, 
     while (me->rank != rank) me++;
     for (size_t i = 0; i < n; i++)
         sharing += trainer_topology_role(topology, near[i].rank) == role && meet(&near[i].cores, &me->cores);
-    return at_least_one(CPU_COUNT(&me->cores) / at_least_one(sharing));
+    return threads_each(CPU_COUNT(&me->cores), sharing);
 }
 
 int trainer_cores_available(void) {
@@ -45,7 +51,7 @@ static bool role_is_short(const rlf_config *config, const trainer_topology *topo
             return true;
         }
     }
-    int cores = CPU_COUNT(&all), each = config->threads > 0 ? (int)config->threads : at_least_one(available / at_least_one(ranks));
+    int cores = CPU_COUNT(&all), each = config->threads > 0 ? (int)config->threads : threads_each(available, ranks);
     if (ranks == 0 || 2 * cores > available || cores >= ranks * each) return false;
     rlf_str_printf(line, "mpirun has bound %s to %d of %d cores, %d rank%s with %d thread%s each would use more: %s",
                    role == TRAINER_ROLLOUT ? "the rollout ranks" : "the learners", cores, available, ranks, ranks == 1 ? "" : "s", each,

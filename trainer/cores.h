@@ -6,7 +6,7 @@
 
 /* Threads of `rank`, which is one of the n neighbours: `threads` of the config or, where that is 0, the cores it may run on shared by the
  * ranks of its role that may run on some of them. Ranks of one role only, because roles take turns: learners wait while episodes are
- * generated, and the other way round. At least 1. */
+ * generated, and the other way round. 1 to KERN_MAX_THREADS. */
 int trainer_threads(const rlf_config *config, const trainer_topology *topology, const rlf_neighbour *near, size_t n, int rank);
 /* Cores that the launcher of this process may use: what a rank that is not bound would have. */
 int trainer_cores_available(void);

@@ -19,7 +19,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(output, "", NULL, "Run folder (required)"),
     TEXT(mode, "", "rl|sft|eval", "What to do: reinforcement learning, supervised training, or evaluation only (required)"),
     TEXT(device, "auto", "auto|cpu|cuda", "Where the arithmetic runs; auto: on CUDA cards where there are some, else on the CPU"),
-    INT(threads, "", "0", 0, 1024, "Threads of a rank; 0: cores of the node divided by its ranks of the same role"),
+    INT(threads, "", "0", 0, 256, "Threads of a rank; 0: cores of the node divided by its ranks of the same role, 256 at most"),
     TEXT(model.path, "", NULL, "Hugging Face checkpoint folder to start from (required)"),
     TEXT(model.dtype, "float32", "float32|bfloat16", "How weights are stored by the ranks and in checkpoints; sums are float32 either way"),
     TEXT(model.compute_dtype, "auto", "auto|float32|bfloat16",

@@ -5,10 +5,7 @@
 #include "kernels/cpu/pool.h"
 #include "kernels/ops.h"
 
-enum {
-    KERN_MAX_THREADS = 256,
-    KERN_SCRATCH_BYTES = 256 << 20 /* per thread; reserved at open and only backed by memory once touched */
-};
+enum { KERN_SCRATCH_BYTES = 256 << 20 }; /* per thread; reserved at open and only backed by memory once touched */
 
 typedef struct kern_ctx kern_cpu_ctx;
 

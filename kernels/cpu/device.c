@@ -106,10 +106,11 @@ static rlf_status choose_isa(isa_entry *out, const char *wanted) {
                      "portable)", wanted);
 }
 
-static int affinity_cores(void) {
+static int threads_for_affinity(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return CPU_COUNT(&set);
+    int cores = CPU_COUNT(&set);
+    return cores < KERN_MAX_THREADS ? cores : KERN_MAX_THREADS;
 }
 
 static void cpu_close(kern_ctx *ctx) {
@@ -133,7 +134,7 @@ rlf_status kern_cpu_open(kern_device *device, const kern_device_options *options
     rlf_status status = RLF_OK;
     isa_entry isa = {0};
     kern_ctx *ctx = rlf_calloc(1, sizeof *ctx);
-    int threads = options->threads ? options->threads : affinity_cores();
+    int threads = options->threads ? options->threads : threads_for_affinity();
     if (threads < 1 || threads > KERN_MAX_THREADS) RLF_FAIL(INVALID, "%d threads; expected 1 to %d", threads, KERN_MAX_THREADS);
     RLF_TRY(choose_isa(&isa, options->isa));
     ctx->threads = threads;

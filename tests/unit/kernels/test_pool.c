@@ -1,16 +1,20 @@
-/* The worker pool: every task exactly once, on a thread number in range, in jobs that follow each other at every pace. */
+/* The worker pool: every task exactly once, on a thread number in range, in jobs that follow each other at every pace; and how many
+ * threads a device gives it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "kernels/cpu/pool.h"
+#include "kernels/kern.h"
 
 enum { MAX_TASKS = 300, MAX_POOL = 7 };
 
@@ -118,6 +122,29 @@ static void a_pool_may_close_without_having_worked(void **state) {
     }
 }
 
+/* In place of the C library's: a machine of more cores than a device has threads. */
+int sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *set) {
+    (void)process;
+    CPU_ZERO_S(bytes, set);
+    for (int core = 0; core < KERN_MAX_THREADS + 100; core++) CPU_SET_S((size_t)core, bytes, set);
+    return 0;
+}
+
+/* A machine without memory for so many threads says so. */
+static void a_device_for_more_cores_runs_the_most_threads_there_are(void **state) {
+    kern_device *device;
+    char threads[32];
+    (void)state;
+    snprintf(threads, sizeof threads, "%d threads", KERN_MAX_THREADS);
+    if (kern_device_open(&device, &(kern_device_options){.name = "cpu"}) == RLF_OK) {
+        assert_non_null(strstr(kern_device_name(device), threads));
+        kern_device_close(device);
+    } else {
+        assert_non_null(strstr(rlf_error_message(), "scratch memory"));
+        assert_non_null(strstr(rlf_error_message(), threads));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_task_runs_once_for_any_number_of_threads),
@@ -126,6 +153,7 @@ int main(void) {
         cmocka_unit_test(results_are_visible_to_the_caller),
         cmocka_unit_test(every_task_of_the_caller_is_a_sign_of_life),
         cmocka_unit_test(a_pool_may_close_without_having_worked),
+        cmocka_unit_test(a_device_for_more_cores_runs_the_most_threads_there_are),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "kernels/kern.h"
 #include "trainer/cores.h"
 
 enum { CORES = 4, MAX_RANKS = 8 };
@@ -95,6 +96,20 @@ static void threads_asked_for_beyond_the_binding_name_the_rank(void **state) {
     assert_warning(&node, NULL);
 }
 
+/* A node of more cores than a rank has threads: a rank alone in its role runs the most there are, and that is all it wants. */
+static void a_rank_runs_at_most_as_many_threads_as_kern_can(void **state) {
+    enum { MANY_CORES = 600 };
+    a_node node;
+    rlf_str line = {0};
+    (void)state;
+    node_of(&node, 2, 5, (unsigned[]){0, 0, 0, 0, 0});
+    for (size_t i = 0; i < node.n; i++)
+        for (int core = 0; core < (i == 4 ? KERN_MAX_THREADS : MANY_CORES); core++) CPU_SET(core, &node.near[i].cores);
+    assert_int_equal(threads_of(&node, 2), KERN_MAX_THREADS);
+    assert_int_equal(threads_of(&node, 4), KERN_MAX_THREADS);
+    assert_false(trainer_cores_short(&node.config, &node.topology, node.near, node.n, MANY_CORES, &line));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unbound_ranks_share_the_cores_by_role),
@@ -102,6 +117,7 @@ int main(void) {
         cmocka_unit_test(ranks_bound_apart_keep_their_own_cores),
         cmocka_unit_test(a_role_on_one_core_is_short),
         cmocka_unit_test(threads_asked_for_beyond_the_binding_name_the_rank),
+        cmocka_unit_test(a_rank_runs_at_most_as_many_threads_as_kern_can),
     };
     return cmocka_run_group_tests_name("cores", tests, NULL, NULL);
 }
