@@ -109,11 +109,20 @@ static bool group_suggestion(const scope *at, const char *path, char *out, size_
     return best < 3;
 }
 
+/* "tool.0.name" -> "tools.0.name". */
+static bool list_suggestion(const char *path, char *out, size_t size) {
+    size_t n = strcspn(path, ".");
+    char list[PATH_MAX_BYTES];
+    snprintf(list, sizeof list, "%.*s", (int)n, path);
+    snprintf(out, size, "tools%s", path + n);
+    return distance(list, "tools") == 1;
+}
+
 static rlf_status unknown_key(const loader *in, const scope *at, const char *path, const yaml_node_t *node) {
     const char *name = suggestion(at, path);
-    char group[PATH_MAX_BYTES];
+    char group[PATH_MAX_BYTES], list[PATH_MAX_BYTES + 8];
     if (!strchr(path, '.') && node->type == YAML_MAPPING_NODE && group_suggestion(at, path, group, sizeof group)) name = group;
-    if (!strchr(path, '.') && !*at->prefix && distance(path, "tools") == 1) name = "tools";
+    if (!*at->prefix && list_suggestion(path, list, sizeof list)) name = list;
     if (name) return fail(in, node, "unknown key '%s%.100s', did you mean '%s%s'?", at->prefix, path, at->prefix, name);
     return fail(in, node, "unknown key '%s%.100s'; `rlf config` lists the keys", at->prefix, path);
 }

@@ -113,6 +113,7 @@ static void misspelt_keys_get_a_suggestion(void **state) {
     line_refused("xyzzy: 3", "job.yaml:5: unknown key 'xyzzy'; `rlf config` lists the keys");
     line_refused("tools: [{name: a, kind: calculator, timeout: 3}]",
                  "job.yaml:5: unknown key 'tools.0.timeout', did you mean 'tools.0.timeout_ms'?");
+    override_refused("tool.0.name=find", "command line: unknown key 'tool.0.name', did you mean 'tools.0.name'?");
     override_refused("train.step=3", "command line: unknown key 'train.step', did you mean 'train.steps'?");
 }
 
