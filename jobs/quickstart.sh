@@ -2,12 +2,17 @@
 # The main job on one machine, from nothing: installs packages, builds, and teaches a small model from random weights to answer questions about the countries
 # of the world with a search tool: a supervised cold start on made-up worlds, then GRPO. Ends in a table and the paths of what it left.
 #
-#   jobs/quickstart.sh [seed]      output: runs/quickstart (a finished stage is not run again; remove the folder to start over)
+#   jobs/quickstart.sh [seed]      output: runs/quickstart (a finished stage is not run again; remove the folder to start over, or for another seed)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seed=${1:-1}
 run=runs/quickstart
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 # containers run as root
+
+if [ -f "$run/seed" ] && [ "$(cat "$run/seed")" != "$seed" ]; then
+    echo "$run is of seed $(cat "$run/seed"): remove it to start over with seed $seed" >&2
+    exit 1
+fi
 
 jobs/install.sh build
 started=$(date +%s)
@@ -25,8 +30,10 @@ exact_match() { "$rlf" report "$1" --get "$2"; }
 mkdir -p "$run/data"
 if [ ! -f "$run/data/corpus.idx" ]; then
     echo "Facts, made-up worlds and the search index"
+    rm -rf "$run/init" # of a start that was interrupted
     build/jobs/quickstart-data -c jobs/quickstart/countries.tsv -o "$run/data" -s "$seed" -n 45000
     "$rlf" init --shape quickstart --std 0.08 --tokenizer jobs/quickstart/tokenizer.json --seed "$seed" -o "$run/init"
+    echo "$seed" >"$run/seed"
     "$rlf" index "$run/data/corpus.jsonl" -o "$run/data/corpus.idx"
 fi
 
