@@ -3,6 +3,7 @@
  * Errors. Rank 0 prints one line and ends the whole job (rlf_transport_abort). Another rank sends its line to rank 0 as CONTROL ERROR
  * and waits a bounded time for the end; should rank 0 not act, it prints the line and ends the job itself. Only this file ends
  * the process, and startup.c, while MPI starts. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,17 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
     }
 }
 
+/* All of it, or an error: what is printed is an answer to be relied on. */
+static rlf_status print(const char *text) {
+    return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? RLF_RAISE(IO, "cannot write to standard output: %s", strerror(errno)) : RLF_OK;
+}
+
+static int print_alone(const char *text) {
+    if (print(text) == RLF_OK) return EXIT_SUCCESS;
+    fprintf(stderr, "rlf-train: error: %s\n", rlf_error_message());
+    return EXIT_FAILURE;
+}
+
 static bool asks_for(int argc, char **argv, const char *option) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], option) == 0) return true;
@@ -79,7 +91,7 @@ static rlf_status run_check(rlf_transport *transport, const rlf_config *config) 
     options.near = rlf_transport_neighbours(transport, &options.n_near);
     RLF_TRY(trainer_check(&options, &report));
     rlf_str_printf(&report, "tools       %zu, all open\nok\n", config->n_tools);
-    fputs(report.ptr, stdout);
+    RLF_TRY(print(report.ptr));
     for (int rank = 1; rank < rlf_transport_size(transport); rank++) RLF_TRY(rlf_send(transport, rank, RLF_MSG_CONTROL, &stop));
 out:
     rlf_str_clean_up(&schemas);
@@ -217,8 +229,8 @@ int main(int argc, char **argv) {
     arguments given;
     trainer_role role = TRAINER_COORDINATOR;
     int exit_status = EXIT_SUCCESS;
-    if (asks_for(argc, argv, "--help")) return fputs(usage, stdout) < 0;
-    if (asks_for(argc, argv, "--version")) return puts("rlf-train " RLF_VERSION) < 0;
+    if (asks_for(argc, argv, "--help")) return print_alone(usage);
+    if (asks_for(argc, argv, "--version")) return print_alone("rlf-train " RLF_VERSION "\n");
     trainer_signals_hold();
     parse_arguments(argc, argv, &given);
     rlf_status loaded = load_config(&given, &config); /* an error is told once there are ranks to tell it to */

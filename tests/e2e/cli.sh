@@ -157,6 +157,12 @@ for command in tokenize render index search init config score generate bench; do
     head -n 1 "$out" | grep -q "^usage: rlf $command" || fail "rlf $command --help begins with its usage"
 done
 
+# Standard input that cannot be read is no empty input.
+for command in "tokenize $model" "score $model" "generate $model --template chatml" "search $fixture/data/corpus.idx"; do
+    "$rlf" $command <"$work" >"$out" 2>"$err" && fail "rlf $command < a folder: status 0"
+    every_line "$err" 1 'cannot read standard input'
+done
+
 # Each part of rlf bench, at once: one JSON object, from which `report --get` reads.
 tiny=(--shape tiny --device cpu --seconds 0 --json)
 measured() { # part, a key, the launcher and its arguments
@@ -187,3 +193,7 @@ refused 1 'one rank has nobody' bench reduce --shape tiny --device cpu
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }
 tail -n 1 "$out" | grep -qx ok || fail "--check ends in ok"
 [ ! -e "$work/run" ] || fail "--check made the run folder"
+for option in --help --version "--check ${rl_job[*]} output=$work/run"; do
+    "$rlf_train" $option >/dev/full 2>"$err" && fail "rlf-train $option on a full disk: status 0"
+    grep -q "^rlf-train: error: .*cannot write to standard output" "$err" || fail "rlf-train $option on a full disk: $(cat "$err")"
+done

@@ -80,6 +80,7 @@ rlf_status rlf_cli_texts_read(rlf_cli_texts *texts, const char *text, rlf_cli_en
         if (n > 0 && line[n - 1] == '\n') line[--n] = 0;
         RLF_TRY(add_text(texts, &cap_texts, line, (size_t)n, encode, ctx));
     }
+    if (!text && ferror(stdin)) RLF_FAIL(IO, "cannot read standard input");
 out:
     free(line);
     return status;

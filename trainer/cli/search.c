@@ -45,6 +45,7 @@ static rlf_status search_lines(toolsvc_index *index, size_t k) {
         RLF_TRY(toolsvc_index_search(index, line, (size_t)n, k, NULL, &arena, &hits, &count));
         print_hits(hits, count);
     }
+    if (ferror(stdin)) RLF_FAIL(IO, "cannot read standard input");
 out:
     free(line);
     rlf_arena_clean_up(&arena);
