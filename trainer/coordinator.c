@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "trainer/files.h"
+#include "trainer/folder.h"
 #include "trainer/job.h"
 #include "trainer/signals.h"
 
@@ -47,12 +49,14 @@ out:
     return status;
 }
 
-/* A run folder belongs to one run: checkpoints in it are continued or the job is refused, never overwritten. */
+/* A run folder belongs to one run: checkpoints in it are continued or the job is refused, never overwritten. Nothing
+ * is removed before the folder is this job's alone. */
 static rlf_status open_state(trainer_job *job) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     bool evaluates = trainer_mode_is(config, "eval");
     size_t checkpoints;
+    RLF_TRY(trainer_folder_lock(config->output, &job->lock));
     RLF_TRY(trainer_checkpoint_count(config, &checkpoints));
     if (checkpoints > 0 && evaluates)
         RLF_FAIL(INVALID, "output %s is the folder of a training run: give the evaluation a folder of its own", config->output);
@@ -104,6 +108,7 @@ static rlf_status open_folder(trainer_job *job) {
         rlf_str_printf(&path, "%s/%s", job->config->output, folders[i]);
         RLF_TRY(trainer_make_folder(path.ptr));
     }
+    RLF_TRY(trainer_folder_lock(job->config->output, &job->lock));
     rlf_str_reset(&path);
     rlf_str_printf(&path, "%s/config.yaml", job->config->output);
     rlf_config_dump(job->config, &text);
@@ -162,6 +167,7 @@ static void close_job(trainer_job *job) {
     trainer_metrics_close(&job->metrics);
     trainer_order_clean_up(&job->order);
     trainer_state_clean_up(&job->state);
+    if (job->lock >= 0) close(job->lock);
     if (job->chat) rlf_chat_destroy(job->chat);
     if (job->tokenizer) rlf_tokenizer_destroy(job->tokenizer);
     rlf_dataset_clean_up(&job->train);
@@ -230,7 +236,7 @@ static void say_where(const trainer_job *job) {
 
 rlf_status trainer_coordinator_run(rlf_transport *transport, const rlf_config *config, const char *tool_schemas) {
     rlf_status status = RLF_OK;
-    trainer_job job = {.transport = transport, .config = config, .tool_schemas = tool_schemas};
+    trainer_job job = {.transport = transport, .config = config, .tool_schemas = tool_schemas, .lock = -1};
     bool stopped = false;
     RLF_TRY(open_job(&job));
     RLF_TRY(run_steps(&job, &stopped));

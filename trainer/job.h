@@ -45,6 +45,7 @@ typedef struct trainer_job {
     int64_t published;            /* version the rollout ranks hold; -1: none */
     double *train_s;              /* (size) seconds each learner computed in this step, owned */
     rlf_str checkpoint;           /* path of the newest, "" if none */
+    int lock;                     /* of the run folder (folder.h); -1: not yet */
 } trainer_job;
 
 /* ---- prompt.c ----------------------------------------------------------------------------------------------------------------------- */

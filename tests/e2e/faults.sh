@@ -33,6 +33,20 @@ killed 1 tool
 killed 3 rollout
 killed 4 learner
 
+# ---- the same job twice in one folder ---------------------------------------------------------------------------------------------------
+start_job "$work/twice_first.log" 4 "${rl_job[@]}" output="$work/twice" train.steps=500
+await_steps "$work/twice" 1
+launch 4 "${rl_job[@]}" output="$work/twice" train.steps=500 log.progress=false >"$work/twice_second.log" 2>&1 && fail "two jobs in one folder"
+grep -q "^rlf-train: error: .*another job is running in output $work/twice" "$work/twice_second.log" ||
+    { cat "$work/twice_second.log" >&2; fail "two jobs in one folder: no line says so"; }
+await_steps "$work/twice" $(($(steps_done "$work/twice") + 1))
+started=$(now_ms)
+kill -KILL "$(process_of_rank 0)"
+ends_with "$work/twice_first.log" "$started" "rank 0 \(coordinator\) was killed or crashed"
+numbers "$work/twice/metrics.jsonl" step | sort -n -c -u || fail "two jobs wrote $work/twice/metrics.jsonl"
+rl twice 4 train.steps=1 # the lock has ended with the process
+echo "  a second job in one folder: refused, and the first went on"
+
 # ---- a rank that never comes ------------------------------------------------------------------------------------------------------------
 mpirun -q --bind-to none --oversubscribe -np 3 "$rlf_train" "${rl_job[@]}" output="$work/missing" deadline.startup_s=3 : -np 1 sleep 600 \
     >"$work/missing.log" 2>&1 && fail "a rank that never came: the job ended with status 0"
