@@ -49,29 +49,18 @@ out:
     return status;
 }
 
-/* A run folder belongs to one run: checkpoints in it are continued or the job is refused, never overwritten. Nothing
- * is removed before the folder is this job's alone. */
+/* Nothing is removed before the folder is this job's alone. */
 static rlf_status open_state(trainer_job *job) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     bool evaluates = trainer_mode_is(config, "eval");
-    size_t checkpoints;
     RLF_TRY(trainer_folder_lock(config->output, &job->lock));
-    RLF_TRY(trainer_checkpoint_count(config, &checkpoints));
-    if (checkpoints > 0 && evaluates)
-        RLF_FAIL(INVALID, "output %s is the folder of a training run: give the evaluation a folder of its own", config->output);
-    if (checkpoints > 0 && !config->train.resume)
-        RLF_FAIL(INVALID, "output %s holds checkpoints and train.resume is false: choose another output", config->output);
+    RLF_TRY(trainer_folder_read(config, &job->state, &job->checkpoint));
     job->steps = evaluates ? 0 : config->train.steps;
     job->published = evaluates ? 0 : -1;
-    if (evaluates) goto out;
-    RLF_TRY(trainer_checkpoint_tidy(config));
-    RLF_TRY(trainer_resume_find(config, &job->start_step, &job->checkpoint));
-    if (job->start_step == 0) goto out;
-    RLF_TRY(trainer_checkpoint_read(config, job->checkpoint.ptr, &job->state));
-    if (job->state.step != job->start_step) RLF_FAIL(INVALID, "%s says it is step %lld", job->checkpoint.ptr, (long long)job->state.step);
-    job->saved_step = job->start_step;
-    RLF_INFO("going on from %s", job->checkpoint.ptr);
+    job->start_step = job->saved_step = job->state.step;
+    if (job->start_step > 0) RLF_INFO("going on from %s", job->checkpoint.ptr);
+    if (!evaluates) RLF_TRY(trainer_checkpoint_tidy(config));
 out:
     return status;
 }

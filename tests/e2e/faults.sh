@@ -156,6 +156,10 @@ rm -r "$work/narrow"
 refused resumed_with_other_shape "$work/run" "step_2/model\.safetensors.*(shape|\[)" "${going_on[@]}" model.path="$work/narrow"
 refused resumed_in_other_mode "$work/run" "mode" "$RLF_SOURCE/jobs/quickstart_cold.yaml" output="$work/run" model.path="$fixture/cold/final" \
     data.train="$fixture/data/sft.jsonl"
+train evaluated 3 "${rl_job[@]}" mode=eval output="$work/evaluated" data.eval="$fixture/data/test.jsonl" data.eval_limit=4
+refused evaluation_of_another_model "$work/evaluated" "holds the evaluation of .*cold/final with .*test\.jsonl" "${rl_job[@]}" mode=eval \
+    output="$work/evaluated" data.eval="$fixture/data/test.jsonl" model.path="$fixture/init"
+refused trained_where_evaluated "$work/evaluated" "mode eval" "${rl_job[@]}" output="$work/evaluated"
 cp -r "$work/run" "$work/cut_run"
 truncate -s 100000 "$work/cut_run/checkpoints/step_2/optimizer.safetensors"
 refused cut_optimizer "$work/cut_run" "step_2/optimizer\.safetensors" "${rl_job[@]}" output="$work/cut_run" train.steps=4
