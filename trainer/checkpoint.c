@@ -134,12 +134,9 @@ out:
 }
 
 static json_t *state_to_json(const rlf_config *config, const trainer_state *state) {
-    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode,
-                     "step", (json_int_t)state->step, "seed", (json_int_t)config->seed, "prompts",
-                     (json_int_t)config->train.prompts, "group", (json_int_t)config->algorithm.group, "rows",
-                     (json_int_t)state->rows, "shuffle", config->data.shuffle, "episodes", (json_int_t)state->episodes, "tokens",
-                     (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried", (json_int_t)state->retried,
-                     "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
+    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step",
+                     (json_int_t)state->step, "rows", (json_int_t)state->rows, "episodes", (json_int_t)state->episodes, "tokens", (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried",
+                     (json_int_t)state->retried, "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
 
 /* A kill in between leaves a step_N.tmp, which the next start removes, and never a part of a step_N. */
@@ -196,22 +193,19 @@ out:
 
 static rlf_status state_from_json(const rlf_config *config, json_t *object, const char *path, trainer_state *state) {
     const char *mode;
-    json_int_t format, step, seed, prompts, group, rows = state->rows, episodes, tokens, infra, retried;
-    int shuffle = config->data.shuffle; /* this and rows: not in checkpoints of earlier versions */
+    json_int_t format, step, rows = state->rows /* not in checkpoints of earlier versions */, episodes, tokens, infra, retried;
     json_t *evals;
     json_error_t error;
-    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s:I, s:I, s:I, s?I, s?b, s:I, s:I, s:I, s:I, s:F, s:o}", "format",
-                       &format, "mode", &mode, "step", &step, "seed", &seed, "prompts", &prompts, "group", &group, "rows", &rows,
-                       "shuffle", &shuffle, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s?I, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode, "step",
+                       &step, "rows", &rows, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
                        "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
         return RLF_RAISE(INVALID, "%s: %s", path, error.text);
     if (format != 1 || !json_is_array(evals)) return RLF_RAISE(INVALID, "%s: expected format 1 and a list of evals", path);
     if (strcmp(mode, config->mode) != 0)
         return RLF_RAISE(INVALID, "%s was written by mode %s, this job is mode %s: choose another output", path, mode, config->mode);
-    if (seed != config->seed || prompts != config->train.prompts || group != config->algorithm.group || rows != state->rows ||
-        shuffle != config->data.shuffle)
-        RLF_WARN("%s was written with another seed, train.prompts, algorithm.group, data.shuffle or number of rows in data.train: "
-                 "the run goes on, but not as the undisturbed one would have", path);
+    if (rows != state->rows)
+        RLF_WARN("%s was written with %lld rows in data.train, now there are %lld, which are drawn in another order", path, (long long)rows,
+                 (long long)state->rows);
     state->step = step;
     state->episodes = episodes;
     state->tokens = tokens;

@@ -34,8 +34,8 @@ rlf_status trainer_checkpoint_begin(const rlf_config *config, int64_t step, rlf_
 rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_state *state, rlf_str *path) RLF_MUST_USE;
 /* Writes DIR/run_state.json, whole or not at all: that of a complete checkpoint too, once its step has been evaluated. */
 rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_state *state, const char *dir) RLF_MUST_USE;
-/* Reads DIR/run_state.json into a state already initialised, with `rows` set. Refuses one of another mode; warns where what decides the
- * order of data has changed: seed, train.prompts, data.shuffle, the number of rows; and of algorithm.group. */
+/* Reads DIR/run_state.json into a state already initialised, with `rows` set. Refuses one of another mode; warns of another number of rows
+ * (of keys that have changed: trainer_folder_compare). */
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) RLF_MUST_USE;
 /* Complete checkpoints in OUTPUT/checkpoints. */
 rlf_status trainer_checkpoint_count(const rlf_config *config, size_t *n) RLF_MUST_USE;

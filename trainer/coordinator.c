@@ -77,7 +77,6 @@ static bool evaluation_is_due(const trainer_job *job) {
 static rlf_status reopen(const trainer_job *job) {
     rlf_status status = RLF_OK;
     rlf_str summary = {0}, link = {0};
-    if (job->state.step >= job->steps && !evaluation_is_due(job)) return RLF_OK;
     rlf_str_printf(&summary, "%s/summary.json", job->config->output);
     rlf_str_printf(&link, "%s/final", job->config->output);
     RLF_TRY(trainer_unlink(link.ptr));
@@ -88,25 +87,43 @@ out:
     return status;
 }
 
+static rlf_status write_config(const rlf_config *config) {
+    rlf_str path = {0}, text = {0};
+    rlf_str_printf(&path, "%s/config.yaml", config->output);
+    rlf_config_dump(config, &text);
+    rlf_status status = rlf_outfile_put(path.ptr, text.ptr, text.len);
+    rlf_str_clean_up(&path);
+    rlf_str_clean_up(&text);
+    return status;
+}
+
+static void say_done(const trainer_job *job) {
+    RLF_INFO("the run in %s is done, after %lld steps: see summary.json there. A larger train.steps goes on, another output starts anew",
+             job->config->output, (long long)job->state.step);
+}
+
+/* The files of a run that is done stay as they are, whatever this job's keys say. */
 static rlf_status open_folder(trainer_job *job) {
     rlf_status status = RLF_OK;
     static const char *const folders[] = {"checkpoints", "rollouts"};
-    rlf_str path = {0}, text = {0};
+    rlf_str path = {0};
+    bool done = job->state.step >= job->steps && !evaluation_is_due(job);
     for (int i = 0; i < 2; i++) {
         rlf_str_reset(&path);
         rlf_str_printf(&path, "%s/%s", job->config->output, folders[i]);
         RLF_TRY(trainer_make_folder(path.ptr));
     }
     RLF_TRY(trainer_folder_lock(job->config->output, &job->lock));
-    rlf_str_reset(&path);
-    rlf_str_printf(&path, "%s/config.yaml", job->config->output);
-    rlf_config_dump(job->config, &text);
-    RLF_TRY(rlf_outfile_put(path.ptr, text.ptr, text.len));
-    RLF_TRY(reopen(job));
+    if (job->start_step > 0)
+        trainer_folder_compare(job->config, done ? "the run is done, the new ones change nothing" : "the run goes on with the new ones");
+    if (done) say_done(job);
+    else {
+        RLF_TRY(write_config(job->config));
+        RLF_TRY(reopen(job));
+    }
     RLF_TRY(trainer_metrics_open(&job->metrics, job->config->output, job->start_step, trainer_evaluated(job, job->start_step)));
 out:
     rlf_str_clean_up(&path);
-    rlf_str_clean_up(&text);
     return status;
 }
 

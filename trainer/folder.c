@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -73,4 +74,16 @@ rlf_status trainer_folder_read(const rlf_config *config, trainer_state *state, r
     if (state->step != step) RLF_FAIL(INVALID, "%s says it is step %lld", checkpoint->ptr, (long long)state->step);
 out:
     return status;
+}
+
+void trainer_folder_compare(const rlf_config *config, const char *then) {
+    rlf_config last;
+    rlf_str keys = {0};
+    if (!last_config(config, &last)) return;
+    free(last.output);
+    last.output = rlf_strdup(config->output); /* the folder may have been moved */
+    rlf_config_compare(&last, config, &keys);
+    if (keys.len) RLF_WARN("other values than at the last start: %s: %s", keys.ptr, then);
+    rlf_config_clean_up(&last);
+    rlf_str_clean_up(&keys);
 }

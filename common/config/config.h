@@ -157,6 +157,8 @@ void rlf_config_clean_up(rlf_config *config);
 int64_t rlf_config_beat_ms(const rlf_config *config);
 /* The resolved configuration, every key, as YAML that rlf_config_parse reads back to the same values. */
 void rlf_config_dump(const rlf_config *config, rlf_str *out);
+/* Appends the keys in which `now` differs, with the values they had, where these are short: "train.steps (was 2), tools.0.schema". */
+void rlf_config_compare(const rlf_config *was, const rlf_config *now, rlf_str *out);
 /* A field that holds any value, as its text says it; a new reference. NULL: it is not set. */
 json_t *rlf_config_json(const char *text);
 /* The reference: every key, type, unit, default and meaning, as a Markdown table. */

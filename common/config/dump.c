@@ -1,4 +1,5 @@
-/* The table of keys, printed: the resolved configuration as YAML, and the reference as Markdown (config.h). */
+/* The table of keys, printed: the resolved configuration as YAML, what differs from another, and the reference as Markdown (config.h). */
+#include <stdio.h>
 #include <string.h>
 
 #include "common/config/config.h"
@@ -24,6 +25,33 @@ void rlf_config_dump(const rlf_config *config, rlf_str *out) {
     dump_keys(rlf_config_keys, rlf_config_key_count, config, "", "", out);
     rlf_str_puts(out, config->n_tools ? "tools:\n" : "tools: []\n");
     for (size_t i = 0; i < config->n_tools; i++) dump_keys(rlf_tool_keys, rlf_tool_key_count, &config->tools[i], "  - ", "    ", out);
+}
+
+static void compare_keys(const rlf_key *keys, size_t count, const void *was, const void *now, const char *prefix, rlf_str *out) {
+    enum { SHORT = 60 };
+    for (size_t i = 0; i < count; i++) {
+        rlf_str a = {0}, b = {0};
+        rlf_key_print(&keys[i], was, &a);
+        rlf_key_print(&keys[i], now, &b);
+        bool differ = strcmp(a.ptr, b.ptr) != 0;
+        if (differ) rlf_str_printf(out, "%s%s%s", out->len ? ", " : "", prefix, keys[i].name);
+        if (differ && a.len <= SHORT) rlf_str_printf(out, " (was %s)", a.ptr);
+        rlf_str_clean_up(&a);
+        rlf_str_clean_up(&b);
+    }
+}
+
+void rlf_config_compare(const rlf_config *was, const rlf_config *now, rlf_str *out) {
+    char prefix[32];
+    compare_keys(rlf_config_keys, rlf_config_key_count, was, now, "", out);
+    if (was->n_tools != now->n_tools) {
+        rlf_str_printf(out, "%stools (were %zu)", out->len ? ", " : "", was->n_tools);
+        return;
+    }
+    for (size_t i = 0; i < now->n_tools; i++) {
+        snprintf(prefix, sizeof prefix, "tools.%zu.", i);
+        compare_keys(rlf_tool_keys, rlf_tool_key_count, &was->tools[i], &now->tools[i], prefix, out);
+    }
 }
 
 static void reference_rows(const rlf_key *keys, size_t count, const char *prefix, rlf_str *out) {

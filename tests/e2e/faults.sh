@@ -163,3 +163,11 @@ refused trained_where_evaluated "$work/evaluated" "mode eval" "${rl_job[@]}" out
 cp -r "$work/run" "$work/cut_run"
 truncate -s 100000 "$work/cut_run/checkpoints/step_2/optimizer.safetensors"
 refused cut_optimizer "$work/cut_run" "step_2/optimizer\.safetensors" "${rl_job[@]}" output="$work/cut_run" train.steps=4
+
+# ---- a run that is done -----------------------------------------------------------------------------------------------------------------
+cp "$work/run/config.yaml" "$work/run/summary.json" "$work"
+train done 4 "${rl_job[@]}" output="$work/run" train.steps=2 optimizer.lr=9e-9
+same_file "$work/run/config.yaml" "$work/config.yaml"
+same_file "$work/run/summary.json" "$work/summary.json"
+grep -q "warn .*optimizer\.lr (was 0\.0005): the run is done" "$work/done.log" || { cat "$work/done.log" >&2; fail "a run that is done: no word of what changes nothing"; }
+grep -q "the run in $work/run is done, after 2 steps" "$work/done.log" || { cat "$work/done.log" >&2; fail "a run that is done does not say so"; }

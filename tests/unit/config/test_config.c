@@ -373,6 +373,32 @@ static void a_missing_file_is_named(void **state) {
     assert_string_equal(rlf_error_message(), "no/such.yaml: cannot open: No such file or directory");
 }
 
+static void what_differs_is_named_with_its_old_value(void **state) {
+    static const char tools[] = "[{name: a, kind: calculator}]", other_tools[] = "[{name: a, kind: calculator, top_k: 5, description: new}]";
+    char text[512], long_text[100];
+    rlf_config was, now;
+    rlf_str out = {0};
+    (void)state;
+    memset(long_text, 'x', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = 0;
+    snprintf(text, sizeof text, "%strain: {steps: 2}\nepisode: {system: %s}\ntools: %s\n", minimal, long_text, tools);
+    assert_int_equal(parse(&was, text, NULL, 0), RLF_OK);
+    rlf_config_compare(&was, &was, &out);
+    assert_int_equal(out.len, 0);
+    snprintf(text, sizeof text, "%strain: {steps: 4}\ntools: %s\noptimizer: {lr: 0.5}\n", minimal, other_tools);
+    assert_int_equal(parse(&now, text, NULL, 0), RLF_OK);
+    rlf_config_compare(&was, &now, &out);
+    assert_string_equal(out.ptr, "train.steps (was 2), episode.system, optimizer.lr (was 1e-06), tools.0.description (was \"\"), tools.0.top_k (was 3)");
+    rlf_config_clean_up(&now);
+    assert_int_equal(parse(&now, minimal, NULL, 0), RLF_OK);
+    rlf_str_reset(&out);
+    rlf_config_compare(&now, &was, &out);
+    assert_string_equal(out.ptr, "train.steps (was 100), episode.system (was \"\"), tools (were 0)");
+    rlf_config_clean_up(&was);
+    rlf_config_clean_up(&now);
+    rlf_str_clean_up(&out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_minimal_file_gets_the_defaults),
@@ -387,6 +413,7 @@ int main(void) {
         cmocka_unit_test(keys_that_contradict_each_other_are_refused),
         cmocka_unit_test(supervised_training_needs_no_other_ranks),
         cmocka_unit_test(the_dump_reads_back_to_the_same_values),
+        cmocka_unit_test(what_differs_is_named_with_its_old_value),
         cmocka_unit_test(a_json_key_takes_any_value),
         cmocka_unit_test(any_value_of_a_json_key_survives_the_dump),
         cmocka_unit_test(every_default_is_inside_its_range),
