@@ -2,10 +2,16 @@
 #include "kernels/transformer/transformer.h"
 #include "trainer/check.h"
 
+#include <errno.h>
+#include <libgen.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/model/checkpoint.h"
 #include "trainer/cards.h"
+#include "trainer/folder.h"
 #include "trainer/job.h"
 
 #define MB(bytes) ((double)(bytes) / 1e6)
@@ -22,6 +28,7 @@ static rlf_status check_data(trainer_job *job, rlf_str *out) {
     trainer_lengths train, eval;
     if (!trainer_mode_is(config, "eval")) {
         RLF_TRY(rlf_dataset_load(&job->train, config->data.train, supervised));
+        job->state.rows = (int64_t)job->train.n;
         RLF_TRY(supervised ? trainer_supervised_measure(job, &train)
                            : trainer_prompts_measure(job, &job->train, 0, config->data.train, &train));
         report_lengths("data.train", config->data.train, &train, supervised ? "conversations" : "prompts", out);
@@ -31,6 +38,33 @@ static rlf_status check_data(trainer_job *job, rlf_str *out) {
         RLF_TRY(trainer_prompts_measure(job, &job->eval, config->data.eval_limit, config->data.eval, &eval));
         report_lengths("data.eval", config->data.eval, &eval, "prompts", out);
     }
+out:
+    return status;
+}
+
+/* Whether a job could write into the folder that a key names: into what is there, or into what is above it. `deep`: more than the last
+ * folder may be missing. */
+static rlf_status check_folder(const char *key, const char *path, bool deep) {
+    rlf_status status = RLF_OK;
+    struct stat info;
+    char *copy = rlf_strdup(path);
+    const char *at = path;
+    for (bool above = false; stat(at, &info) != 0; above = true, at = dirname(copy))
+        if (errno != ENOENT || (above && !deep)) RLF_FAIL(IO, "key '%s': %s: %s", key, at, strerror(errno));
+    if (!S_ISDIR(info.st_mode)) RLF_FAIL(IO, "key '%s': %s is not a folder", key, at);
+    if (access(at, W_OK | X_OK) != 0) RLF_FAIL(IO, "key '%s': cannot write into %s: %s", key, at, strerror(errno));
+out:
+    free(copy);
+    return status;
+}
+
+static rlf_status check_output(trainer_job *job, rlf_str *out) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    RLF_TRY(check_folder("output", config->output, true));
+    if (config->traffic.record[0]) RLF_TRY(check_folder("traffic.record", config->traffic.record, false));
+    RLF_TRY(trainer_folder_read(config, &job->state, &job->checkpoint));
+    rlf_str_printf(out, "output      %s%s%s\n", config->output, job->checkpoint.len ? ", going on from " : "", job->checkpoint.ptr);
 out:
     return status;
 }
@@ -108,6 +142,7 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     const rlf_config *config = o->config;
     trainer_job job = {.config = config, .tool_schemas = o->tool_schemas};
     rlf_model_layout layout = {0};
+    trainer_state_init(&job.state);
     RLF_TRY(rlf_model_shape_read(&job.shape, config->model.path));
     rlf_model_layout_init(&layout, &job.shape);
     RLF_TRY(check_model(config, &layout, out));
@@ -115,6 +150,7 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
     RLF_TRY(trainer_tags_check(&job));
     RLF_TRY(check_data(&job, out));
+    RLF_TRY(check_output(&job, out));
     RLF_TRY(check_plan(o, &layout, out));
 out:
     if (job.chat) rlf_chat_destroy(job.chat);
@@ -122,6 +158,8 @@ out:
     rlf_dataset_clean_up(&job.train);
     rlf_dataset_clean_up(&job.eval);
     rlf_arena_clean_up(&job.arena);
+    trainer_state_clean_up(&job.state);
+    rlf_str_clean_up(&job.checkpoint);
     rlf_model_layout_clean_up(&layout);
     return status;
 }

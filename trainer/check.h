@@ -14,8 +14,8 @@ typedef struct trainer_check_options {
     trainer_work_fn *rollout_work; /* rollout_work_bytes */
 } trainer_check_options;
 
-/* Checks data rows (every prompt or supervised row is tokenised against its limits), the model folder (every tensor) and the plan of
- * ranks, with this node's cards, and appends the report to `out`. Tools are checked by the caller (toolsvc_check). */
+/* Checks data rows (every prompt or supervised row is tokenised against its limits), the model folder (every tensor), the folders that
+ * are written and what is in the run folder already, and the plan of ranks, with this node's cards; appends the report to `out`. Tools are checked by the caller (toolsvc_check). */
 rlf_status trainer_check(const trainer_check_options *options, rlf_str *out) RLF_MUST_USE;
 
 #endif

@@ -171,3 +171,22 @@ same_file "$work/run/config.yaml" "$work/config.yaml"
 same_file "$work/run/summary.json" "$work/summary.json"
 grep -q "warn .*optimizer\.lr (was 0\.0005): the run is done" "$work/done.log" || { cat "$work/done.log" >&2; fail "a run that is done: no word of what changes nothing"; }
 grep -q "the run in $work/run is done, after 2 steps" "$work/done.log" || { cat "$work/done.log" >&2; fail "a run that is done does not say so"; }
+
+# ---- what --check refuses, since the job would -------------------------------------------------------------------------------------------
+unchecked() { # pattern, arguments...
+    local pattern=$1
+    shift
+    "$rlf_train" --check "${rl_job[@]}" output="$work/new" "$@" >"$work/check.out" 2>"$work/check.err" && fail "--check $*: status 0"
+    grep -Eq "^rlf-train: error: .*$pattern" "$work/check.err" || { cat "$work/check.err" >&2; fail "--check $*: no line says '$pattern'"; }
+}
+checksums "$work/run" >"$work/before"
+unchecked "key 'output': .*config\.yaml/" output="$work/config.yaml/run"
+unchecked "key 'output': .*config\.yaml is not a folder" output="$work/config.yaml"
+unchecked "key 'traffic\.record': .*summary\.json is not a folder" traffic.record="$work/summary.json"
+unchecked "key 'traffic\.record': .*new/deep" traffic.record="$work/new/deep/traffic"
+unchecked "train\.resume is false" output="$work/run" train.resume=false
+unchecked "holds the results of a job of mode eval" output="$work/evaluated"
+unchecked "is the folder of a training run" output="$work/run" mode=eval data.eval="$fixture/data/test.jsonl"
+checksums "$work/run" | cmp - "$work/before" || fail "--check changed files"
+"$rlf_train" --check "${rl_job[@]}" output="$work/run" | grep -q "^output .*/run, going on from .*/run/checkpoints/step_2$" || fail "--check does not say what it goes on from"
+echo "  --check refuses folders that the job would refuse"
