@@ -135,8 +135,9 @@ out:
 
 static json_t *state_to_json(const rlf_config *config, const trainer_state *state) {
     return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step",
-                     (json_int_t)state->step, "rows", (json_int_t)state->rows, "episodes", (json_int_t)state->episodes, "tokens", (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried",
-                     (json_int_t)state->retried, "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
+                     (json_int_t)state->step, "rows", (json_int_t)state->rows, "episodes", (json_int_t)state->episodes, "tokens",
+                     (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried", (json_int_t)state->retried,
+                     "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
 
 /* A kill in between leaves a step_N.tmp, which the next start removes, and never a part of a step_N. */
