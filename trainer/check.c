@@ -22,24 +22,13 @@ static void report_lengths(const char *key, const char *file, const trainer_leng
 }
 
 static rlf_status check_data(trainer_job *job, rlf_str *out) {
-    rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
-    bool supervised = trainer_mode_is(config, "sft");
     trainer_lengths train, eval;
-    if (!trainer_mode_is(config, "eval")) {
-        RLF_TRY(rlf_dataset_load(&job->train, config->data.train, supervised));
-        job->state.rows = (int64_t)job->train.n;
-        RLF_TRY(supervised ? trainer_supervised_measure(job, &train)
-                           : trainer_prompts_measure(job, &job->train, 0, config->data.train, &train));
-        report_lengths("data.train", config->data.train, &train, supervised ? "conversations" : "prompts", out);
-    }
-    if (config->data.eval[0]) {
-        RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
-        RLF_TRY(trainer_prompts_measure(job, &job->eval, config->data.eval_limit, config->data.eval, &eval));
-        report_lengths("data.eval", config->data.eval, &eval, "prompts", out);
-    }
-out:
-    return status;
+    rlf_status status = trainer_data_load(job, &train, &eval);
+    if (status != RLF_OK) return status;
+    if (train.rows) report_lengths("data.train", config->data.train, &train, trainer_mode_is(config, "sft") ? "conversations" : "prompts", out);
+    if (eval.rows) report_lengths("data.eval", config->data.eval, &eval, "prompts", out);
+    return RLF_OK;
 }
 
 /* Whether a job could write into the folder that a key names: into what is there, or into what is above it. `deep`: more than the last

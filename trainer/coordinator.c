@@ -29,23 +29,10 @@ out:
     return status;
 }
 
-/* Evaluation rows are checked now: a bad one is not to end a run whose steps are done. */
 static rlf_status open_data(trainer_job *job) {
-    rlf_status status = RLF_OK;
-    const rlf_config *config = job->config;
-    trainer_lengths eval;
-    if (!trainer_mode_is(config, "eval")) {
-        RLF_TRY(rlf_dataset_load(&job->train, config->data.train, trainer_mode_is(config, "sft")));
-        if (job->train.n == 0) RLF_FAIL(INVALID, "%s holds no rows", config->data.train);
-        job->state.rows = (int64_t)job->train.n;
-        trainer_order_init(&job->order, (uint64_t)config->seed, job->train.n, config->data.shuffle);
-    }
-    if (config->data.eval[0]) {
-        RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
-        if (job->eval.n == 0) RLF_FAIL(INVALID, "%s holds no rows", config->data.eval);
-        RLF_TRY(trainer_prompts_measure(job, &job->eval, config->data.eval_limit, config->data.eval, &eval));
-    }
-out:
+    trainer_lengths train, eval;
+    rlf_status status = trainer_data_load(job, &train, &eval);
+    if (status == RLF_OK && train.rows) trainer_order_init(&job->order, (uint64_t)job->config->seed, job->train.n, job->config->data.shuffle);
     return status;
 }
 

@@ -61,11 +61,9 @@ rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const 
  * episode.max_tokens. */
 rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) RLF_MUST_USE;
 typedef struct trainer_lengths { size_t rows; int64_t longest, total; } trainer_lengths; /* in tokens */
-/* Of the prompts of the first `limit` rows (0: all), and of the rows of data.train. What the two above refuse is refused. Both use the
- * job's arena. */
-rlf_status trainer_prompts_measure(trainer_job *job, const rlf_dataset *data, int64_t limit, const char *file,
-                                   trainer_lengths *out) RLF_MUST_USE;
-rlf_status trainer_supervised_measure(trainer_job *job, trainer_lengths *out) RLF_MUST_USE;
+/* Reads data.train and data.eval, as far as there are such, into the job, and measures every row that it will draw: what the two above
+ * refuse is refused now, and not when steps are done. Uses the job's arena. */
+rlf_status trainer_data_load(trainer_job *job, trainer_lengths *train, trainer_lengths *eval) RLF_MUST_USE;
 
 /* ---- exchange.c --------------------------------------------------------------------------------------------------------------------- */
 

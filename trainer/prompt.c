@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/base/json.h"
 #include "trainer/job.h"
 
@@ -84,26 +85,6 @@ static rlf_status prompt_of(const trainer_job *job, const rlf_row *row, const ch
     if (status != RLF_OK) rlf_error_context("%s:%zu", file, row->line);
     out->tokens = ids.n;
     rlf_ids_clean_up(&ids);
-    return status;
-}
-
-static void measure(trainer_lengths *lengths, size_t tokens) {
-    lengths->rows++;
-    lengths->total += (int64_t)tokens;
-    if ((int64_t)tokens > lengths->longest) lengths->longest = (int64_t)tokens;
-}
-
-rlf_status trainer_prompts_measure(trainer_job *job, const rlf_dataset *data, int64_t limit, const char *file, trainer_lengths *out) {
-    rlf_status status = RLF_OK;
-    size_t rows = limit > 0 && (size_t)limit < data->n ? (size_t)limit : data->n;
-    *out = (trainer_lengths){0};
-    for (size_t i = 0; i < rows; i++) {
-        prompt p;
-        rlf_arena_reset(&job->arena);
-        RLF_TRY(prompt_of(job, &data->rows[i], file, &job->arena, &p));
-        measure(out, p.tokens);
-    }
-out:
     return status;
 }
 
@@ -202,14 +183,59 @@ out:
     return status;
 }
 
-rlf_status trainer_supervised_measure(trainer_job *job, trainer_lengths *out) {
+/* ---- all rows --------------------------------------------------------------------------------------------------------------------- */
+
+static void measured(trainer_lengths *lengths, size_t tokens) {
+    lengths->rows++;
+    lengths->total += (int64_t)tokens;
+    if ((int64_t)tokens > lengths->longest) lengths->longest = (int64_t)tokens;
+    rlf_alive();
+}
+
+/* The prompts of the first `limit` rows; 0: of all. */
+static rlf_status measure_prompts(trainer_job *job, const rlf_dataset *data, int64_t limit, const char *file, trainer_lengths *out) {
     rlf_status status = RLF_OK;
-    *out = (trainer_lengths){0};
+    size_t rows = limit > 0 && (size_t)limit < data->n ? (size_t)limit : data->n;
+    for (size_t i = 0; i < rows; i++) {
+        prompt p;
+        rlf_arena_reset(&job->arena);
+        RLF_TRY(prompt_of(job, &data->rows[i], file, &job->arena, &p));
+        measured(out, p.tokens);
+    }
+out:
+    return status;
+}
+
+static rlf_status measure_supervised(trainer_job *job, trainer_lengths *out) {
+    rlf_status status = RLF_OK;
     for (size_t i = 0; i < job->train.n; i++) {
         rlf_sequence sequence;
         rlf_arena_reset(&job->arena);
         RLF_TRY(trainer_supervised_of(job, &job->train.rows[i], 1, &job->arena, &sequence));
-        measure(out, sequence.tokens.n);
+        measured(out, sequence.tokens.n);
+    }
+out:
+    return status;
+}
+
+static rlf_status load(rlf_dataset *data, const char *file, bool supervised) {
+    rlf_status status = rlf_dataset_load(data, file, supervised);
+    return status == RLF_OK && data->n == 0 ? RLF_RAISE(INVALID, "%s holds no rows", file) : status;
+}
+
+rlf_status trainer_data_load(trainer_job *job, trainer_lengths *train, trainer_lengths *eval) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    const bool supervised = trainer_mode_is(config, "sft");
+    *train = *eval = (trainer_lengths){0};
+    if (!trainer_mode_is(config, "eval")) {
+        RLF_TRY(load(&job->train, config->data.train, supervised));
+        RLF_TRY(supervised ? measure_supervised(job, train) : measure_prompts(job, &job->train, 0, config->data.train, train));
+        job->state.rows = (int64_t)job->train.n;
+    }
+    if (config->data.eval[0]) {
+        RLF_TRY(load(&job->eval, config->data.eval, false));
+        RLF_TRY(measure_prompts(job, &job->eval, config->data.eval_limit, config->data.eval, eval));
     }
 out:
     return status;

@@ -142,6 +142,7 @@ refused cut_row "$work/run" "cut\.jsonl:5: .*not JSON" "${going_on[@]}" data.tra
 { head -n 2 "$fixture/data/test.jsonl"; printf '{"prompt": [{"role": "user", "content": "%s"}], "reward_model": {"ground_truth": "x"}, "extra_info": {"index": 7}}\n' "$(seq 300 | tr '\n' ' ')"
 } >"$work/long.jsonl"
 refused long_evaluation_row "$work/run" "long\.jsonl:3: the prompt has [0-9]+ tokens, episode\.max_prompt_tokens" "${going_on[@]}" data.eval="$work/long.jsonl"
+refused long_training_row "$work/run" "long\.jsonl:3: the prompt has [0-9]+ tokens, episode\.max_prompt_tokens" "${going_on[@]}" data.train="$work/long.jsonl"
 refused no_index "$work/run" "nowhere\.idx" "${going_on[@]}" tools.0.path="$work/nowhere.idx"
 
 cp -rL "$fixture/cold/final" "$work/cut_model"
