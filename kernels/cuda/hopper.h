@@ -79,6 +79,8 @@ KERN_DEVICE void kern_copy_box(void *tile, const kern_map *map, int row, int col
 }
 /* The map is on its way to where kern_copy_box looks for it. */
 KERN_DEVICE void kern_fetch_map(const kern_map *map) { KERN_HOPPER_ASM("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+/* The 128 bytes around `at` are on their way to the second-level cache. */
+KERN_DEVICE void kern_prefetch(const void *at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 /* What this thread has written to shared memory is there for wgmma, after a barrier for that of others. */
 KERN_DEVICE void kern_tile_written(void) { KERN_HOPPER_ASM("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -175,6 +177,7 @@ typedef struct kern_wgmma_factor {
 #define kern_gate_wait simt_gate_wait
 #define kern_copy_box(tile, map, row, col, gate) simt_copy_box(tile, (map)->words, row, col, gate)
 #define kern_fetch_map(map) ((void)(map))
+#define kern_prefetch(at) ((void)(at))
 #define kern_tile_written simt_tile_written
 #define kern_registers_more(n) ((void)0)
 #define kern_registers_less(n) ((void)0)

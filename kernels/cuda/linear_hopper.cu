@@ -175,6 +175,17 @@ KERN_DEVICE bool one_at(size_t *at, const hopper_work *p, int j, int e, int row,
     return at_row < p->rows && at_col < p->cols;
 }
 
+/* What C holds in a tile, by the threads that multiply: it comes while they do. Chains begin with it in the next tile, or it is added in this one. */
+KERN_DEVICE void prefetch_c(const hopper_work *p, const tile_place at, const int cols) {
+    enum { LINE = 32 }; /* floats of 128 bytes */
+    const int lines = cols / LINE;
+    KERN_UNROLL_BY(1)
+    for (int i = kern_thread(); i < ROWS * lines; i += CONSUMERS * GROUP_THREADS) {
+        const int row = at.row + i / lines, col = at.col + i % lines * LINE;
+        if (row < p->rows && col < p->cols) kern_prefetch((const float *)p->to.c + (size_t)row * (size_t)p->cols + (size_t)col);
+    }
+}
+
 KERN_DEVICE void begin_from_c(float c[][4], const hopper_work *p, int fragments, int row, int col) {
     size_t at;
     KERN_UNROLL
@@ -273,6 +284,8 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         const tile_place place = place_of_tile(p, cols, tile);
         const int row = place.row + group * GROUP_ROWS + warp * 16 + lane / 4, col = place.col + lane % 4 * 2;
+        if (!a_along && tile + kern_blocks() < tiles) prefetch_c(p, place_of_tile(p, cols, tile + kern_blocks()), cols);
+        if (a_along && p->to.start == ADDED) prefetch_c(p, place, cols);
         if (a_along)
             begin_from_zero(c, cols / 8);
         else
