@@ -493,7 +493,21 @@ static void order_seated(rollout_engine *e) {
     qsort(e->order, n, sizeof(*e->order), compare_seated);
 }
 
-/* Decodes first, then prefill chunks. */
+static void place_prefill(rollout_engine *e, rollout_seq *s) {
+    if (s->in_step || !may_go_on(s)) return;
+    if (s->attached) place_seq(e, s, s->age);
+    else if (!prompt_complete(s->prompt)) place_prompt(e, s->prompt, s->age);
+}
+
+static rollout_seq *oldest_seated(const rollout_engine *e) {
+    rollout_seq *oldest = NULL;
+    for (int i = 0; i < e->seated; i++)
+        if (!oldest || e->order[i]->age < oldest->age) oldest = e->order[i];
+    return oldest;
+}
+
+/* Decodes first, then prefill chunks: before all others the oldest's, whose pages nobody takes. Else those who go first could fill every step
+ * with what the next step takes from them. */
 static void build_step(rollout_engine *e) {
     e->rows = e->places = e->outputs = 0;
     e->kind = NULL;
@@ -505,12 +519,8 @@ static void build_step(rollout_engine *e) {
         if (!s->attached && prompt_complete(s->prompt) && !s->prompt->in_step) attach(e, s, s->age);
         if (s->attached && s->cached + 1 == length(s)) place_seq(e, s, s->age);
     }
-    for (int i = 0; i < e->seated && e->rows < e->options.batch; i++) {
-        rollout_seq *s = e->order[i];
-        if (s->in_step || !may_go_on(s)) continue;
-        if (s->attached) place_seq(e, s, s->age);
-        else if (!prompt_complete(s->prompt)) place_prompt(e, s->prompt, s->age);
-    }
+    if (e->seated) place_prefill(e, oldest_seated(e));
+    for (int i = 0; i < e->seated && e->rows < e->options.batch; i++) place_prefill(e, e->order[i]);
 }
 
 static void forget_step(rollout_engine *e) {

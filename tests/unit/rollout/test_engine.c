@@ -129,6 +129,76 @@ static void tokens_do_not_depend_on_cache_pressure(void **state) {
             }
 }
 
+/* Sequences with long answers, which fill the smallest cache there may be; after each answer they draw a few tokens more. */
+enum { LONG_SEQS = 12, LONG_TOKENS = 400, LONG_PAGES = LONG_TOKENS / 16 };
+
+typedef struct long_reader {
+    rollout_seq *seq; /* NULL: done */
+    uint64_t seed;
+    int until_answer; /* tokens */
+    int waits;        /* steps; 0: for nothing */
+} long_reader;
+
+static int drawn(long_reader *r, int n) { return (int)((r->seed = fake_mix(r->seed)) % (uint64_t)n); }
+
+static rlf_status on_long_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
+    (void)id, (void)logprob;
+    long_reader *r = owner;
+    if (rollout_seq_tokens(seq)->n >= LONG_TOKENS - 1) {
+        rollout_seq_close(seq);
+        r->seq = NULL;
+    } else if (r->until_answer-- == 0) {
+        rollout_seq_pause(seq);
+        r->waits = 1 + drawn(r, 12);
+    }
+    return RLF_OK;
+}
+
+static void answer_long(long_reader *r) {
+    int32_t ids[LONG_TOKENS];
+    size_t room = LONG_TOKENS - 1 - rollout_seq_tokens(r->seq)->n, n = 1 + (size_t)drawn(r, 150);
+    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)(fake_mix(i) % 200);
+    if (room) rollout_seq_append(r->seq, ids, n < room ? n : room);
+    rollout_seq_resume(r->seq);
+    r->until_answer = 1 + drawn(r, 30);
+}
+
+static void run_long(uint64_t seed, int batch, int chunk) {
+    long_reader readers[LONG_SEQS];
+    fake_model *model = fake_new(16, LONG_PAGES + 1, 256);
+    rollout_engine_options options = {.batch = batch, .prefill_chunk = chunk, .page_size = 16, .pages = LONG_PAGES + 1, .seats = LONG_SEQS,
+                                      .max_tokens = LONG_TOKENS};
+    rollout_engine *e = NULL;
+    bool alive = true;
+    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    for (int i = 0; i < LONG_SEQS; i++) {
+        const int32_t ids[] = {1, 2, (int32_t)i};
+        rollout_prompt *prompt = rollout_prompt_new(e, ids, 3);
+        readers[i] = (long_reader){.seed = seed * 100 + (uint64_t)i, .until_answer = i};
+        readers[i].seq = rollout_seq_open(e, prompt, (rollout_draw){.uid = (uint64_t)i, .seed = 7, .filter = {.temperature = 1, .top_p = 1}},
+                                          on_long_token, &readers[i]);
+        rollout_prompt_release(prompt);
+    }
+    for (int steps = 0; alive; steps++) {
+        alive = false;
+        assert_true(steps < 200000);
+        assert_int_equal(rollout_engine_step(e), RLF_OK);
+        for (int i = 0; i < LONG_SEQS; i++) {
+            alive = alive || readers[i].seq;
+            if (readers[i].seq && readers[i].waits && --readers[i].waits == 0) answer_long(&readers[i]);
+        }
+    }
+    rollout_engine_destroy(e);
+    fake_destroy(model);
+}
+
+static void somebody_gets_on_in_the_smallest_cache(void **state) {
+    static const int shapes[][2] = {{1, 1}, {1, 64}, {2, 1}, {2, 64}, {8, 7}, {8, 64}};
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) run_long(seed, shapes[i][0], shapes[i][1]);
+}
+
 static void prompt_of_a_group_is_computed_once(void **state) {
     (void)state;
     static reader readers[SEQS];
@@ -278,6 +348,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_the_schedule),
         cmocka_unit_test(tokens_do_not_depend_on_cache_pressure),
+        cmocka_unit_test(somebody_gets_on_in_the_smallest_cache),
         cmocka_unit_test(prompt_of_a_group_is_computed_once),
         cmocka_unit_test(steps_ahead_cost_a_row_for_each_turn),
         cmocka_unit_test(sequences_that_end_at_their_longest_cost_no_row_ahead),
