@@ -111,7 +111,7 @@ static size_t parse_hermes(const char *text, size_t at, size_t n, rlf_arena *are
         if (starts(text, at, n, CALL_END)) return at + strlen(CALL_END);
         wrong = "There is other text between the JSON of the tool call and " CALL_END ".";
     }
-    size_t next = find(text, at, n, CALL), close = find(text, at, next, CALL_END);
+    size_t next = find_visible(text, at, n, CALL), close = find_visible(text, at, next, CALL_END);
     call->error = close == next ? "The tool call is not closed with " CALL_END "." : wrong;
     return close < next ? close + strlen(CALL_END) : next;
 }

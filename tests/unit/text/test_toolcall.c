@@ -86,6 +86,8 @@ static void thoughts_are_not_searched(void **state) {
     assert_string_equal(calls[0].name, "b");
     assert_int_equal(parse("<think>a</think><think>b</think> x <think><tool_call>{\"name\":\"a\"}</tool_call>"), 0);
     assert_int_equal(parse("stray </think><tool_call>{\"name\":\"a\"}</tool_call>"), 1);
+    assert_int_equal(parse("<tool_call>{\"name\":\"a\"} <think>or <tool_call>{\"name\":\"b\"}</tool_call>?</think>"), 1);
+    assert_string_equal(calls[0].error, "The tool call is not closed with </tool_call>.");
 }
 
 static void expect_error(const char *text, const char *name, const char *part) {
