@@ -287,7 +287,7 @@ void kern_attention_paged(kern_queue *queue, kern_tensor out, kern_tensor qkv, k
 
 /* The sampling distribution. z = logits/temperature; keep the top_k largest (0: all), then the smallest set of most probable tokens whose
  * probability reaches top_p (1: all) — ties broken by lower id; renormalise. temperature 0: greedy (the arg max, lowest id on a tie, has
- * probability 1). Division by the temperature is multiplication by the float 1/temperature. */
+ * probability 1, and log-prob 0; NaN where its logit is not finite). Division by the temperature is multiplication by the float 1/temperature. */
 typedef struct kern_filter {
     float temperature, top_p;
     int top_k;

@@ -536,6 +536,12 @@ KERN_DEVICE int row_argmax(const head_row *row, const head_args *a, close_memory
     return id < a->v ? id : 0;
 }
 
+/* 0; but NaN where the largest logit is no number or infinite. */
+KERN_DEVICE float logprob_of_most(const head_row *row, int id) {
+    const float z = load_z(row, id);
+    return z - z;
+}
+
 KERN_KERNEL(close_logprob) {
     KERN_SHARED(close_memory, memory);
     const int i = kern_block(), target = a.targets[i];
@@ -545,7 +551,7 @@ KERN_KERNEL(close_logprob) {
     if (greedy) best = row_argmax(&row, &a, memory);
     else row_close(&row, &a, memory);
     if (kern_thread()) return;
-    a.logprob[i] = greedy ? (target == best ? 0.0f : -INFINITY) : row_logprob(&row, target);
+    a.logprob[i] = !greedy ? row_logprob(&row, target) : target == best ? logprob_of_most(&row, best) : -INFINITY;
     if (a.entropy) a.entropy[i] = greedy ? 0.0f : row_entropy(&row);
     if (!a.stats) return;
     float *stats = a.stats + (size_t)i * KERN_HEAD_STATS;
@@ -611,7 +617,7 @@ KERN_KERNEL(close_sample) {
     }
     if (kern_thread()) return;
     a.head.ids[i] = id;
-    a.head.logprob[i] = greedy ? 0.0f : row_logprob(&row, id);
+    a.head.logprob[i] = greedy ? logprob_of_most(&row, id) : row_logprob(&row, id);
 }
 
 /* ---- gradient --------------------------------------------------------------------------------------------------------------------- */

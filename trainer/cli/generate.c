@@ -1,6 +1,7 @@
 /* rlf generate: continues prompts, token by token as they are drawn, through the rollout engine: the same draws as in training
  * for the same seed. */
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ static const char usage[] =
     "                 qwen3-instruct, qwen3-instruct-plain or qwen3-thinking\n"
     "  --raw          the prompt is continued as it stands, up to an eos_token_id of the checkpoint\n"
     "  --max-tokens   tokens drawn at most (256)\n"
-    "  --temperature  0: always the most probable token (1)\n"
+    "  --temperature  0: always the most probable token; else at least 1e-6 (1)\n"
     "  --top-p        smallest set of tokens with this probability (1: all)\n"
     "  --top-k        most probable tokens (0: all)\n"
     "  --seed         of the draws (0)\n"
@@ -67,9 +68,9 @@ static bool is_stop(const generator *g, int32_t id) {
 }
 
 static rlf_status on_token(void *owner, rollout_seq *seq, int32_t id, float logprob) {
-    (void)logprob;
     generator *g = owner;
     bool stop = is_stop(g, id);
+    if (!isfinite(logprob)) return RLF_RAISE(INVALID, "a token has log-prob %g: the model's numbers overflow", (double)logprob);
     if (!stop) print_token(g, id);
     if (!stop && --g->left > 0) return RLF_OK;
     rollout_seq_close(seq);
@@ -164,7 +165,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
         case 'r': r->raw = true; break;
         case 'c': r->raw = false; break;
         case 'n': good = rlf_cli_number(optarg, 1, MOST_TOKENS, &r->max_tokens); break;
-        case 't': good = rlf_cli_number(optarg, 0, 100, &r->temperature); break;
+        case 't': good = rlf_cli_number(optarg, 0, 100, &r->temperature) && (r->temperature == 0 || r->temperature >= 1e-6); break;
         case 'P': good = rlf_cli_number(optarg, 1e-6, 1, &r->top_p); break;
         case 'k': good = rlf_cli_number(optarg, 0, MOST_TOKENS, &r->top_k); break;
         case 's': good = rlf_cli_number(optarg, 0, 9e15, &r->seed); break;

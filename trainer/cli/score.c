@@ -1,5 +1,6 @@
 /* rlf score: lines of text on standard input to one JSON object each: token ids, and the log-prob of each token given those
  * before it (the first has none: 0), with as many digits as bring the float back. The learner's own forward computes them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +21,16 @@ static rlf_status encode(void *ctx, const char *text, size_t n, rlf_ids *ids) {
     return RLF_OK;
 }
 
-static void print_scored(const rlf_ids *ids, const float *logprob) {
+static rlf_status print_scored(const rlf_ids *ids, const float *logprob) {
+    for (size_t i = 1; i < ids->n; i++)
+        if (!isfinite(logprob[i - 1]))
+            return RLF_RAISE(INVALID, "token %zu of a text has log-prob %g: the model's numbers overflow", i, (double)logprob[i - 1]);
     printf("{\"ids\":[");
     for (size_t i = 0; i < ids->n; i++) printf(i ? ",%d" : "%d", ids->v[i]);
     printf("],\"logprobs\":[");
     for (size_t i = 0; i < ids->n; i++) printf("%s%.9g", i ? "," : "", i ? (double)logprob[i - 1] : 0.0);
     puts("]}");
+    return RLF_OK;
 }
 
 /* targets, logprob: work space of the longest text. */
@@ -35,7 +40,7 @@ static rlf_status score_text(kern_trainer *trainer, kern_model *model, const rlf
     kern_batch batch = {.rows = (int)ids->n, .seqs = 1, .tokens = ids->v, .seq_begin = begin, .targets = targets};
     for (size_t i = 0; i < ids->n; i++) targets[i] = i + 1 < ids->n ? ids->v[i + 1] : -1;
     if (ids->n) RLF_TRY(kern_trainer_logprobs(trainer, model, &batch, (kern_filter){.temperature = 1, .top_p = 1}, logprob, NULL));
-    print_scored(ids, logprob);
+    RLF_TRY(print_scored(ids, logprob));
 out:
     return status;
 }

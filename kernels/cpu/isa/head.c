@@ -318,6 +318,9 @@ static int row_argmax(const float *logits, int v) {
     return logits[id] == top ? id : 0;
 }
 
+/* 0; but NaN where the largest logit is no number or infinite. */
+static float logprob_of_most(float logit) { return logit - logit; }
+
 /* ---- operations ------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct head_job {
@@ -344,7 +347,7 @@ static void logprob_row(void *arg, int i, int thread) {
     const int target = job->targets[i];
     float *stats = job->stats ? job->stats + (size_t)i * KERN_HEAD_STATS : NULL;
     if (job->filter.temperature == 0.0f) {
-        job->logprob[i] = target == row_argmax(logits, job->v) ? 0.0f : -INFINITY;
+        job->logprob[i] = target == row_argmax(logits, job->v) ? logprob_of_most(logits[target]) : -INFINITY;
         if (job->entropy) job->entropy[i] = 0.0f;
         if (stats) memset(stats, 0, KERN_HEAD_STATS * sizeof *stats);
         return;
@@ -441,7 +444,7 @@ static void sample_row(void *arg, int i, int thread) {
     const kern_sample_key key = job->keys[i];
     if (job->filter.temperature == 0.0f) {
         job->ids[i] = row_argmax(logits, job->v);
-        job->logprob[i] = 0.0f;
+        job->logprob[i] = logprob_of_most(logits[job->ids[i]]);
         return;
     }
     head_row row;

@@ -231,6 +231,25 @@ static void greedy_is_the_lowest_id_of_the_largest_logit(void **state) {
     fx_close(&fx);
 }
 
+/* Greedy too: what cannot be drawn from must not look as if it could. */
+static void logits_that_are_no_numbers_have_no_log_prob(void **state) {
+    (void)state;
+    fixture fx;
+    float logits[40], got;
+    int32_t id;
+    assert_true(fx_open(&fx, NULL, 1));
+    for (int way = 0; way < 3; way++) {
+        for (int i = 0; i < 40; i++) logits[i] = way == 0 ? NAN : way == 1 ? -INFINITY : (float)i;
+        if (way == 2) logits[7] = INFINITY;
+        for (int greedy = 0; greedy < 2; greedy++) {
+            run_sample(&fx, logits, (kern_filter){greedy ? 0.0f : 1.0f, 1, 0}, &(kern_sample_key){1, 2, 3}, 1, 40, &id, &got);
+            assert_false(isfinite(got));
+            assert_in_range(id, 0, 39);
+        }
+    }
+    fx_close(&fx);
+}
+
 /* ---- cases: gradient --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct grad_problem {
@@ -522,6 +541,7 @@ int main(void) {
         cmocka_unit_test(ties_are_broken_by_lower_id),
         cmocka_unit_test(a_large_vocabulary_keeps_the_set_that_sorting_gives),
         cmocka_unit_test(greedy_is_the_lowest_id_of_the_largest_logit),
+        cmocka_unit_test(logits_that_are_no_numbers_have_no_log_prob),
         cmocka_unit_test(gradient_matches_finite_differences),
         cmocka_unit_test(a_target_outside_the_kept_set_has_no_gradient),
         cmocka_unit_test(bits_do_not_depend_on_instruction_set_threads_or_batch),
