@@ -76,6 +76,12 @@ static rlf_status check_traffic(const rlf_config *c, const rlf_config_origin *o)
     return RLF_OK;
 }
 
+/* Between, the inverse leaves the range of a float, or nearly. */
+static rlf_status check_temperature(const rlf_config_origin *o, const char *key, double temperature) {
+    if (temperature == 0 || temperature >= 1e-6) return RLF_OK;
+    return fail(o, key, "expected 0, or at least 1e-06, found %g", temperature);
+}
+
 static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *o) {
     if (c->algorithm.dual_clip != 0 && c->algorithm.dual_clip <= 1)
         return fail(o, "algorithm.dual_clip", "expected 0 (off) or more than 1, found %g", c->algorithm.dual_clip);
@@ -159,6 +165,8 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     RLF_TRY(check_recompute(config, origin));
     RLF_TRY(check_lengths(config, origin));
     RLF_TRY(check_algorithm(config, origin));
+    RLF_TRY(check_temperature(origin, "sampling.temperature", config->sampling.temperature));
+    RLF_TRY(check_temperature(origin, "eval_sampling.temperature", config->eval_sampling.temperature));
     RLF_TRY(check_traffic(config, origin));
     RLF_TRY(check_tags(config, origin));
     for (size_t i = 0; i < config->n_tools; i++) RLF_TRY(check_tool(config, origin, i));

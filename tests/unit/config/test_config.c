@@ -189,6 +189,7 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("algorithm: {dual_clip: 0.5}", "job.yaml:5: key 'algorithm.dual_clip': expected 0 (off) or more than 1, found 0.5");
     override_refused("sampling.temperature=0",
                      "command line: key 'sampling.temperature': expected more than 0 in mode rl: greedy samples of a group are all the same");
+    override_refused("eval_sampling.temperature=1e-39", "command line: key 'eval_sampling.temperature': expected 0, or at least 1e-06, found 1e-39");
     line_refused("train: {prompts: 8, updates: 9}",
                  "job.yaml:5: key 'train.updates': expected at most train.prompts (8), since each takes whole groups, found 9");
     line_refused("algorithm: {group: 1, drop_zero_variance: true}",
