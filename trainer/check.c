@@ -69,9 +69,6 @@ static rlf_status check_model(const rlf_config *config, const rlf_model_layout *
     rlf_str_printf(out, "%-10s  %s: %s, %d layers of width %d, %d heads (%d key/value), vocabulary %d, %.2f M parameters\n",
                    "model.path", config->model.path,
                    s->family, s->layers, s->hidden, s->heads, s->kv_heads, s->vocab, (double)layout->total / 1e6);
-    if (config->episode.max_tokens > s->max_positions)
-        RLF_FAIL(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens,
-                 config->model.path, s->max_positions);
 out:
     free(weights);
     return status;
@@ -135,6 +132,7 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     RLF_TRY(rlf_model_shape_read(&job.shape, config->model.path));
     rlf_model_layout_init(&layout, &job.shape);
     RLF_TRY(check_model(config, &layout, out));
+    RLF_TRY(trainer_positions_check(&job));
     RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
     RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
     RLF_TRY(trainer_tags_check(&job));

@@ -53,6 +53,8 @@ typedef struct trainer_job {
 /* Whether what the tags of episode.tool_format call is on offer. Errors name the key. */
 rlf_status trainer_tags_check(const trainer_job *job) RLF_MUST_USE;
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
+/* Whether the model has positions for episodes and rows of the length that the job allows. */
+rlf_status trainer_positions_check(const trainer_job *job) RLF_MUST_USE;
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
  * line. */
 rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,

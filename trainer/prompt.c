@@ -6,6 +6,13 @@
 #include "common/base/json.h"
 #include "trainer/job.h"
 
+rlf_status trainer_positions_check(const trainer_job *job) {
+    const rlf_config *config = job->config;
+    if (config->episode.max_tokens <= job->shape.max_positions) return RLF_OK;
+    return RLF_RAISE(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens, config->model.path,
+                     job->shape.max_positions);
+}
+
 /* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
 static const rlf_chat_message *messages_of(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
     const char *system = job->config->episode.system;
