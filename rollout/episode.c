@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/text/toolcall.h"
+#include "common/text/utf8.h"
 
 enum { OUTSTANDING = -1, MAX_SAMPLES = 1 << 16 };
 
@@ -23,6 +24,7 @@ typedef struct episode_group {
     rlf_slice data_source, extra;
     rollout_prompt *prompt;
     size_t prompt_tokens;
+    const char *opening; /* of the first turn, borrowed */
 } episode_group;
 
 typedef struct rollout_episode {
@@ -156,7 +158,7 @@ static void keep_turn(rollout_episode *ep) {
     ep->texts = rlf_grow(ep->texts, ep->n_texts, &ep->cap_texts, sizeof *ep->texts);
     ep->texts[ep->n_texts++] = (rlf_text){.text = dup_slice(&ep->arena, (rlf_slice){ep->text.ptr, ep->text.len})};
     rlf_str_reset(&ep->text);
-    if (!rlf_chat_goes_on(ep->set->chat, turn_end(ep).id)) rlf_str_puts(&ep->text, rlf_chat_opening(ep->set->chat));
+    if (!rlf_chat_goes_on(ep->set->chat, turn_end(ep).id)) rlf_str_puts(&ep->text, rlf_chat_opening(ep->set->chat, NULL));
     ep->scan = (rlf_turn_scan){0};
     ep->turn_begin = length(ep);
 }
@@ -388,6 +390,7 @@ static rlf_status render_prompt(rollout_episodes *set, episode_group *g, const r
     if (n < 1 || n > most) RLF_FAIL(LIMIT, "prompt of %lld tokens: expected 1 to %lld", (long long)n, (long long)most);
     g->prompt = rollout_prompt_new(set->engine, set->ids.v, set->ids.n);
     g->prompt_tokens = set->ids.n;
+    g->opening = rlf_chat_opening(set->chat, &messages[m->prompt.n - 1]);
 out:
     if (status != RLF_OK) rlf_error_context("episode %lld", (long long)m->uid);
     return status;
@@ -417,7 +420,7 @@ static rlf_status start(rollout_episodes *set, episode_group *g, int64_t sample,
     ep->group = g;
     ep->sample = sample;
     ep->turn_begin = g->prompt_tokens;
-    rlf_str_puts(&ep->text, rlf_chat_opening(set->chat));
+    rlf_str_puts(&ep->text, g->opening);
     ep->seq = rollout_seq_open(set->engine, g->prompt, draw, on_token, ep);
     add_span(ep, 0, g->prompt_tokens, RLF_SPAN_PROMPT);
     set->live = rlf_grow(set->live, set->n_live, &set->cap_live, sizeof(*set->live));
@@ -447,6 +450,13 @@ static rlf_status check_status(const char *what, int64_t uid, int64_t status) {
                      RLF_CALL_STATUS_COUNT);
 }
 
+/* The whole answer is in the turn. */
+static const char *failure_of(rollout_episode *ep, const rlf_turn *turn) {
+    enum { SHOWN = 1000 };
+    size_t n = turn->answer.len > SHOWN ? rlf_utf8_valid(turn->answer.ptr, SHOWN) : turn->answer.len;
+    return rlf_arena_printf(&ep->arena, "tool %s: %.*s", turn->tool.ptr, (int)n, turn->answer.ptr);
+}
+
 rlf_status rollout_episodes_observe(rollout_episodes *set, const rlf_observation *m) {
     rlf_status status = RLF_OK;
     rollout_episode *ep = find(set, m->uid, m->sample, m->attempt);
@@ -462,7 +472,7 @@ rlf_status rollout_episodes_observe(rollout_episodes *set, const rlf_observation
     ep->bad_calls += m->status == RLF_CALL_BAD_CALL;
     ep->waiting--;
     if (m->status == RLF_CALL_INFRA)
-        RLF_TRY(finish_infra(ep, rlf_arena_printf(&ep->arena, "tool %s: %s", turn->tool.ptr, turn->answer.ptr)));
+        RLF_TRY(finish_infra(ep, failure_of(ep, turn)));
     else if (!ep->waiting)
         RLF_TRY(end_round(ep));
 out:

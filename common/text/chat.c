@@ -92,7 +92,9 @@ static bool is_among(const int32_t *ids, int n, int32_t id) {
 int32_t rlf_chat_end_of_turn(const rlf_chat *chat) { return chat->stops[0]; }
 bool rlf_chat_closes_turn(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_closes, id); }
 bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id) { return is_among(chat->stops, chat->n_stops, id); }
-const char *rlf_chat_opening(const rlf_chat *chat) { return chat->family->opening; }
+static bool is_tool(const rlf_chat_message *message) { return !strcmp(message->role, "tool"); }
+static bool leaves_open(const rlf_chat *chat, const rlf_chat_message *last) { return chat->in_turn && last && is_tool(last); }
+const char *rlf_chat_opening(const rlf_chat *chat, const rlf_chat_message *last) { return leaves_open(chat, last) ? "" : chat->family->opening; }
 bool rlf_chat_goes_on(const rlf_chat *chat, int32_t id) { return chat->in_turn && !rlf_chat_is_stop(chat, id); }
 const rlf_tool_syntax *rlf_chat_tool_syntax(const rlf_chat *chat) { return &chat->syntax; }
 
@@ -138,8 +140,6 @@ static bool holds_control_text(const rlf_chat *chat, const rlf_chat_text *text) 
 
 /* ---- prompts ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_tool(const rlf_chat_message *message) { return !strcmp(message->role, "tool"); }
-
 static rlf_status check_messages(const rlf_chat *chat, const rlf_chat_message *messages, size_t n) {
     static const char *const roles[] = {"system", "user", "assistant", "tool"};
     if (n == 0) return RLF_RAISE(INVALID, "a prompt needs at least one message");
@@ -180,7 +180,7 @@ rlf_status rlf_chat_render(const rlf_chat *chat, const rlf_chat_message *message
     RLF_TRY(check_messages(chat, messages, n));
     RLF_TRY(rlf_chat_tools_parse(chat->in_turn ? NULL : tools_json, &tools));
     rlf_chat_talk talk = talk_of(chat, messages, n, tools);
-    talk.goes_on = generation && chat->in_turn && is_tool(&messages[n - 1]);
+    talk.goes_on = generation && leaves_open(chat, &messages[n - 1]);
     RLF_TRY(rlf_chat_put_talk(&talk, &out));
     if (generation && !talk.goes_on) rlf_chat_put_generation(&talk, &out);
     if (ids && holds_control_text(chat, &out)) encode_pieces(chat, &out, SIZE_MAX, ids, NULL);

@@ -839,8 +839,25 @@ static void an_opened_thought_is_over_where_a_turn_goes_on_behind_an_answer(void
     world_destroy(w);
 }
 
+static void a_prompt_that_ends_in_a_tools_answer_opens_no_thought(void **state) {
+    (void)state;
+    world *w = world_as(8, (rlf_chat_options){.name = "qwen3-thinking", .tool_format = "search-r1", .search_call = "echo.q"}, true);
+    rlf_said messages[] = {{.role = rlf_slice_of("user"), .content = rlf_slice_of("Where?")},
+                           {.role = rlf_slice_of("assistant"), .content = rlf_slice_of("hm</think>\n\n<search>a</search>")},
+                           {.role = rlf_slice_of("tool"), .content = rlf_slice_of("b")}};
+    script(w, 1, 0, "<search>Peru</search><answer>Lima</answer>");
+    if (try_submit_talk(w, 1, messages, 3) != RLF_OK) fail_msg("%s", rlf_error_message());
+    run(w);
+    const rlf_trajectory *t = only(w);
+    assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<search>Peru</search>");
+    assert_int_equal(w->service.calls, 1);
+    assert_int_equal(t->finish, RLF_FINISH_ANSWER);
+    world_destroy(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_prompt_that_ends_in_a_tools_answer_opens_no_thought),
         cmocka_unit_test(an_empty_reasoning_is_not_a_missing_one),
         cmocka_unit_test(episode_ends_with_the_token_that_completes_the_answer),
         cmocka_unit_test(closing_tag_without_an_answer_does_not_end_the_episode),
