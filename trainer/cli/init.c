@@ -109,6 +109,8 @@ static rlf_status parse_options(options *o, int argc, char **argv) {
     for (int i = 1; i < argc; i += 2) RLF_TRY(parse_option(o, argv[i], i + 1 < argc ? argv[i + 1] : NULL));
     if (!o->out || !*o->out) RLF_FAIL(INVALID, "-o: expected the folder to write");
     if (o->model.heads % o->model.kv_heads) RLF_FAIL(INVALID, "--kv-heads: expected a divisor of the %d heads", o->model.heads);
+    if (strcmp(o->model.family, "llama") == 0 && o->model.hidden % o->model.heads)
+        RLF_FAIL(INVALID, "--hidden: transformers expects a multiple of the %d heads of a Llama", o->model.heads);
     if (o->model.head_dim % 2) RLF_FAIL(INVALID, "--head-dim: expected an even number");
 out:
     return status;
