@@ -1,5 +1,4 @@
 /* The checks and plans of --check (check.h). */
-#include "kernels/transformer/transformer.h"
 #include "trainer/check.h"
 
 #include <errno.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/model/checkpoint.h"
+#include "kernels/transformer/transformer.h"
 #include "trainer/cards.h"
 #include "trainer/folder.h"
 #include "trainer/job.h"

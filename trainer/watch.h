@@ -3,7 +3,8 @@
  *
  * A rank that owes something and stays silent past its deadline is an error that names it and what it was doing; heartbeats count as
  * being heard. A tool rank shows that it is there also when it owes nothing, and is watched at all times: others depend on it. While rank 0
- * does not look, because it is busy or the whole job is suspended, no silence grows. An error another rank reports (CONTROL ERROR) ends the wait with that rank's own words. Private to trainer/. */
+ * does not look, because it is busy or the whole job is suspended, no silence grows. An error another rank reports (CONTROL ERROR) ends the wait
+ * with that rank's own words. Private to trainer/. */
 #ifndef RLF_TRAINER_WATCH_H
 #define RLF_TRAINER_WATCH_H
 
