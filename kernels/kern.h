@@ -261,7 +261,7 @@ void kern_qk_rope_grad(kern_queue *queue, kern_tensor din, kern_tensor dq_norm, 
  * On the CPU a sequence may have kern_cpu_positions(D) positions. On a card M H is at most KERN_CARD_ROW_HEADS for the gradient, and with float32
  * activations on tensor cores M (2D + 2). */
 enum { KERN_CARD_ROW_HEADS = 1 << 24, KERN_MOST_GROUP = 128 };
-int kern_cpu_positions(int head_dim); /* 239,674 at D = 128: what of them fits into a thread's work space */
+int kern_cpu_positions(int head_dim); /* 239,610 at D = 128: what of them fits into a thread's work space */
 void kern_attention(kern_queue *queue, kern_tensor out, kern_tensor lse, kern_tensor qkv, const int32_t *seq_begin, int seqs,
                     kern_attn_shape shape);
 /* dqkv (M, width) is overwritten. */

@@ -463,6 +463,32 @@ static void impossible_shapes_are_refused(void **state) {
     rig_close(&r);
 }
 
+static void refused_by_kernels(const rlf_model_shape *shape, bool card, int positions, const char *why) {
+    assert_int_not_equal(kern_model_check(shape, card, positions), RLF_OK);
+    if (!strstr(rlf_error_message(), why)) fail_msg("\"%s\" in: %s", why, rlf_error_message());
+}
+
+static void what_the_kernels_have_no_room_for_is_refused(void **state) {
+    rlf_model_shape good, shape;
+    (void)state;
+    must(rlf_model_shape_named(&good, "qwen3-8b"));
+    for (int card = 0; card < 2; card++) must(kern_model_check(&good, card, 131072));
+    refused_by_kernels(&good, false, 240000, "240000 positions: with this model there is room for 239610 on the CPU");
+    refused_by_kernels(&good, true, 600000, "600000 positions: with this model there is room for 524288 on a card");
+    for (int card = 0; card < 2; card++) {
+        shape = good;
+        shape.vocab = KERN_MOST_VOCAB + 1;
+        refused_by_kernels(&shape, card, 1, "vocabulary of 524289: expected at most 524288");
+        shape = good;
+        shape.heads = 129, shape.kv_heads = 1;
+        refused_by_kernels(&shape, card, 1, "129 heads over 1 kv_heads: expected at most 128 to one");
+    }
+    shape = good;
+    shape.hidden = 16384;
+    must(kern_model_check(&shape, false, 1));
+    refused_by_kernels(&shape, true, 1, "width 16384: expected at most 13824 on a card");
+}
+
 /* The formula in trainer.c, for bench-42m: 8 (2*512 + 1024 + 512 + 8 + 3072) + 512 floats a token kept, 2*512 + 3*1536 of work space. */
 static void memory_plan_follows_the_documented_formula(void **state) {
     (void)state;
@@ -504,6 +530,7 @@ int main(void) {
         cmocka_unit_test(wrong_batches_are_refused_with_the_row_named),
         cmocka_unit_test(wrong_steps_are_refused),
         cmocka_unit_test(impossible_shapes_are_refused),
+        cmocka_unit_test(what_the_kernels_have_no_room_for_is_refused),
         cmocka_unit_test(memory_plan_follows_the_documented_formula),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
