@@ -84,15 +84,20 @@ static void count(void *ctx, const rlf_trajectory *t) {
     ++*(int *)ctx;
 }
 
+/* All ranks but the first generate. */
+static void watch_rollouts(trainer_watch *watch, int size) {
+    trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
+    trainer_watch_init(watch, g_t, &top, 20000);
+}
+
 static bool coordinator(int size) {
     rlf_status status = RLF_OK;
     rlf_episode groups[GROUPS];
     rlf_arena arena = {0};
     trainer_watch watch;
     trainer_collected got = {0};
-    trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
     int taken = 0;
-    trainer_watch_init(&watch, g_t, &top, 20000);
+    watch_rollouts(&watch, size);
     make_groups(groups);
     RLF_TRY(trainer_collect(&watch, &g_config, groups, GROUPS, VOCAB, &arena, count, &taken, &got));
     RLF_TRY(trainer_watch_order(&watch, 1, size - 1, RLF_CONTROL_STOP, 0, "", 0, ""));
@@ -108,8 +113,7 @@ out:
 static bool silence_is_an_error(int size) {
     trainer_watch watch;
     const rlf_received *message;
-    trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
-    trainer_watch_init(&watch, g_t, &top, 20000);
+    watch_rollouts(&watch, size);
     trainer_watch_expect(&watch, 1, 1, 0, "a trial");
     bool ok = trainer_watch_receive(&watch, 0, &message) == RLF_TIMEOUT && strstr(rlf_error_message(), "rank 1 (rollout) owes a trial");
     trainer_watch_clean_up(&watch);
@@ -133,8 +137,7 @@ static bool beats(void) {
 static bool a_wait_is_as_long_as_tokens_are_sampled(int size) {
     trainer_watch watch;
     const rlf_received *message;
-    trainer_topology top = {.size = size, .tool_first = 1, .rollout_first = 1, .rollouts = size - 1, .learner_first = size};
-    trainer_watch_init(&watch, g_t, &top, 20000);
+    watch_rollouts(&watch, size);
     trainer_watch_expect(&watch, 1, 1, 20, "a trial");
     bool ok = trainer_watch_receive(&watch, STILL_MS, &message) == RLF_TIMEOUT && watch.peers[1].done == BEATS &&
               strstr(rlf_error_message(), "s: rank 1 (rollout) owes a trial; it says it is generate");

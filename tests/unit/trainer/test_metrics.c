@@ -25,29 +25,28 @@ static int remove_folder(void **state) {
     return failed;
 }
 
-static void lines_after_the_checkpoint_are_cut(void **state) {
-    (void)state;
-    static const char text[] = "{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":2,\"elapsed_s\":2.5}\n{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n{\"step\":3,\"elapsed_s\":9}\n";
+/* What is kept of the text at a start from step 2, up to `cut`; the last line of it is of that second. */
+static void assert_kept(const char *text, bool evaluated, const char *cut, double last) {
     rlf_str out = {0};
     double elapsed;
-    trainer_metrics_cut(text, sizeof text - 1, 2, true, &out, &elapsed);
-    assert_int_equal(out.len, strstr(text, "{\"step\":3") - text);
+    trainer_metrics_cut(text, strlen(text), 2, evaluated, &out, &elapsed);
+    assert_int_equal(out.len, strstr(text, cut) - text);
     assert_memory_equal(out.ptr, text, out.len);
-    assert_true(elapsed == 2.75);
+    assert_true(elapsed == last);
     rlf_str_clean_up(&out);
+}
+
+static void lines_after_the_checkpoint_are_cut(void **state) {
+    (void)state;
+    assert_kept("{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":2,\"elapsed_s\":2.5}\n{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n{\"step\":3,\"elapsed_s\":9}\n",
+                true, "{\"step\":3", 2.75);
 }
 
 static void evaluation_that_the_checkpoint_lacks_is_cut(void **state) {
     (void)state;
-    static const char text[] = "{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":1,\"eval\":{},\"elapsed_s\":1.75}\n{\"step\":2,\"elapsed_s\":2.5}\n"
-                               "{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n";
-    rlf_str out = {0};
-    double elapsed;
-    trainer_metrics_cut(text, sizeof text - 1, 2, false, &out, &elapsed);
-    assert_int_equal(out.len, strstr(text, "{\"step\":2,\"eval") - text);
-    assert_memory_equal(out.ptr, text, out.len);
-    assert_true(elapsed == 2.5);
-    rlf_str_clean_up(&out);
+    assert_kept("{\"step\":1,\"elapsed_s\":1.5}\n{\"step\":1,\"eval\":{},\"elapsed_s\":1.75}\n{\"step\":2,\"elapsed_s\":2.5}\n"
+                "{\"step\":2,\"eval\":{},\"elapsed_s\":2.75}\n",
+                false, "{\"step\":2,\"eval", 2.5);
 }
 
 static void line_broken_off_by_a_kill_is_cut(void **state) {
