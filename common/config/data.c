@@ -9,7 +9,8 @@
 
 #include "common/base/json.h"
 
-enum { LINE_MAX_BYTES = 16 << 20, EXTRA_MAX = 16 << 20 /* what a message holds */, MESSAGES_MAX = 65536, TARGETS_MAX = 65536, TOOLS_MAX = 1024, PIECE = 1 << 16 };
+enum { LINE_MAX_BYTES = 16 << 20, MESSAGES_MAX = 65536, TARGETS_MAX = 65536, TOOLS_MAX = 1024, PIECE = 1 << 16 };
+enum { EXTRA_MAX = 16 << 20 }; /* what a message holds */
 
 #define TEXT "text without NUL"
 
@@ -161,9 +162,10 @@ static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root)
     char *text = json_dumps(extra, JSON_COMPACT);
     if (!text) return RLF_RAISE(NO_MEMORY, "%s:%zu: no memory for extra_info", at->file, at->line);
     size_t n = strlen(text);
-    if (n <= EXTRA_MAX) row->extra = rlf_arena_dup(at->arena, text, n);
+    row->extra = rlf_arena_dup(at->arena, text, n);
     free(text);
-    return n <= EXTRA_MAX ? RLF_OK : RLF_RAISE(LIMIT, "%s:%zu: extra_info has %zu bytes as compact JSON; expected at most %d", at->file, at->line, n, (int)EXTRA_MAX);
+    if (n <= EXTRA_MAX) return RLF_OK;
+    return RLF_RAISE(LIMIT, "%s:%zu: extra_info has %zu bytes as compact JSON; expected at most %d", at->file, at->line, n, (int)EXTRA_MAX);
 }
 
 static rlf_status parse_source(const place *at, rlf_row *row, const json_t *root) {
