@@ -76,10 +76,9 @@ static rlf_status check_traffic(const rlf_config *c, const rlf_config_origin *o)
     return RLF_OK;
 }
 
-/* Between, the inverse leaves the range of a float, or nearly. */
 static rlf_status check_temperature(const rlf_config_origin *o, const char *key, double temperature) {
-    if (temperature == 0 || temperature >= 1e-6) return RLF_OK;
-    return fail(o, key, "expected 0, or at least 1e-06, found %g", temperature);
+    if (temperature == 0 || temperature >= RLF_LEAST_TEMPERATURE) return RLF_OK;
+    return fail(o, key, "expected 0, or at least %g, found %g", RLF_LEAST_TEMPERATURE, temperature);
 }
 
 static rlf_status check_algorithm(const rlf_config *c, const rlf_config_origin *o) {

@@ -14,6 +14,8 @@
 
 #include "common/base/mem.h"
 
+#define RLF_LEAST_TEMPERATURE 1e-6 /* but for 0: below it the inverse leaves the range of a float, or nearly */
+
 typedef struct rlf_tool_config {
     char *name;        /* what the model calls */
     char *kind;        /* "index" | "calculator" | "python" | "mcp" … */

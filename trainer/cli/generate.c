@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config/config.h"
 #include "common/text/chat.h"
 #include "rollout/engine.h"
 #include "trainer/cli/cli.h"
@@ -165,7 +166,7 @@ static bool parse(request *r, int argc, char **argv, bool *help) {
         case 'r': r->raw = true; break;
         case 'c': r->raw = false; break;
         case 'n': good = rlf_cli_number(optarg, 1, MOST_TOKENS, &r->max_tokens); break;
-        case 't': good = rlf_cli_number(optarg, 0, 100, &r->temperature) && (r->temperature == 0 || r->temperature >= 1e-6); break;
+        case 't': good = rlf_cli_number(optarg, 0, 100, &r->temperature) && (r->temperature == 0 || r->temperature >= RLF_LEAST_TEMPERATURE); break;
         case 'P': good = rlf_cli_number(optarg, 1e-6, 1, &r->top_p); break;
         case 'k': good = rlf_cli_number(optarg, 0, MOST_TOKENS, &r->top_k); break;
         case 's': good = rlf_cli_number(optarg, 0, 9e15, &r->seed); break;
