@@ -65,9 +65,9 @@ bool rlf_chat_is_stop(const rlf_chat *chat, int32_t id);
 
 /* How the model writes a tool call. Lives as long as the chat. */
 const rlf_tool_syntax *rlf_chat_tool_syntax(const rlf_chat *chat);
-/* What a generation prompt has written of the model's turn, as parsers and rewards read it: "<think>\n" in qwen3-thinking, else "", and behind a
- * `last` message of the prompt that leaves the turn open, a tool's answer in it (formats of tags; NULL: behind no message). And whether the turn
- * goes on behind a last id that ends no generation. */
+/* What a generation prompt has written of the model's turn, as parsers and rewards read it: "<think>\n" in qwen3-thinking, else "". With formats of
+ * tags tools' answers stand in the turn: where the conversation's `last` message is one (NULL: no message), the turn goes on and there is no
+ * generation prompt, ""; and it goes on behind a last id that ends no generation. */
 const char *rlf_chat_opening(const rlf_chat *chat, const rlf_chat_message *last);
 bool rlf_chat_goes_on(const rlf_chat *chat, int32_t id);
 /* Appends the text of a sampled id as parsers and rewards read it: without control tokens, but for <|python_tag|>, which is one. */
