@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "toolsvc/map.h"
 
-enum { BUSY_MS = 1000, PRUNE_EVERY = 256, APPLICATION_ID = 0x726C6663 /* "rlfc", in the header of the file */ };
+enum { BUSY_MS = 1000, BUSY_US = 5000, OPEN_MS = 10000, PRUNE_EVERY = 256, APPLICATION_ID = 0x726C6663 /* "rlfc", in the header of the file */ };
 
 typedef struct kept {
     struct kept *newer, *older;
@@ -101,8 +102,12 @@ static void disk_put(toolsvc_cache *c, rlf_slice key, const rlf_str *answer, int
     if (++c->puts % PRUNE_EVERY == 0) run(c, c->prune);
 }
 
+/* Of two that read the file and both want to change it SQLite sends one away at once, whatever the busy timeout: it comes again. */
 static rlf_status sql(toolsvc_cache *c, const char *text) {
-    if (sqlite3_exec(c->db, text, NULL, NULL, NULL) == SQLITE_OK) return RLF_OK;
+    int64_t deadline_ms = rlf_now_ms() + OPEN_MS;
+    int result;
+    while ((result = sqlite3_exec(c->db, text, NULL, NULL, NULL)) == SQLITE_BUSY && rlf_now_ms() < deadline_ms) rlf_sleep_us(BUSY_US);
+    if (result == SQLITE_OK) return RLF_OK;
     return RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
 }
 
@@ -118,7 +123,9 @@ static rlf_status check_owner(toolsvc_cache *c) {
     RLF_TRY(prepare(c, "PRAGMA application_id", &id));
     RLF_TRY(prepare(c, "SELECT count(*) FROM sqlite_master", &tables));
     bool readable = sqlite3_step(id) == SQLITE_ROW && sqlite3_step(tables) == SQLITE_ROW;
-    if (!readable || (sqlite3_column_int(id, 0) != APPLICATION_ID && sqlite3_column_int(tables, 0) != 0))
+    if (sqlite3_errcode(c->db) == SQLITE_BUSY)
+        status = RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+    else if (!readable || (sqlite3_column_int(id, 0) != APPLICATION_ID && sqlite3_column_int(tables, 0) != 0))
         status = RLF_RAISE(INVALID, "key \"cache.path\": %s is not a cache of tool answers", c->config->cache_path);
 out:
     sqlite3_finalize(id);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/log.h"
@@ -33,11 +34,17 @@ static void remove_recordings(void) {
     unlink(in_folder("rank_2.jsonl"));
 }
 
+static void remove_cache(void) {
+    unlink(in_folder("cache"));
+    unlink(in_folder("cache-wal"));
+    unlink(in_folder("cache-shm"));
+}
+
 static int remove_folder(void **state) {
     (void)state;
-    static const char *const names[] = {"cache", "cache-wal", "cache-shm", "other"};
     remove_recordings();
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(in_folder(names[i]));
+    remove_cache();
+    unlink(in_folder("other"));
     return rmdir(g_folder);
 }
 
@@ -125,6 +132,45 @@ static void disk_outlives_the_run_and_knows_versions(void **state) {
     config.cache_path = other;
     assert_int_not_equal(toolsvc_cache_open(&c, &config), RLF_OK);
     assert_non_null(strstr(rlf_error_message(), "key \"cache.path\""));
+}
+
+/* Ranks open a new file at once; each is let in, writes, and reads what it wrote. */
+static void ranks_may_make_the_file_at_once(void **state) {
+    (void)state;
+    enum { ROUNDS = 40, RANKS = 6 };
+    char path[64];
+    snprintf(path, sizeof path, "%s", in_folder("cache"));
+    rlf_tool_config config = {.cache_path = path, .cache_disk_entries = 100};
+    for (int round = 0; round < ROUNDS; round++) {
+        remove_cache();
+        int start[2], failed = 0;
+        pid_t ranks[RANKS];
+        assert_int_equal(pipe(start), 0);
+        for (int i = 0; i < RANKS; i++) {
+            ranks[i] = fork();
+            if (ranks[i] != 0) continue;
+            char none, name[2] = {(char)('a' + i), '\0'};
+            close(start[1]);
+            if (read(start[0], &none, 1) != 0) _exit(2); /* all begin when the other end is closed */
+            toolsvc_cache *c;
+            if (toolsvc_cache_open(&c, &config) != RLF_OK) {
+                fprintf(stderr, "%s\n", rlf_error_message());
+                _exit(1);
+            }
+            put(c, "f", name, 0, name);
+            bool right = strcmp(get(c, "f", name, 0), name) == 0;
+            toolsvc_cache_close(c);
+            _exit(right ? 0 : 1);
+        }
+        close(start[0]);
+        close(start[1]);
+        for (int i = 0; i < RANKS; i++) {
+            int how = -1;
+            assert_int_equal(waitpid(ranks[i], &how, 0), ranks[i]);
+            failed += how != 0;
+        }
+        assert_int_equal(failed, 0);
+    }
 }
 
 static void map_finds_what_was_put(void **state) {
@@ -302,6 +348,7 @@ int main(void) {
         cmocka_unit_test(memory_keeps_what_was_used_last),
         cmocka_unit_test(old_answers_are_asked_for_again),
         cmocka_unit_test(disk_outlives_the_run_and_knows_versions),
+        cmocka_unit_test(ranks_may_make_the_file_at_once),
         cmocka_unit_test(map_finds_what_was_put),
         cmocka_unit_test(recorded_calls_are_found_again),
         cmocka_unit_test(a_killed_recording_loses_nothing_but_the_line_it_was_at),
