@@ -1,8 +1,9 @@
 /* Answers of one tool kept for calls to come, in memory and on disk: what is asked again is not asked of the tool (keys cache.*).
  *
  * An answer is kept under the function's name, cache.version and the canonical arguments; only answers with status ok are kept, never
- * errors. In memory: the cache.entries used last. On disk: a SQLite file that ranks and runs may share; the newest cache.disk_entries.
- * Neither gives an answer older than cache.ttl_s. A disk that fails is a warning and a miss, never an error of a call.
+ * errors. In memory: the cache.entries used last. On disk: a SQLite file that ranks and runs of one machine may share (SQLite's WAL is
+ * not for network file systems); the newest cache.disk_entries. Neither gives an answer older than cache.ttl_s. A disk that fails is a
+ * warning and a miss, never an error of a call.
  *
  * Threads: one, the loop's. */
 #ifndef RLF_TOOLSVC_CACHE_H

@@ -173,7 +173,7 @@ const rlf_key rlf_tool_keys[] = {
     TOOL(INT, "breaker.reset_ms", breaker_reset_ms, "ms", "5000", 1, 1e9, NULL, "How long, until one call is let through as a probe"),
     TOOL(INT, "cache.entries", cache_entries, "", "0", 0, 1e9, NULL,
          "Answers (never errors) kept in memory on each tool rank, for calls with the same arguments; 0: none"),
-    TOOL(TEXT, "cache.path", cache_path, "", "", 0, 0, NULL, "SQLite file of answers that ranks and runs share; empty: none"),
+    TOOL(TEXT, "cache.path", cache_path, "", "", 0, 0, NULL, "SQLite file of answers that ranks and runs of one machine share; empty: none"),
     TOOL(INT, "cache.disk_entries", cache_disk_entries, "", "1000000", 1, 1e12, NULL, "Newest answers kept in that file"),
     TOOL(INT, "cache.ttl_s", cache_ttl_s, "s", "0", 0, 1e10, NULL, "Age at which an answer is asked for again; 0: never"),
     TOOL(TEXT, "cache.version", cache_version, "", "", 0, 0, NULL, "Part of what answers are kept under: another version, another answer"),
