@@ -31,9 +31,11 @@ static void forward_of(const bench *b, int rows, int cols, int depth) {
 }
 static void forward(const bench *b, int rows) { forward_of(b, rows, 136, 200); }
 static void forward_narrow(const bench *b, int rows) { forward_of(b, rows, 136, 72); }
-static void gated(const bench *b, int rows) {
-    kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 68, 200);
+/* Gate and up, where they are stored, lie behind what cases take of a. */
+static void gated_of(const bench *b, const uint16_t *x, const uint16_t *w, kern_dtype dtype, int rows, int f, int depth) {
+    kern_cuda_linear_swiglu(b->ctx, b->to, b->a + ELEMENTS, dtype, x, KERN_BF16, w, KERN_BF16, KERN_BF16, rows, f, depth);
 }
+static void gated(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_F32, rows, 68, 200); }
 /* Two elements of a are one of x; in one kernel, or by the norm and the product, with b's second half between them. */
 static void normed_to(const bench *b, int rows, bool gated) {
     enum { N = 68, K = 200 };
@@ -43,7 +45,7 @@ static void normed_to(const bench *b, int rows, bool gated) {
                                  .factors = KERN_BF16, .eps = 1e-6f, .m = rows, .n = N, .k = K, .gated = gated};
     if (kern_cuda_norm_linear(b->ctx, &p)) return;
     kern_cuda_rmsnorm(b->ctx, between, KERN_BF16, x, p.norm, KERN_BF16, p.eps, rows, K);
-    if (gated) kern_cuda_linear_swiglu(b->ctx, b->to, b->to + ELEMENTS / 2, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, KERN_BF16, rows, N, K);
+    if (gated) gated_of(b, between, b->b, KERN_F32, rows, N, K);
     else kern_cuda_linear(b->ctx, b->to, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, N, K, false);
 }
 static void normed(const bench *b, int rows) { normed_to(b, rows, false); }
@@ -56,6 +58,7 @@ static void grad_weight(const bench *b, int rows) {
 }
 /* The least columns for which tiles are wide (linear_hopper.cu): narrow ones would be more than processors, by fewer than as many again. */
 static int many_columns(const bench *b, int rows) { return 128 * (kern_card_processors(b->ctx->card) / ((rows + 127) / 128) + 1); }
+static void gated_wide(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, many_columns(b, rows) / 2, 72); }
 static void forward_wide(const bench *b, int rows) { forward_of(b, rows, many_columns(b, rows), 72); }
 static void grad_input_wide(const bench *b, int rows) {
     kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 72, many_columns(b, rows), false);
@@ -111,6 +114,7 @@ static const checked CASES[] = {{"a product of few rows", forward, 5},      {"a 
                                 {"a product of 32 rows", forward, 32},      {"a product of 64 rows", forward, 64},
                                 {"SwiGLU of few rows", gated, 5},           {"SwiGLU of 16 rows", gated, 16},
                                 {"SwiGLU of 32 rows", gated, 32},           {"SwiGLU of 64 rows", gated, 64},
+                                {"SwiGLU of 100 rows", gated, 100},         {"SwiGLU of narrow tiles", gated, 264},
                                 {"a product of a norm", normed, 7},         {"SwiGLU of a norm", normed_gated, 8},
                                 {"a product of 100 rows", forward, 100},    {"a product of narrow tiles", forward_narrow, 264},
                                 {"a gradient by inputs", grad_input, 136},  {"a gradient by weights", grad_weight, 136},
@@ -121,6 +125,7 @@ static const checked CASES[] = {{"a product of few rows", forward, 5},      {"a 
                                 {"decoding of some rows, D 64", decode_some, 64}, {"decoding of some rows, D 128", decode_some, 128}},
                      /* with up to MANY_ELEMENTS results, of which those have ELEMENTS at most */
                      LARGE_CASES[] = {{"a product of wide tiles", forward_wide, 264},
+                                      {"SwiGLU of wide tiles", gated_wide, 136},
                                       {"a gradient by inputs, of wide tiles", grad_input_wide, 136},
                                       {"a gradient by weights, of wide tiles", grad_weight_wide, 136}};
 

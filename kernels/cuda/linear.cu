@@ -93,14 +93,11 @@ void kern_cuda_linear(kern_ctx *ctx, void *y, kern_dtype y_dtype, const void *x,
     run_product(ctx, &args);
 }
 
-/* Few rows of bfloat16 factors have kernels that end with SwiGLU, and no gate_up. */
+/* Few rows of bfloat16 factors, and on Hopper's cards any number, have kernels that end with SwiGLU, and no gate_up. */
 void kern_cuda_linear_swiglu(kern_ctx *ctx, void *y, void *gate_up, kern_dtype dtype, const void *x, kern_dtype x_dtype, const void *w,
                              kern_dtype w_dtype, kern_dtype factors, int m, int f, int k) {
     const product_out to = {y, dtype, NULL, KERN_F32, FROM_ZERO};
-    if (factors == KERN_BF16 && m <= FEW_ROWS && !ctx->free) {
-        kern_cuda_tensor_linear_swiglu(ctx, to, x, x_dtype, (const uint16_t *)w, m, f, k);
-        return;
-    }
+    if (factors == KERN_BF16 && kern_cuda_tensor_linear_swiglu(ctx, to, x, x_dtype, (const uint16_t *)w, m, f, k)) return;
     kern_cuda_linear(ctx, gate_up, dtype, x, x_dtype, w, w_dtype, NULL, KERN_F32, factors, m, 2 * f, k, false);
     kern_cuda_swiglu(ctx, y, gate_up, dtype, m, f);
 }

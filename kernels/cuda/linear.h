@@ -29,11 +29,13 @@ KERN_DEVICE void store_element(const product_out *to, size_t i, float chain, int
     kern_set_element(to->c, to->dtype, i, to->start == ADDED ? ((const float *)to->c)[i] + value : value);
 }
 
-/* The chains of the gate and of the up of C's element i have ended; the activation is what kern_swiglu makes of them as stored. */
-KERN_DEVICE void store_gated(const product_out *to, size_t i, float gate, float up) {
+/* The chains of the gate and of the up of an element of C have ended; it is what kern_swiglu makes of them as stored. */
+KERN_DEVICE float gated_of(const product_out *to, float gate, float up) {
     const bool half = to->dtype == KERN_BF16;
-    kern_set_element(to->c, to->dtype, i, swiglu_of(half ? kern_float_of_bf16(kern_bf16_of_float(gate)) : gate,
-                                                    half ? kern_float_of_bf16(kern_bf16_of_float(up)) : up));
+    return swiglu_of(half ? kern_float_of_bf16(kern_bf16_of_float(gate)) : gate, half ? kern_float_of_bf16(kern_bf16_of_float(up)) : up);
+}
+KERN_DEVICE void store_gated(const product_out *to, size_t i, float gate, float up) {
+    kern_set_element(to->c, to->dtype, i, gated_of(to, gate, up));
 }
 
 /* What the chain of C's element i begins with. */
@@ -68,7 +70,7 @@ typedef struct tensor_product {
     tensor_operand a, b;
     product_out to;
     int depth;
-    bool gated; /* few rows: B's lines are those of gate, as many of up lie behind them, and C is kern_swiglu of the two */
+    bool gated; /* few rows, or Hopper's: B's lines are those of gate, as many of up lie behind them, and C is kern_swiglu of the two */
 } tensor_product;
 
 static inline tensor_operand tensor_operand_of(const uint16_t *ptr, int ld, int lines, bool along_depth) {
@@ -136,8 +138,8 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *product);
 
 /* As the operations of ops.h, with factors of bfloat16: linear_tiles.cu. */
 void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int n, int k);
-/* Of few rows; y is not added to. */
-void kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
+/* y is not added to. False: it has to be done by two operations. */
+bool kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
                                     int k);
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k);
 void kern_cuda_tensor_grad_weight(kern_ctx *ctx, product_out dw, const void *dy, kern_dtype dy_dtype, const void *x, kern_dtype x_dtype, int m,

@@ -1,13 +1,15 @@
 /* Matrix products with bfloat16 factors on Hopper's cards, fed by the copy engine (hopper.h), in the order of linear.h and so with its bits.
  *
  * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256 or 128), two warp
- *         groups of 64 x cols each, their sums in registers for the whole depth. A third warp group has one thread that does nothing but
+ *         groups of 64 x cols each, their sums in registers for the whole depth; gated (of kern_linear_swiglu), half as many of gate and
+ *         the same of up. A third warp group has one thread that does nothing but
  *         start copies, as far ahead as there are stages; a stage is STEP of depth of A and B. Blocks stay: each takes every n-th
  *         tile, and the copies for the next tile begin while this one is stored. Tiles go down GROUP before the next columns, so that those
  *         at work together share their factors in the cache
- * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns
- * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated (of
- *         kern_linear_swiglu), 8 of gate and the same 8 of up, so that a thread has both of an element. Weights stream through
+ * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns; gated, 32 lines
+ *         of gate and the same of up, 8 of each in turn
+ * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated,
+ *         8 of gate and the same 8 of up, so that a thread has both of an element. Weights stream through
  *         the card once; copies run ahead by 200 KiB a processor, also into the next tile, and those of weights begin before the operation
  *         in front has ended. Up to 8 rows that go through RMSNorm first are read and normed by every block, while its first weights come: that
  *         takes as long as the norm does, and spares its launch
@@ -98,19 +100,27 @@ KERN_DEVICE kern_wgmma_factor factor_at(const uint16_t *stage, const bool along,
     return along ? kern_wgmma_along(stage + line * STEP + d) : kern_wgmma_across(stage + line * STEP + d * KERN_TILE_WIDE, STEP * 128);
 }
 
-/* What a warp group multiplies: 64 lines of A from `line` on, of the `lines` that a stage has before those of B, by `cols` lines of B. */
+/* What a warp group multiplies: 64 lines of A from `line` on, of the `lines` that a stage has before those of B, by `cols` lines of B; of two
+ * `sides` one half of these are gate's, the other up's. */
 typedef struct group_shape {
     bool a_along, b_along;
-    int lines, cols, line;
+    int lines, cols, sides, line;
 } group_shape;
 
 /* 16 of depth of a stage, from d on. */
 KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const group_shape g, int d) {
-    const kern_wgmma_factor a = factor_at(stage, g.a_along, g.line, d), b = factor_at(stage + g.lines * STEP, g.b_along, 0, d);
-    if (g.cols == WIDE)
-        kern_wgmma_256(c, a, !g.a_along, b, !g.b_along);
-    else
-        kern_wgmma_128(c, a, !g.a_along, b, !g.b_along);
+    const kern_wgmma_factor a = factor_at(stage, g.a_along, g.line, d);
+    const int cols = g.cols / g.sides;
+    KERN_UNROLL
+    for (int side = 0; side < g.sides; side++) {
+        const kern_wgmma_factor b = factor_at(stage + (g.lines + side * cols) * STEP, g.b_along, 0, d);
+        if (cols == WIDE)
+            kern_wgmma_256(c, a, !g.a_along, b, !g.b_along);
+        else if (cols == NARROW)
+            kern_wgmma_128(c + side * (NARROW / 8), a, !g.a_along, b, !g.b_along);
+        else
+            kern_wgmma_64(c + side * (NARROW / 16), a, !g.a_along, b, !g.b_along);
+    }
 }
 
 /* The chains of a tile, from the ring's stages of STEP of depth. */
@@ -142,20 +152,26 @@ KERN_DEVICE void multiply_depth(float c[][4], const uint16_t *memory, ring_gates
     ring_next(at, stages);
 }
 
+/* What a block does: tiles of ROWS by cols / sides elements of C, of `cols` lines of B. */
+typedef struct tiles_shape {
+    bool a_along, b_along;
+    int cols, sides, stages;
+} tiles_shape;
+
 /* All tiles of the block, by one thread. */
-KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const bool a_along,
-                               const bool b_along, const int cols, const int stages, int tiles) {
-    const int steps = (p->depth + STEP - 1) / STEP, size = (ROWS + cols) * STEP;
+KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const tiles_shape s, int tiles) {
+    const int steps = (p->depth + STEP - 1) / STEP, size = (ROWS + s.cols) * STEP, cols = s.cols / s.sides;
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         const tile_place place = place_of_tile(p, cols, tile);
-        for (int s = 0; s < steps; s++, ring_next(&at, stages)) {
+        for (int step = 0; step < steps; step++, ring_next(&at, s.stages)) {
             uint16_t *stage = memory + at.stage * size;
             kern_gate *full = &gates->full[at.stage];
             ring_wait_empty(gates, at);
             kern_gate_expect(full, size * (int)sizeof *stage);
-            copy_factor(stage, &h->a, a_along, ROWS, place.row, s * STEP, full);
-            copy_factor(stage + ROWS * STEP, &h->b, b_along, cols, place.col, s * STEP, full);
+            copy_factor(stage, &h->a, s.a_along, ROWS, place.row, step * STEP, full);
+            for (int side = 0; side < s.sides; side++)
+                copy_factor(stage + (ROWS + side * cols) * STEP, &h->b, s.b_along, cols, side * p->cols + place.col, step * STEP, full);
         }
     }
 }
@@ -275,66 +291,76 @@ KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], const int fragme
             store_floats(p, c + j, row, col + 8 * j, false);
 }
 
-KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const bool a_along, const bool b_along,
-                                const int cols, const int stages, int tiles) {
-    const int group = kern_thread() / GROUP_THREADS, lane = kern_thread() % 32, warp = kern_thread() / 32 % 4;
-    const group_shape shape = {a_along, b_along, ROWS, cols, group * GROUP_ROWS};
+/* C's element from gate and up, whose chains have ended. */
+KERN_DEVICE void gate_sums(const hopper_work *p, float c[][4], const int fragments) {
+    KERN_UNROLL
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 4; e++) c[j][e] = gated_of(&p->to, c[j][e], c[fragments + j][e]);
+}
+
+KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const tiles_shape s, int tiles) {
+    const int group = kern_thread() / GROUP_THREADS, lane = kern_thread() % 32, warp = kern_thread() / 32 % 4, cols = s.cols / s.sides;
+    const group_shape shape = {s.a_along, s.b_along, ROWS, s.cols, s.sides, group * GROUP_ROWS};
     float c[WIDE / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
         const tile_place place = place_of_tile(p, cols, tile);
         const int row = place.row + group * GROUP_ROWS + warp * 16 + lane / 4, col = place.col + lane % 4 * 2;
-        if (!a_along && tile + kern_blocks() < tiles) prefetch_c(p, place_of_tile(p, cols, tile + kern_blocks()), cols);
-        if (a_along && p->to.start == ADDED) prefetch_c(p, place, cols);
-        if (a_along)
-            begin_from_zero(c, cols / 8);
+        if (!s.a_along && tile + kern_blocks() < tiles) prefetch_c(p, place_of_tile(p, cols, tile + kern_blocks()), cols);
+        if (s.a_along && p->to.start == ADDED) prefetch_c(p, place, cols);
+        if (s.a_along)
+            begin_from_zero(c, s.cols / 8);
         else
             begin_from_c(c, p, cols / 8, row, col);
-        multiply_depth(c, memory, gates, &at, stages, shape, p->depth);
+        multiply_depth(c, memory, gates, &at, s.stages, shape, p->depth);
+        if (s.sides == 2) gate_sums(p, c, cols / 8);
         store_sums(p, c, cols / 8, place.col, row, col);
     }
 }
 
-KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const bool a_along, const bool b_along, const int cols,
-                                  const int stages) {
+KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const tiles_shape s) {
     const hopper_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
-    ring_gates *gates = (ring_gates *)(ring + stages * (ROWS + cols) * STEP);
-    const int tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
+    ring_gates *gates = (ring_gates *)(ring + s.stages * (ROWS + s.cols) * STEP);
+    const int cols = s.cols / s.sides, tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
     fetch_maps(h);
-    ring_open(gates, stages, 1, CONSUMERS * GROUP_THREADS / 32);
+    ring_open(gates, s.stages, 1, CONSUMERS * GROUP_THREADS / 32);
     kern_barrier();
     kern_wait_for_previous();
     kern_next_may_start();
     if (kern_thread() >= CONSUMERS * GROUP_THREADS) {
         kern_registers_less(PRODUCER_REGISTERS);
-        if (kern_thread() == CONSUMERS * GROUP_THREADS) produce_tiles(ring, gates, h, &work, a_along, b_along, cols, stages, tiles);
+        if (kern_thread() == CONSUMERS * GROUP_THREADS) produce_tiles(ring, gates, h, &work, s, tiles);
     } else {
         kern_registers_more(CONSUMER_REGISTERS);
-        multiply_tiles(ring, gates, &work, a_along, b_along, cols, stages, tiles);
+        multiply_tiles(ring, gates, &work, s, tiles);
     }
 }
 
-#define HOPPER_TILES(name, a_along, b_along, cols, stages)              \
-    typedef hopper_product name##_args;                                 \
-    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                     \
-        KERN_SHARED_BYTES(char, memory);                                \
-        tiles_of_product(memory, &a, a_along, b_along, cols, stages);   \
+#define HOPPER_TILES(name, a_along, b_along, cols, sides, stages)          \
+    typedef hopper_product name##_args;                                    \
+    KERN_KERNEL_WITH_MAPS(name, TILES_THREADS, 1) {                        \
+        KERN_SHARED_BYTES(char, memory);                                   \
+        const tiles_shape shape = {a_along, b_along, cols, sides, stages}; \
+        tiles_of_product(memory, &a, shape);                               \
     }
-HOPPER_TILES(hopper_forward_wide, true, true, WIDE, STAGES_WIDE)
-HOPPER_TILES(hopper_forward_narrow, true, true, NARROW, STAGES_NARROW)
-HOPPER_TILES(hopper_grad_input_wide, true, false, WIDE, STAGES_WIDE)
-HOPPER_TILES(hopper_grad_input_narrow, true, false, NARROW, STAGES_NARROW)
-HOPPER_TILES(hopper_grad_weight_wide, false, false, WIDE, STAGES_WIDE)
-HOPPER_TILES(hopper_grad_weight_narrow, false, false, NARROW, STAGES_NARROW)
+HOPPER_TILES(hopper_forward_wide, true, true, WIDE, 1, STAGES_WIDE)
+HOPPER_TILES(hopper_forward_narrow, true, true, NARROW, 1, STAGES_NARROW)
+HOPPER_TILES(hopper_gated_wide, true, true, WIDE, 2, STAGES_WIDE)
+HOPPER_TILES(hopper_gated_narrow, true, true, NARROW, 2, STAGES_NARROW)
+HOPPER_TILES(hopper_grad_input_wide, true, false, WIDE, 1, STAGES_WIDE)
+HOPPER_TILES(hopper_grad_input_narrow, true, false, NARROW, 1, STAGES_NARROW)
+HOPPER_TILES(hopper_grad_weight_wide, false, false, WIDE, 1, STAGES_WIDE)
+HOPPER_TILES(hopper_grad_weight_narrow, false, false, NARROW, 1, STAGES_NARROW)
 
 /* ---- few and some rows: what both have in common -------------------------------------------------------------------------------------- */
 
 /* A tile is `lines` lines of C by `rows` rows of x, a stage of it `deep` of depth: pieces of STEP of the weights, then as many of x. A line
- * of C has one of weights, or, gated, two `sides`: a piece of weights is those of gate, then those of up. Normed, all of x is behind the
- * stages, in the same pieces. */
+ * of C has one of weights, or, gated, two `sides`: a piece of weights is `together` lines of gate, as many of up, and so on. Normed, all of x
+ * is behind the stages, in the same pieces. */
 typedef struct few_shape {
-    int rows, lines, sides, deep, stages;
+    int rows, lines, sides, together, deep, stages;
     bool normed;
 } few_shape;
 
@@ -362,8 +388,10 @@ KERN_DEVICE void copy_weights(uint16_t *memory, ring_gates *gates, const hopper_
     kern_gate *full = &gates->full[n->at.stage];
     kern_gate_expect(full, few_stage(s) * (int)sizeof *stage);
     for (int i = 0; i < s.deep; i += STEP)
-        for (int side = 0; side < s.sides; side++)
-            kern_copy_box(stage + few_weights(s, i) + side * s.lines * STEP, &h->b, side * cols + n->tile / down * s.lines, n->d + i, full);
+        for (int line = 0; line < s.lines; line += s.together)
+            for (int side = 0; side < s.sides; side++)
+                kern_copy_box(stage + few_weights(s, i) + (line * s.sides + side * s.together) * STEP, &h->b,
+                              side * cols + n->tile / down * s.lines + line, n->d + i, full);
 }
 KERN_DEVICE void copy_rows_of_x(uint16_t *memory, ring_gates *gates, const hopper_product *h, const few_shape s, int down, const few_place *n) {
     uint16_t *stage = memory + n->at.stage * few_stage(s);
@@ -414,55 +442,73 @@ KERN_DEVICE void store_transposed(const hopper_work *p, float c[][4], const int 
         }
 }
 
-/* The same of 8 lines: c[0], c[1] are gate, c[2], c[3] up. */
-KERN_DEVICE void store_gated_transposed(const hopper_work *p, const float c[4], int line, int row) {
+/* The same of 8 lines: c[j][0], c[j][1] are gate, c[j][2], c[j][3] up. */
+KERN_DEVICE void store_gated_transposed(const hopper_work *p, float c[][4], const int fragments, int line, int row) {
     KERN_UNROLL
-    for (int e = 0; e < 2; e++)
-        if (row + e < p->rows && line < p->cols)
-            store_gated(&p->to, (size_t)(row + e) * (size_t)p->cols + (size_t)line, c[e], c[e + 2]);
+    for (int j = 0; j < fragments; j++)
+        KERN_UNROLL
+        for (int e = 0; e < 2; e++) {
+            const int at_row = row + 8 * j + e;
+            if (at_row < p->rows && line < p->cols)
+                store_gated(&p->to, (size_t)at_row * (size_t)p->cols + (size_t)line, c[j][e], c[j][e + 2]);
+        }
+}
+
+KERN_DEVICE void store_lines(const hopper_work *p, float c[][4], const int fragments, const int sides, int line, int row) {
+    if (sides == 1)
+        store_transposed(p, c, fragments, line, row);
+    else
+        store_gated_transposed(p, c, fragments, line, row);
 }
 
 /* ---- some rows ------------------------------------------------------------------------------------------------------------------------ */
 
-KERN_DEVICE few_shape some_shape(void) {
-    const few_shape s = {SOME_ROWS, SOME_LINES, 1, STEP, SOME_STAGES, false};
+KERN_BOTH few_shape some_shape(int sides) {
+    const int lines = SOME_LINES / sides;
+    const few_shape s = {SOME_ROWS, lines, sides, sides == 1 ? lines : 8, STEP, SOME_STAGES, false};
     return s;
 }
 
-KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const hopper_work *p, int tiles) {
-    const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32;
-    const group_shape shape = {true, true, SOME_LINES, SOME_ROWS, 0};
+KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const few_shape s, int tiles) {
+    const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32, warp = kern_thread() / 32;
+    const group_shape shape = {true, true, SOME_LINES, SOME_ROWS, 1, 0};
     float c[SOME_ROWS / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
+        const int line = tile / down * s.lines + warp * (MMA_ROWS / s.sides) + lane / 4, row = tile % down * SOME_ROWS + lane % 4 * 2;
         begin_from_zero(c, SOME_ROWS / 8);
         multiply_depth(c, memory, gates, &at, SOME_STAGES, shape, p->depth);
         KERN_UNROLL
-        for (int j = 0; j < SOME_ROWS / 8; j += STORED_TOGETHER)
-            store_transposed(p, c + j, STORED_TOGETHER, tile / down * SOME_LINES + kern_thread() / 32 * 16 + lane / 4,
-                             tile % down * SOME_ROWS + 8 * j + lane % 4 * 2);
+        for (int j = 0; j < SOME_ROWS / 8; j += STORED_TOGETHER) store_lines(p, c + j, STORED_TOGETHER, s.sides, line, row + 8 * j);
     }
 }
 
-typedef hopper_product hopper_some_args;
-KERN_KERNEL_WITH_MAPS(hopper_some, 2 * GROUP_THREADS, 1) {
-    KERN_SHARED_BYTES(char, memory);
-    const few_shape shape = some_shape();
-    const hopper_work work = a.work;
+KERN_DEVICE void some_of_product(char *memory, const hopper_product *h, const int sides) {
+    const few_shape shape = some_shape(sides);
+    const hopper_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
-    const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + SOME_LINES - 1) / SOME_LINES);
+    const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + shape.lines - 1) / shape.lines);
     kern_next_may_start();
-    fetch_maps(&a);
+    fetch_maps(h);
     ring_open(gates, SOME_STAGES, 1, GROUP_THREADS / 32);
     kern_barrier();
     if (kern_thread() >= GROUP_THREADS) {
-        if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, &a, &work, shape, tiles);
+        if (kern_thread() == GROUP_THREADS) produce_few(ring, gates, h, &work, shape, tiles);
     } else {
         kern_wait_for_previous();
-        multiply_some(ring, gates, &work, tiles);
+        multiply_some(ring, gates, &work, shape, tiles);
     }
 }
+
+#define HOPPER_SOME(name, sides)                          \
+    typedef hopper_product name##_args;                   \
+    KERN_KERNEL_WITH_MAPS(name, 2 * GROUP_THREADS, 1) {   \
+        KERN_SHARED_BYTES(char, memory);                  \
+        some_of_product(memory, &a, sides);               \
+    }
+HOPPER_SOME(hopper_some, 1)
+HOPPER_SOME(hopper_some_gated, 2)
 
 /* ---- few rows ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -491,7 +537,8 @@ KERN_BOTH int norm_bytes(int rows, int depth) {
 
 /* A warp has 16 lines of weights. */
 KERN_BOTH few_shape few_shape_of(int rows, int sides, int warps, bool normed, int depth) {
-    few_shape s = {rows, warps * MMA_ROWS / sides, sides, DEEP, 0, normed};
+    const int lines = warps * MMA_ROWS / sides;
+    few_shape s = {rows, lines, sides, lines, DEEP, 0, normed};
     s.stages = (FEW_BYTES - (normed ? norm_bytes(rows, depth) : 0)) / (few_stage(s) * (int)sizeof(uint16_t));
     if (s.stages > RING_MOST_STAGES) s.stages = RING_MOST_STAGES;
     return s;
@@ -651,12 +698,7 @@ KERN_DEVICE void multiply_few_stage(few_work *w, const few_shape s, const few_pl
 
 KERN_DEVICE void store_few(const hopper_work *p, float c[][4], const few_shape s, int tile) {
     const int lane = kern_thread() % 32, line = tile * s.lines + kern_thread() / 32 * (MMA_ROWS / s.sides) + lane / 4, row = lane % 4 * 2;
-    if (s.sides == 1) {
-        store_transposed(p, c, s.rows / 8, line, row);
-        return;
-    }
-    KERN_UNROLL
-    for (int j = 0; j < s.rows / 8; j++) store_gated_transposed(p, c[j], line, row + 8 * j);
+    store_lines(p, c, s.rows / 8, s.sides, line, row);
 }
 
 /* Whole: the depth is of whole stages. */
@@ -742,13 +784,22 @@ static int smaller(int a, int b) { return a < b ? a : b; }
 #define LAUNCH_TILES(ctx, kernel, blocks, cols, stages, h) \
     LAUNCH_HOPPER(ctx, kernel, blocks, TILES_THREADS, (stages) * (ROWS + cols) * STEP, h)
 
+static int sides_of(const tensor_product *p) { return p->gated ? 2 : 1; }
+
+/* All lines of weights: of gate and of up, if a product is gated. */
+static tensor_operand weights_of(const tensor_product *p) {
+    tensor_operand w = p->b;
+    w.lines *= sides_of(p);
+    return w;
+}
+
 static int tiles_of(const tensor_product *p, int rows, int cols) {
     return kern_blocks_for((size_t)p->a.lines, (size_t)rows) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
 }
 
 /* As many warps a block as leave half of the processors a block: one alone copies no faster than a sixtieth of the card can. */
 static few_shape choose_few(kern_ctx *ctx, const tensor_product *p, bool normed) {
-    const int sides = p->gated ? 2 : 1;
+    const int sides = sides_of(p);
     int rows = 8, warps = MOST_WARPS;
     while (rows < p->a.lines) rows *= 2;
     while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS / sides) < kern_card_processors(ctx->card)) warps /= 2;
@@ -759,8 +810,7 @@ static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
     const few_shape s = choose_few(ctx, p, h->norm.x != NULL);
     const int blocks = tiles_of(p, s.rows, s.lines), threads = (s.sides * s.lines / MMA_ROWS + 1) * 32;
     const int elements = s.stages * few_stage(s) + (s.normed ? norm_bytes(s.rows, p->depth) / (int)sizeof(uint16_t) : 0);
-    tensor_operand weights = p->b;
-    weights.lines *= s.sides;
+    const tensor_operand weights = weights_of(p);
     if (!s.normed) map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
     map_operand(ctx, &h->b, &weights, p->depth, s.lines);
     if (s.normed && p->gated)
@@ -784,23 +834,35 @@ static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
 }
 
 static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
-    map_operand(ctx, &h->a, &p->a, p->depth, SOME_ROWS);
-    map_operand(ctx, &h->b, &p->b, p->depth, SOME_LINES);
-    LAUNCH_HOPPER(ctx, hopper_some, tiles_of(p, SOME_ROWS, SOME_LINES), 2 * GROUP_THREADS, SOME_STAGES * (SOME_ROWS + SOME_LINES) * STEP, *h);
+    const few_shape s = some_shape(sides_of(p));
+    const int blocks = tiles_of(p, s.rows, s.lines), elements = s.stages * few_stage(s);
+    const tensor_operand weights = weights_of(p);
+    map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
+    map_operand(ctx, &h->b, &weights, p->depth, s.together);
+    if (p->gated)
+        LAUNCH_HOPPER(ctx, hopper_some_gated, blocks, 2 * GROUP_THREADS, elements, *h);
+    else
+        LAUNCH_HOPPER(ctx, hopper_some, blocks, 2 * GROUP_THREADS, elements, *h);
 }
 
 /* Wide tiles have three quarters of the copies of narrow ones for an element; narrow ones leave fewer processors without work in the end. */
 static bool is_wide(kern_ctx *ctx, const tensor_product *p) {
     const size_t processors = (size_t)kern_card_processors(ctx->card);
-    return 20 * kern_blocks_for((size_t)tiles_of(p, ROWS, WIDE), processors) <= 11 * kern_blocks_for((size_t)tiles_of(p, ROWS, NARROW), processors);
+    const int sides = sides_of(p), wide = tiles_of(p, ROWS, WIDE / sides), narrow = tiles_of(p, ROWS, NARROW / sides);
+    return 20 * kern_blocks_for((size_t)wide, processors) <= 11 * kern_blocks_for((size_t)narrow, processors);
 }
 
 static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
     const bool wide = is_wide(ctx, p);
-    const int cols = wide ? WIDE : NARROW, blocks = tiles_of(p, ROWS, cols);
+    const int cols = (wide ? WIDE : NARROW) / sides_of(p), blocks = tiles_of(p, ROWS, cols);
+    const tensor_operand b = weights_of(p);
     map_operand(ctx, &h->a, &p->a, p->depth, ROWS);
-    map_operand(ctx, &h->b, &p->b, p->depth, cols);
-    if (p->b.along_depth && wide)
+    map_operand(ctx, &h->b, &b, p->depth, cols);
+    if (p->gated && wide)
+        LAUNCH_TILES(ctx, hopper_gated_wide, blocks, WIDE, STAGES_WIDE, *h);
+    else if (p->gated)
+        LAUNCH_TILES(ctx, hopper_gated_narrow, blocks, NARROW, STAGES_NARROW, *h);
+    else if (p->b.along_depth && wide)
         LAUNCH_TILES(ctx, hopper_forward_wide, blocks, WIDE, STAGES_WIDE, *h);
     else if (p->b.along_depth)
         LAUNCH_TILES(ctx, hopper_forward_narrow, blocks, NARROW, STAGES_NARROW, *h);
@@ -844,12 +906,11 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
     if (!ctx->hopper || !p->a.aligned || !p->b.aligned) return false;
     if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
     assert((p->to.start == FROM_C) == !p->a.along_depth);
-    assert(!p->gated || p->a.lines <= FEW_ROWS);
     hopper_product h = product_of(p);
     const bool forward = p->a.along_depth && p->b.along_depth;
     if (forward && p->a.lines <= FEW_ROWS)
         run_few(ctx, p, &h);
-    else if (forward && (p->a.lines <= SOME_ROWS || (p->a.lines <= 2 * SOME_ROWS && 3 * tiles_of(p, ROWS, WIDE) < kern_card_processors(ctx->card))))
+    else if (forward && (p->a.lines <= SOME_ROWS || (p->a.lines <= 2 * SOME_ROWS && 3 * tiles_of(p, ROWS, WIDE / sides_of(p)) < kern_card_processors(ctx->card))))
         run_some(ctx, p, &h);
     else
         run_hopper_tiles(ctx, p, &h);

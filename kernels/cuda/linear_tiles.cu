@@ -255,11 +255,18 @@ void kern_cuda_tensor_linear(kern_ctx *ctx, product_out y, const void *x, kern_d
     }
 }
 
-void kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
+bool kern_cuda_tensor_linear_swiglu(kern_ctx *ctx, product_out y, const void *x, kern_dtype x_dtype, const uint16_t *w, int m, int f,
                                     int k) {
-    const matrix16 x16 = rounded(ctx, x, x_dtype, 0, m, k, 0);
-    const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, m, true), tensor_operand_of(w, k, f, true), y, k, true};
-    if (!kern_cuda_hopper_product(ctx, &p)) kern_cuda_product_of_few(ctx, &p);
+    const tensor_operand weights = tensor_operand_of(w, k, f, true);
+    if (ctx->free || (m > FEW_ROWS && !(ctx->hopper && weights.aligned))) return false;
+    const int part = rows_at_a_time(ctx, scratch_of(x_dtype, k));
+    for (int begin = 0; begin < m; begin += part) {
+        const int rows = m - begin < part ? m - begin : part;
+        const matrix16 x16 = rounded(ctx, x, x_dtype, begin, rows, k, 0);
+        const tensor_product p = {tensor_operand_of(x16.ptr, x16.ld, rows, true), weights, rows_from(y, begin, f), k, true};
+        if (!kern_cuda_hopper_product(ctx, &p)) kern_cuda_product_of_few(ctx, &p);
+    }
+    return true;
 }
 
 void kern_cuda_tensor_grad_input(kern_ctx *ctx, product_out dx, const void *dy, kern_dtype dy_dtype, const uint16_t *w, int m, int n, int k) {

@@ -378,7 +378,7 @@ static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
         for (int hopper = 0; hopper < 2; hopper++) {
             ctx.hopper = hopper;
             kern_cuda_linear(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, COLS, DEPTH, false);
-            if (rows <= 64) kern_cuda_linear_swiglu(&ctx, y, NULL, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, rows, COLS / 2, DEPTH);
+            if (rows <= 64 || hopper) kern_cuda_linear_swiglu(&ctx, y, NULL, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, rows, COLS / 2, DEPTH);
         }
     ctx.hopper = false;
     kern_cuda_linear_grad_input(&ctx, y, KERN_F32, x, KERN_F32, w, KERN_BF16, KERN_BF16, ROWS, COLS, DEPTH, false);

@@ -425,9 +425,9 @@ static void a_product_of_a_norm_gives_the_bits_of_both(void **state) {
         }
 }
 
-/* Every kernel for few rows and the first number that has none; F about the ends of tiles, of one block and of many; aligned and not. */
+/* Every kernel for few rows, for some and for many; F about the ends of tiles, of one block and of many; aligned and not. */
 static void a_product_with_swiglu_gives_the_bits_of_both(void **state) {
-    static const int rows[] = {1, 5, 8, 9, 16, 17, 32, 33, 64, 65};
+    static const int rows[] = {1, 5, 8, 9, 16, 17, 32, 33, 64, 65, 130, 300};
     static const shape shapes[] = {{0, 1, 24}, {0, 7, 130}, {0, 33, 17}, {0, 72, 64}, {0, 200, 144}, {0, 1100, 40}};
     (void)state;
     for (int d = 0; d < device_count; d++)
