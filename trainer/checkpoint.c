@@ -133,9 +133,14 @@ out:
     return status;
 }
 
+enum { CHECKSUM_CHARS = 17 };
+static void write_checksum(char to[CHECKSUM_CHARS], uint64_t sum) { snprintf(to, CHECKSUM_CHARS, "%016llx", (unsigned long long)sum); }
+
 static json_t *state_to_json(const rlf_config *config, const trainer_state *state) {
-    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step",
-                     (json_int_t)state->step, "rows", (json_int_t)state->rows, "episodes", (json_int_t)state->episodes, "tokens",
+    char checksum[CHECKSUM_CHARS];
+    write_checksum(checksum, state->rows_checksum);
+    return json_pack("{s:i, s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:O}", "format", 1, "mode", config->mode, "step",
+                     (json_int_t)state->step, "rows", (json_int_t)state->rows, "rows_checksum", checksum, "episodes", (json_int_t)state->episodes, "tokens",
                      (json_int_t)state->tokens, "infra", (json_int_t)state->infra, "retried", (json_int_t)state->retried,
                      "logprob_diff_max", state->logprob_diff_max, "evals", state->evals);
 }
@@ -193,12 +198,14 @@ out:
 /* ---- reading -------------------------------------------------------------------------------------------------------------------- */
 
 static rlf_status state_from_json(const rlf_config *config, json_t *object, const char *path, trainer_state *state) {
-    const char *mode;
-    json_int_t format, step, rows = state->rows /* not in checkpoints of earlier versions */, episodes, tokens, infra, retried;
+    char checksum[CHECKSUM_CHARS];
+    const char *mode, *checksum_then = checksum; /* this one and rows: not in checkpoints of earlier versions */
+    json_int_t format, step, rows = state->rows, episodes, tokens, infra, retried;
     json_t *evals;
     json_error_t error;
-    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s?I, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode, "step",
-                       &step, "rows", &rows, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
+    write_checksum(checksum, state->rows_checksum);
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s?I, s?s, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode, "step",
+                       &step, "rows", &rows, "rows_checksum", &checksum_then, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
                        "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
         return RLF_RAISE(INVALID, "%s: %s", path, error.text);
     if (format != 1 || !json_is_array(evals)) return RLF_RAISE(INVALID, "%s: expected format 1 and a list of evals", path);
@@ -207,6 +214,8 @@ static rlf_status state_from_json(const rlf_config *config, json_t *object, cons
     if (rows != state->rows)
         RLF_WARN("%s was written with %lld rows in data.train, now there are %lld, which are drawn in another order", path, (long long)rows,
                  (long long)state->rows);
+    else if (strcmp(checksum_then, checksum) != 0)
+        RLF_WARN("%s was written with other rows in data.train, of the same number: the steps to come draw from the new ones", path);
     state->step = step;
     state->episodes = episodes;
     state->tokens = tokens;

@@ -18,6 +18,7 @@ typedef struct trainer_state {
     int64_t episodes, tokens;  /* taken, and model tokens trained on, since the start of the run */
     int64_t infra, retried;    /* episodes lost for good, attempts made again */
     int64_t rows;              /* of data.train, which are drawn in an order that follows from their number */
+    uint64_t rows_checksum;    /* rlf_dataset.checksum of them */
     double logprob_diff_max;   /* over the run */
     json_t *evals;             /* owned array of evaluation results (eval.h) */
 } trainer_state;
@@ -34,7 +35,7 @@ rlf_status trainer_checkpoint_begin(const rlf_config *config, int64_t step, rlf_
 rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_state *state, rlf_str *path) RLF_MUST_USE;
 /* Writes DIR/run_state.json, whole or not at all: that of a complete checkpoint too, once its step has been evaluated. */
 rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_state *state, const char *dir) RLF_MUST_USE;
-/* Reads DIR/run_state.json into a state already initialised, with `rows` set. Refuses one of another mode; warns of another number of rows
+/* Reads DIR/run_state.json into a state already initialised, with `rows` and their checksum set. Refuses one of another mode; warns of other rows
  * (of keys that have changed: trainer_folder_compare). */
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) RLF_MUST_USE;
 /* Complete checkpoints in OUTPUT/checkpoints. */

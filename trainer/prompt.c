@@ -225,23 +225,19 @@ out:
     return status;
 }
 
-static rlf_status load(rlf_dataset *data, const char *file, bool supervised) {
-    rlf_status status = rlf_dataset_load(data, file, supervised);
-    return status == RLF_OK && data->n == 0 ? RLF_RAISE(INVALID, "%s holds no rows", file) : status;
-}
-
 rlf_status trainer_data_load(trainer_job *job, trainer_lengths *train, trainer_lengths *eval) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     const bool supervised = trainer_mode_is(config, "sft");
     *train = *eval = (trainer_lengths){0};
     if (!trainer_mode_is(config, "eval")) {
-        RLF_TRY(load(&job->train, config->data.train, supervised));
+        RLF_TRY(rlf_dataset_load(&job->train, config->data.train, supervised));
         RLF_TRY(supervised ? measure_supervised(job, train) : measure_prompts(job, &job->train, 0, config->data.train, train));
         job->state.rows = (int64_t)job->train.n;
+        job->state.rows_checksum = job->train.checksum;
     }
     if (config->data.eval[0]) {
-        RLF_TRY(load(&job->eval, config->data.eval, false));
+        RLF_TRY(rlf_dataset_load(&job->eval, config->data.eval, false));
         RLF_TRY(measure_prompts(job, &job->eval, config->data.eval_limit, config->data.eval, eval));
     }
 out:

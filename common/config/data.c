@@ -237,9 +237,15 @@ static bool is_blank(const rlf_str *line) {
     return i == line->len;
 }
 
+static uint64_t add_to_checksum(uint64_t sum, const rlf_str *line) {
+    for (size_t i = 0; i <= line->len; i++) sum = (sum ^ (i < line->len ? (uint8_t)line->ptr[i] : '\n')) * 0x100000001b3;
+    return sum;
+}
+
 static rlf_status finish_line(reader *in) {
     if (!is_blank(&in->pending)) {
         rlf_dataset *data = in->data;
+        data->checksum = add_to_checksum(data->checksum, &in->pending);
         data->rows = rlf_grow(data->rows, data->n, &in->cap, sizeof *data->rows);
         rlf_status status = rlf_row_parse(&data->rows[data->n], in->pending.ptr, in->pending.len, in->path, in->line,
                                           in->supervised, &data->arena);
@@ -266,7 +272,7 @@ out:
 
 rlf_status rlf_dataset_load(rlf_dataset *data, const char *path, bool supervised) {
     rlf_status status = RLF_OK;
-    *data = (rlf_dataset){0};
+    *data = (rlf_dataset){.checksum = 0xcbf29ce484222325};
     reader in = {.data = data, .path = path, .line = 1, .supervised = supervised};
     char *piece = rlf_calloc(PIECE, 1);
     FILE *f = fopen(path, "rb");

@@ -12,6 +12,7 @@
 #define RLF_COMMON_CONFIG_DATA_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "common/base/mem.h"
 
@@ -38,7 +39,8 @@ typedef struct rlf_row {
 typedef struct rlf_dataset {
     rlf_row *rows;   /* (n), owned */
     size_t n;
-    rlf_arena arena; /* owns all that the rows point to */
+    uint64_t checksum; /* of the bytes of all lines that are not blank: FNV-1a (Fowler, Noll, Vo 1991), 64 bits */
+    rlf_arena arena;   /* owns all that the rows point to */
 } rlf_dataset;
 
 /* supervised: rows need "messages" with at least one assistant message; else "prompt" (or "messages" without assistant) and a

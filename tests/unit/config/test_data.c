@@ -161,6 +161,7 @@ static void a_file_is_read_line_by_line(void **state) {
     assert_string_equal(data.rows[1].targets[0], "b");
     assert_string_equal(data.rows[1].id, "3");
     assert_string_equal(data.rows[2].id, "5");
+    assert_true(data.checksum == 0xeb75b3f61a8e9876); /* by another FNV-1a, of the three lines, each with its newline */
     rlf_dataset_clean_up(&data);
     unlink(path);
 }

@@ -16,6 +16,8 @@
 #include "trainer/files.h"
 #include "trainer/trainer.h"
 
+#define CHECKSUM UINT64_C(0x0123456789abcdef)
+
 typedef struct folder {
     char path[64];
     char mode[8];
@@ -62,6 +64,7 @@ static rlf_status save(const folder *f, int64_t step) {
     run.step = step;
     run.tokens = 100 * step;
     run.rows = 50;
+    run.rows_checksum = CHECKSUM;
     run.logprob_diff_max = 0.1;
     json_array_append_new(run.evals, json_pack("{s:I, s:f}", "step", (json_int_t)step, "exact_match", 1.0 / 3.0));
     RLF_TRY(trainer_checkpoint_begin(&f->config, step, &path));
@@ -168,9 +171,10 @@ static void state_is_read_back_exactly(void **state) {
     rlf_str_clean_up(&dir);
 }
 
-/* Whether reading step 7 with so many rows in data.train says that the order of data has changed. */
-static bool warns(const folder *f, int64_t rows) {
-    char dir[160], text[1024] = "";
+/* What reading step 7 with these rows in data.train warns of; static. */
+static const char *warning(const folder *f, int64_t rows, uint64_t checksum) {
+    static char text[1024];
+    char dir[160];
     trainer_state run;
     FILE *log = tmpfile();
     int kept = dup(STDERR_FILENO);
@@ -178,22 +182,24 @@ static bool warns(const folder *f, int64_t rows) {
     snprintf(dir, sizeof dir, "%s/checkpoints/step_7", f->path);
     trainer_state_init(&run);
     run.rows = rows;
+    run.rows_checksum = checksum;
     rlf_status status = trainer_checkpoint_read(&f->config, dir, &run);
     assert_true(dup2(kept, STDERR_FILENO) >= 0);
     close(kept);
     rewind(log);
-    (void)!fread(text, 1, sizeof text - 1, log);
+    text[fread(text, 1, sizeof text - 1, log)] = '\0';
     fclose(log);
     trainer_state_clean_up(&run);
     assert_int_equal(status, RLF_OK);
-    return strstr(text, "was written with 50 rows in data.train, now there are 51") != NULL;
+    return text;
 }
 
-static void another_number_of_rows_is_warned_of(void **state) {
+static void other_rows_are_warned_of(void **state) {
     folder *f = *state;
     assert_int_equal(save(f, 7), RLF_OK);
-    assert_false(warns(f, 50));
-    assert_true(warns(f, 51));
+    assert_string_equal(warning(f, 50, CHECKSUM), "");
+    assert_non_null(strstr(warning(f, 51, CHECKSUM), "was written with 50 rows in data.train, now there are 51"));
+    assert_non_null(strstr(warning(f, 50, CHECKSUM + 1), "was written with other rows in data.train, of the same number"));
 }
 
 static void checkpoint_of_another_mode_is_refused(void **state) {
@@ -253,7 +259,7 @@ int main(void) {
         IN_FOLDER(kill_while_an_old_one_is_removed_leaves_no_part_of_it),
         IN_FOLDER(complete_one_is_never_overwritten),
         IN_FOLDER(state_is_read_back_exactly),
-        IN_FOLDER(another_number_of_rows_is_warned_of),
+        IN_FOLDER(other_rows_are_warned_of),
         IN_FOLDER(checkpoint_of_another_mode_is_refused),
         IN_FOLDER(damaged_state_is_an_error_with_its_path),
         IN_FOLDER(link_is_replaced_but_a_file_is_not),
