@@ -22,7 +22,7 @@
  * with 64, one of mma.sync 33: with wgmma a product of few rows is as slow as its depth, 28 us for 2560 x 9728 where its bytes take 17. The
  * arguments of a kernel with maps are read from memory again after each store, if they are not copied to variables: that took a third of
  * the rate of tiles. */
-#include "kernels/cuda/linear.h"
+#include "kernels/cuda/linear_store.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/ring.h"
 
@@ -45,13 +45,6 @@ enum {
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------------------------- */
 
-/* What a thread knows of a product besides its maps. */
-typedef struct hopper_work {
-    int rows, cols, depth;
-    product_out to;
-    bool fours; /* elements 4i .. 4i + 3 of C are in one row and can be loaded and stored together */
-} hopper_work;
-
 /* What few rows go through first: RMSNorm. */
 typedef struct input_norm {
     const float *x; /* (rows, depth); NULL: nothing, x comes by its map */
@@ -63,7 +56,7 @@ typedef struct input_norm {
 
 typedef struct hopper_product {
     kern_map a, b;
-    hopper_work work;
+    product_work work;
     input_norm norm;
 } hopper_product;
 
@@ -78,7 +71,7 @@ typedef struct tile_place {
 } tile_place;
 
 /* Tiles in groups of GROUP down, each group all the way across; the last group may be lower. */
-KERN_DEVICE tile_place place_of_tile(const hopper_work *p, const int cols, int tile) {
+KERN_DEVICE tile_place place_of_tile(const product_work *p, const int cols, int tile) {
     const int down = (p->rows + ROWS - 1) / ROWS, across = (p->cols + cols - 1) / cols;
     const int group = tile / (GROUP * across), in_group = tile % (GROUP * across);
     const int height = down - group * GROUP < GROUP ? down - group * GROUP : GROUP;
@@ -159,7 +152,7 @@ typedef struct tiles_shape {
 } tiles_shape;
 
 /* All tiles of the block, by one thread. */
-KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const tiles_shape s, int tiles) {
+KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper_product *h, const product_work *p, const tiles_shape s, int tiles) {
     const int steps = (p->depth + STEP - 1) / STEP, size = (ROWS + s.cols) * STEP, cols = s.cols / s.sides;
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
@@ -176,23 +169,8 @@ KERN_DEVICE void produce_tiles(uint16_t *memory, ring_gates *gates, const hopper
     }
 }
 
-/* ---- what a lane has of C: c[j][0..1] are row `row`, columns col + 8 j (even) and the next; c[j][2..3] of row + 8 ------------------------ */
-
-KERN_DEVICE void begin_from_zero(float c[][4], int fragments) {
-    KERN_UNROLL
-    for (int j = 0; j < fragments; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) c[j][e] = 0;
-}
-
-KERN_DEVICE bool one_at(size_t *at, const hopper_work *p, int j, int e, int row, int col) {
-    const int at_row = row + e / 2 * 8, at_col = col + 8 * j + e % 2;
-    *at = (size_t)at_row * (size_t)p->cols + (size_t)at_col;
-    return at_row < p->rows && at_col < p->cols;
-}
-
 /* What C holds in a tile, by the threads that multiply: it comes while they do. Chains begin with it in the next tile, or it is added in this one. */
-KERN_DEVICE void prefetch_c(const hopper_work *p, const tile_place at, const int cols) {
+KERN_DEVICE void prefetch_c(const product_work *p, const tile_place at, const int cols) {
     enum { LINE = 32 }; /* floats of 128 bytes */
     const int lines = cols / LINE;
     KERN_UNROLL_BY(1)
@@ -202,104 +180,15 @@ KERN_DEVICE void prefetch_c(const hopper_work *p, const tile_place at, const int
     }
 }
 
-KERN_DEVICE void begin_from_c(float c[][4], const hopper_work *p, int fragments, int row, int col) {
-    size_t at;
-    KERN_UNROLL
-    for (int j = 0; j < fragments; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) c[j][e] = one_at(&at, p, j, e, row, col) ? ((const float *)p->to.c)[at] : 0.0f;
-}
-
-/* To chains that have ended. */
-KERN_DEVICE void add_bias(float c[][4], const hopper_work *p, int fragments, int col) {
-    KERN_UNROLL
-    for (int j = 0; j < fragments; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++) {
-            const int at_col = col + 8 * j + e % 2;
-            if (at_col < p->cols) c[j][e] += kern_element(p->to.bias, p->to.bias_dtype, (size_t)at_col);
-        }
-}
-
-enum { STORED_TOGETHER = 8 }; /* fragments; of what they are added to all loads are under way before the first is used */
-
-KERN_DEVICE void store_each(const hopper_work *p, float c[][4], int row, int col) {
-    size_t at;
-    KERN_UNROLL
-    for (int j = 0; j < STORED_TOGETHER; j++)
-        KERN_UNROLL
-        for (int e = 0; e < 4; e++)
-            if (one_at(&at, p, j, e, row, col))
-                kern_set_element(p->to.c, p->to.dtype, at, p->to.start == ADDED ? ((const float *)p->to.c)[at] + c[j][e] : c[j][e]);
-}
-
-/* The rest is of fragments whose columns are all in C, and come in fours. */
-
-KERN_DEVICE void store_floats(const hopper_work *p, float c[][4], int row, int col, const bool added) {
-    float_pair old[2][STORED_TOGETHER];
-    KERN_UNROLL
-    for (int half = 0; half < 2 && added; half++) {
-        const float *const from = (const float *)p->to.c + (size_t)(row + 8 * half) * (size_t)p->cols + col;
-        KERN_UNROLL
-        for (int j = 0; j < STORED_TOGETHER && row + 8 * half < p->rows; j++) old[half][j] = *(const float_pair *)(from + 8 * j);
-    }
-    KERN_UNROLL
-    for (int half = 0; half < 2; half++) {
-        float *const to = (float *)p->to.c + (size_t)(row + 8 * half) * (size_t)p->cols + col;
-        KERN_UNROLL
-        for (int j = 0; j < STORED_TOGETHER && row + 8 * half < p->rows; j++) {
-            const float x = c[j][2 * half], y = c[j][2 * half + 1];
-            const float_pair sum = {added ? old[half][j].x + x : x, added ? old[half][j].y + y : y};
-            *(float_pair *)(to + 8 * j) = sum;
-        }
-    }
-}
-
-/* Of two fragments side by side a lane has two columns each, and its neighbour the next two: of both lanes, the even one takes all four of
- * the first fragment, the odd one those of the second, and so whole sectors are written. */
-KERN_DEVICE void store_halves(const hopper_work *p, float c[][4], int row, int col) {
-    const bool odd = kern_thread() % 2 == 1;
-    uint16_t *const to = (uint16_t *)p->to.c + (size_t)row * (size_t)p->cols + (odd ? col + 6 : col);
-    KERN_UNROLL
-    for (int j = 0; j < STORED_TOGETHER; j += 2) {
-        uint64_t two[2]; /* of each fragment: those in row `row`, and in row + 8 */
-        KERN_UNROLL
-        for (int side = 0; side < 2; side++)
-            two[side] = kern_bf16_pair(c[j + side][0], c[j + side][1]) | (uint64_t)kern_bf16_pair(c[j + side][2], c[j + side][3]) << 32;
-        const uint64_t theirs = kern_shuffle_xor_u64(odd ? two[0] : two[1], 1);
-        const uint64_t low = odd ? theirs : two[0], high = odd ? two[1] : theirs;
-        KERN_UNROLL
-        for (int half = 0; half < 2; half++) {
-            const kern_half4 four = {{(uint32_t)(low >> 32 * half), (uint32_t)(high >> 32 * half)}};
-            if (row + 8 * half < p->rows) *(kern_half4 *)(to + (size_t)(8 * half) * (size_t)p->cols + 8 * j) = four;
-        }
-    }
-}
-
-/* c: of a tile that begins at column `first`. */
-KERN_DEVICE void store_sums(const hopper_work *p, float c[][4], const int fragments, int first, int row, int col) {
-    if (p->to.bias) add_bias(c, p, fragments, col);
-    KERN_UNROLL
-    for (int j = 0; j < fragments; j += STORED_TOGETHER)
-        if (!p->fours || first + 8 * (j + STORED_TOGETHER) > p->cols)
-            store_each(p, c + j, row, col + 8 * j);
-        else if (p->to.dtype == KERN_BF16)
-            store_halves(p, c + j, row, col + 8 * j);
-        else if (p->to.start == ADDED)
-            store_floats(p, c + j, row, col + 8 * j, true);
-        else
-            store_floats(p, c + j, row, col + 8 * j, false);
-}
-
 /* C's element from gate and up, whose chains have ended. */
-KERN_DEVICE void gate_sums(const hopper_work *p, float c[][4], const int fragments) {
+KERN_DEVICE void gate_sums(const product_work *p, float c[][4], const int fragments) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
         for (int e = 0; e < 4; e++) c[j][e] = gated_of(&p->to, c[j][e], c[fragments + j][e]);
 }
 
-KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const tiles_shape s, int tiles) {
+KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const product_work *p, const tiles_shape s, int tiles) {
     const int group = kern_thread() / GROUP_THREADS, lane = kern_thread() % 32, warp = kern_thread() / 32 % 4, cols = s.cols / s.sides;
     const group_shape shape = {s.a_along, s.b_along, ROWS, s.cols, s.sides, group * GROUP_ROWS};
     float c[WIDE / 8][4];
@@ -315,12 +204,12 @@ KERN_DEVICE void multiply_tiles(const uint16_t *memory, ring_gates *gates, const
             begin_from_c(c, p, cols / 8, row, col);
         multiply_depth(c, memory, gates, &at, s.stages, shape, p->depth);
         if (s.sides == 2) gate_sums(p, c, cols / 8);
-        store_sums(p, c, cols / 8, place.col, row, col);
+        store_sums(p, c, cols / 8, place.col, row, col, !s.a_along);
     }
 }
 
 KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const tiles_shape s) {
-    const hopper_work work = h->work;
+    const product_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + s.stages * (ROWS + s.cols) * STEP);
     const int cols = s.cols / s.sides, tiles = (work.rows + ROWS - 1) / ROWS * ((work.cols + cols - 1) / cols);
@@ -400,7 +289,7 @@ KERN_DEVICE void copy_rows_of_x(uint16_t *memory, ring_gates *gates, const hoppe
 }
 
 /* All copies of the block, by one thread: first as much of the weights as there are stages, which nobody is still writing (dialect.h). */
-KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const hopper_work *p, const few_shape s, int tiles) {
+KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_product *h, const product_work *p, const few_shape s, int tiles) {
     const int down = s.rows <= FEW_ROWS ? 1 : (p->rows + s.rows - 1) / s.rows; /* few rows are one tile */
     few_place n = {kern_block(), 0, {0, 0}}, x = n;
     for (; n.tile < tiles && n.at.round == 0; few_next(&n, s, p->depth)) copy_weights(memory, gates, h, s, down, p->cols, &n);
@@ -414,14 +303,14 @@ KERN_DEVICE void produce_few(uint16_t *memory, ring_gates *gates, const hopper_p
 }
 
 /* Where element e of the j-th fragment of C transposed is: line `line` (e/2: + 8), row `row` + 8 j + e % 2; false: outside. */
-KERN_DEVICE bool transposed_at(size_t *i, const hopper_work *p, int line, int row, int j, int e) {
+KERN_DEVICE bool transposed_at(size_t *i, const product_work *p, int line, int row, int j, int e) {
     const int at_row = row + 8 * j + e % 2, at_line = line + e / 2 * 8;
     *i = (size_t)at_row * (size_t)p->cols + (size_t)at_line;
     return at_row < p->rows && at_line < p->cols;
 }
 
 /* Up to STORED_TOGETHER fragments, whose chains have ended. */
-KERN_DEVICE void store_transposed(const hopper_work *p, float c[][4], const int fragments, int line, int row) {
+KERN_DEVICE void store_transposed(const product_work *p, float c[][4], const int fragments, int line, int row) {
     const product_out *to = &p->to;
     float old[STORED_TOGETHER][4], bias[2] = {0, 0};
     size_t i;
@@ -443,7 +332,7 @@ KERN_DEVICE void store_transposed(const hopper_work *p, float c[][4], const int 
 }
 
 /* The same of 8 lines: c[j][0], c[j][1] are gate, c[j][2], c[j][3] up. */
-KERN_DEVICE void store_gated_transposed(const hopper_work *p, float c[][4], const int fragments, int line, int row) {
+KERN_DEVICE void store_gated_transposed(const product_work *p, float c[][4], const int fragments, int line, int row) {
     KERN_UNROLL
     for (int j = 0; j < fragments; j++)
         KERN_UNROLL
@@ -454,7 +343,7 @@ KERN_DEVICE void store_gated_transposed(const hopper_work *p, float c[][4], cons
         }
 }
 
-KERN_DEVICE void store_lines(const hopper_work *p, float c[][4], const int fragments, const int sides, int line, int row) {
+KERN_DEVICE void store_lines(const product_work *p, float c[][4], const int fragments, const int sides, int line, int row) {
     if (sides == 1)
         store_transposed(p, c, fragments, line, row);
     else
@@ -469,7 +358,7 @@ KERN_BOTH few_shape some_shape(int sides) {
     return s;
 }
 
-KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const hopper_work *p, const few_shape s, int tiles) {
+KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const product_work *p, const few_shape s, int tiles) {
     const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32, warp = kern_thread() / 32;
     const group_shape shape = {true, true, SOME_LINES, SOME_ROWS, 1, 0};
     float c[SOME_ROWS / 8][4];
@@ -485,7 +374,7 @@ KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const 
 
 KERN_DEVICE void some_of_product(char *memory, const hopper_product *h, const int sides) {
     const few_shape shape = some_shape(sides);
-    const hopper_work work = h->work;
+    const product_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
     const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + shape.lines - 1) / shape.lines);
@@ -644,7 +533,7 @@ KERN_DEVICE void store_rows(const norm_memory *m, int begin, int count, int rows
     }
 }
 
-KERN_DEVICE void norm_rows(const norm_memory *m, const input_norm *n, const hopper_work *p, int rows, int threads) {
+KERN_DEVICE void norm_rows(const norm_memory *m, const input_norm *n, const product_work *p, int rows, int threads) {
     const int at_once = norm_at_once(rows, p->depth);
     prepare_norm(m, n, rows, p->depth, threads);
     kern_wait_for_previous();
@@ -696,13 +585,13 @@ KERN_DEVICE void multiply_few_stage(few_work *w, const few_shape s, const few_pl
     ring_leave(w->gates, here->at.stage);
 }
 
-KERN_DEVICE void store_few(const hopper_work *p, float c[][4], const few_shape s, int tile) {
+KERN_DEVICE void store_few(const product_work *p, float c[][4], const few_shape s, int tile) {
     const int lane = kern_thread() % 32, line = tile * s.lines + kern_thread() / 32 * (MMA_ROWS / s.sides) + lane / 4, row = lane % 4 * 2;
     store_lines(p, c, s.rows / 8, s.sides, line, row);
 }
 
 /* Whole: the depth is of whole stages. */
-KERN_DEVICE void multiply_few_rows(few_work *w, const hopper_work *p, const few_shape s, int tiles, const bool whole) {
+KERN_DEVICE void multiply_few_rows(few_work *w, const product_work *p, const few_shape s, int tiles, const bool whole) {
     few_place n = {kern_block(), 0, {0, 0}};
     if (n.tile >= tiles) return;
     w->lane = few_lane_of(s);
@@ -720,7 +609,7 @@ KERN_DEVICE void multiply_few_rows(few_work *w, const hopper_work *p, const few_
 }
 
 KERN_DEVICE void few_of_product(char *memory, const hopper_product *h, const int rows, const int sides, const bool normed) {
-    const hopper_work work = h->work;
+    const product_work work = h->work;
     const input_norm norm = h->norm;
     const int warps = kern_threads() / 32 - 1; /* the last one copies */
     const few_shape s = few_shape_of(rows, sides, warps, normed, work.depth);
@@ -880,11 +769,7 @@ static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_prod
 static hopper_product product_of(const tensor_product *p) {
     hopper_product h;
     memset(&h, 0, sizeof h);
-    h.work.rows = p->a.lines;
-    h.work.cols = p->b.lines;
-    h.work.depth = p->depth;
-    h.work.to = p->to;
-    h.work.fours = kern_wide(p->to.c, p->to.dtype, p->b.lines);
+    h.work = work_of(p);
     return h;
 }
 

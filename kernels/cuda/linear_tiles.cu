@@ -19,7 +19,7 @@
  * where it is added to. A wide block needs 24 KiB for 2^20 multiply-adds (16 of depth: 4 KiB a warp from shared memory), so a card with
  * 1024 of them a cycle and multiprocessor is limited by its tensor cores, not by memory. On an H100, whose cores give their full rate to wgmma
  * alone, it had 208 TFLOP/s of 793 (NOTES.md); there linear_hopper.cu takes its place. */
-#include "kernels/cuda/linear.h"
+#include "kernels/cuda/linear_store.h"
 
 enum {
     THREADS = 256,
@@ -75,36 +75,34 @@ KERN_DEVICE void multiply_step(float c[DOWN][MOST_ACROSS][4], const uint16_t *pi
     }
 }
 
-KERN_DEVICE void begin_chains(float c[DOWN][MOST_ACROSS][4], const tensor_product *p, const int cols, int row, int col) {
-    const int lane = kern_thread() % 32;
-    KERN_UNROLL
-    for (int i = 0; i < DOWN; i++)
-        KERN_UNROLL
-        for (int j = 0; j < cols / WARPS_ACROSS / MMA_COLS; j++)
-            KERN_UNROLL
-            for (int e = 0; e < 4; e++) {
-                const int at_row = row + i * MMA_ROWS + lane / 4 + e / 2 * 8, at_col = col + j * MMA_COLS + lane % 4 * 2 + e % 2;
-                const bool inside = at_row < p->a.lines && at_col < p->b.lines;
-                c[i][j][e] = inside ? first_of_chain(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col) : 0.0f;
-            }
-}
-
 /* Blocks in groups of GROUP down, each group all the way across; the last group may be lower. */
-KERN_DEVICE void place_of_block(const tensor_product *p, const int cols, int *row0, int *col0) {
-    const int down = (p->a.lines + ROWS - 1) / ROWS, across = (p->b.lines + cols - 1) / cols;
+KERN_DEVICE void place_of_block(const product_work *p, const int cols, int *row0, int *col0) {
+    const int down = (p->rows + ROWS - 1) / ROWS, across = (p->cols + cols - 1) / cols;
     const int group = kern_block() / (GROUP * across), in_group = kern_block() % (GROUP * across);
     const int height = down - group * GROUP < GROUP ? down - group * GROUP : GROUP;
     *row0 = (group * GROUP + in_group % height) * ROWS;
     *col0 = in_group / height * cols;
 }
 
-KERN_DEVICE void tile(uint16_t *memory, const tensor_product *p, const bool a_along, const bool b_along, const int cols) {
-    const int steps = (p->depth + STEP - 1) / STEP, stage = (ROWS + cols) * STEP;
+typedef struct tiles_product {
+    tensor_operand a, b;
+    product_work work;
+} tiles_product;
+
+KERN_DEVICE void tile(uint16_t *memory, const tiles_product *p, const bool a_along, const bool b_along, const int cols) {
+    const product_work *const work = &p->work;
+    const int steps = (work->depth + STEP - 1) / STEP, stage = (ROWS + cols) * STEP;
     int row0, col0;
     float c[DOWN][MOST_ACROSS][4];
-    place_of_block(p, cols, &row0, &col0);
-    const int row = row0 + warp_row(), col = col0 + warp_col(cols);
-    begin_chains(c, p, cols, row, col);
+    place_of_block(work, cols, &row0, &col0);
+    const int row = row0 + warp_row(), col = col0 + warp_col(cols), across = cols / WARPS_ACROSS / MMA_COLS;
+    const int own_row = row + kern_thread() % 32 / 4, own_col = col + kern_thread() % 4 * 2;
+    KERN_UNROLL
+    for (int i = 0; i < DOWN; i++)
+        if (a_along)
+            begin_from_zero(c[i], across);
+        else
+            begin_from_c(c[i], work, across, own_row + i * MMA_ROWS, own_col);
     for (int s = 1 - STAGES; s < steps; s++) {
         const int ahead = s + STAGES - 1;
         uint16_t *next = memory + ahead % STAGES * stage;
@@ -113,22 +111,20 @@ KERN_DEVICE void tile(uint16_t *memory, const tensor_product *p, const bool a_al
             kern_barrier();
         }
         if (ahead < steps) {
-            copy_piece(next, &p->a, a_along, ROWS, row0, ahead * STEP, p->depth);
-            copy_piece(next + ROWS * STEP, &p->b, b_along, cols, col0, ahead * STEP, p->depth);
+            copy_piece(next, &p->a, a_along, ROWS, row0, ahead * STEP, work->depth);
+            copy_piece(next + ROWS * STEP, &p->b, b_along, cols, col0, ahead * STEP, work->depth);
         }
         kern_copy_commit();
-        if (s < 0 || row >= p->a.lines || col >= p->b.lines) continue;
+        if (s < 0 || row >= work->rows || col >= work->cols) continue;
         const uint16_t *here = memory + s % STAGES * stage;
-        multiply_step(c, here, here + ROWS * STEP, a_along, b_along, cols, p->depth - s * STEP);
+        multiply_step(c, here, here + ROWS * STEP, a_along, b_along, cols, work->depth - s * STEP);
     }
     KERN_UNROLL
-    for (int i = 0; i < DOWN; i++)
-        KERN_UNROLL
-        for (int j = 0; j < cols / WARPS_ACROSS / MMA_COLS; j++) store_fragment(p, c[i][j], row + i * MMA_ROWS, col + j * MMA_COLS);
+    for (int i = 0; i < DOWN; i++) store_sums(work, c[i], across, col, own_row + i * MMA_ROWS, own_col, !a_along);
 }
 
 #define TILE_KERNEL(name, a_along, b_along, cols)         \
-    typedef tensor_product name##_args;                   \
+    typedef tiles_product name##_args;                    \
     KERN_KERNEL(name) {                                   \
         KERN_SHARED_BYTES(uint16_t, memory);              \
         tile(memory, &a, a_along, b_along, cols);         \
@@ -143,9 +139,6 @@ TILE_KERNEL(grad_weight_narrow, false, false, NARROW)
 static int blocks_of(const tensor_product *p, int cols) {
     return kern_blocks_for((size_t)p->a.lines, ROWS) * kern_blocks_for((size_t)p->b.lines, (size_t)cols);
 }
-
-#define LAUNCH_TILES(ctx, kernel, product, cols) \
-    KERN_LAUNCH_SHARED(ctx, kernel, blocks_of(&product, cols), THREADS, STAGES *(ROWS + cols) * STEP * sizeof(uint16_t), product)
 
 /* By cuBLASLt, where that is measured. */
 static bool run_free(kern_ctx *ctx, const tensor_product *p) {
@@ -162,20 +155,22 @@ static bool run_free(kern_ctx *ctx, const tensor_product *p) {
 
 static void run_tiles(kern_ctx *ctx, const tensor_product *p) {
     if (run_free(ctx, p) || kern_cuda_hopper_product(ctx, p)) return;
-    const tensor_product product = *p;
+    const tiles_product product = {p->a, p->b, work_of(p)};
     const bool wide = blocks_of(p, WIDE) >= kern_card_processors(ctx->card);
+    const int cols = wide ? WIDE : NARROW, blocks = blocks_of(p, cols);
+    const size_t bytes = (size_t)(STAGES * (ROWS + cols) * STEP) * sizeof(uint16_t);
     if (p->b.along_depth && wide)
-        LAUNCH_TILES(ctx, forward_wide, product, WIDE);
+        KERN_LAUNCH_SHARED(ctx, forward_wide, blocks, THREADS, bytes, product);
     else if (p->b.along_depth)
-        LAUNCH_TILES(ctx, forward_narrow, product, NARROW);
+        KERN_LAUNCH_SHARED(ctx, forward_narrow, blocks, THREADS, bytes, product);
     else if (p->a.along_depth && wide)
-        LAUNCH_TILES(ctx, grad_input_wide, product, WIDE);
+        KERN_LAUNCH_SHARED(ctx, grad_input_wide, blocks, THREADS, bytes, product);
     else if (p->a.along_depth)
-        LAUNCH_TILES(ctx, grad_input_narrow, product, NARROW);
+        KERN_LAUNCH_SHARED(ctx, grad_input_narrow, blocks, THREADS, bytes, product);
     else if (wide)
-        LAUNCH_TILES(ctx, grad_weight_wide, product, WIDE);
+        KERN_LAUNCH_SHARED(ctx, grad_weight_wide, blocks, THREADS, bytes, product);
     else
-        LAUNCH_TILES(ctx, grad_weight_narrow, product, NARROW);
+        KERN_LAUNCH_SHARED(ctx, grad_weight_narrow, blocks, THREADS, bytes, product);
 }
 
 /* ---- rounding to bfloat16 --------------------------------------------------------------------------------------------------------- */
