@@ -56,15 +56,18 @@ static void grad_input(const bench *b, int rows) {
 static void grad_weight(const bench *b, int rows) {
     kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 136, 200);
 }
-/* The least columns for which tiles are wide (linear_hopper.cu): narrow ones would be more than processors, by fewer than as many again. */
-static int many_columns(const bench *b, int rows) { return 128 * (kern_card_processors(b->ctx->card) / ((rows + 127) / 128) + 1); }
-static void gated_wide(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, many_columns(b, rows) / 2, 72); }
-static void forward_wide(const bench *b, int rows) { forward_of(b, rows, many_columns(b, rows), 72); }
+/* The least columns for which tiles of so many would be more than processors, and wider ones are taken (linear_hopper.cu). */
+enum { NARROW = 128, MIDDLE = 192 };
+static int more_than(int cols, const bench *b, int rows) { return cols * (kern_card_processors(b->ctx->card) / ((rows + 127) / 128) + 1); }
+static void gated_middle(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, more_than(NARROW, b, rows) / 2, 72); }
+static void gated_wide(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, more_than(MIDDLE, b, rows) / 2, 72); }
+static void forward_middle(const bench *b, int rows) { forward_of(b, rows, more_than(NARROW, b, rows), 72); }
+static void forward_wide(const bench *b, int rows) { forward_of(b, rows, more_than(MIDDLE, b, rows), 72); }
 static void grad_input_wide(const bench *b, int rows) {
-    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 72, many_columns(b, rows), false);
+    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 72, more_than(NARROW, b, rows), false);
 }
 static void grad_weight_wide(const bench *b, int rows) {
-    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, 72, rows, many_columns(b, rows));
+    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, 72, rows, more_than(NARROW, b, rows));
 }
 static kern_attn_shape heads_of(int d) { return (kern_attn_shape){HEADS, 1, d, KERN_BF16}; }
 /* out and lse, of rows that fill no tile; `rows` is D. */
@@ -124,7 +127,9 @@ static const checked CASES[] = {{"a product of few rows", forward, 5},      {"a 
                                 {"decoding of one row, D 64", decode_one, 64}, {"decoding of one row, D 128", decode_one, 128},
                                 {"decoding of some rows, D 64", decode_some, 64}, {"decoding of some rows, D 128", decode_some, 128}},
                      /* with up to MANY_ELEMENTS results, of which those have ELEMENTS at most */
-                     LARGE_CASES[] = {{"a product of wide tiles", forward_wide, 264},
+                     LARGE_CASES[] = {{"a product of middle tiles", forward_middle, 136},
+                                      {"a product of wide tiles", forward_wide, 136},
+                                      {"SwiGLU of middle tiles", gated_middle, 136},
                                       {"SwiGLU of wide tiles", gated_wide, 136},
                                       {"a gradient by inputs, of wide tiles", grad_input_wide, 136},
                                       {"a gradient by weights, of wide tiles", grad_weight_wide, 136}};

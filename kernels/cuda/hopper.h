@@ -111,15 +111,19 @@ KERN_DEVICE void kern_wgmma_commit(void) { KERN_HOPPER_ASM("wgmma.commit_group.s
 #define KERN_TEXT_32 KERN_TEXT_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define KERN_TEXT_64 \
     KERN_TEXT_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define KERN_TEXT_128                                                                                                              \
-    KERN_TEXT_64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91," \
-                 "%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,"  \
-                 "%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define KERN_TEXT_48 KERN_TEXT_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define KERN_TEXT_96 \
+    KERN_TEXT_64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define KERN_TEXT_128                                                                                                     \
+    KERN_TEXT_96 ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111," \
+                 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define KERN_REGS_4(c, j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
 #define KERN_REGS_8(c, j) KERN_REGS_4(c, j), KERN_REGS_4(c, j + 1)
 #define KERN_REGS_16(c, j) KERN_REGS_8(c, j), KERN_REGS_8(c, j + 2)
 #define KERN_REGS_32(c, j) KERN_REGS_16(c, j), KERN_REGS_16(c, j + 4)
+#define KERN_REGS_48(c, j) KERN_REGS_32(c, j), KERN_REGS_16(c, j + 8)
 #define KERN_REGS_64(c, j) KERN_REGS_32(c, j), KERN_REGS_32(c, j + 8)
+#define KERN_REGS_96(c, j) KERN_REGS_64(c, j), KERN_REGS_32(c, j + 16)
 #define KERN_REGS_128(c, j) KERN_REGS_64(c, j), KERN_REGS_64(c, j + 16)
 
 /* regs: N/2, the floats of c; x0..x4: the numbers of the operands after them. */
@@ -160,7 +164,9 @@ KERN_DEVICE void kern_wgmma_rows_new_64(float c[8][4], const uint32_t a[4], kern
                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 KERN_WGMMA_WORDS(64, 32, 32, 33, 34, 35, 36)
+KERN_WGMMA_WORDS(96, 48, 48, 49, 50, 51, 52)
 KERN_WGMMA_WORDS(128, 64, 64, 65, 66, 67, 68)
+KERN_WGMMA_WORDS(192, 96, 96, 97, 98, 99, 100)
 KERN_WGMMA_WORDS(256, 128, 128, 129, 130, 131, 132)
 
 #else
@@ -199,7 +205,9 @@ KERN_DEVICE kern_wgmma_factor kern_wgmma_next(kern_wgmma_factor factor, int dist
         simt_wgmma(c, n, NULL, a, false, b.tile, b.apart, b_across);                                                               \
     }
 KERN_WGMMA_WORDS(64)
+KERN_WGMMA_WORDS(96)
 KERN_WGMMA_WORDS(128)
+KERN_WGMMA_WORDS(192)
 KERN_WGMMA_WORDS(256)
 KERN_DEVICE void kern_wgmma_new_64(float c[8][4], kern_wgmma_factor a, kern_wgmma_factor b) {
     memset(c, 0, 8 * sizeof *c);

@@ -1,6 +1,6 @@
 /* Matrix products with bfloat16 factors on Hopper's cards, fed by the copy engine (hopper.h), in the order of linear.h and so with its bits.
  *
- * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256 or 128), two warp
+ * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256, 192 or 128), two warp
  *         groups of 64 x cols each, their sums in registers for the whole depth; gated (of kern_linear_swiglu), half as many of gate and
  *         the same of up. A third warp group has one thread that does nothing but
  *         start copies, as far ahead as there are stages; a stage is STEP of depth of A and B. Blocks stay: each takes every n-th
@@ -33,11 +33,13 @@ enum {
     GROUP_ROWS = 64,
     ROWS = CONSUMERS * GROUP_ROWS,
     WIDE = 256,
+    MIDDLE = 192,
     NARROW = 128,
     GROUP = 8,     /* tiles */
-    SOME_ROWS = 128, SOME_LINES = 64,
+    SOME_ROWS = ROWS, SOME_LINES = 64,
     SOME_STAGES = 8,
     STAGES_WIDE = 4,
+    STAGES_MIDDLE = 5,
     STAGES_NARROW = 6,
     PRODUCER_REGISTERS = 40,
     CONSUMER_REGISTERS = 232
@@ -109,8 +111,12 @@ KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const group
         const kern_wgmma_factor b = factor_at(stage + (g.lines + side * cols) * STEP, g.b_along, 0, d);
         if (cols == WIDE)
             kern_wgmma_256(c, a, !g.a_along, b, !g.b_along);
+        else if (cols == MIDDLE)
+            kern_wgmma_192(c, a, !g.a_along, b, !g.b_along);
         else if (cols == NARROW)
             kern_wgmma_128(c + side * (NARROW / 8), a, !g.a_along, b, !g.b_along);
+        else if (cols == MIDDLE / 2)
+            kern_wgmma_96(c + side * (MIDDLE / 16), a, !g.a_along, b, !g.b_along);
         else
             kern_wgmma_64(c + side * (NARROW / 16), a, !g.a_along, b, !g.b_along);
     }
@@ -235,8 +241,10 @@ KERN_DEVICE void tiles_of_product(char *memory, const hopper_product *h, const t
         tiles_of_product(memory, &a, shape);                               \
     }
 HOPPER_TILES(hopper_forward_wide, true, true, WIDE, 1, STAGES_WIDE)
+HOPPER_TILES(hopper_forward_middle, true, true, MIDDLE, 1, STAGES_MIDDLE)
 HOPPER_TILES(hopper_forward_narrow, true, true, NARROW, 1, STAGES_NARROW)
 HOPPER_TILES(hopper_gated_wide, true, true, WIDE, 2, STAGES_WIDE)
+HOPPER_TILES(hopper_gated_middle, true, true, MIDDLE, 2, STAGES_MIDDLE)
 HOPPER_TILES(hopper_gated_narrow, true, true, NARROW, 2, STAGES_NARROW)
 HOPPER_TILES(hopper_grad_input_wide, true, false, WIDE, 1, STAGES_WIDE)
 HOPPER_TILES(hopper_grad_input_narrow, true, false, NARROW, 1, STAGES_NARROW)
@@ -734,32 +742,46 @@ static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h) 
         LAUNCH_HOPPER(ctx, hopper_some, blocks, 2 * GROUP_THREADS, elements, *h);
 }
 
-/* Wide tiles have three quarters of the copies of narrow ones for an element; narrow ones leave fewer processors without work in the end. */
-static bool is_wide(kern_ctx *ctx, const tensor_product *p) {
-    const size_t processors = (size_t)kern_card_processors(ctx->card);
-    const int sides = sides_of(p), wide = tiles_of(p, ROWS, WIDE / sides), narrow = tiles_of(p, ROWS, NARROW / sides);
-    return 20 * kern_blocks_for((size_t)wide, processors) <= 11 * kern_blocks_for((size_t)narrow, processors);
+/* Columns of a tile, of all it takes of B: those with the least of rounds that the card's processors go, by what a tile takes, which is guessed to
+ * grow with its columns and by a quarter of WIDE besides. SOME_LINES: those of `some`. */
+static int choose_columns(kern_ctx *ctx, const tensor_product *p) {
+    const int part = WIDE / 4;
+    const bool forward = p->b.along_depth;
+    const int least = forward && p->a.lines <= 2 * SOME_ROWS ? SOME_LINES : NARROW, step = forward ? part : NARROW;
+    int best = WIDE, best_cost = INT_MAX;
+    for (int cols = WIDE; cols >= least; cols -= step) {
+        const int tiles = tiles_of(p, ROWS, cols / sides_of(p));
+        const int cost = kern_blocks_for((size_t)tiles, (size_t)kern_card_processors(ctx->card)) * (cols / part + 1);
+        if (cost < best_cost) {
+            best = cols;
+            best_cost = cost;
+        }
+    }
+    return best;
 }
 
-static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
-    const bool wide = is_wide(ctx, p);
-    const int cols = (wide ? WIDE : NARROW) / sides_of(p), blocks = tiles_of(p, ROWS, cols);
+static void run_hopper_tiles(kern_ctx *ctx, const tensor_product *p, hopper_product *h, const int cols) {
+    const int own = cols / sides_of(p), blocks = tiles_of(p, ROWS, own);
     const tensor_operand b = weights_of(p);
     map_operand(ctx, &h->a, &p->a, p->depth, ROWS);
-    map_operand(ctx, &h->b, &b, p->depth, cols);
-    if (p->gated && wide)
-        LAUNCH_TILES(ctx, hopper_gated_wide, blocks, WIDE, STAGES_WIDE, *h);
-    else if (p->gated)
-        LAUNCH_TILES(ctx, hopper_gated_narrow, blocks, NARROW, STAGES_NARROW, *h);
-    else if (p->b.along_depth && wide)
-        LAUNCH_TILES(ctx, hopper_forward_wide, blocks, WIDE, STAGES_WIDE, *h);
+    map_operand(ctx, &h->b, &b, p->depth, own);
+    if (p->gated)
+        switch (cols) {
+        case WIDE: LAUNCH_TILES(ctx, hopper_gated_wide, blocks, WIDE, STAGES_WIDE, *h); break;
+        case MIDDLE: LAUNCH_TILES(ctx, hopper_gated_middle, blocks, MIDDLE, STAGES_MIDDLE, *h); break;
+        default: LAUNCH_TILES(ctx, hopper_gated_narrow, blocks, NARROW, STAGES_NARROW, *h); break;
+        }
     else if (p->b.along_depth)
-        LAUNCH_TILES(ctx, hopper_forward_narrow, blocks, NARROW, STAGES_NARROW, *h);
-    else if (p->a.along_depth && wide)
+        switch (cols) {
+        case WIDE: LAUNCH_TILES(ctx, hopper_forward_wide, blocks, WIDE, STAGES_WIDE, *h); break;
+        case MIDDLE: LAUNCH_TILES(ctx, hopper_forward_middle, blocks, MIDDLE, STAGES_MIDDLE, *h); break;
+        default: LAUNCH_TILES(ctx, hopper_forward_narrow, blocks, NARROW, STAGES_NARROW, *h); break;
+        }
+    else if (p->a.along_depth && cols == WIDE)
         LAUNCH_TILES(ctx, hopper_grad_input_wide, blocks, WIDE, STAGES_WIDE, *h);
     else if (p->a.along_depth)
         LAUNCH_TILES(ctx, hopper_grad_input_narrow, blocks, NARROW, STAGES_NARROW, *h);
-    else if (wide)
+    else if (cols == WIDE)
         LAUNCH_TILES(ctx, hopper_grad_weight_wide, blocks, WIDE, STAGES_WIDE, *h);
     else
         LAUNCH_TILES(ctx, hopper_grad_weight_narrow, blocks, NARROW, STAGES_NARROW, *h);
@@ -792,12 +814,14 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
     if (p->a.lines == 0 || p->b.lines == 0 || p->depth == 0) return false;
     assert((p->to.start == FROM_C) == !p->a.along_depth);
     hopper_product h = product_of(p);
-    const bool forward = p->a.along_depth && p->b.along_depth;
-    if (forward && p->a.lines <= FEW_ROWS)
+    if (p->b.along_depth && p->a.lines <= FEW_ROWS) {
         run_few(ctx, p, &h);
-    else if (forward && (p->a.lines <= SOME_ROWS || (p->a.lines <= 2 * SOME_ROWS && 3 * tiles_of(p, ROWS, WIDE / sides_of(p)) < kern_card_processors(ctx->card))))
+        return true;
+    }
+    const int cols = choose_columns(ctx, p);
+    if (cols == SOME_LINES)
         run_some(ctx, p, &h);
     else
-        run_hopper_tiles(ctx, p, &h);
+        run_hopper_tiles(ctx, p, &h, cols);
     return true;
 }

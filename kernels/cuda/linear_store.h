@@ -111,10 +111,10 @@ KERN_DEVICE void store_halves(const product_work *p, float c[][4], const int fra
 
 /* c: of columns that begin with `first`. from_c: chains began with C, so it is float32, and nothing is added. */
 KERN_DEVICE void store_sums(const product_work *p, float c[][4], const int fragments, int first, int row, int col, const bool from_c) {
-    const int n = fragments < STORED_TOGETHER ? fragments : STORED_TOGETHER;
     if (!from_c && p->to.bias) add_bias(c, p, fragments, col);
     KERN_UNROLL
-    for (int j = 0; j < fragments; j += n)
+    for (int j = 0; j < fragments; j += STORED_TOGETHER) {
+        const int n = fragments - j < STORED_TOGETHER ? fragments - j : STORED_TOGETHER;
         if (!p->fours || first + 8 * (j + n) > p->cols)
             store_each(p, c + j, n, row, col + 8 * j);
         else if (!from_c && p->to.dtype == KERN_BF16)
@@ -123,6 +123,7 @@ KERN_DEVICE void store_sums(const product_work *p, float c[][4], const int fragm
             store_floats(p, c + j, n, row, col + 8 * j, true);
         else
             store_floats(p, c + j, n, row, col + 8 * j, false);
+    }
 }
 
 #endif
