@@ -1,18 +1,17 @@
 /* Matrix products with bfloat16 factors on Hopper's cards, fed by the copy engine (hopper.h), in the order of linear.h and so with its bits.
  *
- * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256, 192 or 128), two warp
- *         groups of 64 x cols each, their sums in registers for the whole depth; gated (of kern_linear_swiglu), half as many of gate and
- *         the same of up. A third warp group has one thread that does nothing but
- *         start copies, as far ahead as there are stages; a stage is STEP of depth of A and B. Blocks stay: each takes every n-th
- *         tile, and the copies for the next tile begin while this one is stored. Tiles go down GROUP before the next columns, so that those
- *         at work together share their factors in the cache
- * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns; gated, 32 lines
- *         of gate and the same of up, 8 of each in turn
- * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated,
- *         8 of gate and the same 8 of up, so that a thread has both of an element. Weights stream through
- *         the card once; copies run ahead by 200 KiB a processor, also into the next tile, and those of weights begin before the operation
- *         in front has ended. Up to 8 rows that go through RMSNorm first are read and normed by every block, while its first weights come: that
- *         takes as long as the norm does, and spares its launch
+ * tiles   many rows: the forward product and both gradients, by wgmma. A block is 128 x cols elements of C (cols: 256, 192 or 128), two
+ *         warp groups of 64 x cols each, their sums in registers for the whole depth; gated (of kern_linear_swiglu), half as many of gate
+ *         and the same of up. A third warp group has one thread that does nothing but start copies, as far ahead as there are stages; a
+ *         stage is STEP of depth of A and B. Blocks stay: each takes every n-th tile, and the copies for the next tile begin while this
+ *         one is stored. Tiles go down GROUP before the next columns, so that those at work together share their factors in the cache
+ * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns; gated, 32
+ *         lines of gate and the same of up, 8 of each in turn
+ * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated, 8 of gate and
+ *         the same 8 of up, so that a thread has both of an element. Weights stream through the card once; copies run ahead by 200 KiB a
+ *         processor, also into the next tile, and those of weights begin before the operation in front has ended. Up to 8 rows that go
+ *         through RMSNorm first are read and normed by every block, while its first weights come: that takes as long as the norm does, and
+ *         spares its launch
  *
  * Operations: 2 rows cols depth. Bytes from the second-level cache: tiles: A cols/256 times, B rows/128 times, 2 bytes each; some and few:
  * weights once, x once for the lines of a block; C once, and once more where it is added to.
