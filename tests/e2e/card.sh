@@ -82,7 +82,7 @@ launch 5 "${rl_job[@]}" "${tiny[@]}" output="$work/large" device=cuda rollout.ca
 own_lines "$work/large.log" | grep -q "card 1, .* MB are planned for rank 2 rollout, but it has" || fail "expected a line about card 1: $(tail -n 3 "$work/large.log")"
 
 # A learner that is stopped: the one that waits for its card says so, by its own deadline.
-start_job "$work/stopped.log" 6 "${rl_job[@]}" "${tiny[@]}" output="$work/stopped" device=cuda train.steps=500 deadline.collective_s=10
+start_job "$work/stopped.log" 6 "${rl_job[@]}" "${tiny[@]}" output="$work/stopped" device=cuda train.steps=500 deadline.collective_s=20
 await_steps "$work/stopped" 1
 kill -STOP "$(process_of_rank 5)" || fail "the second learner was not found below the launcher"
 wait "$job" && fail "a stopped learner: the job ended with status 0"
