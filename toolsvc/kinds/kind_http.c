@@ -35,13 +35,58 @@ out:
     return status;
 }
 
+/* The argument named between {{ and }} at `at`, and *end behind it; NULL with *end NULL: no template begins here. */
+static const json_t *argument_at(const char *at, const json_t *arguments, const char **end) {
+    const char *close = strncmp(at, "{{", 2) == 0 ? strstr(at, "}}") : NULL;
+    char name[128];
+    *end = NULL;
+    if (!close || (size_t)(close - at - 2) >= sizeof name) return NULL;
+    memcpy(name, at + 2, (size_t)(close - at - 2));
+    name[close - at - 2] = '\0';
+    *end = close + 2;
+    return json_object_get(arguments, name);
+}
+
+/* The properties of the schema; NULL where there may be others than it lists. */
+static const json_t *properties_of(const json_t *schema) {
+    static const char *const elsewhere[] = {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        if (json_object_get(schema, elsewhere[i])) return NULL;
+    return json_object_get(schema, "properties");
+}
+
+/* A name that no call can give would leave a hole in every request. */
+static rlf_status check_names(const char *key, json_t *template, const json_t *properties) {
+    rlf_status status = RLF_OK;
+    const char *at = json_string_value(template), *end, *member_key;
+    json_t *member;
+    for (; at && *at; at = end ? end : at + 1)
+        if (!argument_at(at, properties, &end) && end)
+            RLF_FAIL(INVALID, "key \"%s\": %.*s is not among the properties of key \"schema\"", key, (int)(end - at), at);
+    json_object_foreach(template, member_key, member) RLF_TRY(check_names(key, member, properties));
+    for (size_t i = 0; i < json_array_size(template); i++) RLF_TRY(check_names(key, json_array_get(template, i), properties));
+out:
+    return status;
+}
+
+static rlf_status check_templates(const rlf_tool_config *config, json_t *body) {
+    json_t *schema = rlf_config_json(config->schema), *url = rlf_config_json(config->url);
+    const json_t *properties = properties_of(schema);
+    rlf_status status = properties ? check_names("url", url, properties) : RLF_OK;
+    if (properties && status == RLF_OK) status = check_names("body", body, properties);
+    json_decref(schema);
+    json_decref(url);
+    return status;
+}
+
 static rlf_status open_http(const rlf_tool_config *config, uv_loop_t *loop, void **state) {
     http_tool *tool = rlf_calloc(1, sizeof *tool);
     tool->body = rlf_config_json(config->body);
     rlf_status status = toolsvc_remote_open(&tool->remote, config, loop, true);
     if (status == RLF_OK && config->answer && *config->answer && *config->answer != '/')
         status = RLF_RAISE(INVALID, "key \"answer\": a JSON pointer was expected, such as /result/0/text");
-    if (status == RLF_OK) status = fill_secrets(tool->remote, tool->body, 0);
+    if (status == RLF_OK) status = fill_secrets(tool->remote, tool->body, 0); /* which bounds its depth */
+    if (status == RLF_OK) status = check_templates(config, tool->body);
     if (status != RLF_OK) {
         if (tool->remote) toolsvc_remote_close(tool->remote);
         json_decref(tool->body);
@@ -69,18 +114,6 @@ static void put_encoded(const char *text, size_t n, rlf_str *out) {
         if (text[i] && strchr(safe, text[i])) rlf_str_putc(out, text[i]);
         else rlf_str_printf(out, "%%%02X", (unsigned char)text[i]);
     }
-}
-
-/* The argument named between {{ and }} at `at`, and *end behind it; NULL with *end NULL: no template begins here. */
-static const json_t *argument_at(const char *at, const json_t *arguments, const char **end) {
-    const char *close = strncmp(at, "{{", 2) == 0 ? strstr(at, "}}") : NULL;
-    char name[128];
-    *end = NULL;
-    if (!close || (size_t)(close - at - 2) >= sizeof name) return NULL;
-    memcpy(name, at + 2, (size_t)(close - at - 2));
-    name[close - at - 2] = '\0';
-    *end = close + 2;
-    return json_object_get(arguments, name);
 }
 
 /* Text arguments as they are, others as JSON. */

@@ -498,6 +498,9 @@ static void bad_configuration_names_the_key(void **state) {
     bad = good, bad.ca = "/nonexistent.pem", refused_as(f, RLF_NOT_FOUND, &bad, "key \"ca\": /nonexistent.pem: No such file");
     bad = good, bad.answer = "text", refused(f, &bad, "key \"answer\"");
     bad = good, bad.schema = "", refused(f, &bad, "key \"schema\"");
+    bad = good, bad.schema = "{\"properties\": {\"query\": {}}}";
+    bad.url = "[\"http://h/?q={{query}}\", \"http://h/?q={{qury}}\"]", refused(f, &bad, "key \"url\": {{qury}} is not among the properties of key \"schema\"");
+    bad.url = good.url, bad.body = "{\"a\": [\"{{query}} {{\", \"of {{n}}\"]}", refused(f, &bad, "key \"body\": {{n}} is not among the properties");
     free(b);
 }
 
