@@ -9,7 +9,8 @@
  *   fail, infra        errors, of the tool and of the service
  *   die, garbage, stranger, mute, hang, deaf, endless    ends with status 3, says what is no answer, answers a number that was never
  *             given, closes its output, reads no more, so too and ignores SIGTERM, says a line without end
- * First argument: `describe` answers describe with functions; `silent` does not answer it; `none` offers none; `ends` ends at once.
+ * First argument: `describe` answers describe with functions; `silent` does not answer it; `refuses` answers with an error;
+ *             `none` offers none; `ends` ends at once.
  * Second: the number of calls of `search` after which it ends. */
 #include <jansson.h>
 #include <signal.h>
@@ -150,7 +151,8 @@ int main(int argc, char **argv) {
     while (getline(&text, &cap, stdin) > 0) {
         json_t *line = json_loads(text, 0, NULL);
         const char *op = json_string_value(json_object_get(line, "op"));
-        if (!strcmp(op, "describe")) describe(line, how);
+        if (!strcmp(op, "describe") && !strcmp(how, "refuses")) answer(json_object_get(line, "id"), "error", json_string("not today"));
+        else if (!strcmp(op, "describe")) describe(line, how);
         else if (!strcmp(op, "open")) open_episode(line);
         else if (!strcmp(op, "close")) close_episode(line);
         else if (!strcmp(op, "cancel")) cancels++;

@@ -242,13 +242,13 @@ static void finish_with(toolsvc_call *call, const toolsvc_process_answer *a) {
     rlf_str_clean_up(&clean);
 }
 
-/* A number that was given, but is not under way, is that of a call which was given up. */
+/* A number that was given, but is not under way, is that of a call which was given up. Only functions answer describe. */
 static bool take_answer(void *user, const toolsvc_process_answer *a) {
     taker *k = user;
     worker *w = k->worker;
     process_tool *t = w->tool;
     request *r = toolsvc_map_get(&t->requests, key_of(&a->id));
-    k->wrong = a->id == 0 || a->id > t->last_id;
+    k->wrong = a->id == 0 || a->id > t->last_id || (a->id == t->describe_id && !a->functions);
     if (k->wrong) return false;
     w->answered = true;
     w->heard_ms = rlf_now_ms();

@@ -231,6 +231,9 @@ static void what_is_wrong_with_a_program_is_told_before_the_start(void **state) 
                    "load the model");
     t.command = PROGRAM("none");
     assert_refused(t, "tools[0] (mine): key \"command\": the program offers no function");
+    t.command = PROGRAM("refuses"), t.start_ms = 60000;
+    assert_refused(t, "tools[0] (mine): key \"command\": asked for its functions, the program wrote a line that is no answer: "
+                   "{\"id\":1,\"error\":\"not today\"}");
     t.command = PROGRAM("silent"), t.start_ms = 200;
     assert_refused(t, "tools[0] (mine): key \"command\": the program did not tell its functions within 200 ms (key start_ms)");
 }
