@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need, on Debian or Ubuntu: says which packages are missing and asks for root only for those.
+# Elsewhere it installs nothing: there a system's own packages, or modules, have to be in place.
 # Usage: jobs/install.sh [build|test]      test adds what only the tests and the fuzzing need.
 set -euo pipefail
 
@@ -29,6 +30,10 @@ wanted() {
 missing() { for package in $(wanted "$1"); do have "$package" || echo "$package"; done; }
 
 kind=${1:-build}
+if ! command -v dpkg-query >/dev/null; then
+    echo "This is neither Debian nor Ubuntu: nothing is installed. CMake says what it does not find of:" $(wanted "$kind" 2>/dev/null)
+    exit 0
+fi
 need=$(missing "$kind")
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" -eq 0 ]; then root=""; else root="sudo"; fi

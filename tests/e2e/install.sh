@@ -52,4 +52,7 @@ release "debian 13" test "libmsgpack-c-dev libcmocka-dev clang procps openssl li
 release "ubuntu 22.04" test "libmsgpack-dev libcmocka-dev clang procps openssl" ""
 release "ubuntu 24.04" test "libmsgpack-dev libcmocka-dev clang procps openssl libclang-rt-dev" "libmsgpack-c-dev"
 release "debian 12" build "libmsgpack-dev" "libclang-rt-dev"
+mkdir "$work/none"
+PATH=$work/none "$BASH" "$RLF_SOURCE/jobs/install.sh" >"$work/elsewhere" 2>&1 || fail "not Debian: $(cat "$work/elsewhere")"
+grep -q "^This is neither .* libjansson-dev .*libmsgpack-dev$" "$work/elsewhere" && [ "$(wc -l <"$work/elsewhere")" -eq 1 ] || fail "not Debian: $(cat "$work/elsewhere")"
 echo "jobs/install.sh asks for what is missing, by the names of each release"
