@@ -134,7 +134,7 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     RLF_TRY(check_model(config, &layout, out));
     RLF_TRY(trainer_positions_check(&job));
     RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
-    RLF_TRY(rlf_chat_new(&job.chat, job.tokenizer, config->model.path, rlf_chat_options_of(config)));
+    RLF_TRY(trainer_chat_open(&job));
     RLF_TRY(trainer_tags_check(&job));
     RLF_TRY(check_data(&job, out));
     RLF_TRY(check_output(&job, out));

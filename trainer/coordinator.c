@@ -24,7 +24,7 @@ static rlf_status open_text(trainer_job *job) {
     RLF_TRY(rlf_model_shape_read(&job->shape, config->model.path));
     RLF_TRY(trainer_positions_check(job));
     RLF_TRY(rlf_tokenizer_load(&job->tokenizer, config->model.path));
-    RLF_TRY(rlf_chat_new(&job->chat, job->tokenizer, config->model.path, rlf_chat_options_of(config)));
+    RLF_TRY(trainer_chat_open(job));
     RLF_TRY(trainer_tags_check(job));
 out:
     return status;

@@ -50,6 +50,8 @@ typedef struct trainer_job {
 
 /* ---- prompt.c ----------------------------------------------------------------------------------------------------------------------- */
 
+/* job->chat, of the tokenizer. Errors name the key. */
+rlf_status trainer_chat_open(trainer_job *job) RLF_MUST_USE;
 /* Whether what the tags of episode.tool_format call is on offer. Errors name the key. */
 rlf_status trainer_tags_check(const trainer_job *job) RLF_MUST_USE;
 typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;

@@ -13,6 +13,13 @@ rlf_status trainer_positions_check(const trainer_job *job) {
                      job->shape.max_positions);
 }
 
+rlf_status trainer_chat_open(trainer_job *job) {
+    const rlf_config *config = job->config;
+    rlf_status status = rlf_chat_new(&job->chat, job->tokenizer, config->model.path, rlf_chat_options_of(config));
+    if (status != RLF_OK) rlf_error_context("key 'episode.chat'");
+    return status;
+}
+
 /* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
 static const rlf_chat_message *messages_of(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
     const char *system = job->config->episode.system;

@@ -193,6 +193,8 @@ refused 1 'one rank has nobody' bench reduce --shape tiny --device cpu
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }
 tail -n 1 "$out" | grep -qx ok || fail "--check ends in ok"
 [ ! -e "$work/run" ] || fail "--check made the run folder"
+"$rlf_train" --check "${rl_job[@]}" output="$work/run" episode.chat=auto >"$out" 2>"$err" && fail "a checkpoint without a chat template is recognised"
+every_line "$err" 1 "key 'episode\.chat': .*no chat_template\.jinja .*chatml, llama3\.1"
 for option in --help --version "--check ${rl_job[*]} output=$work/run"; do
     "$rlf_train" $option >/dev/full 2>"$err" && fail "rlf-train $option on a full disk: status 0"
     grep -q "^rlf-train: error: .*cannot write to standard output" "$err" || fail "rlf-train $option on a full disk: $(cat "$err")"
