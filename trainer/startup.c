@@ -37,9 +37,16 @@ static void *watch(void *unused) {
     return NULL;
 }
 
+/* In a shell that Slurm runs as a step (salloc, srun --pty) Open MPI takes a lone program for a rank of srun's, and ends it. */
+static void leave_step(void) {
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+    if (tasks && strcmp(tasks, "1") == 0) unsetenv("SLURM_STEP_ID");
+}
+
 rlf_status trainer_startup_begin(int64_t deadline_s) {
     const char *rank = getenv("PMIX_RANK"); /* the launcher's word for it: MPI cannot be asked yet */
     pthread_condattr_t monotonic;
+    if (!rank) leave_step();
     g_startup.deadline_s = deadline_s;
     g_startup.rank = rank ? rank : "0";
     pthread_condattr_init(&monotonic);

@@ -193,6 +193,8 @@ refused 1 'one rank has nobody' bench reduce --shape tiny --device cpu
 launch 4 --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" || { cat "$err" >&2; fail "--check"; }
 tail -n 1 "$out" | grep -qx ok || fail "--check ends in ok"
 [ ! -e "$work/run" ] || fail "--check made the run folder"
+env SLURM_JOBID=7 SLURM_NODELIST="$(uname -n)" SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1 "$rlf_train" --check "${rl_job[@]}" output="$work/run" >"$out" 2>"$err" ||
+    fail "--check in a shell of Slurm's: $(head -n 5 "$err")"
 "$rlf_train" --check "${rl_job[@]}" output="$work/run" episode.chat=auto >"$out" 2>"$err" && fail "a checkpoint without a chat template is recognised"
 every_line "$err" 1 "key 'episode\.chat': .*no chat_template\.jinja .*chatml, llama3\.1"
 for option in --help --version "--check ${rl_job[*]} output=$work/run"; do
