@@ -79,7 +79,7 @@ void rlf_config_reference(rlf_str *out) {
     rlf_str_puts(out, "# Keys of a job file\n\nWritten by `rlf config > common/config/README.md`; a test compares the two. "
                       "Groups nest: `train.steps` is `train: {steps: 5}` in\n"
                       "the file and `train.steps=5` on the command line. `tools` is a list of maps; `tools.0.timeout_ms` is a "
-                      "key of its first.\nRelative paths are relative to the folder in which `mpirun` is started, not to the job file.\n\n");
+                      "key of its first.\nRelative paths are relative to the folder in which `mpirun` is started, not to the job file; `~` and `$NAME` in them are not\nexpanded.\n\n");
     rlf_str_puts(out, "| key | type | unit | default | range | meaning |\n|---|---|---|---|---|---|\n");
     reference_rows(rlf_config_keys, rlf_config_key_count, "", out);
     reference_rows(rlf_tool_keys, rlf_tool_key_count, "tools.N.", out);
