@@ -45,6 +45,8 @@ const char *rlf_json_problem(const json_error_t *error) {
     return json_error_code(error) == json_error_numeric_overflow ? "a number out of range" : "not JSON";
 }
 
+size_t rlf_json_mark(const char *text, size_t n) { return n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; }
+
 bool rlf_json_is_text(const json_t *value) {
     return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
 }

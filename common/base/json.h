@@ -12,6 +12,8 @@
 json_t *rlf_json_parse(const char *text, size_t n, size_t flags, json_error_t *error);
 /* What an error is, to stand before its text: "not JSON", or "a number out of range". */
 const char *rlf_json_problem(const json_error_t *error);
+/* Bytes of the byte order mark that a file's text begins with, as some editors write it: 3, or 0. */
+size_t rlf_json_mark(const char *text, size_t n);
 /* A text that is the C string of its bytes. */
 bool rlf_json_is_text(const json_t *value);
 

@@ -181,8 +181,8 @@ static rlf_status parse_line(const place *at, const char *line, size_t n, json_t
     json_error_t error;
     *root = NULL;
     if (n > LINE_MAX_BYTES) return RLF_RAISE(LIMIT, "%s:%zu: a row of more than %d bytes", at->file, at->line, LINE_MAX_BYTES);
-    if (at->line == 1 && n >= 3 && !memcmp(line, "\xEF\xBB\xBF", 3)) line += 3, n -= 3; /* a byte order mark */
-    *root = rlf_json_parse(line, n, JSON_REJECT_DUPLICATES, &error);
+    size_t mark = at->line == 1 ? rlf_json_mark(line, n) : 0;
+    *root = rlf_json_parse(line + mark, n - mark, JSON_REJECT_DUPLICATES, &error);
     if (!*root)
         return RLF_RAISE(INVALID, "%s:%zu: byte %d: %s: %s", at->file, at->line, error.position, rlf_json_problem(&error), error.text);
     if (!json_is_object(*root)) return RLF_RAISE(INVALID, "%s:%zu: expected a row {\"prompt\": [...], ...}", at->file, at->line);

@@ -4,6 +4,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "common/base/json.h"
+
 /* ---- what is not JSON, made JSON --------------------------------------------------------------------------------------------------- */
 
 typedef struct relaxer {
@@ -106,6 +108,8 @@ static rlf_status collect(json_t *root, const char *label, json_t *out) {
 rlf_status rlf_servers_parse(const char *text, size_t n, const char *label, json_t **out) {
     json_error_t error;
     rlf_str relaxed = {0};
+    size_t mark = rlf_json_mark(text, n);
+    text += mark, n -= mark;
     json_t *root = json_loadb(text, n, 0, &error);
     *out = json_object();
     if (!root) {

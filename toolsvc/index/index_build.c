@@ -233,7 +233,8 @@ out:
 static rlf_status add_line(builder *b, const char *file, size_t line, const char *bytes, size_t n) {
     rlf_status status = RLF_OK;
     json_error_t error;
-    json_t *row = toolsvc_json_parse(bytes, n, 0, &error);
+    size_t mark = line == 1 ? rlf_json_mark(bytes, n) : 0;
+    json_t *row = toolsvc_json_parse(bytes + mark, n - mark, 0, &error);
     if (!row)
         return RLF_RAISE(INVALID, "%s:%zu: byte %d: %s: %s", file, line, error.position, rlf_json_problem(&error), error.text);
     passage p;

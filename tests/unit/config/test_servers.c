@@ -38,6 +38,7 @@ static void each_known_shape_is_read(void **state) {
 
 static void what_those_programs_allow_beside_json_is_read(void **state) {
     (void)state;
+    expect("\xef\xbb\xbf{\"servers\": {\"a\": {}}}\r\n", "{\"a\":{}}");
     expect("// settings\n{\"servers\": { /* two */ \"a\": {\"args\": [\"//x\", \"#y\", \"/*z*/\",],},},} // end", "{\"a\":{\"args\":[\"//x\",\"#y\",\"/*z*/\"]}}");
     expect("[\n  # ours\n  {'mcpServers': {'a': {'args': ['it\\'s', 'say \"x\"', \"it's\", 'a\\\\b'], 'on': True, 'off': False, 'no': None}}}]",
            "{\"a\":{\"args\":[\"it's\",\"say \\\"x\\\"\",\"it's\",\"a\\\\b\"],\"on\":true,\"off\":false,\"no\":null}}");

@@ -95,7 +95,7 @@ static void both_corpus_forms_give_id_title_and_text(void **state) {
 static void values_that_are_rare_in_json_are_indexed(void **state) {
     fixture *f = *state;
     size_t n;
-    write_corpus(f, "{\"id\": \"a\", \"text\": \"one\\u0000two \\ud83d\", \"hash\": 18446744073709551615}\n");
+    write_corpus(f, "\xef\xbb\xbf{\"id\": \"a\", \"text\": \"one\\u0000two \\ud83d\", \"hash\": 18446744073709551615}\n");
     toolsvc_index_destroy(f->index);
     f->index = NULL;
     assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
