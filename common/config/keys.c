@@ -53,7 +53,7 @@ const rlf_key rlf_config_keys[] = {
     REAL(algorithm.clip_high, "", "0.2", 0, 100, "The ratio is clipped above at 1 + clip_high"),
     REAL(algorithm.dual_clip, "", "0.0", 0, 1e6, "Bound of the ratio for negative advantages, above 1; 0: off"),
     REAL(algorithm.kl, "", "0.0", 0, 1e6, "Coefficient of the KL divergence from the reference model; 0: no reference is kept"),
-    TEXT(algorithm.kl_estimator, "k3", "k1|k2|k3", "Estimator of that divergence"),
+    TEXT(algorithm.kl_estimator, "k3", "k1|k2|k3", "Estimator of that divergence; the gradient of k1 is 0 on average: it measures, but does not hold"),
     REAL(algorithm.entropy, "", "0.0", -1e3, 1e3, "Coefficient of the entropy bonus"),
     BOOL(algorithm.normalize_std, "true", "Divide advantages by the standard deviation of the group"),
     TEXT(algorithm.aggregate, "token", "token|sequence", "Loss: mean over all tokens of the batch, or mean of the means of trajectories"),
