@@ -25,9 +25,9 @@ rlf_status trainer_topology_init(trainer_topology *topology, const rlf_config *c
                          (long long)config->ranks.tool, (long long)config->ranks.rollout);
     if (size < least)
         return RLF_RAISE(INVALID, "this job needs at least %d ranks (1 coordinator, %d tool, %d rollout, %d learner) and was "
-                                  "started with %d: mpirun -np %d",
+                                  "started with %d: mpirun -np %d%s",
                          least, generates ? (int)config->ranks.tool : 0, generates ? (int)config->ranks.rollout : 0, !evaluates,
-                         size, least);
+                         size, least, size == 1 ? ", the mpirun of the MPI that rlf-train was built with" : "");
     topology->size = size;
     topology->tool_first = 1;
     topology->tools = generates ? (int)config->ranks.tool : 0;

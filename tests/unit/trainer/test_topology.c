@@ -59,7 +59,10 @@ static void world_too_small_says_how_many_ranks_it_needs(void **state) {
     trainer_topology top;
     assert_int_equal(trainer_topology_init(&top, &config, 4), RLF_INVALID);
     assert_non_null(strstr(rlf_error_message(), "at least 5 ranks"));
-    assert_non_null(strstr(rlf_error_message(), "started with 4"));
+    assert_non_null(strstr(rlf_error_message(), "started with 4: mpirun -np 5"));
+    assert_null(strstr(rlf_error_message(), "built with"));
+    assert_int_equal(trainer_topology_init(&top, &config, 1), RLF_INVALID); /* what each rank sees that another MPI's mpirun started */
+    assert_non_null(strstr(rlf_error_message(), "started with 1: mpirun -np 5, the mpirun of the MPI that rlf-train was built with"));
 }
 
 static void generation_without_tool_or_rollout_ranks_is_refused(void **state) {
