@@ -107,7 +107,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(traffic.replay, "", NULL, "Folder of an earlier run's traffic.record: calls are answered from there, and no tool is opened"),
     TEXT(log.level, "info", "debug|info|warn|error", "Lowest level printed"),
     BOOL(log.trajectories, "true", "Write every trajectory under rollouts/"),
-    BOOL(log.progress, "true", "Progress line on a terminal"),
+    BOOL(log.progress, "true", "Progress: a bar on a terminal, elsewhere a line every 5 s"),
 };
 const size_t rlf_config_key_count = sizeof rlf_config_keys / sizeof rlf_config_keys[0];
 
