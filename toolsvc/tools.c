@@ -100,6 +100,9 @@ static rlf_status open_tool(toolsvc_tools *tools, const rlf_config *config, size
     tool->kind = find_kind(kinds, kind);
     if (!tool->kind) RLF_FAIL(INVALID, "key \"kind\": unknown kind \"%s\"", kind);
     tool->keeps_state = tool->kind->episode_open && (!tool->kind->keeps_state || tool->kind->keeps_state(tool->config));
+    if (strcmp(text_or(tool->config->state, ""), "episode") == 0 && !tool->keeps_state)
+        RLF_FAIL(INVALID, "key \"state\": tools of kind %s keep no state per episode", kind);
+    if (tool->config->batch > 1 && !tool->kind->batches) RLF_FAIL(INVALID, "key \"batch\": tools of kind %s take one call at a time", kind);
     if (tools->replayed) {
         tools->n++;
         goto out;

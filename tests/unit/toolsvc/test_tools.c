@@ -104,7 +104,11 @@ static void bad_configuration_names_the_tool_and_key(void **state) {
     check_refused(t, 2, RLF_INVALID, "key \"timeout_ms\"");
     t[1].timeout_ms = 1, t[1].latency_median_ms = 10, t[1].latency_p99_ms = 5;
     check_refused(t, 2, RLF_INVALID, "key \"latency.p99_ms\"");
-    t[1].latency_p99_ms = 0;
+    t[1] = tool_of("b", "calculator"), t[1].state = "episode";
+    check_refused(t, 2, RLF_INVALID, "tools[1] (b): key \"state\": tools of kind calculator keep no state per episode");
+    t[1].state = "shared", t[1].batch = 8;
+    check_refused(t, 2, RLF_INVALID, "tools[1] (b): key \"batch\": tools of kind calculator take one call at a time");
+    t[1].batch = 1;
     rlf_config config = config_of(t, 2);
     rlf_str schemas = {0};
     assert_int_equal(toolsvc_describe(&config, &schemas), RLF_OK);
