@@ -84,6 +84,8 @@ void trainer_folder_compare(const rlf_config *config, const char *then) {
     last.output = rlf_strdup(config->output); /* the folder may have been moved */
     rlf_config_compare(&last, config, &keys);
     if (keys.len) RLF_WARN("other values than at the last start: %s: %s", keys.ptr, then);
+    if (strcmp(last.model.path, config->model.path) != 0)
+        RLF_WARN("the weights are those of this run's checkpoint all the same: to start from %s choose another output", config->model.path);
     rlf_config_clean_up(&last);
     rlf_str_clean_up(&keys);
 }

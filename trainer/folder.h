@@ -12,7 +12,8 @@ rlf_status trainer_folder_lock(const char *output, int *fd) RLF_MUST_USE;
  * if there is none. Changes nothing. A run folder belongs to one run: refuses one of another mode, checkpoints that are not to be
  * continued, and in mode eval the results of another model or other data. */
 rlf_status trainer_folder_read(const rlf_config *config, trainer_state *state, rlf_str *checkpoint) RLF_MUST_USE;
-/* Warns of the keys whose values OUTPUT/config.yaml, of the last start, has otherwise, but for output; `then`: what follows from it. */
+/* Warns of the keys whose values OUTPUT/config.yaml, of the last start, has otherwise, but for output; `then`: what follows from it.
+ * Of model.path follows less: it does not give the weights. */
 void trainer_folder_compare(const rlf_config *config, const char *then);
 
 #endif
