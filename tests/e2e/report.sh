@@ -52,7 +52,7 @@ same "list item" 0.5 "$("$rlf" report rl --get evals.1.by_source.two.exact_match
 refused 'rl/summary.json has no exact_match.late' rl --get exact_match.late
 refused 'eval_start is null' rl --get eval_start
 refused 'exact_match is not a single value' rl --get exact_match
-refused 'none/summary.json' none
+refused 'no finished run: none/summary.json' none
 echo '{"step": 3, "rew' >>rl/metrics.jsonl
 refused 'rl/metrics.jsonl:4: expected a JSON object' rl
 echo 'a run' >eval/summary.json

@@ -39,7 +39,9 @@ static rlf_status read_summary(const char *folder, json_t **summary) {
     rlf_str path = {0}, text = {0};
     json_error_t error;
     rlf_str_printf(&path, "%s/summary.json", folder);
-    RLF_TRY(rlf_str_read_file(&text, path.ptr, SUMMARY_BYTES));
+    status = rlf_str_read_file(&text, path.ptr, SUMMARY_BYTES);
+    if (status == RLF_IO) rlf_error_context("no finished run");
+    RLF_TRY(status);
     *summary = json_loadb(text.ptr ? text.ptr : "", text.len, 0, &error);
     if (!*summary) RLF_FAIL(INVALID, "%s:%d: %s", path.ptr, error.line, error.text);
     if (!json_is_object(*summary)) RLF_FAIL(INVALID, "%s: expected a JSON object", path.ptr);
