@@ -186,6 +186,7 @@ sizes=(--dtype bfloat16 --reduce-dtype bfloat16)
 measured reduce mpi_seconds mpirun -q --bind-to none --oversubscribe -np 3
 refused 1 'tiny has 2048 positions' bench train --shape tiny --length 4096 --device cpu
 refused 2 'options within their ranges' bench decode --batch 1,0
+refused 2 'all, handover, reduce, rollout, tokenize, then' bench speed
 refused 1 'one rank has nobody' bench handover --shape tiny --device cpu
 refused 1 'one rank has nobody' bench reduce --shape tiny --device cpu
 

@@ -38,7 +38,7 @@ static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
     "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere|free] [--recompute [--keep-attention]]\n"
     "                 [--seconds 4] [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32]\n"
-    "                 [--context 128]\n"
+    "                 [--context 128] [--compute-dtype float32|bfloat16]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "mpirun -np 2 rlf bench reduce [options]: see rlf bench reduce --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
@@ -430,7 +430,8 @@ int rlf_cmd_bench(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "tokenize")) return rlf_bench_tokenize(argc - 1, argv + 1);
     if (!parse(&b, &o, argc, argv, &help))
         return rlf_cli_misuse("bench",
-                              "expected one of sgemm, kernels, train, decode, prefill, all, then options within their ranges");
+                              "expected one of sgemm, kernels, train, decode, prefill, all, handover, reduce, rollout, tokenize, then options "
+                              "within their ranges");
     if (help) return rlf_cli_help(USAGE);
     if (b.cpu_time && !strcmp(o.device_name, "cuda")) return rlf_cli_misuse("bench", "--cpu-time is for --device cpu");
     if (b.cpu_time || (o.isa && strcmp(o.device_name, "cuda") != 0)) o.device_name = "cpu";
