@@ -24,6 +24,8 @@ none_left() {
 "$rlf" tools "$work/file.yaml" >"$work/list" 2>"$work/list.log" || fail "rlf tools: $(cat "$work/list.log")"
 grep -q '^search (mcp): Tells every query\.$' "$work/list" || fail "rlf tools does not list the functions of the server: $(cat "$work/list")"
 grep -q 'server "peer": these have no meaning here: autoApprove' "$work/list.log" || fail "an unknown key of the file is not named: $(cat "$work/list.log")"
+[ -z "$("$rlf" tools "$work/file.yaml" 'tools.0.functions=[]' 2>"$work/list.log")" ] || fail "functions that were not asked for"
+grep -q 'peer: the MCP server offers no function$' "$work/list.log" || fail "a server without functions is passed over in silence: $(cat "$work/list.log")"
 "$rlf" tools "$work/file.yaml" call search '{"query": "capital of Peru"}' >"$work/answer" 2>/dev/null || fail "rlf tools call"
 [ "$(cat "$work/answer")" = "1. capital of Peru" ] || fail "rlf tools call: $(cat "$work/answer")"
 [ "$("$rlf" tools "$work/file.yaml" call env '{"text": "API_KEY"}' 2>/dev/null)" = "[secret]" ] || fail "the server's secret is told"

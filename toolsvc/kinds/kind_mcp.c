@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "toolsvc/kind.h"
 #include "toolsvc/mcp/mcp.h"
 #include "toolsvc/mcp/mcp_content.h"
@@ -85,6 +86,7 @@ static rlf_status make_offers(mcp_tool *tool, const json_t *list) {
     const json_t **chosen = rlf_calloc(most + 1, sizeof *chosen);
     rlf_status status = choose_functions(list, wanted, chosen, &n);
     tool->functions = json_array();
+    if (status == RLF_OK && n == 0) RLF_WARN("%s: the MCP server offers no function", tool->config->name);
     for (size_t i = 0; status == RLF_OK && i < n; i++)
         json_array_append_new(tool->functions, offer_of(chosen[i], tool->config->prefix ? tool->config->prefix : ""));
     free(chosen);
