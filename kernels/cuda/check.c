@@ -8,9 +8,9 @@
 #include "common/base/mem.h"
 #include "kernels/cuda/cuda.h"
 
-enum { ELEMENTS = 1 << 17, MANY_ELEMENTS = 1 << 21, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
+enum { ELEMENTS = 1 << 17, FACTORS = 2 * ELEMENTS, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
 
-/* Buffers of MANY_ELEMENTS each: factors in bfloat16, results in float32. */
+/* FACTORS in bfloat16, a and b, and ELEMENTS of results in float32. */
 typedef struct bench {
     kern_ctx *ctx;
     uint16_t *a, *b;
@@ -22,15 +22,14 @@ typedef struct checked {
     const char *what;
     void (*run)(const bench *b, int rows);
     int rows; /* which the choice of a kernel depends on */
+    int columns; /* of tiles: kern_ctx.tile_columns */
 } checked;
 
 static const int32_t seq_begin[SEQUENCES + 1] = {0, 50, ROWS_MOST};
 
-static void forward_of(const bench *b, int rows, int cols, int depth) {
-    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, cols, depth, false);
+static void forward(const bench *b, int rows) {
+    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, 136, 200, false);
 }
-static void forward(const bench *b, int rows) { forward_of(b, rows, 136, 200); }
-static void forward_narrow(const bench *b, int rows) { forward_of(b, rows, 136, 72); }
 /* Gate and up, where they are stored, lie behind what cases take of a. */
 static void gated_of(const bench *b, const uint16_t *x, const uint16_t *w, kern_dtype dtype, int rows, int f, int depth) {
     kern_cuda_linear_swiglu(b->ctx, b->to, b->a + ELEMENTS, dtype, x, KERN_BF16, w, KERN_BF16, KERN_BF16, rows, f, depth);
@@ -50,24 +49,18 @@ static void normed_to(const bench *b, int rows, bool gated) {
 }
 static void normed(const bench *b, int rows) { normed_to(b, rows, false); }
 static void normed_gated(const bench *b, int rows) { normed_to(b, rows, true); }
+/* Tiles of each width, whole ones and parts. What leaves them is stored, and added to; or rounded. */
+enum { MANY = 520 };
+static void forward_tiles(const bench *b, int rows) {
+    for (int added = 0; added < 2; added++)
+        kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, MANY, 200, added);
+}
+static void gated_tiles(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, MANY / 2, 200); }
 static void grad_input(const bench *b, int rows) {
-    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 200, 136, false);
+    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 200, MANY, false);
 }
 static void grad_weight(const bench *b, int rows) {
-    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 136, 200);
-}
-/* The least columns for which tiles of so many would be more than processors, and wider ones are taken (linear_hopper.cu). */
-enum { NARROW = 128, MIDDLE = 192 };
-static int more_than(int cols, const bench *b, int rows) { return cols * (kern_card_processors(b->ctx->card) / ((rows + 127) / 128) + 1); }
-static void gated_middle(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, more_than(NARROW, b, rows) / 2, 72); }
-static void gated_wide(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_BF16, rows, more_than(MIDDLE, b, rows) / 2, 72); }
-static void forward_middle(const bench *b, int rows) { forward_of(b, rows, more_than(NARROW, b, rows), 72); }
-static void forward_wide(const bench *b, int rows) { forward_of(b, rows, more_than(MIDDLE, b, rows), 72); }
-static void grad_input_wide(const bench *b, int rows) {
-    kern_cuda_linear_grad_input(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 72, more_than(NARROW, b, rows), false);
-}
-static void grad_weight_wide(const bench *b, int rows) {
-    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, 72, rows, more_than(NARROW, b, rows));
+    kern_cuda_linear_grad_weight(b->ctx, b->to, b->a, KERN_BF16, b->b, KERN_BF16, KERN_BF16, rows, 136, MANY);
 }
 static kern_attn_shape heads_of(int d) { return (kern_attn_shape){HEADS, 1, d, KERN_BF16}; }
 /* out and lse, of rows that fill no tile; `rows` is D. */
@@ -113,26 +106,20 @@ static void decode_some(const bench *b, int d) {
     decode(b, rows < ROWS_MOST ? rows : ROWS_MOST, 1100, d);
 }
 
-static const checked CASES[] = {{"a product of few rows", forward, 5},      {"a product of 16 rows", forward, 16},
-                                {"a product of 32 rows", forward, 32},      {"a product of 64 rows", forward, 64},
-                                {"SwiGLU of few rows", gated, 5},           {"SwiGLU of 16 rows", gated, 16},
-                                {"SwiGLU of 32 rows", gated, 32},           {"SwiGLU of 64 rows", gated, 64},
-                                {"SwiGLU of 100 rows", gated, 100},         {"SwiGLU of narrow tiles", gated, 264},
-                                {"a product of a norm", normed, 7},         {"SwiGLU of a norm", normed_gated, 8},
-                                {"a product of 100 rows", forward, 100},    {"a product of narrow tiles", forward_narrow, 264},
-                                {"a gradient by inputs", grad_input, 136},  {"a gradient by weights", grad_weight, 136},
-                                {"attention, D 64", attention, 64},         {"attention, D 128", attention, 128},
-                                {"its gradient, D 64", attention_grad, 64}, {"its gradient, D 128", attention_grad, 128},
-                                {"prefill, D 64", prefill, 64},             {"prefill, D 128", prefill, 128},
-                                {"decoding of one row, D 64", decode_one, 64}, {"decoding of one row, D 128", decode_one, 128},
-                                {"decoding of some rows, D 64", decode_some, 64}, {"decoding of some rows, D 128", decode_some, 128}},
-                     /* with up to MANY_ELEMENTS results, of which those have ELEMENTS at most */
-                     LARGE_CASES[] = {{"a product of middle tiles", forward_middle, 136},
-                                      {"a product of wide tiles", forward_wide, 136},
-                                      {"SwiGLU of middle tiles", gated_middle, 136},
-                                      {"SwiGLU of wide tiles", gated_wide, 136},
-                                      {"a gradient by inputs, of wide tiles", grad_input_wide, 136},
-                                      {"a gradient by weights, of wide tiles", grad_weight_wide, 136}};
+static const checked CASES[] = {
+    {"a product of few rows", forward, 5, 0}, {"a product of 16 rows", forward, 16, 0}, {"a product of 32 rows", forward, 32, 0},
+    {"a product of 64 rows", forward, 64, 0}, {"SwiGLU of few rows", gated, 5, 0}, {"SwiGLU of 16 rows", gated, 16, 0},
+    {"SwiGLU of 32 rows", gated, 32, 0}, {"SwiGLU of 64 rows", gated, 64, 0}, {"SwiGLU of 100 rows", gated, 100, 0},
+    {"a product of a norm", normed, 7, 0}, {"SwiGLU of a norm", normed_gated, 8, 0}, {"a product of 100 rows", forward, 100, 0},
+    {"a product of narrow tiles", forward_tiles, 136, 128}, {"a product of middle tiles", forward_tiles, 136, 192},
+    {"a product of wide tiles", forward_tiles, 136, 256}, {"SwiGLU of narrow tiles", gated_tiles, 136, 128},
+    {"SwiGLU of middle tiles", gated_tiles, 136, 192}, {"SwiGLU of wide tiles", gated_tiles, 136, 256},
+    {"a gradient by inputs, of narrow tiles", grad_input, 136, 128}, {"a gradient by inputs, of wide tiles", grad_input, 136, 256},
+    {"a gradient by weights, of narrow tiles", grad_weight, 136, 128}, {"a gradient by weights, of wide tiles", grad_weight, 136, 256},
+    {"attention, D 64", attention, 64, 0}, {"attention, D 128", attention, 128, 0}, {"its gradient, D 64", attention_grad, 64, 0},
+    {"its gradient, D 128", attention_grad, 128, 0}, {"prefill, D 64", prefill, 64, 0}, {"prefill, D 128", prefill, 128, 0},
+    {"decoding of one row, D 64", decode_one, 64, 0}, {"decoding of one row, D 128", decode_one, 128, 0},
+    {"decoding of some rows, D 64", decode_some, 64, 0}, {"decoding of some rows, D 128", decode_some, 128, 0}};
 
 /* Waits, but not for ever: a kernel that never ends cannot be ended. */
 static rlf_status finish(kern_ctx *ctx, const char *what) {
@@ -146,8 +133,10 @@ static rlf_status finish(kern_ctx *ctx, const char *what) {
     return kern_card_sync(ctx->card);
 }
 
-static rlf_status run_case(bench *b, const checked *c, size_t bytes, bool *same) {
+static rlf_status run_case(bench *b, const checked *c, bool *same) {
+    const size_t bytes = ELEMENTS * sizeof *b->to;
     rlf_status status = RLF_OK;
+    b->ctx->tile_columns = c->columns;
     for (int way = 0; way < 2; way++) {
         b->ctx->hopper = way == 0;
         kern_card_zero(b->ctx->card, b->to, bytes);
@@ -158,16 +147,17 @@ static rlf_status run_case(bench *b, const checked *c, size_t bytes, bool *same)
     }
     *same = memcmp(b->host[0], b->host[1], bytes) == 0;
 out:
+    b->ctx->tile_columns = 0;
     return status;
 }
 
 /* Up to the first whose bits differ. */
-static rlf_status run_cases(bench *b, const checked *cases, size_t n, size_t elements, const char **differs) {
+static rlf_status run_cases(bench *b, const char **differs) {
     rlf_status status = RLF_OK;
     bool same;
-    for (size_t i = 0; i < n && !*differs; i++) {
-        RLF_TRY(run_case(b, &cases[i], elements * sizeof *b->to, &same));
-        if (!same) *differs = cases[i].what;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES && !*differs; i++) {
+        RLF_TRY(run_case(b, &CASES[i], &same));
+        if (!same) *differs = CASES[i].what;
     }
 out:
     return status;
@@ -175,12 +165,12 @@ out:
 
 /* Values of both signs and several sizes, none of them special. */
 static void fill(kern_ctx *ctx, uint16_t *to, uint32_t seed) {
-    uint16_t *values = rlf_calloc(MANY_ELEMENTS, sizeof *values);
-    for (int i = 0; i < MANY_ELEMENTS; i++) {
+    uint16_t *values = rlf_calloc(FACTORS, sizeof *values);
+    for (int i = 0; i < FACTORS; i++) {
         seed = seed * 1664525u + 1013904223u;
         values[i] = (uint16_t)((seed >> 16 & 0x8000) | (0x3c00 + (seed >> 12 & 0x3ff))); /* 2^-7 to 2 */
     }
-    kern_card_upload(ctx->card, to, values, MANY_ELEMENTS * sizeof *values);
+    kern_card_upload(ctx->card, to, values, FACTORS * sizeof *values);
     free(values);
 }
 
@@ -189,15 +179,14 @@ rlf_status kern_cuda_check_hopper(kern_ctx *ctx, const char **differs) {
     bench b = {.ctx = ctx};
     const bool hopper = ctx->hopper;
     *differs = NULL;
-    b.a = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.a);
-    b.b = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.b);
-    b.to = kern_card_allocate(ctx->card, MANY_ELEMENTS * sizeof *b.to);
-    for (int i = 0; i < 2; i++) b.host[i] = rlf_calloc(MANY_ELEMENTS, sizeof *b.host[i]);
+    b.a = kern_card_allocate(ctx->card, FACTORS * sizeof *b.a);
+    b.b = kern_card_allocate(ctx->card, FACTORS * sizeof *b.b);
+    b.to = kern_card_allocate(ctx->card, ELEMENTS * sizeof *b.to);
+    for (int i = 0; i < 2; i++) b.host[i] = rlf_calloc(ELEMENTS, sizeof *b.host[i]);
     if (!b.a || !b.b || !b.to) RLF_FAIL(NO_MEMORY, "%s: no memory left for a check", kern_card_name(ctx->card));
     fill(ctx, b.a, 1);
     fill(ctx, b.b, 2);
-    RLF_TRY(run_cases(&b, CASES, sizeof CASES / sizeof *CASES, ELEMENTS, differs));
-    RLF_TRY(run_cases(&b, LARGE_CASES, sizeof LARGE_CASES / sizeof *LARGE_CASES, MANY_ELEMENTS, differs));
+    RLF_TRY(run_cases(&b, differs));
 out:
     ctx->hopper = hopper;
     for (int i = 0; i < 2; i++) free(b.host[i]);

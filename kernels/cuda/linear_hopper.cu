@@ -748,6 +748,7 @@ static int choose_columns(kern_ctx *ctx, const tensor_product *p) {
     const bool forward = p->b.along_depth;
     const int least = forward && p->a.lines <= 2 * SOME_ROWS ? SOME_LINES : NARROW, step = forward ? part : NARROW;
     int best = WIDE, best_cost = INT_MAX;
+    if (ctx->tile_columns) return ctx->tile_columns;
     for (int cols = WIDE; cols >= least; cols -= step) {
         const int tiles = tiles_of(p, ROWS, cols / sides_of(p));
         const int cost = kern_blocks_for((size_t)tiles, (size_t)kern_card_processors(ctx->card)) * (cols / part + 1);
