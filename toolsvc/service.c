@@ -60,10 +60,15 @@ struct toolsvc_service {
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
 
+/* What fails ends the service; the first failure counts. */
+static void check(toolsvc_service *s, rlf_status status) {
+    if (status == RLF_OK || s->status != RLF_OK) return;
+    s->status = status;
+    s->stopped = true;
+}
+
 static void send_record(toolsvc_service *s, int to, rlf_message_type type, const void *record) {
-    if (s->status != RLF_OK) return;
-    s->status = s->send(s->user, to, type, record);
-    if (s->status != RLF_OK) s->stopped = true;
+    if (s->status == RLF_OK) check(s, s->send(s->user, to, type, record));
 }
 
 static rlf_slice slice_of(const rlf_str *text) { return (rlf_slice){text->ptr ? text->ptr : "", text->len}; }
@@ -139,9 +144,11 @@ static void end_request(request *r, bool late) {
 }
 
 static void note_traffic(const request *r, rlf_call_status status, const rlf_str *text) {
+    toolsvc_service *s = r->service;
+    if (s->status != RLF_OK) return;
     rlf_call m = {.uid = r->episode.uid, .sample = r->episode.sample, .attempt = r->episode.attempt, .turn = r->turn, .call = r->index,
                   .tool = slice_of(&r->function), .arguments = slice_of(&r->arguments)};
-    toolsvc_traffic_note(r->service->traffic, r->version, &m, status, text);
+    check(s, toolsvc_traffic_note(s->traffic, r->version, &m, status, text));
 }
 
 static void answer(request *r, rlf_call_status status, const rlf_str *text, bool late) {

@@ -46,9 +46,9 @@ void toolsvc_service_handle(toolsvc_service *service, rlf_message_type type, int
 
 /* Calls that were not yet answered. */
 size_t toolsvc_service_outstanding(const toolsvc_service *service);
-/* CONTROL STOP came, or sending failed. */
+/* CONTROL STOP came, or sending or recording failed. */
 bool toolsvc_service_stopped(const toolsvc_service *service);
-/* RLF_OK unless a send failed; then the error is recorded in this thread. */
+/* RLF_OK unless a send or the recording failed; then the error is recorded in this thread. */
 rlf_status toolsvc_service_status(const toolsvc_service *service);
 const toolsvc_counts *toolsvc_service_counts(const toolsvc_service *service);
 

@@ -76,18 +76,23 @@ static rlf_status read_folder(const char *folder, line_fn *each, void *user) {
 
 /* ---- recording ---------------------------------------------------------------------------------------------------------------------- */
 
-static void put_line(toolsvc_traffic *t, json_t *object) {
-    char *text = json_dumps(object, JSON_COMPACT);
-    if (text) {
-        fputs(text, t->file);
-        fputc('\n', t->file);
-        fflush(t->file); /* a killed run leaves every call that its checkpoints have seen */
-    }
-    free(text);
-    json_decref(object);
+static rlf_status cannot_write(const toolsvc_traffic *t) {
+    return RLF_RAISE(IO, "key 'traffic.record': %s: cannot write: %s", t->path, strerror(errno));
 }
 
-static void put_functions(toolsvc_traffic *t, const toolsvc_tools *tools) {
+static rlf_status put_line(toolsvc_traffic *t, json_t *object) {
+    rlf_status status = RLF_OK;
+    char *text = json_dumps(object, JSON_COMPACT);
+    if (!text) RLF_FAIL(INTERNAL, "key 'traffic.record': %s: a call cannot be encoded", t->path);
+    /* Flushed: a killed run leaves every call that its checkpoints have seen. */
+    if (fprintf(t->file, "%s\n", text) < 0 || fflush(t->file) != 0) status = cannot_write(t);
+out:
+    free(text);
+    json_decref(object);
+    return status;
+}
+
+static rlf_status put_functions(toolsvc_traffic *t, const toolsvc_tools *tools) {
     json_t *list = json_array();
     for (size_t i = 0; i < tools->n_functions; i++) {
         const toolsvc_function *f = &tools->functions[i];
@@ -96,7 +101,7 @@ static void put_functions(toolsvc_traffic *t, const toolsvc_tools *tools) {
     }
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    put_line(t, json_pack("{s:I, s:o}", "started_ms", (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, "functions", list));
+    return put_line(t, json_pack("{s:I, s:o}", "started_ms", (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, "functions", list));
 }
 
 /* Cuts off the line that a killed run left unfinished. */
@@ -121,17 +126,16 @@ static rlf_status start_recording(toolsvc_traffic *t, const char *folder, int ra
     t->path = path.ptr;
     t->file = fopen(path.ptr, "a+b");
     if (!t->file || !cut_unfinished(t->file)) return RLF_RAISE(IO, "key 'traffic.record': %s: %s", path.ptr, strerror(errno));
-    put_functions(t, tools);
-    return RLF_OK;
+    return put_functions(t, tools);
 }
 
-void toolsvc_traffic_note(toolsvc_traffic *t, int64_t version, const rlf_call *m, rlf_call_status status, const rlf_str *text) {
-    if (!t || !t->file) return;
-    put_line(t, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s%, s:s%, s:s, s:s%}", "version", (json_int_t)version,
-                          "uid", (json_int_t)m->uid, "sample", (json_int_t)m->sample, "attempt", (json_int_t)m->attempt,
-                          "turn", (json_int_t)m->turn, "call", (json_int_t)m->call, "function", m->tool.ptr, m->tool.len,
-                          "arguments", m->arguments.ptr, m->arguments.len, "status", rlf_call_status_text(status),
-                          "text", text->ptr ? text->ptr : "", text->len));
+rlf_status toolsvc_traffic_note(toolsvc_traffic *t, int64_t version, const rlf_call *m, rlf_call_status status, const rlf_str *text) {
+    if (!t || !t->file) return RLF_OK;
+    return put_line(t, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s%, s:s%, s:s, s:s%}", "version", (json_int_t)version,
+                                 "uid", (json_int_t)m->uid, "sample", (json_int_t)m->sample, "attempt", (json_int_t)m->attempt,
+                                 "turn", (json_int_t)m->turn, "call", (json_int_t)m->call, "function", m->tool.ptr, m->tool.len,
+                                 "arguments", m->arguments.ptr, m->arguments.len, "status", rlf_call_status_text(status),
+                                 "text", text->ptr ? text->ptr : "", text->len));
 }
 
 /* ---- replaying ---------------------------------------------------------------------------------------------------------------------- */
@@ -242,9 +246,7 @@ rlf_status toolsvc_traffic_open(toolsvc_traffic **out, const rlf_config *config,
 rlf_status toolsvc_traffic_close(toolsvc_traffic *t) {
     rlf_status status = RLF_OK;
     if (!t) return RLF_OK;
-    bool bad = t->file && ferror(t->file);
-    if (t->file && fclose(t->file) != 0) bad = true;
-    if (bad) status = RLF_RAISE(IO, "%s: not all of the recorded traffic could be written", t->path);
+    if (t->file && fclose(t->file) != 0) status = cannot_write(t);
     toolsvc_map_clean_up(&t->calls, free_recorded);
     free(t->path);
     free(t);

@@ -7,9 +7,12 @@
 #include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -455,6 +458,41 @@ static void failed_send_stops_the_service(void **state) {
     assert_int_equal(toolsvc_service_status(f->service), RLF_PEER);
 }
 
+/* Files may grow no further, as on a full disk, until they may again. */
+static void let_files_grow(bool yes) {
+    struct rlimit size;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &size), 0);
+    size.rlim_cur = yes ? size.rlim_max : 0;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &size), 0);
+}
+
+static void a_recording_that_cannot_be_written_stops_the_service(void **state) {
+    fixture *f = *state;
+    toolsvc_traffic *traffic;
+    char folder[] = "/tmp/rlf-service-XXXXXX", file[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/rank_1.jsonl", folder);
+    f->config.traffic.record = folder;
+    assert_int_equal(toolsvc_traffic_open(&traffic, &f->config, 1, &f->tools), RLF_OK);
+    toolsvc_service_use_traffic(f->service, traffic);
+    give_open(f, 7);
+    give_call(f, 7, 0, "gate", "{\"text\": \"first\"}");
+    await(f, 1);
+    let_files_grow(false);
+    give_call(f, 7, 1, "gate", "{\"text\": \"second\"}");
+    for (int64_t deadline = rlf_now_ms() + 20000; !toolsvc_service_stopped(f->service) && rlf_now_ms() < deadline; rlf_sleep_us(100))
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    let_files_grow(true);
+    assert_int_equal(toolsvc_service_status(f->service), RLF_IO);
+    assert_non_null(strstr(rlf_error_message(), file));
+    assert_int_equal(f->n, 1); /* what is not recorded is not answered */
+    assert_int_equal(toolsvc_traffic_close(traffic), RLF_OK);
+    toolsvc_service_use_traffic(f->service, NULL);
+    unlink(file);
+    rmdir(folder);
+}
+
 static void episode_table_finds_what_was_put(void **state) {
     (void)state;
     enum { N = 3000 };
@@ -494,6 +532,7 @@ int main(void) {
         CASE(score_is_rewarded_with_named_components),
         CASE(stop_ends_the_service_with_calls_under_way),
         CASE(failed_send_stops_the_service),
+        CASE(a_recording_that_cannot_be_written_stops_the_service),
         cmocka_unit_test(latency_is_seeded_and_log_normal),
         cmocka_unit_test(episode_table_finds_what_was_put),
     };

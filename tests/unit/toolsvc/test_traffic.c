@@ -200,7 +200,7 @@ static void note(toolsvc_traffic *t, int64_t version, int64_t uid, const char *a
     rlf_call m = call_of(uid, arguments);
     rlf_str answer = {0};
     rlf_str_puts(&answer, text);
-    toolsvc_traffic_note(t, version, &m, status, &answer);
+    assert_int_equal(toolsvc_traffic_note(t, version, &m, status, &answer), RLF_OK);
     rlf_str_clean_up(&answer);
 }
 
