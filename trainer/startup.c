@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LATER_S = 2 }; /* rank 0 speaks first: the launcher ends the others, unless rank 0 is the one that is missing */
+/* Rank 0 speaks first, and rank 1 where rank 0 is the one that is missing: the launcher then takes 2 s and more to end the others. */
+enum { LATER_S = 5 };
 
 static struct {
     pthread_t thread;
@@ -24,7 +25,8 @@ static void *watch(void *unused) {
     (void)unused;
     struct timespec end;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += g_startup.deadline_s + (strcmp(g_startup.rank, "0") == 0 ? 0 : LATER_S);
+    int turn = strcmp(g_startup.rank, "0") == 0 ? 0 : strcmp(g_startup.rank, "1") == 0 ? 1 : 2;
+    end.tv_sec += g_startup.deadline_s + turn * LATER_S;
     int failed = 0;
     pthread_mutex_lock(&g_startup.lock);
     while (!g_startup.over && !failed) failed = pthread_cond_timedwait(&g_startup.ended, &g_startup.lock, &end);

@@ -48,11 +48,17 @@ rl twice 4 train.steps=1 # the lock has ended with the process
 echo "  a second job in one folder: refused, and the first went on"
 
 # ---- a rank that never comes ------------------------------------------------------------------------------------------------------------
-mpirun -q --bind-to none --oversubscribe -np 3 "$rlf_train" "${rl_job[@]}" output="$work/missing" deadline.startup_s=3 : -np 1 sleep 600 \
-    >"$work/missing.log" 2>&1 && fail "a rank that never came: the job ended with status 0"
-grep -q "^rlf-train: error: rank [0-2]: deadline passed while waiting in MPI_Init for all ranks" "$work/missing.log" ||
-    { cat "$work/missing.log" >&2; fail "a rank that never came: no line says so"; }
-echo "  a rank that never comes: $(grep -m 1 "^rlf-train: error" "$work/missing.log")"
+missing() { # name, what mpirun starts...
+    mpirun -q --bind-to none --oversubscribe "${@:2}" >"$work/$1.log" 2>&1 && fail "$1: the job ended with status 0"
+    own_lines "$work/$1.log" >"$work/$1.lines"
+    [ "$(wc -l <"$work/$1.lines")" -eq 1 ] &&
+        grep -q "^rlf-train: error: rank [01]: deadline passed while waiting in MPI_Init for all ranks" "$work/$1.lines" ||
+        { cat "$work/$1.log" >&2; fail "$1: expected one line that says so"; }
+    echo "  a rank that never comes: $(cat "$work/$1.lines")"
+}
+waiting=("$rlf_train" "${rl_job[@]}" output="$work/missing" deadline.startup_s=3)
+missing missing_last -np 3 "${waiting[@]}" : -np 1 sleep 600
+missing missing_first -np 1 sleep 600 : -np 3 "${waiting[@]}"
 
 # ---- a coordinator that is stopped, not dead: each other role ends the job by its own deadline --------------------------------------------
 silent_coordinator() { # rank, role: the only rank left running

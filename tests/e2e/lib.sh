@@ -37,9 +37,9 @@ train() { # name, ranks, arguments...
 }
 
 # The errors of a run: standard error without what the launcher itself says (its blocks lie between lines of dashes, its signal
-# reports begin with the host in brackets) and without log lines.
+# reports begin with the host in brackets, its event loop's with [warn]) and without log lines.
 own_lines() {
-    awk '/^-{20,}/ {notice = !notice; next} notice {next} /^\[[^ ]*:[0-9]+\]/ {next} /^$/ {next} /^[0-9:.]+ rank [0-9]+ [a-z ]+(debug|info|warn) / {next} {print}' "$1"
+    awk '/^-{20,}/ {notice = !notice; next} notice {next} /^\[[^ ]*:[0-9]+\]/ {next} /^\[warn\] / {next} /^$/ {next} /^[0-9:.]+ rank [0-9]+ [a-z ]+(debug|info|warn) / {next} {print}' "$1"
 }
 
 same_file() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
