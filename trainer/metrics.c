@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "trainer/files.h"
 
@@ -16,34 +17,39 @@ void trainer_put_real(json_t *object, const char *key, double value) {
     json_object_set_new(object, key, isfinite(value) ? json_real(value) : json_null());
 }
 
-void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, double *elapsed_s) {
+void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, trainer_metrics_kept *kept) {
     const char *end;
-    *elapsed_s = 0;
+    *kept = (trainer_metrics_kept){0};
     for (size_t begin = 0; begin < n; begin = (size_t)(end - text) + 1) {
         end = memchr(text + begin, '\n', n - begin);
         if (!end) return;
         json_t *line = json_loadb(text + begin, (size_t)(end - text) - begin, 0, NULL);
         json_t *at = json_object_get(line, "step");
-        bool whole = json_is_integer(at);
-        json_int_t kept_to = json_object_get(line, "eval") && !evaluated ? step - 1 : step;
-        if (whole && json_integer_value(at) <= kept_to) {
+        bool evaluation = json_object_get(line, "eval");
+        if (!json_is_integer(at)) kept->unreadable++;
+        else if (json_integer_value(at) <= (evaluation && !evaluated ? step - 1 : step)) {
             rlf_str_append(out, text + begin, (size_t)(end - text) + 1 - begin);
-            *elapsed_s = json_number_value(json_object_get(line, "elapsed_s"));
+            kept->steps += !evaluation;
+            kept->elapsed_s = json_number_value(json_object_get(line, "elapsed_s"));
         }
         json_decref(line);
-        if (!whole) return;
     }
 }
 
 static rlf_status cut_file(const char *path, int64_t step, bool evaluated, double *elapsed_s) {
     rlf_status status = RLF_OK;
-    rlf_str text = {0}, kept = {0};
+    rlf_str text = {0}, out = {0};
+    trainer_metrics_kept kept;
     if (step > 0 && trainer_file_exists(path)) RLF_TRY(rlf_str_read_file(&text, path, MAX_BYTES));
-    trainer_metrics_cut(text.ptr, text.len, step, evaluated, &kept, elapsed_s);
-    RLF_TRY(rlf_outfile_put(path, kept.ptr ? kept.ptr : "", kept.len));
+    trainer_metrics_cut(text.ptr, text.len, step, evaluated, &out, &kept);
+    *elapsed_s = kept.elapsed_s;
+    if (kept.unreadable || kept.steps < step)
+        RLF_WARN("%s: %zu lines cannot be read and are left out; it has %lld of %lld steps", path, kept.unreadable, (long long)kept.steps,
+                 (long long)step);
+    RLF_TRY(rlf_outfile_put(path, out.ptr ? out.ptr : "", out.len));
 out:
     rlf_str_clean_up(&text);
-    rlf_str_clean_up(&kept);
+    rlf_str_clean_up(&out);
     return status;
 }
 

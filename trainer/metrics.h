@@ -1,7 +1,7 @@
 /* The curves of a run: OUTPUT/metrics.jsonl, one JSON object a line, and the same numbers as TensorBoard scalars.
  *
  * Every object has "step" (completed steps) and "elapsed_s" (seconds of work since the start of the run, pauses left out). A resumed run
- * first cuts the file to the steps of its checkpoint. Numbers that are not finite are null. Private to trainer/. */
+ * first cuts the file to the steps of its checkpoint, and warns where they are not all there. Numbers that are not finite are null. Private to trainer/. */
 #ifndef RLF_TRAINER_METRICS_H
 #define RLF_TRAINER_METRICS_H
 
@@ -26,9 +26,15 @@ double trainer_metrics_elapsed(const trainer_metrics *metrics);
  * the reference. */
 rlf_status trainer_metrics_write(trainer_metrics *metrics, int64_t step, json_t *object) RLF_MUST_USE;
 
-/* The lines of `text` whose step is at most `step`, without its evaluation unless `evaluated`, up to the first that is not a whole JSON
- * object; *elapsed_s of the last. */
-void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, double *elapsed_s);
+typedef struct trainer_metrics_kept {
+    int64_t steps;     /* lines of steps, not of evaluations */
+    size_t unreadable; /* lines that are no such object, and were left out: the machine failed, or somebody wrote to the file */
+    double elapsed_s;  /* of the last line */
+} trainer_metrics_kept;
+
+/* The lines of `text` whose step is at most `step`, without its evaluation unless `evaluated`. One without an end, which a kill broke off, is
+ * left out and not counted. */
+void trainer_metrics_cut(const char *text, size_t n, int64_t step, bool evaluated, rlf_str *out, trainer_metrics_kept *kept);
 /* object[key] = value, null where it is not finite. */
 void trainer_put_real(json_t *object, const char *key, double value);
 
