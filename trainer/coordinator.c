@@ -183,7 +183,9 @@ static rlf_status evaluate_first(trainer_job *job) {
     rlf_status status = RLF_OK;
     if (!evaluation_is_due(job)) return RLF_OK;
     RLF_TRY(trainer_evaluate(job));
-    if (job->start_step > 0) RLF_TRY(trainer_checkpoint_put_state(job->config, &job->state, job->checkpoint.ptr));
+    if (job->start_step == 0) goto out;
+    RLF_TRY(trainer_metrics_sync(&job->metrics));
+    RLF_TRY(trainer_checkpoint_put_state(job->config, &job->state, job->checkpoint.ptr));
 out:
     return status;
 }

@@ -140,6 +140,7 @@ rlf_status trainer_exchange_save(trainer_job *job) {
     RLF_TRY(trainer_watch_order(&job->watch, top->learner_first, 1, RLF_CONTROL_SAVE, job->state.step, folder.ptr,
                                 job->config->deadline.message_s, "a checkpoint"));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_SAVED, NULL, NULL));
+    RLF_TRY(trainer_metrics_sync(&job->metrics));
     RLF_TRY(trainer_checkpoint_commit(job->config, &job->state, &job->checkpoint));
     job->saved_step = job->state.step;
     trainer_progress_clear(&job->progress);

@@ -5,7 +5,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/base/alive.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/outfile.h"
@@ -74,6 +76,13 @@ void trainer_metrics_close(trainer_metrics *metrics) {
     free(metrics->path);
     trainer_events_close(&metrics->events);
     memset(metrics, 0, sizeof *metrics);
+}
+
+rlf_status trainer_metrics_sync(const trainer_metrics *metrics) {
+    /* Some file systems cannot sync a file and say so with EINVAL: nothing more can be done there. */
+    if (fsync(fileno(metrics->file)) != 0 && errno != EINVAL) return RLF_RAISE(IO, "cannot sync %s: %s", metrics->path, strerror(errno));
+    rlf_alive();
+    return RLF_OK;
 }
 
 double trainer_metrics_elapsed(const trainer_metrics *metrics) { return rlf_now_s() - metrics->started_s; }

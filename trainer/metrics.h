@@ -22,6 +22,8 @@ typedef struct trainer_metrics {
 rlf_status trainer_metrics_open(trainer_metrics *metrics, const char *output, int64_t start_step, bool evaluated) RLF_MUST_USE;
 void trainer_metrics_close(trainer_metrics *metrics);
 double trainer_metrics_elapsed(const trainer_metrics *metrics);
+/* What was written is on disk: a checkpoint that is found after a power failure is not ahead of its curves. */
+rlf_status trainer_metrics_sync(const trainer_metrics *metrics) RLF_MUST_USE;
 /* Adds elapsed_s to the object, writes it as a line, and its numbers, named by their path ("finish/answer"), to the event file. Takes
  * the reference. */
 rlf_status trainer_metrics_write(trainer_metrics *metrics, int64_t step, json_t *object) RLF_MUST_USE;

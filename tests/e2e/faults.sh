@@ -93,6 +93,14 @@ slow_disk() ( # name, part of the paths, ms a sync
 slow_disk slow_checkpoint /step_1.tmp 300 || exit 1 # learner 0 writes it, the other waits; 10 syncs and more
 slow_disk slow_rollouts /rollouts 1200 || exit 1    # rank 0 writes them, all others wait; 2 syncs
 
+# ---- a power failure: a checkpoint is never ahead of its curves --------------------------------------------------------------------------
+(
+    export LD_PRELOAD=$RLF_BUILD/tests/e2e/libslow_disk.so SYNCED=$work/synced.txt
+    rl synced 4 train.steps=1
+) || exit 1
+[ "$(grep -Eo "(metrics\.jsonl|run_state\.json\.tmp)$" "$work/synced.txt" | tr '\n' ' ')" = "metrics.jsonl run_state.json.tmp " ] ||
+    { cat "$work/synced.txt" >&2; fail "metrics.jsonl was not on disk before the checkpoint"; }
+
 # ---- a learner that comes too late to one that has given it up: MPI still reads that one's gradients ---------------------------------------
 start_job "$work/late.log" 5 "${rl_job[@]}" output="$work/late" train.steps=500 deadline.collective_s=2
 await_steps "$work/late" 1
