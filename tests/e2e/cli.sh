@@ -198,6 +198,10 @@ env SLURM_JOBID=7 SLURM_NODELIST="$(uname -n)" SLURM_STEP_ID=0 SLURM_STEP_NUM_TA
     fail "--check in a shell of Slurm's: $(head -n 5 "$err")"
 "$rlf_train" --check "${rl_job[@]}" output="$work/run" episode.chat=auto >"$out" 2>"$err" && fail "a checkpoint without a chat template is recognised"
 every_line "$err" 1 "key 'episode\.chat': .*no chat_template\.jinja .*chatml, llama3\.1"
+for option in --help --version "config --help"; do
+    "$rlf" $option >/dev/full 2>"$err" && fail "rlf $option on a full disk: status 0"
+    grep -q "^rlf ${option% *}: cannot write to standard output" "$err" || fail "rlf $option on a full disk: $(cat "$err")"
+done
 for option in --help --version "--check ${rl_job[*]} output=$work/run"; do
     "$rlf_train" $option >/dev/full 2>"$err" && fail "rlf-train $option on a full disk: status 0"
     grep -q "^rlf-train: error: .*cannot write to standard output" "$err" || fail "rlf-train $option on a full disk: $(cat "$err")"

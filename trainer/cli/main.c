@@ -49,21 +49,25 @@ static int help(void) {
     return 0;
 }
 
+static int version(void) {
+    printf("rlf %s\n", RLF_VERSION);
+    return 0;
+}
+
+static int run(const char *name, int argc, char **argv) {
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) return help();
+    if (!strcmp(name, "--version")) return version();
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(name, commands[i].name)) return commands[i].run(argc, argv);
+    fprintf(stderr, *name ? "rlf: no command \"%s\" (see rlf --help)\n" : "rlf: no command given%s (see rlf --help)\n", name);
+    return 2;
+}
+
 int main(int argc, char **argv) {
     rlf_log_init(-1, "rlf", RLF_LOG_INFO);
     const char *name = argc > 1 ? argv[1] : "";
-    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) return help();
-    if (!strcmp(name, "--version")) {
-        printf("rlf %s\n", RLF_VERSION);
-        return 0;
-    }
-    for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(name, commands[i].name)) continue;
-        int result = commands[i].run(argc - 1, argv + 1);
-        if (fflush(stdout) == 0 && !ferror(stdout)) return result;
-        fprintf(stderr, "rlf %s: cannot write to standard output\n", name);
-        return 1;
-    }
-    fprintf(stderr, *name ? "rlf: no command \"%s\" (see rlf --help)\n" : "rlf: no command given%s (see rlf --help)\n", name);
-    return 2;
+    int result = run(name, argc - 1, argv + 1);
+    if (fflush(stdout) == 0 && !ferror(stdout)) return result;
+    fprintf(stderr, "rlf %s: cannot write to standard output\n", name);
+    return 1;
 }
