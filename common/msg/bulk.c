@@ -68,7 +68,7 @@ out:
 /* All bytes of n lanes, or RLF_TIMEOUT, which names the first lane that is not through. */
 static rlf_status run(rlf_transport *t, lane *lanes, size_t n, int timeout_ms, const char *what) {
     rlf_status status = RLF_OK;
-    rlf_wait wait = rlf_wait_begin(rlf_now_ms() + timeout_ms, EAGER_MS);
+    rlf_wait wait = rlf_wait_begin(t, timeout_ms, EAGER_MS);
     MPI_Request *requests = rlf_calloc(n * IN_FLIGHT, sizeof(MPI_Request));
     int *done = rlf_calloc(n * IN_FLIGHT, sizeof *done);
     for (size_t i = 0; i < n * IN_FLIGHT; i++) requests[i] = MPI_REQUEST_NULL;

@@ -30,18 +30,27 @@ rlf_status rlf_mpi_failed(int code, const char *operation) {
     return RLF_RAISE(IO, "%s failed: %s", operation, text);
 }
 
-rlf_wait rlf_wait_begin(int64_t deadline_ms, int64_t eager_ms) {
-    return (rlf_wait){.deadline_ms = deadline_ms, .eager_ms = eager_ms, .moved_ms = rlf_now_ms(), .pause_us = SLEEP_MIN_US};
+rlf_wait rlf_wait_begin(rlf_transport *t, int64_t timeout_ms, int64_t eager_ms) {
+    int64_t now = rlf_now_ms();
+    return (rlf_wait){.transport = t, .deadline_ms = rlf_transport_now_ms(t) + timeout_ms, .eager_ms = eager_ms, .looked_ms = now,
+                      .moved_ms = now, .pause_us = SLEEP_MIN_US};
+}
+
+/* Returns the time. Where all were suspended nothing came, and the clock of waits stood still. */
+static int64_t look(rlf_wait *w) {
+    int64_t now = rlf_now_ms(), passed_ms = now - w->looked_ms;
+    if (passed_ms > AWAY_MS) w->transport->away_ms += passed_ms;
+    return w->looked_ms = now;
 }
 
 void rlf_wait_moved(rlf_wait *w) {
-    w->moved_ms = rlf_now_ms();
+    w->moved_ms = look(w);
     w->pause_us = SLEEP_MIN_US;
 }
 
 bool rlf_wait_on(rlf_wait *w) {
-    int64_t now = rlf_now_ms();
-    if (now > w->deadline_ms) return false;
+    int64_t now = look(w);
+    if (rlf_transport_now_ms(w->transport) > w->deadline_ms) return false;
     if (now - w->moved_ms < w->eager_ms) {
         sched_yield();
         return true;
@@ -130,14 +139,14 @@ out:
 
 rlf_status rlf_transport_destroy(rlf_transport *t, int timeout_ms) {
     rlf_status status = RLF_OK;
-    rlf_wait wait = rlf_wait_begin(rlf_now_ms() + timeout_ms, 0);
+    rlf_wait wait = rlf_wait_begin(t, timeout_ms, 0);
     do RLF_TRY(rlf_reap_sends(t));
     while (t->n_out && rlf_wait_on(&wait));
     if (t->n_out) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while %zu messages were on their way at the end", timeout_ms, t->n_out);
     MPI_Request barrier;
     bool together = false;
     MPI_TRY(MPI_Ibarrier(t->bulk, &barrier));
-    RLF_TRY(wait_request(t, &barrier, rlf_wait_begin(wait.deadline_ms, 0), &together));
+    RLF_TRY(wait_request(t, &barrier, wait, &together));
     if (!together) RLF_FAIL(TIMEOUT, "deadline of %d ms passed while the other ranks were waited for at the end", timeout_ms);
     MPI_Comm_free(&t->messages);
     MPI_Comm_free(&t->bulk);
@@ -159,6 +168,7 @@ void rlf_transport_abort(rlf_transport *t, int exit_status) {
 
 int rlf_transport_rank(const rlf_transport *t) { return t->rank; }
 int rlf_transport_size(const rlf_transport *t) { return t->size; }
+int64_t rlf_transport_now_ms(const rlf_transport *t) { return rlf_now_ms() - t->away_ms; }
 
 const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *t, size_t *n) {
     *n = (size_t)t->n_near;
@@ -199,7 +209,7 @@ static rlf_status take_bytes(rlf_transport *t, rlf_received *m, MPI_Message *han
         m->bytes.cap = (size_t)n + 1;
     }
     MPI_TRY(MPI_Imrecv(m->bytes.ptr, n, MPI_BYTE, handle, &request));
-    RLF_TRY(wait_request(t, &request, rlf_wait_begin(rlf_now_ms() + t->silence_ms, eager_of((size_t)n)), &done));
+    RLF_TRY(wait_request(t, &request, rlf_wait_begin(t, t->silence_ms, eager_of((size_t)n)), &done));
     if (!done) {
         m->bytes = (rlf_str){0}; /* left behind: MPI may still write to it */
         RLF_FAIL(TIMEOUT, "a message %s of %d bytes from rank %d stopped half-way, for %lld s", rlf_message_name((int)m->type), n, m->from,

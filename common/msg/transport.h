@@ -56,6 +56,8 @@ void rlf_transport_abort(rlf_transport *transport, int exit_status) __attribute_
 
 int rlf_transport_rank(const rlf_transport *transport);
 int rlf_transport_size(const rlf_transport *transport);
+/* The clock of deadlines of bulk operations: it stands still while this rank waits in one and is suspended, with the whole job perhaps. */
+int64_t rlf_transport_now_ms(const rlf_transport *transport);
 /* The n ranks of this node, this one among them, ascending. The transport keeps them. */
 const rlf_neighbour *rlf_transport_neighbours(const rlf_transport *transport, size_t *n);
 /* How long a rank may wait for a sign of rank 0: first_ms for the first, silence_ms from one to the next; a message that stops half-way

@@ -22,6 +22,7 @@ struct rlf_transport {
     int64_t silence_ms;         /* the same after its first word */
     int64_t pause_us;           /* how long a wait for messages sleeps next */
     int64_t eager_ms;           /* until when a wait does not sleep, while a long message goes out */
+    int64_t away_ms;            /* for which waits for bytes were not looked at, so far */
     int64_t heard_ms, looked_ms; /* when rank 0 was heard, and looked for, last; on rank 0: heard_ms is when it beat */
     rlf_outgoing *out;
     size_t n_out, cap_out;
@@ -44,11 +45,12 @@ rlf_status rlf_reap_sends(rlf_transport *transport) RLF_MUST_USE;
 /* A wait for bytes that somebody is sending or taking (transport.h): without sleep while requests are done one after the other, but where
  * none was for `eager_ms`, the other side is elsewhere, perhaps for minutes: sleeps of 20 us to 1 ms. */
 typedef struct rlf_wait {
-    int64_t deadline_ms, eager_ms;
-    int64_t moved_ms; /* when something was done last */
+    rlf_transport *transport;
+    int64_t deadline_ms, eager_ms; /* deadline: on the clock of rlf_transport_now_ms */
+    int64_t looked_ms, moved_ms;   /* when somebody looked last, and something was done */
     int64_t pause_us; /* the next sleep */
 } rlf_wait;
-rlf_wait rlf_wait_begin(int64_t deadline_ms, int64_t eager_ms);
+rlf_wait rlf_wait_begin(rlf_transport *transport, int64_t timeout_ms, int64_t eager_ms);
 /* A request is done. */
 void rlf_wait_moved(rlf_wait *wait);
 /* After a look that found nothing done: until the next one. False: the deadline has passed. */

@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/group.h"
@@ -97,7 +96,7 @@ static collective begin(kern_comm *c, kern_tensor x, size_t n, kern_dtype wire, 
     size_t size = kern_dtype_size(x.dtype), count = (size_t)c->count;
     collective o = {.comm = c, .count = c->count, .me = rlf_transport_rank(c->transport) - c->first, .x = x, .n = n,
                     .size = kern_dtype_size(wire), .piece = c->piece_bytes / size / (2 * count) / 16 * 16,
-                    .deadline = rlf_now_ms() + c->timeout_ms, .what = what};
+                    .deadline = kern_comm_deadline_ms(c), .what = what};
     if (o.piece == 0) o.piece = 16;
     assert(o.piece * size * 2 * count <= c->piece_bytes);
     o.with = rlf_calloc(count, sizeof *o.with);
@@ -126,7 +125,7 @@ static rlf_status exchange_by_link(const collective *o) {
         const swap *s = &o->with[i];
         parts[i] = (kern_link_part){kern_address(s->send), kern_address(s->receive), s->send_n * o->size, s->receive_n * o->size};
     }
-    rlf_status status = kern_comm_links(o->comm)->exchange(o->comm->link, parts, kern_comm_left_ms(o->deadline), o->what);
+    rlf_status status = kern_comm_links(o->comm)->exchange(o->comm->link, parts, kern_comm_left_ms(o->comm, o->deadline), o->what);
     free(parts);
     return status;
 }
@@ -145,7 +144,7 @@ static rlf_status exchange_by_host(const collective *o) {
         with[i] = (rlf_exchange){here, room(c, s->receive, in_stage(o, i)), s->send_n * o->size, s->receive_n * o->size};
     }
     RLF_TRY(kern_sync(c->queue));
-    RLF_TRY(rlf_exchange_all(c->transport, c->first, o->count, with, kern_comm_left_ms(o->deadline), o->what));
+    RLF_TRY(rlf_exchange_all(c->transport, c->first, o->count, with, kern_comm_left_ms(c, o->deadline), o->what));
     for (int i = 0; i < o->count; i++)
         if (i != o->me) placed(c, o->with[i].receive, o->with[i].receive_n, in_stage(o, i));
     RLF_TRY(kern_sync(c->queue));
@@ -240,12 +239,12 @@ out:
 rlf_status kern_comm_send(kern_comm *c, const int *to, size_t n_to, kern_tensor x, size_t n, const char *what) {
     rlf_status status = RLF_OK;
     size_t size = kern_dtype_size(x.dtype), piece = c->piece_bytes / size;
-    int64_t deadline = rlf_now_ms() + c->timeout_ms;
+    int64_t deadline = kern_comm_deadline_ms(c);
     for (size_t at = 0; at < n; at += piece) {
         size_t k = smaller(n - at, piece);
         const void *here = shown(c, kern_at(x, at), k, c->stage.memory);
         RLF_TRY(kern_sync(c->queue));
-        RLF_TRY(rlf_bulk_send_many(c->transport, to, n_to, here, k * size, kern_comm_left_ms(deadline), what));
+        RLF_TRY(rlf_bulk_send_many(c->transport, to, n_to, here, k * size, kern_comm_left_ms(c, deadline), what));
     }
 out:
     return status;
@@ -254,11 +253,11 @@ out:
 rlf_status kern_comm_receive(kern_comm *c, int from, kern_tensor x, size_t n, const char *what) {
     rlf_status status = RLF_OK;
     size_t size = kern_dtype_size(x.dtype), piece = c->piece_bytes / size;
-    int64_t deadline = rlf_now_ms() + c->timeout_ms;
+    int64_t deadline = kern_comm_deadline_ms(c);
     for (size_t at = 0; at < n; at += piece) {
         size_t k = smaller(n - at, piece);
         void *here = room(c, kern_at(x, at), c->stage.memory);
-        RLF_TRY(rlf_bulk_receive(c->transport, from, here, k * size, kern_comm_left_ms(deadline), what));
+        RLF_TRY(rlf_bulk_receive(c->transport, from, here, k * size, kern_comm_left_ms(c, deadline), what));
         placed(c, kern_at(x, at), k, c->stage.memory);
         RLF_TRY(kern_sync(c->queue));
     }

@@ -4,15 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/clock.h"
 #include "common/base/mem.h"
 
 const kern_link_ops *kern_comm_links(const kern_comm *c) { return kern_queue_device(c->queue)->backend->link; }
 
 const char *kern_comm_way(const kern_link *link) { return link ? "from card to card" : "through the host"; }
 
-int kern_comm_left_ms(int64_t deadline_ms) {
-    int64_t left = deadline_ms - rlf_now_ms();
+int64_t kern_comm_deadline_ms(const kern_comm *c) { return rlf_transport_now_ms(c->transport) + c->timeout_ms; }
+
+int kern_comm_left_ms(const kern_comm *c, int64_t deadline_ms) {
+    int64_t left = deadline_ms - rlf_transport_now_ms(c->transport);
     return left > 0 ? (int)left : 0;
 }
 

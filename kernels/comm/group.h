@@ -36,7 +36,8 @@ rlf_status kern_members_link(const kern_comm *comm, const kern_member *all, cons
 const kern_link_ops *kern_comm_links(const kern_comm *comm);
 /* For the log. */
 const char *kern_comm_way(const kern_link *link);
-/* Time until the deadline, at least 0. */
-int kern_comm_left_ms(int64_t deadline_ms);
+/* On the clock of the transport: from now on, and how long until then, at least 0. */
+int64_t kern_comm_deadline_ms(const kern_comm *comm);
+int kern_comm_left_ms(const kern_comm *comm, int64_t deadline_ms);
 
 #endif

@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/group.h"
@@ -93,10 +92,10 @@ static rlf_status broadcast(kern_handover *h, kern_tensor x, const char *what) {
     rlf_status status = RLF_OK;
     const kern_link_ops *links = kern_comm_links(h->comm);
     size_t bytes = h->n * kern_dtype_size(x.dtype);
-    int64_t deadline = rlf_now_ms() + h->comm->timeout_ms;
+    int64_t deadline = kern_comm_deadline_ms(h->comm);
     for (size_t at = 0; at < bytes; at += BUCKET_BYTES) {
         size_t k = bytes - at < BUCKET_BYTES ? bytes - at : BUCKET_BYTES;
-        RLF_TRY(links->broadcast(h->link, (char *)kern_address(x) + at, k, (int)h->n_to, kern_comm_left_ms(deadline), what));
+        RLF_TRY(links->broadcast(h->link, (char *)kern_address(x) + at, k, (int)h->n_to, kern_comm_left_ms(h->comm, deadline), what));
     }
 out:
     return status;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -107,6 +108,32 @@ static bool rank_that_waits_for_bytes_uses_little_cpu(void) {
     return ok;
 }
 
+/* Stops this process, lets it go on, and returns the process that does. */
+static pid_t suspend_later(int after_ms, int for_ms) {
+    pid_t me = getpid(), by = fork();
+    if (by != 0) return by;
+    rlf_sleep_us(after_ms * 1000);
+    kill(me, SIGSTOP);
+    rlf_sleep_us(for_ms * 1000);
+    kill(me, SIGCONT);
+    _exit(0);
+}
+
+/* The whole job is suspended for longer than a wait may take, and rank 0 comes a little later. */
+static bool suspended_wait_is_not_late(void) {
+    enum { LIMIT_MS = 2000, AFTER_MS = 100, FOR_MS = 3000, LATER_MS = 500 };
+    int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
+    char sent = 7, received = 7;
+    if (size == 1) return true;
+    pid_t by = suspend_later(AFTER_MS, FOR_MS);
+    if (rank == 0) rlf_sleep_us((AFTER_MS + FOR_MS + LATER_MS) * 1000);
+    else received = 0;
+    bool ok = true;
+    for (int to = 1; rank == 0 && to < size; to++) ok &= rlf_bulk_send_many(g_t, &to, 1, &sent, 1, LIMIT_MS, "test") == RLF_OK;
+    if (rank > 0) ok = rlf_bulk_receive(g_t, 0, &received, 1, LIMIT_MS, "test") == RLF_OK;
+    return by > 0 && waitpid(by, NULL, 0) == by && ok && received == sent;
+}
+
 static bool late_bulk_names_rank_and_operation(void) {
     int size = rlf_transport_size(g_t), rank = rlf_transport_rank(g_t);
     if (size == 1 || rank != size - 1) return true;
@@ -179,6 +206,7 @@ int main(int argc, char **argv) {
         {"rank_that_waits_for_bytes_uses_little_cpu", rank_that_waits_for_bytes_uses_little_cpu},
         {"all_reduce_adds_on_every_rank", all_reduce_adds_on_every_rank},
         {"shards_cover_everything_once", shards_cover_everything_once},
+        {"suspended_wait_is_not_late", suspended_wait_is_not_late},
         {"late_bulk_names_rank_and_operation", late_bulk_names_rank_and_operation}, /* last: leaves a receive open */
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK) {
