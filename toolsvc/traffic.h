@@ -7,8 +7,8 @@
  *     {"version": 3, "uid": 7, "sample": 0, "attempt": 0, "turn": 1, "call": 0, "function": "search", "arguments": "{…}", "status": "ok",
  *      "text": "…"}
  * Calls that were bad are not in it: they are bad again. What cannot be written ends the run before the call is answered: no checkpoint
- * has seen what is not recorded. A resumed run goes on at the end of what is there, and cuts off a line that
- * its killed predecessor left unfinished.
+ * has seen what is not recorded. A resumed run goes on at the end of what is there, and cuts off a line that its killed predecessor left
+ * unfinished.
  *
  * Replay reads every file of the folder, opens no tool, and answers a call with what was recorded for the same weights (version), the same
  * place in the same episode and the same arguments: the last answer, where a resumed run made the call again. The number of tool

@@ -1,7 +1,8 @@
 /* The curves of a run: OUTPUT/metrics.jsonl, one JSON object a line, and the same numbers as TensorBoard scalars.
  *
  * Every object has "step" (completed steps) and "elapsed_s" (seconds of work since the start of the run, pauses left out). A resumed run
- * first cuts the file to the steps of its checkpoint, and warns where they are not all there. Numbers that are not finite are null. Private to trainer/. */
+ * first cuts the file to the steps of its checkpoint, and warns where they are not all there. Numbers that are not finite are null. Private
+ * to trainer/. */
 #ifndef RLF_TRAINER_METRICS_H
 #define RLF_TRAINER_METRICS_H
 
