@@ -1,11 +1,7 @@
 /* The words of hopper.h on the shim: boxes, gates and products of warp groups do what they say, kernels that misuse them end the program, and a
  * card whose wgmma has other bits is used without it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,12 +131,12 @@ static void a_card_with_other_bits_is_used_without_wgmma(void **state) {
     (void)state;
     kern_device *device;
     simt_wgmma_error = 1;
-    assert_int_equal(kern_device_open(&device, &(kern_device_options){.name = "cuda"}), RLF_OK);
+    assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
     assert_non_null(strstr(kern_device_name(device), "without wgmma"));
     kern_device_close(device);
     assert_int_equal(kern_device_open(&device, &(kern_device_options){.name = "cuda", .isa = "hopper"}), RLF_UNSUPPORTED);
     simt_wgmma_error = 0;
-    assert_int_equal(kern_device_open(&device, &(kern_device_options){.name = "cuda", .isa = "hopper"}), RLF_OK);
+    assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda", .isa = "hopper"}));
     assert_null(strstr(kern_device_name(device), "without wgmma"));
     kern_device_close(device);
     assert_int_equal(kern_device_open(&device, &(kern_device_options){.name = "cuda", .isa = "avx2"}), RLF_UNSUPPORTED);

@@ -1,10 +1,6 @@
 /* What the CUDA backend asks of a card, at the sizes of a real model: the backend's host code on a runtime that runs nothing (runtime.h). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdlib.h>
 
 #include "common/base/mem.h"
@@ -13,11 +9,6 @@
 #include "tests/simt/runtime.h"
 
 static const runtime_cards hopper = {2, 9, 132, 227 << 10, false}, ampere = {2, 8, 108, 163 << 10, false};
-
-#define MUST(expression) \
-    do { \
-        if ((expression) != RLF_OK) fail_msg("%s", rlf_error_message()); \
-    } while (0)
 
 static void assert_no_fault(void) {
     const char *first;
@@ -36,16 +27,16 @@ static void rig_open(rig *r, runtime_cards cards, int positions) {
     rlf_model_shape shape;
     kern_precision precision;
     runtime_set(cards);
-    MUST(rlf_model_shape_named(&shape, "qwen3-8b"));
+    assert_ok(rlf_model_shape_named(&shape, "qwen3-8b"));
     rlf_model_layout_init(&r->layout, &shape);
-    MUST(kern_device_open(&r->device, &(kern_device_options){.name = "cuda"}));
-    MUST(kern_queue_new(&r->queue, r->device));
-    MUST(kern_precision_parse("bfloat16", "auto", &precision));
-    MUST(kern_model_new(&r->model, r->queue, &r->layout, precision, positions));
+    assert_ok(kern_device_open(&r->device, &(kern_device_options){.name = "cuda"}));
+    assert_ok(kern_queue_new(&r->queue, r->device));
+    assert_ok(kern_precision_parse("bfloat16", "auto", &precision));
+    assert_ok(kern_model_new(&r->model, r->queue, &r->layout, precision, positions));
 }
 
 static void rig_close(rig *r) {
-    MUST(kern_sync(r->queue));
+    assert_ok(kern_sync(r->queue));
     assert_no_fault();
     kern_model_destroy(r->model);
     kern_queue_destroy(r->queue);
@@ -65,9 +56,9 @@ static void take_gradients(const rig *r, int rows, int seqs, kern_tensor grads) 
     kern_trainer *trainer;
     int32_t *tokens = rlf_calloc((size_t)rows, sizeof *tokens), *seq_begin = rlf_calloc((size_t)seqs + 1, sizeof *seq_begin);
     for (int i = 0; i <= seqs; i++) seq_begin[i] = (int32_t)((int64_t)rows * i / seqs);
-    MUST(kern_trainer_new(&trainer, r->model, &options));
+    assert_ok(kern_trainer_new(&trainer, r->model, &options));
     const kern_batch batch = {rows, seqs, tokens, seq_begin, tokens};
-    MUST(kern_trainer_gradients(trainer, &batch, (kern_filter){0.7f, 0.95f, 50}, no_loss, NULL, grads));
+    assert_ok(kern_trainer_gradients(trainer, &batch, (kern_filter){0.7f, 0.95f, 50}, no_loss, NULL, grads));
     kern_trainer_destroy(trainer);
     free(tokens);
     free(seq_begin);
@@ -78,7 +69,7 @@ static void update(const rig *r, kern_tensor grads) {
     const size_t n = r->layout.total;
     kern_buf *state[3];
     kern_tensor weights = kern_model_params(r->model);
-    for (int i = 0; i < 3; i++) MUST(kern_buf_new(&state[i], r->device, n * sizeof(float)));
+    for (int i = 0; i < 3; i++) assert_ok(kern_buf_new(&state[i], r->device, n * sizeof(float)));
     kern_sumsq(r->queue, grads, n);
     kern_adamw(r->queue, weights, kern_view(state[2], KERN_I16), grads, kern_view(state[0], KERN_F32), kern_view(state[1], KERN_F32), n,
                (kern_adamw_args){.step = 1});
@@ -93,7 +84,7 @@ static void train(runtime_cards cards, int rows, int seqs) {
     rig r;
     kern_buf *buf;
     rig_open(&r, cards, rows);
-    MUST(kern_buf_new(&buf, r.device, r.layout.total * sizeof(float)));
+    assert_ok(kern_buf_new(&buf, r.device, r.layout.total * sizeof(float)));
     const kern_tensor grads = kern_view(buf, KERN_F32);
     kern_zero(r.queue, grads, r.layout.total);
     take_gradients(&r, rows, seqs, grads);
@@ -130,9 +121,9 @@ static void step(kern_decoder *decoder, int rows, int end, bool prefill) {
         outputs[i] = i;
     }
     const kern_step s = {rows, tokens, pos, seq, slots, SEQUENCE_PAGES, page_table, rows, outputs};
-    MUST(kern_decoder_step(decoder, &s));
+    assert_ok(kern_decoder_step(decoder, &s));
     kern_decoder_draw(decoder, (kern_filter){0.7f, 0.95f, 50}, 1, keys);
-    MUST(kern_decoder_collect(decoder, ids, logprobs));
+    assert_ok(kern_decoder_collect(decoder, ids, logprobs));
     free(page_table);
 }
 
@@ -141,7 +132,7 @@ static void decode(runtime_cards cards) {
     rig r;
     kern_decoder *decoder;
     rig_open(&r, cards, POSITIONS);
-    MUST(kern_decoder_new(&decoder, r.model, &(kern_decoder_options){PAGE, PAGES, SEQUENCE_PAGES, MOST_ROWS, MOST_ROWS}));
+    assert_ok(kern_decoder_new(&decoder, r.model, &(kern_decoder_options){PAGE, PAGES, SEQUENCE_PAGES, MOST_ROWS, MOST_ROWS}));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int again = 0; again < 2; again++) step(decoder, cases[i][0], cases[i][1], false); /* the second as a graph */
     step(decoder, 300, 2000, true);
@@ -167,7 +158,7 @@ static void a_hopper_card_is_asked_about_all_kernels_for_it(void **state) {
     kern_device *device;
     (void)state;
     runtime_set(hopper);
-    MUST(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
+    assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (runtime_fewest_launches(parts[i]) < 1) fail_msg("a kernel %s… was not checked", parts[i]);
     assert_no_fault();
@@ -180,12 +171,12 @@ static void the_widest_norm_fits_ampere(void **state) {
     kern_buf *buf;
     (void)state;
     runtime_set(ampere);
-    MUST(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
-    MUST(kern_queue_new(&queue, device));
-    MUST(kern_buf_new(&buf, device, (size_t)1 << 30));
+    assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
+    assert_ok(kern_queue_new(&queue, device));
+    assert_ok(kern_buf_new(&buf, device, (size_t)1 << 30));
     const kern_tensor x = kern_view(buf, KERN_F32);
     kern_rmsnorm_grad(queue, x, kern_at(x, 1 << 24), kern_at(x, 1 << 25), kern_at(x, 1 << 26), kern_at(x, 1 << 27), 1e-6f, 64, KERN_CARD_HIDDEN);
-    MUST(kern_sync(queue));
+    assert_ok(kern_sync(queue));
     assert_no_fault();
     kern_buf_destroy(buf);
     kern_queue_destroy(queue);
@@ -202,13 +193,13 @@ static void a_tensor_that_cannot_be_shared_breaks_nothing_else(void **state) {
     (void)state;
     alone.refuses_ipc = true;
     runtime_set(alone);
-    MUST(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
-    MUST(kern_queue_new(&queue, device));
-    MUST(kern_buf_new(&buf, device, 1 << 20));
+    assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
+    assert_ok(kern_queue_new(&queue, device));
+    assert_ok(kern_buf_new(&buf, device, 1 << 20));
     assert_int_equal(kern_buf_share(buf, handle), RLF_DEVICE);
     kern_zero(queue, kern_view(buf, KERN_F32), 1000);
     kern_checksum(queue, kern_view(buf, KERN_F32), 1000);
-    MUST(kern_sync(queue));
+    assert_ok(kern_sync(queue));
     kern_buf_destroy(buf);
     kern_queue_destroy(queue);
     kern_device_close(device);
@@ -221,14 +212,14 @@ static void two_cards_are_used_in_turn(void **state) {
     (void)state;
     runtime_set(hopper);
     for (int i = 0; i < 2; i++) {
-        MUST(kern_device_open(&device[i], &(kern_device_options){.name = "cuda", .card = i}));
-        MUST(kern_queue_new(&queue[i], device[i]));
-        MUST(kern_buf_new(&buf[i], device[i], (size_t)1 << 30));
+        assert_ok(kern_device_open(&device[i], &(kern_device_options){.name = "cuda", .card = i}));
+        assert_ok(kern_queue_new(&queue[i], device[i]));
+        assert_ok(kern_buf_new(&buf[i], device[i], (size_t)1 << 30));
     }
     for (int i = 0; i < 2; i++) {
         const kern_tensor x = kern_view(buf[i], KERN_F32);
         kern_rmsnorm_grad(queue[i], x, kern_at(x, 1 << 24), kern_at(x, 1 << 25), kern_at(x, 1 << 26), kern_at(x, 1 << 27), 1e-6f, 64, 4096);
-        MUST(kern_sync(queue[i]));
+        assert_ok(kern_sync(queue[i]));
     }
     assert_no_fault();
     for (int i = 0; i < 2; i++) {

@@ -1,10 +1,6 @@
 /* race.h finds what it says it finds, and nothing where it is in order: small kernels, each right, and wrong on purpose. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

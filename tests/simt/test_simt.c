@@ -1,10 +1,6 @@
 /* The shim finds what it says it finds: small kernels, some of them wrong on purpose, in a child process where they end it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -447,7 +443,7 @@ static void a_graph_runs_when_it_is_replayed_with_the_arguments_it_was_recorded_
         args.y += BLOCKS * THREADS;
         launch_reversed(&ctx, args);
         args.y = NULL;
-        assert_int_equal(kern_card_recorded(ctx.card, &graph), RLF_OK);
+        assert_ok(kern_card_recorded(ctx.card, &graph));
         for (int half = 0; half < 2; half++) {
             kern_card_download(ctx.card, y, buf + half * BLOCKS * THREADS, sizeof y);
             for (int i = 0; i < BLOCKS * THREADS; i++) assert_true(y[i] == 0.0f);

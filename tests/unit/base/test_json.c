@@ -1,10 +1,6 @@
 /* JSON from outside: what jansson refuses by default and is JSON all the same, and what stays refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "common/base/json.h"

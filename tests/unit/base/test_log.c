@@ -1,9 +1,5 @@
 /* The log: one line, in one write, with rank and role, and nothing below the level asked for. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <fcntl.h>
 #include <string.h>

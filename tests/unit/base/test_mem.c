@@ -1,9 +1,5 @@
 /* Arena, byte string and growing arrays. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,7 +105,7 @@ static void a_file_is_appended_whole(void **state) {
     for (int i = 0; i < N; i++) bytes[i] = (char)(i * 31);
     const char *path = file_of(bytes, N);
     rlf_str_puts(&s, "head");
-    assert_int_equal(rlf_str_read_file(&s, path, N), RLF_OK);
+    assert_ok(rlf_str_read_file(&s, path, N));
     assert_int_equal(s.len, 4 + N);
     assert_memory_equal(s.ptr + 4, bytes, N);
     assert_int_equal(unlink(path), 0);
@@ -121,11 +117,9 @@ static void a_file_too_large_or_missing_is_refused_by_name(void **state) {
     rlf_str s = {0};
     (void)state;
     const char *path = file_of("0123456789", 10);
-    assert_int_equal(rlf_str_read_file(&s, path, 9), RLF_LIMIT);
-    assert_non_null(strstr(rlf_error_message(), path));
+    assert_error(rlf_str_read_file(&s, path, 9), RLF_LIMIT, path);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(rlf_str_read_file(&s, path, 100), RLF_IO);
-    assert_non_null(strstr(rlf_error_message(), path));
+    assert_error(rlf_str_read_file(&s, path, 100), RLF_IO, path);
     rlf_str_clean_up(&s);
 }
 

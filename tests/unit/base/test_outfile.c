@@ -1,10 +1,6 @@
 /* Files that are there whole or not at all. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +30,7 @@ static int tear_down(void **state) {
 
 static void assert_holds(const char *text) {
     rlf_str found = {0};
-    assert_int_equal(rlf_str_read_file(&found, path, 1000), RLF_OK);
+    assert_ok(rlf_str_read_file(&found, path, 1000));
     assert_string_equal(found.ptr, text);
     rlf_str_clean_up(&found);
 }
@@ -42,12 +38,12 @@ static void assert_holds(const char *text) {
 static void a_committed_file_replaces_the_former_one(void **state) {
     (void)state;
     rlf_outfile file;
-    assert_int_equal(rlf_outfile_put(path, "old text", 8), RLF_OK);
-    assert_int_equal(rlf_outfile_open(&file, path), RLF_OK);
-    assert_int_equal(rlf_outfile_write(&file, "ne", 2), RLF_OK);
-    assert_int_equal(rlf_outfile_write(&file, "w", 1), RLF_OK);
+    assert_ok(rlf_outfile_put(path, "old text", 8));
+    assert_ok(rlf_outfile_open(&file, path));
+    assert_ok(rlf_outfile_write(&file, "ne", 2));
+    assert_ok(rlf_outfile_write(&file, "w", 1));
     assert_holds("old text");
-    assert_int_equal(rlf_outfile_commit(&file), RLF_OK);
+    assert_ok(rlf_outfile_commit(&file));
     rlf_outfile_clean_up(&file);
     assert_holds("new");
 }
@@ -55,9 +51,9 @@ static void a_committed_file_replaces_the_former_one(void **state) {
 static void without_commit_the_former_file_stays(void **state) {
     (void)state;
     rlf_outfile file;
-    assert_int_equal(rlf_outfile_put(path, "old", 3), RLF_OK);
-    assert_int_equal(rlf_outfile_open(&file, path), RLF_OK);
-    assert_int_equal(rlf_outfile_write(&file, "new", 3), RLF_OK);
+    assert_ok(rlf_outfile_put(path, "old", 3));
+    assert_ok(rlf_outfile_open(&file, path));
+    assert_ok(rlf_outfile_write(&file, "new", 3));
     assert_int_equal(access(tmp, F_OK), 0);
     rlf_outfile_clean_up(&file);
     assert_holds("old");
@@ -69,7 +65,7 @@ static void a_left_over_of_a_killed_writer_is_no_obstacle(void **state) {
     FILE *f = fopen(tmp, "w");
     fputs("a much longer text than the one that follows", f);
     fclose(f);
-    assert_int_equal(rlf_outfile_put(path, "x", 1), RLF_OK);
+    assert_ok(rlf_outfile_put(path, "x", 1));
     assert_holds("x");
 }
 
@@ -77,8 +73,7 @@ static void a_folder_that_is_not_there_is_an_error(void **state) {
     (void)state;
     char missing[96];
     snprintf(missing, sizeof missing, "%s/no/f", dir);
-    assert_int_equal(rlf_outfile_put(missing, "x", 1), RLF_IO);
-    assert_non_null(strstr(rlf_error_message(), "/no/f: cannot write: No such file or directory"));
+    assert_error(rlf_outfile_put(missing, "x", 1), RLF_IO, "/no/f: cannot write: No such file or directory");
 }
 
 static void a_full_disk_is_an_error(void **state) {
@@ -86,9 +81,8 @@ static void a_full_disk_is_an_error(void **state) {
     rlf_outfile file = {.fd = -1};
     if (access("/dev/full", W_OK) != 0) skip();
     assert_int_equal(symlink("/dev/full", tmp), 0); /* PATH.tmp is opened through it */
-    assert_int_equal(rlf_outfile_open(&file, path), RLF_OK);
-    assert_int_equal(rlf_outfile_write(&file, "x", 1), RLF_IO);
-    assert_non_null(strstr(rlf_error_message(), "/f: cannot write: No space left on device"));
+    assert_ok(rlf_outfile_open(&file, path));
+    assert_error(rlf_outfile_write(&file, "x", 1), RLF_IO, "/f: cannot write: No space left on device");
     rlf_outfile_clean_up(&file);
     assert_int_equal(access(path, F_OK), -1);
 }
@@ -102,12 +96,12 @@ static void every_64_mib_and_every_sync_are_signs_of_life(void **state) {
     char *bytes = rlf_calloc(40, MIB);
     rlf_outfile file;
     rlf_alive_tell(count_sign, &signs);
-    assert_int_equal(rlf_outfile_open(&file, path), RLF_OK);
+    assert_ok(rlf_outfile_open(&file, path));
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(rlf_outfile_write(&file, bytes, 40 * MIB), RLF_OK);
+        assert_ok(rlf_outfile_write(&file, bytes, 40 * MIB));
         assert_int_equal(signs, (i + 1) * 40 / 64);
     }
-    assert_int_equal(rlf_outfile_commit(&file), RLF_OK);
+    assert_ok(rlf_outfile_commit(&file));
     rlf_alive_tell(NULL, NULL);
     assert_int_equal(signs, 4); /* the file's sync, and the folder's */
     rlf_outfile_clean_up(&file);

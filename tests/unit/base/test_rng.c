@@ -1,9 +1,5 @@
 /* The random numbers: the known answers of the paper's library, and the promises of rng.h. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <math.h>
 #include <string.h>

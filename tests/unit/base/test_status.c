@@ -1,9 +1,5 @@
 /* The error record: what is raised is what is read, in the thread that raised it. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -70,7 +66,7 @@ out:
 static void try_and_fail_go_through_the_one_way_out(void **state) {
     int cleaned = 0;
     (void)state;
-    assert_int_equal(fail_at(0, &cleaned), RLF_OK);
+    assert_ok(fail_at(0, &cleaned));
     assert_int_equal(fail_at(1, &cleaned), RLF_IO);
     assert_string_equal(rlf_error_message(), "first");
     assert_int_equal(fail_at(2, &cleaned), RLF_LIMIT);

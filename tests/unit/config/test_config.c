@@ -1,10 +1,6 @@
 /* The job file: every value, every message, and the round trip of the dump. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,7 +40,7 @@ static void override_refused(char *override, const char *message) {
 static void a_minimal_file_gets_the_defaults(void **state) {
     (void)state;
     rlf_config c;
-    assert_int_equal(parse(&c, minimal, NULL, 0), RLF_OK);
+    assert_ok(parse(&c, minimal, NULL, 0));
     assert_string_equal(c.mode, "rl");
     assert_string_equal(c.model.path, "m");
     assert_string_equal(c.data.eval, "");
@@ -63,7 +59,7 @@ static void values_are_read_into_their_fields(void **state) {
     rlf_config c;
     char valid[sizeof text];
     snprintf(valid, sizeof valid, "%.*s", (int)(strstr(text, "  betas") - text), text);
-    assert_int_equal(parse(&c, valid, NULL, 0), RLF_OK);
+    assert_ok(parse(&c, valid, NULL, 0));
     assert_string_equal(c.output, "a: b");
     assert_int_equal(c.seed, 77);
     assert_int_equal(c.train.steps, 12);
@@ -79,7 +75,7 @@ static void tools_are_a_list_of_maps(void **state) {
     snprintf(text, sizeof text, "%stools:\n  - name: search\n    kind: index\n    path: i.db\n    latency: {median_ms: 300, p99_ms: 3000}\n"
              "  - {name: calc, kind: calculator, timeout_ms: 50}\n", minimal);
     rlf_config c;
-    assert_int_equal(parse(&c, text, NULL, 0), RLF_OK);
+    assert_ok(parse(&c, text, NULL, 0));
     assert_int_equal(c.n_tools, 2);
     assert_string_equal(c.tools[0].path, "i.db");
     assert_true(c.tools[0].latency_p99_ms == 3000 && c.tools[0].latency_median_ms == 300);
@@ -93,7 +89,7 @@ static void overrides_win_over_the_file_and_the_last_over_the_first(void **state
     char *overrides[] = {"train.steps=3", "train.steps=4", "tools=[{name: x, kind: calculator}]", "tools.0.latency.median_ms=300",
                          "tools.0.description=two words", "episode.system=", "sampling={temperature: 0.5}", "output=a=b"};
     rlf_config c;
-    assert_int_equal(parse(&c, minimal, overrides, 8), RLF_OK);
+    assert_ok(parse(&c, minimal, overrides, 8));
     assert_int_equal(c.train.steps, 4);
     assert_int_equal(c.n_tools, 1);
     assert_true(c.tools[0].latency_median_ms == 300);
@@ -218,7 +214,7 @@ static void supervised_training_needs_no_other_ranks(void **state) {
     (void)state;
     char *overrides[] = {"mode=sft", "ranks.rollout=0", "ranks.tool=0"};
     rlf_config c;
-    assert_int_equal(parse(&c, minimal, overrides, 3), RLF_OK);
+    assert_ok(parse(&c, minimal, overrides, 3));
     rlf_config_clean_up(&c);
 }
 
@@ -251,7 +247,7 @@ static void assert_round_trip(const rlf_config *c) {
     rlf_config_dump(c, &first);
     rlf_status status = rlf_config_parse(&again, first.ptr, first.len, "dump", NULL, 0);
     if (status != RLF_OK) print_error("%s\n%s", rlf_error_message(), first.ptr);
-    assert_int_equal(status, RLF_OK);
+    assert_ok(status);
     rlf_config_dump(&again, &second);
     assert_string_equal(first.ptr, second.ptr);
     for (size_t i = 0; i < rlf_config_key_count; i++) {
@@ -273,7 +269,7 @@ static void the_dump_reads_back_to_the_same_values(void **state) {
     (void)state;
     char *overrides[] = {"tools=[{name: x, kind: calculator}, {name: y, kind: calculator}]"};
     rlf_config c;
-    assert_int_equal(parse(&c, minimal, overrides, 1), RLF_OK);
+    assert_ok(parse(&c, minimal, overrides, 1));
     assert_round_trip(&c);
     set_all(rlf_config_keys, rlf_config_key_count, &c);
     set_all(rlf_tool_keys, rlf_tool_key_count, &c.tools[0]);
@@ -321,9 +317,9 @@ static void any_value_of_a_json_key_survives_the_dump(void **state) {
         rlf_config c, again;
         rlf_str dump = {0};
         snprintf(override, sizeof override, "tools.0.options=%s", values[i]);
-        assert_int_equal(parse(&c, minimal, overrides, 2), RLF_OK);
+        assert_ok(parse(&c, minimal, overrides, 2));
         rlf_config_dump(&c, &dump);
-        assert_int_equal(rlf_config_parse(&again, dump.ptr, dump.len, "dump", NULL, 0), RLF_OK);
+        assert_ok(rlf_config_parse(&again, dump.ptr, dump.len, "dump", NULL, 0));
         assert_string_equal(again.tools[0].options, c.tools[0].options);
         assert_round_trip(&c);
         rlf_str_clean_up(&dump);
@@ -354,7 +350,7 @@ static void the_committed_reference_is_what_rlf_config_prints(void **state) {
     (void)state;
     rlf_str text = {0}, committed = {0};
     rlf_config_reference(&text);
-    assert_int_equal(rlf_str_read_file(&committed, RLF_GOLDEN "/../../common/config/README.md", 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&committed, RLF_GOLDEN "/../../common/config/README.md", 1 << 20));
     assert_string_equal(committed.ptr, text.ptr); /* else: rlf config > common/config/README.md */
     rlf_str_clean_up(&text);
     rlf_str_clean_up(&committed);
@@ -383,15 +379,15 @@ static void what_differs_is_named_with_its_old_value(void **state) {
     memset(long_text, 'x', sizeof long_text - 1);
     long_text[sizeof long_text - 1] = 0;
     snprintf(text, sizeof text, "%strain: {steps: 2}\nepisode: {system: %s}\ntools: %s\n", minimal, long_text, tools);
-    assert_int_equal(parse(&was, text, NULL, 0), RLF_OK);
+    assert_ok(parse(&was, text, NULL, 0));
     rlf_config_compare(&was, &was, &out);
     assert_int_equal(out.len, 0);
     snprintf(text, sizeof text, "%strain: {steps: 4}\ntools: %s\noptimizer: {lr: 0.5}\n", minimal, other_tools);
-    assert_int_equal(parse(&now, text, NULL, 0), RLF_OK);
+    assert_ok(parse(&now, text, NULL, 0));
     rlf_config_compare(&was, &now, &out);
     assert_string_equal(out.ptr, "train.steps (was 2), episode.system, optimizer.lr (was 1e-06), tools.0.description (was \"\"), tools.0.top_k (was 3)");
     rlf_config_clean_up(&now);
-    assert_int_equal(parse(&now, minimal, NULL, 0), RLF_OK);
+    assert_ok(parse(&now, minimal, NULL, 0));
     rlf_str_reset(&out);
     rlf_config_compare(&now, &was, &out);
     assert_string_equal(out.ptr, "train.steps (was 100), episode.system (was \"\"), tools (were 0)");

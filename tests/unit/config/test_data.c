@@ -1,10 +1,6 @@
 /* Data rows: the schemas that are read, and one line for each kind of broken row. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +27,9 @@ static void a_row_of_the_schema_is_read(void **state) {
     (void)state;
     rlf_arena arena = {0};
     rlf_row row;
-    assert_int_equal(parse(&row, "{\"data_source\":\"nq\",\"prompt\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"Wörld?\"}],"
-                                 "\"ability\":\"x\",\"reward_model\":{\"style\":\"rule\",\"ground_truth\":{\"target\":[\"a\",\"b\"]}},"
-                                 "\"extra_info\":{\"split\":\"test\",\"index\":12}}", false, &arena), RLF_OK);
+    assert_ok(parse(&row, "{\"data_source\":\"nq\",\"prompt\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"Wörld?\"}],"
+                          "\"ability\":\"x\",\"reward_model\":{\"style\":\"rule\",\"ground_truth\":{\"target\":[\"a\",\"b\"]}},"
+                          "\"extra_info\":{\"split\":\"test\",\"index\":12}}", false, &arena));
     assert_string_equal(row.data_source, "nq");
     assert_int_equal(row.n_messages, 2);
     assert_string_equal(row.messages[1].role, "user");
@@ -50,13 +46,13 @@ static void a_row_may_name_its_tools(void **state) {
     rlf_arena arena = {0};
     rlf_row row;
 #define TOOLS(list) "{\"prompt\":[{\"role\":\"user\",\"content\":\"x\"}],\"reward_model\":{\"ground_truth\":\"a\"},\"extra_info\":{\"tools\":" list "}}"
-    assert_int_equal(parse(&row, TOOLS("[\"search\",\"calc\"]"), false, &arena), RLF_OK);
+    assert_ok(parse(&row, TOOLS("[\"search\",\"calc\"]"), false, &arena));
     assert_int_equal(row.n_tools, 2);
     assert_string_equal(row.tools[1], "calc");
-    assert_int_equal(parse(&row, TOOLS("[]"), false, &arena), RLF_OK);
+    assert_ok(parse(&row, TOOLS("[]"), false, &arena));
     assert_non_null(row.tools); /* none, which is not all */
     assert_int_equal(row.n_tools, 0);
-    assert_int_equal(parse(&row, ROW("\"x\""), false, &arena), RLF_OK);
+    assert_ok(parse(&row, ROW("\"x\""), false, &arena));
     assert_null(row.tools);
     rlf_arena_clean_up(&arena);
     refused(TOOLS("\"search\""), false, "d.jsonl:7: 'extra_info.tools': expected a list of names of functions");
@@ -69,7 +65,7 @@ static void ground_truth_may_be_a_map_a_list_or_a_text(void **state) {
     rlf_arena arena = {0};
     rlf_row row;
     for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(parse(&row, lines[i], false, &arena), RLF_OK);
+        assert_ok(parse(&row, lines[i], false, &arena));
         assert_int_equal(row.n_targets, 1);
         assert_string_equal(row.targets[0], "x");
         assert_string_equal(row.id, "7");
@@ -82,9 +78,9 @@ static void a_conversation_is_read_for_supervised_training(void **state) {
     (void)state;
     rlf_arena arena = {0};
     rlf_row row;
-    assert_int_equal(parse(&row, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"},"
-                                 "{\"role\":\"tool\",\"content\":\"t\"},{\"role\":\"assistant\",\"content\":\"b\"}]}", true,
-                                 &arena), RLF_OK);
+    assert_ok(parse(&row, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"},"
+                          "{\"role\":\"tool\",\"content\":\"t\"},{\"role\":\"assistant\",\"content\":\"b\"}]}", true,
+                          &arena));
     assert_int_equal(row.n_messages, 4);
     assert_string_equal(row.messages[2].role, "tool");
     assert_int_equal(row.n_targets, 0);
@@ -156,7 +152,7 @@ static void a_file_is_read_line_by_line(void **state) {
     static const char text[] = "\xEF\xBB\xBF" ROW("\"a\"") "\r\n\n" ROW("\"b\"") "\n  \n" ROW("\"c\""); /* a byte order mark, blank lines, no newline at the end */
     rlf_dataset data;
     const char *path = file_with(text, sizeof text - 1);
-    assert_int_equal(rlf_dataset_load(&data, path, false), RLF_OK);
+    assert_ok(rlf_dataset_load(&data, path, false));
     assert_int_equal(data.n, 3);
     assert_string_equal(data.rows[1].targets[0], "b");
     assert_string_equal(data.rows[1].id, "3");
@@ -176,8 +172,7 @@ static void a_broken_line_of_a_file_is_named(void **state) {
     snprintf(message, sizeof message, "%s:3: 'prompt': expected a list of at least one chat message", path);
     assert_string_equal(rlf_error_message(), message);
     path = file_with("\n \n", 3);
-    assert_int_equal(rlf_dataset_load(&data, path, false), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), ": no rows"));
+    assert_error(rlf_dataset_load(&data, path, false), RLF_INVALID, ": no rows");
     unlink(path);
     assert_int_equal(rlf_dataset_load(&data, path, false), RLF_IO);
 }
@@ -189,8 +184,7 @@ static void a_line_without_an_end_is_refused_before_it_fills_memory(void **state
     rlf_dataset data;
     memset(text, ' ', n);
     const char *path = file_with(text, n);
-    assert_int_equal(rlf_dataset_load(&data, path, false), RLF_LIMIT);
-    assert_non_null(strstr(rlf_error_message(), ":1: a row of more than 16777216 bytes"));
+    assert_error(rlf_dataset_load(&data, path, false), RLF_LIMIT, ":1: a row of more than 16777216 bytes");
     free(text);
     unlink(path);
 }
@@ -202,7 +196,7 @@ static void real_questions_are_read(void **state) {
         print_message("no " RLF_SHARED "/data: skipped\n");
         skip();
     }
-    assert_int_equal(rlf_dataset_load(&data, RLF_SHARED "/data/xquad_test.jsonl", false), RLF_OK);
+    assert_ok(rlf_dataset_load(&data, RLF_SHARED "/data/xquad_test.jsonl", false));
     assert_int_equal(data.n, 179);
     for (size_t i = 0; i < data.n; i++) {
         assert_string_equal(data.rows[i].data_source, "xquad");

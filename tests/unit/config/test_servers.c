@@ -1,10 +1,6 @@
 /* Files of MCP servers: the shapes that other programs write, and the tools that a job gets from one. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +10,7 @@
 
 static void expect(const char *text, const char *wanted) {
     json_t *servers;
-    if (rlf_servers_parse(text, strlen(text), "s.json", &servers) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(rlf_servers_parse(text, strlen(text), "s.json", &servers));
     char *found = json_dumps(servers, JSON_COMPACT);
     assert_string_equal(found, wanted);
     free(found);
@@ -101,7 +97,7 @@ static void a_file_becomes_a_tool_for_each_server(void **state) {
     char tools[256], override[96];
     snprintf(tools, sizeof tools, "  - {name: calc, kind: calculator}\n  - {kind: mcp, timeout_ms: 77}\n  - {name: last, kind: calculator}\n");
     snprintf(override, sizeof override, "tools.1.file=%s", path);
-    assert_int_equal(parse(&c, tools, override), RLF_OK);
+    assert_ok(parse(&c, tools, override));
     assert_int_equal(c.n_tools, 4);
     static const char *const names[] = {"calc", "files", "my_time", "last"}, *const servers[] = {"", "files", "my time", ""};
     for (int i = 0; i < 4; i++) {
@@ -112,7 +108,7 @@ static void a_file_becomes_a_tool_for_each_server(void **state) {
     rlf_str dump = {0};
     rlf_config_dump(&c, &dump);
     assert_null(strstr(dump.ptr, "hidden-value")); /* what a server is stays in its file */
-    assert_int_equal(rlf_config_parse(&again, dump.ptr, dump.len, "dump", NULL, 0), RLF_OK);
+    assert_ok(rlf_config_parse(&again, dump.ptr, dump.len, "dump", NULL, 0));
     assert_int_equal(again.n_tools, 4);
     rlf_config_clean_up(&again);
     rlf_str_clean_up(&dump);
@@ -124,7 +120,7 @@ static void one_server_of_a_file_may_be_named(void **state) {
     rlf_config c;
     char tools[256];
     snprintf(tools, sizeof tools, "  - {name: clock, kind: mcp, file: %s, server: my time}\n", path);
-    assert_int_equal(parse(&c, tools, NULL), RLF_OK);
+    assert_ok(parse(&c, tools, NULL));
     assert_true(c.n_tools == 1 && strcmp(c.tools[0].name, "clock") == 0 && strcmp(c.tools[0].server, "my time") == 0);
     rlf_config_clean_up(&c);
 }

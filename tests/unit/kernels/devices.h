@@ -43,7 +43,7 @@ static int close_devices(void **state) {
 /* A new tensor holding a copy of n values (zero if NULL); drop() frees it. */
 static inline kern_tensor tensor_of(kern_queue *queue, kern_dtype dtype, const void *values, size_t n) {
     kern_buf *buf;
-    assert_int_equal(kern_buf_new(&buf, kern_queue_device(queue), n * kern_dtype_size(dtype)), RLF_OK);
+    assert_ok(kern_buf_new(&buf, kern_queue_device(queue), n * kern_dtype_size(dtype)));
     kern_tensor t = kern_view(buf, dtype);
     if (values) kern_upload(queue, t, values, n);
     return t;
@@ -55,7 +55,7 @@ static inline void drop(kern_tensor t) { kern_buf_destroy(t.buf); }
 static inline void assert_holds(kern_queue *queue, kern_tensor t, const float *expected, size_t n) {
     float *got = malloc((n ? n : 1) * sizeof *got);
     kern_download(queue, got, t, n);
-    assert_int_equal(kern_sync(queue), RLF_OK);
+    assert_ok(kern_sync(queue));
     for (size_t i = 0; i < n; i++)
         if (memcmp(&got[i], &expected[i], sizeof(float)) != 0)
             fail_msg("%s: element %zu is %a, expected %a", kern_device_name(kern_queue_device(queue)), i, (double)got[i],

@@ -3,12 +3,8 @@
 #ifndef RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
 #define RLF_TESTS_UNIT_KERNELS_OPS_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,18 +32,13 @@ typedef struct variant {
 static const variant VARIANTS[] = {{"portable", 1}, {"avx2", 1}, {"avx2", 3}, {"avx512", 1}, {"avx512", 2}, {"avx512", 4}};
 enum { N_VARIANTS = sizeof VARIANTS / sizeof *VARIANTS };
 
-#define must(expr)                                                                       \
-    do {                                                                                 \
-        if ((expr) != RLF_OK) fail_msg("%s: %s", rlf_error_where(), rlf_error_message()); \
-    } while (0)
-
 /* False where this machine lacks the instruction set. isa NULL: the best. */
 static inline bool fx_open(fixture *fx, const char *isa, int threads) {
     *fx = (fixture){0};
     rlf_status status = device_open(&fx->device, isa, threads);
     if (isa && status == RLF_UNSUPPORTED) return false;
-    must(status);
-    must(kern_queue_new(&fx->queue, fx->device));
+    assert_ok(status);
+    assert_ok(kern_queue_new(&fx->queue, fx->device));
     return true;
 }
 
@@ -64,7 +55,7 @@ static inline void fx_close(fixture *fx) {
 
 static inline kern_tensor fx_zeros(fixture *fx, kern_dtype dtype, size_t n) {
     assert_true(fx->n < FX_MAX_BUFS);
-    must(kern_buf_new(&fx->bufs[fx->n], fx->device, n * kern_dtype_size(dtype)));
+    assert_ok(kern_buf_new(&fx->bufs[fx->n], fx->device, n * kern_dtype_size(dtype)));
     return kern_view(fx->bufs[fx->n++], dtype);
 }
 static inline kern_tensor fx_f32(fixture *fx, const float *src, size_t n) {
@@ -79,7 +70,7 @@ static inline kern_tensor fx_i32(fixture *fx, const int32_t *src, size_t n) {
 }
 static inline void fx_get(fixture *fx, float *dst, kern_tensor t, size_t n) {
     kern_download(fx->queue, dst, t, n);
-    must(kern_sync(fx->queue));
+    assert_ok(kern_sync(fx->queue));
 }
 
 /* Activations of either type: made from floats, and read as floats. */

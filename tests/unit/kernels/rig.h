@@ -2,12 +2,8 @@
 #ifndef RLF_TESTS_UNIT_KERNELS_RIG_H
 #define RLF_TESTS_UNIT_KERNELS_RIG_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +21,6 @@ typedef struct rig {
     rlf_model_layout layout;
     kern_model *model;
 } rig;
-
-#define must(expr)                                                                       \
-    do {                                                                                 \
-        if ((expr) != RLF_OK) fail_msg("%s: %s", rlf_error_where(), rlf_error_message()); \
-    } while (0)
 
 /* Element i of a stream of floats in [-0.5, 0.5): the same as unit() of tests/golden/make_models.py. */
 static inline float unit(uint64_t stream, uint64_t i) {
@@ -57,14 +48,14 @@ static inline bool rig_open_as(rig *r, const rlf_model_shape *shape, kern_precis
     *r = (rig){0};
     rlf_status status = device_open(&r->device, isa, threads);
     if (isa && status == RLF_UNSUPPORTED) return false;
-    must(status);
-    must(kern_queue_new(&r->queue, r->device));
+    assert_ok(status);
+    assert_ok(kern_queue_new(&r->queue, r->device));
     rlf_model_layout_init(&r->layout, shape);
-    must(kern_model_new(&r->model, r->queue, &r->layout, precision, MAX_POSITIONS));
+    assert_ok(kern_model_new(&r->model, r->queue, &r->layout, precision, MAX_POSITIONS));
     kern_buf *wide;
     float *weights = rlf_calloc(r->layout.total, sizeof *weights);
     rig_fill(&r->layout, weights);
-    must(kern_buf_new(&wide, r->device, r->layout.total * sizeof *weights));
+    assert_ok(kern_buf_new(&wide, r->device, r->layout.total * sizeof *weights));
     kern_upload(r->queue, kern_view(wide, KERN_F32), weights, r->layout.total);
     kern_convert(r->queue, kern_model_params(r->model), kern_view(wide, KERN_F32), r->layout.total);
     kern_buf_destroy(wide);
@@ -80,7 +71,7 @@ static inline bool rig_open(rig *r, const rlf_model_shape *shape, rlf_dtype dtyp
 /* Rounds float32 weights to what a rig of RLF_DTYPE_BF16 has. */
 static inline void rig_round(rig *r) {
     kern_buf *half;
-    must(kern_buf_new(&half, r->device, r->layout.total * kern_dtype_size(KERN_BF16)));
+    assert_ok(kern_buf_new(&half, r->device, r->layout.total * kern_dtype_size(KERN_BF16)));
     kern_convert(r->queue, kern_view(half, KERN_BF16), kern_model_params(r->model), r->layout.total);
     kern_convert(r->queue, kern_model_params(r->model), kern_view(half, KERN_BF16), r->layout.total);
     kern_buf_destroy(half);

@@ -10,7 +10,7 @@ static const kern_filter KEPT = {.temperature = 1.3f, .top_p = 0.9f, .top_k = 40
 /* 8 heads over 4, hidden 64; and a shape in which nothing is a multiple of 16. */
 static rlf_model_shape even_shape(void) {
     rlf_model_shape s;
-    must(rlf_model_shape_named(&s, "tiny"));
+    assert_ok(rlf_model_shape_named(&s, "tiny"));
     return s;
 }
 static rlf_model_shape odd_shape(void) {
@@ -31,8 +31,8 @@ static void by_trainer(rig *r, const pack *p, kern_filter filter, int head_rows,
     kern_trainer_options options = {.max_tokens = p->rows, .max_seqs = p->seqs, .head_rows = head_rows, .gradients = false};
     kern_trainer *trainer;
     kern_batch batch = pack_batch(p);
-    must(kern_trainer_new(&trainer, r->model, &options));
-    must(kern_trainer_logprobs(trainer, r->model, &batch, filter, logprob, entropy));
+    assert_ok(kern_trainer_new(&trainer, r->model, &options));
+    assert_ok(kern_trainer_logprobs(trainer, r->model, &batch, filter, logprob, entropy));
     kern_trainer_destroy(trainer);
 }
 
@@ -108,11 +108,11 @@ static void by_decoder(rig *r, const pack *p, kern_filter filter, schedule plan,
                                     .max_outputs = plan.chunk * plan.together};
     kern_decoder *decoder;
     kern_step step;
-    must(kern_decoder_new(&decoder, r->model, &options));
+    assert_ok(kern_decoder_new(&decoder, r->model, &options));
     memset(logprob, 0, (size_t)p->rows * sizeof *logprob);
     while (feed_step(&f, &step)) {
-        must(kern_decoder_step(decoder, &step));
-        must(kern_decoder_logprob(decoder, filter, f.targets, f.logprobs));
+        assert_ok(kern_decoder_step(decoder, &step));
+        assert_ok(kern_decoder_logprob(decoder, filter, f.targets, f.logprobs));
         for (int i = 0; i < step.outputs; i++) logprob[f.rows_of[i]] = f.logprobs[i];
     }
     kern_decoder_destroy(decoder);
@@ -213,12 +213,12 @@ static void train_once(rig *r, const pack *p, keeping kept, float *out) {
     kern_batch batch = pack_batch(p);
     kern_trainer *trainer;
     kern_buf *grads;
-    must(kern_trainer_new(&trainer, r->model, &options));
-    must(kern_buf_new(&grads, r->device, r->layout.total * sizeof(float)));
-    must(kern_trainer_logprobs(trainer, r->model, &batch, PLAIN, out, out + p->rows));
-    must(kern_trainer_gradients(trainer, &batch, PLAIN, weighted_loss, NULL, kern_view(grads, KERN_F32)));
+    assert_ok(kern_trainer_new(&trainer, r->model, &options));
+    assert_ok(kern_buf_new(&grads, r->device, r->layout.total * sizeof(float)));
+    assert_ok(kern_trainer_logprobs(trainer, r->model, &batch, PLAIN, out, out + p->rows));
+    assert_ok(kern_trainer_gradients(trainer, &batch, PLAIN, weighted_loss, NULL, kern_view(grads, KERN_F32)));
     kern_download(r->queue, out + 2 * p->rows, kern_view(grads, KERN_F32), r->layout.total);
-    must(kern_sync(r->queue));
+    assert_ok(kern_sync(r->queue));
     kern_buf_destroy(grads);
     kern_trainer_destroy(trainer);
 }
@@ -367,7 +367,7 @@ static void prefill_group(kern_decoder *decoder, const int32_t *prompt, const in
     }
     kern_step step = {.rows = PROMPT, .tokens = prompt, .pos = pos, .seq = seq, .slots = slots, .max_pages = max_pages,
                       .page_table = page_table};
-    must(kern_decoder_step(decoder, &step));
+    assert_ok(kern_decoder_step(decoder, &step));
     for (int s = 1; s < GROUP; s++)
         for (int page = 0; page * PAGE < PROMPT; page++) kern_decoder_copy_page(decoder, s * max_pages + page, page);
 }
@@ -376,7 +376,7 @@ static void prefill_group(kern_decoder *decoder, const int32_t *prompt, const in
 static void collect(kern_decoder *decoder, pack *p, float *rollout, int length, int at) {
     int32_t ids[GROUP];
     float logprobs[GROUP];
-    must(kern_decoder_collect(decoder, ids, logprobs));
+    assert_ok(kern_decoder_collect(decoder, ids, logprobs));
     for (int s = 0; s < GROUP; s++) {
         p->tokens[s * length + at + 1] = ids[s];
         rollout[s * length + at] = logprobs[s];
@@ -397,7 +397,7 @@ static void check_sampled(rig *r, kern_filter filter) {
     for (int i = 0; i < GROUP * MAX_PAGES; i++) page_table[i] = i;
     pack p = pack_new(lengths, GROUP, r->layout.shape.vocab);
     for (int s = 1; s < GROUP; s++) memcpy(p.tokens + s * LENGTH, p.tokens, PROMPT * sizeof(int32_t));
-    must(kern_decoder_new(&decoder, r->model, &options));
+    assert_ok(kern_decoder_new(&decoder, r->model, &options));
     prefill_group(decoder, p.tokens, page_table, MAX_PAGES);
     for (int at = PROMPT - 1; at + 1 < LENGTH; at++) { /* the prompt's last token is fed again to get its logits */
         for (int s = 0; s < GROUP; s++) {
@@ -409,7 +409,7 @@ static void check_sampled(rig *r, kern_filter filter) {
         }
         kern_step step = {.rows = GROUP, .tokens = last, .pos = pos, .seq = seq, .slots = slots, .max_pages = MAX_PAGES,
                           .page_table = page_table, .outputs = GROUP, .output_rows = seq};
-        must(kern_decoder_step(decoder, &step));
+        assert_ok(kern_decoder_step(decoder, &step));
         kern_decoder_draw(decoder, filter, 99, keys);
         if (at >= PROMPT) collect(decoder, &p, rollout, LENGTH, at - 1);
     }
@@ -458,8 +458,8 @@ static void run_decoded(kern_decoder *decoder, const decoded *d, int first, int 
     const int32_t all[TOGETHER] = {0, 1, 2, 3, 4};
     kern_step step = {.rows = rows, .tokens = d->tokens + first, .pos = d->pos + first, .seq = d->seq + first, .slots = d->slots + first,
                       .max_pages = d->max_pages, .page_table = d->page_table, .outputs = outputs, .output_rows = all};
-    must(kern_decoder_step(decoder, &step));
-    must(kern_decoder_logits(decoder, logits));
+    assert_ok(kern_decoder_step(decoder, &step));
+    assert_ok(kern_decoder_logits(decoder, logits));
 }
 
 /* All together, and in each smaller number, all logits wanted; against each with a neighbour whose logits are not wanted: no graph. */
@@ -487,9 +487,9 @@ static void check_graphs(const rlf_model_shape *shape, rlf_dtype dtype) {
     kern_decoder_options options = {.page_size = PAGE, .pages = ROWS * PAGES, .max_pages = PAGES + 1, .max_rows = 7,
                                     .max_outputs = TOGETHER};
     assert_true(rig_open(&r, shape, dtype, NULL, 2));
-    must(kern_model_new(&model, r.queue, &r.layout, (kern_precision){dtype, dtype}, FAR));
+    assert_ok(kern_model_new(&model, r.queue, &r.layout, (kern_precision){dtype, dtype}, FAR));
     kern_copy(r.queue, kern_model_params(model), kern_model_params(r.model), r.layout.total);
-    must(kern_decoder_new(&decoder, model, &options));
+    assert_ok(kern_decoder_new(&decoder, model, &options));
     for (int step = 0; step < 4; step++) {
         set_pages(&d, PAGES + (step > 2), options.pages);
         check_decoded(decoder, &d, shape->vocab);

@@ -1,10 +1,6 @@
 /* Matrix products against their definition: one chain per element. Every comparison is of bits, for every instruction set and 1 to 4
  * threads; weights are stored as float32 and as bfloat16, and factors are either (but for cards those of bfloat16: test_tensor.c). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <float.h>
 #include <math.h>
@@ -124,7 +120,7 @@ static void compare_linear(const float *x, const float *w, const float *bias, co
             kern_tensor tb = bias ? weights_of(q, mode.stored, bias, (size_t)s.n) : kern_none();
             kern_tensor ty = tensor_of(q, KERN_F32, old, area(s.m, s.n));
             kern_linear(q, ty, tx, tw, tb, mode.factors, s.m, s.n, s.k, accumulate);
-            assert_int_equal(kern_sync(q), RLF_OK);
+            assert_ok(kern_sync(q));
             assert_holds(q, ty, expected, area(s.m, s.n));
             drop(tx), drop(tw), drop(tb), drop(ty);
         }

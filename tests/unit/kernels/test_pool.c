@@ -1,10 +1,6 @@
 /* The worker pool: every task exactly once, on a thread number in range, in jobs that follow each other at every pace; and how many
  * threads a device gives it. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -49,7 +45,7 @@ static void every_task_runs_once_for_any_number_of_threads(void **state) {
     (void)state;
     for (int threads = 1; threads <= MAX_POOL; threads++) {
         kern_pool *pool;
-        assert_int_equal(kern_pool_new(&pool, threads), RLF_OK);
+        assert_ok(kern_pool_new(&pool, threads));
         assert_int_equal(kern_pool_threads(pool), threads);
         for (int tasks = 0; tasks <= MAX_TASKS; tasks += 1 + tasks / 4) run_and_check(pool, &t, tasks);
         kern_pool_destroy(pool);
@@ -60,7 +56,7 @@ static void jobs_in_quick_succession_do_not_mix(void **state) {
     static tally t;
     kern_pool *pool;
     (void)state;
-    assert_int_equal(kern_pool_new(&pool, 4), RLF_OK);
+    assert_ok(kern_pool_new(&pool, 4));
     for (int job = 0; job < 3000; job++) run_and_check(pool, &t, 2 + job % 5);
     kern_pool_destroy(pool);
 }
@@ -69,7 +65,7 @@ static void sleeping_workers_wake_for_the_next_job(void **state) {
     static tally t;
     kern_pool *pool;
     (void)state;
-    assert_int_equal(kern_pool_new(&pool, 3), RLF_OK);
+    assert_ok(kern_pool_new(&pool, 3));
     for (int job = 0; job < 50; job++) {
         rlf_sleep_us(200 + job);
         run_and_check(pool, &t, 40);
@@ -86,7 +82,7 @@ static void results_are_visible_to_the_caller(void **state) {
     int64_t squares[MAX_TASKS];
     kern_pool *pool;
     (void)state;
-    assert_int_equal(kern_pool_new(&pool, 4), RLF_OK);
+    assert_ok(kern_pool_new(&pool, 4));
     for (int job = 0; job < 200; job++) {
         memset(squares, 0xff, sizeof squares);
         kern_pool_run(pool, MAX_TASKS, add_up, squares);
@@ -103,7 +99,7 @@ static void every_task_of_the_caller_is_a_sign_of_life(void **state) {
     (void)state;
     for (int threads = 1; threads <= MAX_POOL; threads += 3) {
         int signs = 0;
-        assert_int_equal(kern_pool_new(&pool, threads), RLF_OK);
+        assert_ok(kern_pool_new(&pool, threads));
         rlf_alive_tell(count_sign, &signs);
         run_and_check(pool, &t, MAX_TASKS);
         rlf_alive_tell(NULL, NULL);
@@ -117,7 +113,7 @@ static void a_pool_may_close_without_having_worked(void **state) {
     (void)state;
     for (int i = 0; i < 50; i++) {
         kern_pool *pool;
-        assert_int_equal(kern_pool_new(&pool, 1 + i % 5), RLF_OK);
+        assert_ok(kern_pool_new(&pool, 1 + i % 5));
         kern_pool_destroy(pool);
     }
 }

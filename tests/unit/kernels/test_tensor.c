@@ -1,10 +1,6 @@
 /* Products with bfloat16 weights: close to the sums in double on every device, and on tensor cores in one order whatever the kernel, the
  * number of rows and the card. What is compared with a sum has factors that bfloat16 holds; what is compared with bits need not. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -58,7 +54,7 @@ static void compute(kern_queue *q, product way, shape s, const factors *f, bool 
     else
         kern_linear_grad_weight(q, y, a, b, KERN_BF16, s.m, s.n, s.k);
     kern_download(q, to, y, area(r.m, r.n));
-    assert_int_equal(kern_sync(q), RLF_OK);
+    assert_ok(kern_sync(q));
     drop(a), drop(b), drop(bias), drop(y);
     free(moved);
 }
@@ -90,7 +86,7 @@ static void compute_narrow(kern_queue *q, product way, shape s, const factors *f
         kern_linear_grad_weight(q, y, a, b, KERN_BF16, s.m, s.n, s.k);
     if (narrow_out) kern_convert(q, wide, y, n);
     kern_download(q, to, wide, n);
-    assert_int_equal(kern_sync(q), RLF_OK);
+    assert_ok(kern_sync(q));
     drop(a), drop(b), drop(bias), drop(wide);
     if (narrow_out) drop(y);
 }
@@ -377,7 +373,7 @@ static void check_gated(kern_queue *q, shape s, kern_dtype dtype, kern_dtype act
         }
         kern_convert(q, y_wide, y, n);
         kern_download(q, apart ? expected : got, y_wide, n);
-        assert_int_equal(kern_sync(q), RLF_OK);
+        assert_ok(kern_sync(q));
     }
     same_bits(q, "a product and its SwiGLU", got, expected, n);
     free(left), free(right), free(got), free(expected);
@@ -403,7 +399,7 @@ static void check_normed(kern_queue *q, shape s, kern_dtype dtype, bool gated, b
         else kern_norm_linear(q, y, normed, a, scale, eps, b, added, dtype, s.m, s.n, s.k);
         kern_convert(q, y_wide, y, n);
         kern_download(q, apart ? expected : got, y_wide, n);
-        assert_int_equal(kern_sync(q), RLF_OK);
+        assert_ok(kern_sync(q));
     }
     same_bits(q, "a norm and its product", got, expected, n);
     free(left), free(right), free(norm), free(bias), free(got), free(expected);

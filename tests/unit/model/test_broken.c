@@ -1,11 +1,7 @@
 /* Broken checkpoint folders, one row of a table each: what is wrong, and the one line it gives, which names the file and the key, tensor or
  * byte. Each row starts from a folder that is fine (a Llama of one layer, in one file or in three). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <dirent.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -200,7 +196,7 @@ static void make_folder(size_t shard_bytes) {
     rlf_model_layout_init(&layout, &shape);
     float *weights = rlf_calloc(layout.total, sizeof *weights);
     rlf_checkpoint_random(&layout, 1, 0.5, RLF_DTYPE_F32, weights);
-    assert_int_equal(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, shard_bytes), RLF_OK);
+    assert_ok(rlf_checkpoint_write(dir, &layout, RLF_DTYPE_F32, weights, NULL, shard_bytes));
     free(weights);
     rlf_model_layout_clean_up(&layout);
 }
@@ -215,11 +211,11 @@ static void remove_folder(void) {
 
 static rlf_str get(const char *file) {
     rlf_str text = {0};
-    assert_int_equal(rlf_str_read_file(&text, path_of(file), 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&text, path_of(file), 1 << 20));
     return text;
 }
 
-static void put(const char *file, const char *bytes, size_t n) { assert_int_equal(rlf_outfile_put(path_of(file), bytes, n), RLF_OK); }
+static void put(const char *file, const char *bytes, size_t n) { assert_ok(rlf_outfile_put(path_of(file), bytes, n)); }
 
 static void set_key(const char *key, const char *value) {
     json_t *root = json_load_file(path_of("config.json"), 0, NULL);
@@ -327,7 +323,7 @@ static void each(const row *rows, size_t n, size_t shard_bytes) {
     int failures = 0;
     for (size_t i = 0; i < n; i++) {
         make_folder(shard_bytes);
-        assert_int_equal(open_folder(), RLF_OK);
+        assert_ok(open_folder());
         do_damage(&rows[i]);
         failures += refused(&rows[i]);
         remove_folder();

@@ -1,10 +1,6 @@
 /* config.json: what is read from it, and what is refused and in which words. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +32,7 @@ static rlf_model_shape accepted(const char *entry) {
     snprintf(text, sizeof text, HEAD SIZES "%s}", entry);
     rlf_status status = parse(&shape, text);
     if (status != RLF_OK) print_error("%s\n", rlf_error_message());
-    assert_int_equal(status, RLF_OK);
+    assert_ok(status);
     return shape;
 }
 
@@ -56,7 +52,7 @@ static rlf_model_shape family_shape(const char *family, const char *entries) {
     char text[1024];
     rlf_model_shape shape;
     snprintf(text, sizeof text, "{\"model_type\":\"%s\"," SIZES "%s}", family, entries);
-    if (parse(&shape, text) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(parse(&shape, text));
     return shape;
 }
 
@@ -75,9 +71,9 @@ static void a_missing_count_of_key_heads_means_what_it_means_to_transformers(voi
     (void)state;
 #define NO_KV "\"hidden_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"intermediate_size\":96,\"vocab_size\":100"
     rlf_model_shape s;
-    assert_int_equal(parse(&s, "{\"model_type\":\"llama\"," NO_KV "}"), RLF_OK);
+    assert_ok(parse(&s, "{\"model_type\":\"llama\"," NO_KV "}"));
     assert_int_equal(s.kv_heads, 4);
-    assert_int_equal(parse(&s, "{\"model_type\":\"qwen2\"," NO_KV ",\"num_key_value_heads\":null}"), RLF_OK);
+    assert_ok(parse(&s, "{\"model_type\":\"qwen2\"," NO_KV ",\"num_key_value_heads\":null}"));
     assert_int_equal(s.kv_heads, 4);
     refused("{\"model_type\":\"mistral\",\"sliding_window\":null," NO_KV "}", /* 8, which 4 heads do not have */
             "config.json: 'num_key_value_heads': expected a divisor of num_attention_heads");

@@ -1,10 +1,6 @@
 /* The named shapes and the layout of parameters in one slab. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +9,7 @@
 static rlf_model_layout layout_of(const char *name) {
     rlf_model_shape shape;
     rlf_model_layout layout;
-    assert_int_equal(rlf_model_shape_named(&shape, name), RLF_OK);
+    assert_ok(rlf_model_shape_named(&shape, name));
     rlf_model_layout_init(&layout, &shape);
     return layout;
 }
@@ -27,8 +23,8 @@ static size_t parameters(const rlf_model_layout *layout) {
 static void names_are_found_whatever_their_case(void **state) {
     (void)state;
     rlf_model_shape a, b;
-    assert_int_equal(rlf_model_shape_named(&a, "Qwen3-4B"), RLF_OK);
-    assert_int_equal(rlf_model_shape_named(&b, "qwen3-4b"), RLF_OK);
+    assert_ok(rlf_model_shape_named(&a, "Qwen3-4B"));
+    assert_ok(rlf_model_shape_named(&b, "qwen3-4b"));
     assert_memory_equal(&a, &b, sizeof a);
     assert_int_equal(a.heads * a.head_dim, 4096);
     assert_int_equal(a.hidden, 2560);
@@ -37,8 +33,7 @@ static void names_are_found_whatever_their_case(void **state) {
 static void unknown_name_lists_the_known_ones(void **state) {
     (void)state;
     rlf_model_shape shape;
-    assert_int_equal(rlf_model_shape_named(&shape, "gpt-5"), RLF_NOT_FOUND);
-    assert_non_null(strstr(rlf_error_message(), "gpt-5"));
+    assert_error(rlf_model_shape_named(&shape, "gpt-5"), RLF_NOT_FOUND, "gpt-5");
     assert_non_null(strstr(rlf_error_message(), "bench-42m"));
     assert_non_null(strstr(rlf_error_message(), "qwen3-8b"));
 }

@@ -1,10 +1,6 @@
 /* safetensors: what is read, what is refused and in which words, and the bytes that are written. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,8 +42,8 @@ static void bytes_refused(const char *bytes, size_t n, const char *message) {
 static void tensors_are_found_by_name_and_in_order_of_their_data(void **state) {
     (void)state;
     rlf_safetensors *file;
-    assert_int_equal(parse(&file, "{\"__metadata__\":{\"format\":\"pt\"}," T("b", "F32", "[2,3]", "[4,28]") "," T("a", "BF16", "[2]", "[0,4]") ","
-                                  T("empty", "F32", "[0,5]", "[4,4]") "," T("scalar", "I64", "[]", "[28,36]") "}   ", 36), RLF_OK);
+    assert_ok(parse(&file, "{\"__metadata__\":{\"format\":\"pt\"}," T("b", "F32", "[2,3]", "[4,28]") "," T("a", "BF16", "[2]", "[0,4]") ","
+                           T("empty", "F32", "[0,5]", "[4,4]") "," T("scalar", "I64", "[]", "[28,36]") "}   ", 36));
     assert_int_equal(rlf_safetensors_count(file), 4);
     assert_string_equal(rlf_safetensors_at(file, 0)->name, "a");
     const rlf_st_tensor *b = rlf_safetensors_find(file, "b");
@@ -63,7 +59,7 @@ static void tensors_are_found_by_name_and_in_order_of_their_data(void **state) {
 static void a_file_without_tensors_is_valid(void **state) {
     (void)state;
     rlf_safetensors *file;
-    assert_int_equal(parse(&file, "{}", 0), RLF_OK);
+    assert_ok(parse(&file, "{}", 0));
     assert_int_equal(rlf_safetensors_count(file), 0);
     assert_null(rlf_safetensors_find(file, "x"));
     rlf_safetensors_destroy(file);
@@ -90,7 +86,7 @@ static void every_cut_of_a_file_is_refused(void **state) {
         assert_int_equal(rlf_safetensors_parse(&file, cut, n, "f"), RLF_INVALID);
         free(cut);
     }
-    assert_int_equal(rlf_safetensors_parse(&file, bytes, sizeof bytes, "f"), RLF_OK);
+    assert_ok(rlf_safetensors_parse(&file, bytes, sizeof bytes, "f"));
     rlf_safetensors_destroy(file);
 }
 
@@ -170,12 +166,12 @@ static void what_is_written_is_read_back(void **state) {
                                      {.name = "a", .dims = 1, .shape = {2}, .data = b, .bytes = sizeof b}};
     rlf_str bytes = {0};
     rlf_safetensors *file;
-    assert_int_equal(rlf_safetensors_write(temporary(), tensors, 2, NULL, NULL), RLF_OK);
-    assert_int_equal(rlf_str_read_file(&bytes, temporary(), 1000), RLF_OK);
+    assert_ok(rlf_safetensors_write(temporary(), tensors, 2, NULL, NULL));
+    assert_ok(rlf_str_read_file(&bytes, temporary(), 1000));
     assert_memory_equal(bytes.ptr + 8, expected, sizeof expected - 1);
     assert_int_equal((unsigned char)bytes.ptr[0] % 8, 0);
     assert_int_equal(bytes.len, 8 + (size_t)(unsigned char)bytes.ptr[0] + 32);
-    assert_int_equal(rlf_safetensors_open(&file, temporary()), RLF_OK);
+    assert_ok(rlf_safetensors_open(&file, temporary()));
     assert_memory_equal(rlf_safetensors_find(file, "z \"q")->data, a, sizeof a);
     assert_memory_equal(rlf_safetensors_find(file, "a")->data, b, sizeof b);
     rlf_safetensors_destroy(file);
@@ -193,8 +189,8 @@ static void files_that_cannot_be_opened_or_written_are_named(void **state) {
     assert_int_equal(rlf_safetensors_write("/no/such", NULL, 0, NULL, NULL), RLF_IO);
     assert_string_equal(rlf_error_message(), "/no/such: cannot write: No such file or directory");
     close(open(temporary(), O_CREAT | O_WRONLY | O_TRUNC, 0600));
-    assert_int_equal(rlf_safetensors_open(&file, temporary()), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), ": 0 bytes are too few for a safetensors file (truncated?)"));
+    assert_error(rlf_safetensors_open(&file, temporary()), RLF_INVALID,
+                 ": 0 bytes are too few for a safetensors file (truncated?)");
     unlink(temporary());
 }
 

@@ -1,10 +1,6 @@
 /* Conversion of weights: against a plain definition, at every length around a run, unaligned, and with what is not finite. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 

@@ -1,9 +1,6 @@
 /* The codec: every message round-trips, and no bytes from outside get past the checks. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +28,7 @@ static void trajectory_comes_back_bit_for_bit(void **state) {
     rlf_str bytes = {0}, again = {0};
     rlf_arena arena = {0};
     rlf_message_encode(RLF_MSG_TRAJECTORY, &in, &bytes);
-    assert_int_equal(rlf_message_decode(RLF_MSG_TRAJECTORY, bytes.ptr, bytes.len, 2, &arena, &out), RLF_OK);
+    assert_ok(rlf_message_decode(RLF_MSG_TRAJECTORY, bytes.ptr, bytes.len, 2, &arena, &out));
     assert_int_equal(out.uid, in.uid);
     assert_int_equal(out.version, -1);
     assert_int_equal(out.tokens.n, 4);
@@ -59,7 +56,7 @@ static void every_empty_message_round_trips(void **state) {
         rlf_str bytes = {0}, again = {0};
         rlf_arena arena = {0};
         rlf_message_encode((rlf_message_type)type, &in, &bytes);
-        assert_int_equal(rlf_message_decode((rlf_message_type)type, bytes.ptr, bytes.len, 0, &arena, &out), RLF_OK);
+        assert_ok(rlf_message_decode((rlf_message_type)type, bytes.ptr, bytes.len, 0, &arena, &out));
         rlf_message_encode((rlf_message_type)type, &out, &again);
         assert_int_equal(again.len, bytes.len);
         assert_memory_equal(again.ptr, bytes.ptr, bytes.len);
@@ -79,13 +76,12 @@ static rlf_status decode_close(const char *bytes, size_t n) {
 
 static void unknown_keys_are_ignored(void **state) {
     (void)state;
-    assert_int_equal(decode_close("\x84\xa1u\x01\xa1s\x02\xa1z\xc0\xa1""a\x00", 13), RLF_OK);
+    assert_ok(decode_close("\x84\xa1u\x01\xa1s\x02\xa1z\xc0\xa1""a\x00", 13));
 }
 
 static void missing_key_names_key_message_and_rank(void **state) {
     (void)state;
-    assert_int_equal(decode_close("\x82\xa1u\x01\xa1s\x02", 7), RLF_PROTOCOL);
-    assert_non_null(strstr(rlf_error_message(), "'a'"));
+    assert_error(decode_close("\x82\xa1u\x01\xa1s\x02", 7), RLF_PROTOCOL, "'a'");
     assert_non_null(strstr(rlf_error_message(), "CLOSE"));
     assert_non_null(strstr(rlf_error_message(), "rank 5"));
 }

@@ -23,9 +23,9 @@ static inline world *world_as(int seats, rlf_chat_options chat, bool stop_at_ans
                                       .max_tokens = LONGEST};
     rollout_episode_options episode = {.max_prompt_tokens = 200, .max_tokens = LONGEST, .max_calls = 3, .stop_at_answer = stop_at_answer};
     w->model = fake_new(PAGE, 400, 256);
-    assert_int_equal(rollout_engine_new(&w->engine, fake_model_of(w->model), &options), RLF_OK);
+    assert_ok(rollout_engine_new(&w->engine, fake_model_of(w->model), &options));
     w->tokenizer = byte_tokenizer();
-    if (rlf_chat_new(&w->chat, w->tokenizer, "", chat) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(rlf_chat_new(&w->chat, w->tokenizer, "", chat));
     w->set = rollout_episodes_new(w->engine, w->chat, &episode, (rollout_port){&w->service, service_send});
     w->limits = (rlf_limits){.turns = 3, .turn_tokens = 200, .observation_tokens = 100, .tokens = 500};
     w->samples = 1;
@@ -67,13 +67,13 @@ static inline rlf_status try_submit(world *w, int64_t uid, const char *question)
 }
 
 static inline void submit(world *w, int64_t uid) {
-    if (try_submit(w, uid, "Where?") != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(try_submit(w, uid, "Where?"));
 }
 
 static inline void run(world *w) {
     for (int i = 0; rollout_episodes_alive(w->set); i++) {
         assert_true(i < 20000);
-        assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+        assert_ok(rollout_episodes_step(w->set));
         while (service_answer(&w->service, w->set)) continue;
     }
 }

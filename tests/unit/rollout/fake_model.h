@@ -4,11 +4,8 @@
 #ifndef RLF_TESTS_ROLLOUT_FAKE_MODEL_H
 #define RLF_TESTS_ROLLOUT_FAKE_MODEL_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <stdlib.h>
 #include <string.h>
 

@@ -47,7 +47,7 @@ static inline void service_add(fake_service *s, fake_request request) {
 static inline void keep(fake_service *s, rlf_message_type type, const void *record, void *copy) {
     rlf_str bytes = {0};
     rlf_message_encode(type, record, &bytes);
-    assert_int_equal(rlf_message_decode(type, bytes.ptr, bytes.len, 0, &s->arena, copy), RLF_OK);
+    assert_ok(rlf_message_decode(type, bytes.ptr, bytes.len, 0, &s->arena, copy));
     rlf_str_clean_up(&bytes);
 }
 
@@ -88,13 +88,13 @@ static inline void answer_call(rollout_episodes *set, const fake_request *r) {
     if (!strcmp(r->tool, "infra")) m.status = RLF_CALL_INFRA, snprintf(text, sizeof text, "connection refused");
     m.done = !strcmp(r->tool, "done");
     m.text = rlf_slice_of(text);
-    assert_int_equal(rollout_episodes_observe(set, &m), RLF_OK);
+    assert_ok(rollout_episodes_observe(set, &m));
 }
 
 static inline void answer_score(fake_service *s, rollout_episodes *set, const fake_request *r) {
     rlf_component parts[] = {{rlf_slice_of("exact_match"), 1, 0.5}, {rlf_slice_of("format"), 0.25, 1}};
     rlf_reward m = {.uid = r->uid, .sample = r->sample, .attempt = r->attempt, .status = s->reward_status, .components = {parts, 2}};
-    assert_int_equal(rollout_episodes_reward(set, &m), RLF_OK);
+    assert_ok(rollout_episodes_reward(set, &m));
 }
 
 /* Answers one request, the first in the service's order; false if there is none that it answers. */

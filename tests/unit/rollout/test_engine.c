@@ -77,11 +77,11 @@ static rollout_engine_stats run(schedule s, reader *readers) {
                                       .seats = s.seats, .max_tokens = LONGEST};
     rollout_engine *e = NULL;
     model->ahead = s.ahead;
-    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    assert_ok(rollout_engine_new(&e, fake_model_of(model), &options));
     submit(e, readers, s.tool_steps);
     for (int i = 0; tools(readers, e); i++) {
         assert_true(i < 100000);
-        assert_int_equal(rollout_engine_step(e), RLF_OK);
+        assert_ok(rollout_engine_step(e));
     }
     assert_true(model->most_rows <= s.batch);
     rollout_engine_stats stats = *rollout_engine_statistics(e);
@@ -170,7 +170,7 @@ static void run_long(uint64_t seed, int batch, int chunk) {
                                       .max_tokens = LONG_TOKENS};
     rollout_engine *e = NULL;
     bool alive = true;
-    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    assert_ok(rollout_engine_new(&e, fake_model_of(model), &options));
     for (int i = 0; i < LONG_SEQS; i++) {
         const int32_t ids[] = {1, 2, (int32_t)i};
         rollout_prompt *prompt = rollout_prompt_new(e, ids, 3);
@@ -182,7 +182,7 @@ static void run_long(uint64_t seed, int batch, int chunk) {
     for (int steps = 0; alive; steps++) {
         alive = false;
         assert_true(steps < 200000);
-        assert_int_equal(rollout_engine_step(e), RLF_OK);
+        assert_ok(rollout_engine_step(e));
         for (int i = 0; i < LONG_SEQS; i++) {
             alive = alive || readers[i].seq;
             if (readers[i].seq && readers[i].waits && --readers[i].waits == 0) answer_long(&readers[i]);
@@ -245,7 +245,7 @@ static void sequences_that_end_at_their_longest_cost_no_row_ahead(void **state) 
         reader readers[3];
         int32_t ids[PROMPT] = {0};
         model->ahead = ahead;
-        assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+        assert_ok(rollout_engine_new(&e, fake_model_of(model), &options));
         rollout_prompt *prompt = rollout_prompt_new(e, ids, PROMPT);
         for (int i = 0; i < 3; i++) {
             readers[i] = (reader){.wanted = options.max_tokens - PROMPT};
@@ -253,7 +253,7 @@ static void sequences_that_end_at_their_longest_cost_no_row_ahead(void **state) 
             readers[i].seq = rollout_seq_open(e, prompt, draw, on_token, &readers[i]);
         }
         rollout_prompt_release(prompt);
-        while (rollout_engine_ready(e)) assert_int_equal(rollout_engine_step(e), RLF_OK);
+        while (rollout_engine_ready(e)) assert_ok(rollout_engine_step(e));
         for (int i = 0; i < 3; i++) assert_true(readers[i].done && readers[i].n == (size_t)options.max_tokens);
         rows[ahead] = rollout_engine_statistics(e)->rows;
         rollout_engine_destroy(e);
@@ -275,7 +275,7 @@ static void a_failure_of_the_model_leaves_what_can_be_closed(void **state) {
             rlf_status status = RLF_OK;
             model->ahead = ahead;
             model->fails_in = fails_in;
-            assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+            assert_ok(rollout_engine_new(&e, fake_model_of(model), &options));
             submit(e, readers, 3);
             while (status == RLF_OK && tools(readers, e)) status = rollout_engine_step(e);
             failures += status == RLF_DEVICE;
@@ -313,14 +313,14 @@ static void assert_seats(int pages, const char *expected) {
     rollout_engine *e = NULL;
     turns all[3];
     char order[8] = "";
-    assert_int_equal(rollout_engine_new(&e, fake_model_of(model), &options), RLF_OK);
+    assert_ok(rollout_engine_new(&e, fake_model_of(model), &options));
     rollout_prompt *prompt = rollout_prompt_new(e, (int32_t[]){1, 2}, 2);
     for (int i = 0; i < 3; i++) {
         all[i] = (turns){.name = (char)('a' + i), .order = order};
         all[i].seq = rollout_seq_open(e, prompt, (rollout_draw){.uid = (uint64_t)i, .filter = {1, 1, 0}}, on_turn, &all[i]);
     }
     rollout_prompt_release(prompt);
-    while (rollout_engine_ready(e)) assert_int_equal(rollout_engine_step(e), RLF_OK);
+    while (rollout_engine_ready(e)) assert_ok(rollout_engine_step(e));
     assert_string_equal(order, expected);
     rollout_engine_destroy(e);
     fake_destroy(model);
@@ -337,10 +337,9 @@ static void pool_too_small_for_one_sequence_is_refused(void **state) {
     (void)state;
     rollout_engine_options options = {.batch = 4, .prefill_chunk = 4, .page_size = 16, .pages = 8, .seats = 4, .max_tokens = LONGEST};
     rollout_engine *e = NULL;
-    assert_int_equal(rollout_engine_new(&e, (rollout_model){0}, &options), RLF_LIMIT);
-    assert_non_null(strstr(rlf_error_message(), "rollout.cache_tokens"));
+    assert_error(rollout_engine_new(&e, (rollout_model){0}, &options), RLF_LIMIT, "rollout.cache_tokens");
     options.pages = 9;
-    assert_int_equal(rollout_engine_new(&e, (rollout_model){0}, &options), RLF_OK);
+    assert_ok(rollout_engine_new(&e, (rollout_model){0}, &options));
     rollout_engine_destroy(e);
 }
 

@@ -14,7 +14,7 @@ static void an_empty_reasoning_is_not_a_missing_one(void **state) {
                            {.role = rlf_slice_of("assistant"), .content = rlf_slice_of("<think>x</think>y"), .reasoned = reasoned},
                            {.role = rlf_slice_of("user"), .content = rlf_slice_of("Who?")}};
         script(w, 1, 0, "<answer>Lima</answer>");
-        assert_int_equal(try_submit_talk(w, 1, talk, 3), RLF_OK);
+        assert_ok(try_submit_talk(w, 1, talk, 3));
         run(w);
         assert_span(w, only(w), 0, RLF_SPAN_PROMPT, 0,
                     reasoned ? "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n<think>x</think>y<|im_end|>\n"
@@ -279,8 +279,7 @@ static void prompt_that_leaves_no_room_is_refused_with_its_uid(void **state) {
     char question[300];
     memset(question, 'q', sizeof question - 1);
     question[sizeof question - 1] = 0;
-    assert_int_equal(try_submit(w, 77, question), RLF_LIMIT);
-    assert_non_null(strstr(rlf_error_message(), "77"));
+    assert_error(try_submit(w, 77, question), RLF_LIMIT, "77");
     w->limits.tokens = 20;
     assert_int_equal(try_submit(w, 78, "Where?"), RLF_LIMIT);
     assert_int_equal(rollout_episodes_alive(w->set), 0);
@@ -322,7 +321,7 @@ static void deadline_ends_the_episode_and_names_what_it_waited_for(void **state)
     submit(w, 1);
     for (int i = 0; rollout_episodes_alive(w->set); i++) {
         assert_true(i < 10000);
-        assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+        assert_ok(rollout_episodes_step(w->set));
         if (rollout_episodes_waiting(w->set)) rlf_sleep_us(20000);
     }
     const rlf_trajectory *t = only(w);
@@ -340,14 +339,14 @@ static void waiting_for_a_seat_is_not_on_the_clock(void **state) {
     w->limits.timeout_ms = 1000;
     for (int64_t uid = 1; uid <= 2; uid++) script(w, uid, 0, CALL("echo", "1") "<|im_end|><answer>x</answer>");
     submit(w, 1);
-    while (!w->service.n_requests) assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    while (!w->service.n_requests) assert_ok(rollout_episodes_step(w->set));
     w->limits.timeout_ms = 0;
     submit(w, 2);
-    assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    assert_ok(rollout_episodes_step(w->set));
     while (service_answer(&w->service, w->set)) continue;
     for (int i = 0; i < 6; i++) {
         rlf_sleep_us(200000);
-        assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+        assert_ok(rollout_episodes_step(w->set));
     }
     run(w);
     assert_int_equal(service_trajectory(&w->service, 1, 0)->finish, RLF_FINISH_ANSWER);
@@ -360,13 +359,13 @@ static void answers_that_nobody_waits_for_are_ignored(void **state) {
     w->service.hold = true;
     script(w, 1, 0, CALL("echo", "1") "<|im_end|><answer>x</answer>");
     submit(w, 1);
-    while (!w->service.n_requests) assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    while (!w->service.n_requests) assert_ok(rollout_episodes_step(w->set));
     rlf_observation m = {.uid = 1, .attempt = 1, .turn = 0, .call = 0, .text = rlf_slice_of("stale")};
     rlf_observation other[] = {m, m, m, m, m};
     other[0].uid = 2, other[1].attempt = 0, other[2].turn = 1, other[3].call = 1, other[4].sample = 3;
-    for (int i = 0; i < 5; i++) assert_int_equal(rollout_episodes_observe(w->set, &other[i]), RLF_OK);
+    for (int i = 0; i < 5; i++) assert_ok(rollout_episodes_observe(w->set, &other[i]));
     rlf_reward reward = {.uid = 1, .attempt = 1};
-    assert_int_equal(rollout_episodes_reward(w->set, &reward), RLF_OK);
+    assert_ok(rollout_episodes_reward(w->set, &reward));
     assert_int_equal(rollout_episodes_waiting(w->set), 1);
     m.status = 99;
     assert_int_equal(rollout_episodes_observe(w->set, &m), RLF_PROTOCOL);
@@ -415,7 +414,7 @@ static void episode_that_waits_gives_its_seat_to_another(void **state) {
     script(w, 2, 0, "I say no more.<|im_end|>");
     submit(w, 1);
     submit(w, 2);
-    for (int i = 0; i < 300; i++) assert_int_equal(rollout_episodes_step(w->set), RLF_OK);
+    for (int i = 0; i < 300; i++) assert_ok(rollout_episodes_step(w->set));
     assert_int_equal(rollout_episodes_waiting(w->set), 2); /* one for its tool, the other, which came second, for its reward */
     assert_int_equal(w->service.scored, 1);
     w->service.hold = false;

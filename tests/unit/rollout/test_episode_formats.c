@@ -258,7 +258,7 @@ static void a_prompt_that_ends_in_a_tools_answer_opens_no_thought(void **state) 
                            {.role = rlf_slice_of("assistant"), .content = rlf_slice_of("hm</think>\n\n<search>a</search>")},
                            {.role = rlf_slice_of("tool"), .content = rlf_slice_of("b")}};
     script(w, 1, 0, "<search>Peru</search><answer>Lima</answer>");
-    if (try_submit_talk(w, 1, messages, 3) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(try_submit_talk(w, 1, messages, 3));
     run(w);
     const rlf_trajectory *t = only(w);
     assert_span(w, t, 1, RLF_SPAN_MODEL, 0, "<search>Peru</search>");

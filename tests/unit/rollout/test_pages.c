@@ -1,9 +1,5 @@
 /* The pool of pages: numbers out, numbers back, shared pages back last. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include "rollout/pages.h"
 

@@ -39,7 +39,7 @@ typedef struct outcome {
 } outcome;
 
 static void ok(rlf_status status) {
-    if (status != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(status);
 }
 
 /* A way to write calls, and turns of it. Where a script says FREE, the model's own draw stands. */

@@ -2,22 +2,15 @@
 #ifndef RLF_TESTS_UNIT_TEXT_GOLDEN_H
 #define RLF_TESTS_UNIT_TEXT_GOLDEN_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/text/tokenizer.h"
 
-#define assert_ok(expr)                                                        \
-    do {                                                                       \
-        if ((expr) != RLF_OK) fail_msg("%s: %s", #expr, rlf_error_message());  \
-    } while (0)
+#define KNOWN_TEMPLATES "chatml, llama3.1, llama3.2, qwen2.5, qwen2.5-base, qwen3, qwen3-instruct, qwen3-instruct-plain, qwen3-thinking"
 
 static inline json_t *golden(const char *name) {
     char path[512];

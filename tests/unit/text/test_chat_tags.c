@@ -148,12 +148,11 @@ static void what_does_not_fit_the_format_is_refused(void **state) {
     rlf_chat_message later[] = {SAID("user", "Q"), SAID("assistant", ""), SAID("tool", ""), called[1]};
     rlf_chat *chat = chat_as("qwen3", "tool-star");
     rlf_str text = {0};
-    assert_int_equal(rlf_chat_render(chat, stray, 2, NULL, true, &text, NULL), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "message 1: a tool's answer stands in the turn of an assistant"));
-    assert_int_equal(rlf_chat_render(chat, called, 2, NULL, true, &text, NULL), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "message 1: tool_calls: in this tool format a call stands in the content"));
-    assert_int_equal(rlf_chat_render(chat, later, 4, NULL, true, &text, NULL), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "message 3: tool_calls"));
+    assert_error(rlf_chat_render(chat, stray, 2, NULL, true, &text, NULL), RLF_INVALID,
+                 "message 1: a tool's answer stands in the turn of an assistant");
+    assert_error(rlf_chat_render(chat, called, 2, NULL, true, &text, NULL), RLF_INVALID,
+                 "message 1: tool_calls: in this tool format a call stands in the content");
+    assert_error(rlf_chat_render(chat, later, 4, NULL, true, &text, NULL), RLF_INVALID, "message 3: tool_calls");
     rlf_str_clean_up(&text);
     rlf_chat_destroy(chat);
 }

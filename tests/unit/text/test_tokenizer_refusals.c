@@ -266,8 +266,7 @@ static void a_vocabulary_without_every_byte_is_refused(void **state) {
 static void a_folder_without_the_file_is_refused(void **state) {
     (void)state;
     rlf_tokenizer *tokenizer = NULL;
-    assert_int_equal(rlf_tokenizer_load(&tokenizer, "/nonexistent"), RLF_IO);
-    assert_non_null(strstr(rlf_error_message(), "/nonexistent/tokenizer.json"));
+    assert_error(rlf_tokenizer_load(&tokenizer, "/nonexistent"), RLF_IO, "/nonexistent/tokenizer.json");
     assert_null(tokenizer);
 }
 

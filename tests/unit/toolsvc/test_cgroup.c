@@ -1,11 +1,7 @@
 /* Control groups, with processes of our own in them. Skipped, with the reason, where this machine gives us none; limits are, where the
  * controller belongs to somebody else. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

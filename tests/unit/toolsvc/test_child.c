@@ -1,10 +1,5 @@
 /* A program on the loop: its lines, its standard error, and its end, which leaves nothing behind. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -91,7 +86,7 @@ static void start(rig *r, const char *script) {
     json_t *list = json_pack("[s, s, s]", "sh", "-c", script);
     r->config.command = json_dumps(list, 0);
     json_decref(list);
-    if (try_start(r) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(try_start(r));
 }
 
 static void await_lines(rig *r, size_t n) {
@@ -309,8 +304,8 @@ static void a_wrong_command_is_refused(void **state) {
     static const char *const wrong[] = {"", "[]", "\"ls\"", "[1]", "[\"\"]", "[\"ls\", {}]"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         rlf_tool_config config = {.command = (char *)wrong[i]};
-        assert_int_equal(toolsvc_command_init(&r->command, &config), RLF_INVALID);
-        assert_non_null(strstr(rlf_error_message(), "key \"command\": a list of 1 to 1024 texts was expected"));
+        assert_error(toolsvc_command_init(&r->command, &config), RLF_INVALID,
+                     "key \"command\": a list of 1 to 1024 texts was expected");
     }
     rlf_tool_config config = {.command = "[\"ls\"]", .env = "{\"A=B\": \"c\"}"};
     assert_int_equal(toolsvc_command_init(&r->command, &config), RLF_INVALID);

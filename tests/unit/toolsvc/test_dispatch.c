@@ -1,10 +1,6 @@
 /* The policy of a tool: calls submitted by hand to a kind that keeps what it was given until the test finishes it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,7 +290,7 @@ static void cached_answers_are_not_asked_for_again(void **state) {
     fixture *f = *state;
     toolsvc_cache_close(f->tools.v[0].cache);
     f->configs[0].cache_entries = 10;
-    assert_int_equal(toolsvc_cache_open(&f->tools.v[0].cache, &f->configs[0]), RLF_OK);
+    assert_ok(toolsvc_cache_open(&f->tools.v[0].cache, &f->configs[0]));
     submit(f, 0, 0, 1);
     finish(0, RLF_CALL_OK, "one");
     submit(f, 1, 0, 1);

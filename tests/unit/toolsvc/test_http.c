@@ -1,10 +1,6 @@
 /* The HTTP client and the kinds that use it, against a server on the same loop that misbehaves on request (loopback.h). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <netinet/in.h>
@@ -246,7 +242,7 @@ static bench *bench_of(fixture *f, const char *kind, const char *path) {
 }
 
 static void bench_open(fixture *f, bench *b) {
-    if (toolsvc_tools_init(&b->tools, &f->loop, &b->config, NULL) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(toolsvc_tools_init(&b->tools, &f->loop, &b->config, NULL));
     b->dispatch = toolsvc_dispatch_new(&f->loop, &b->tools, 1);
     for (int i = 0; i < CALLS; i++) b->w[i].waiter.done = on_call_done, b->w[i].done = &b->done;
 }
@@ -260,7 +256,7 @@ static void bench_close(fixture *f, bench *b) {
     f->http = NULL;
     toolsvc_tools_clean_up(&b->tools);
     assert_true(loopback_start(&f->server, &f->loop)); /* for teardown */
-    assert_int_equal(toolsvc_http_new(&f->http, &f->loop), RLF_OK);
+    assert_ok(toolsvc_http_new(&f->http, &f->loop));
     free(b);
 }
 
@@ -477,7 +473,7 @@ static void refused_as(fixture *f, rlf_status status, const rlf_tool_config *too
     assert_int_equal(toolsvc_tools_init(&tools, &f->loop, &config, NULL), status);
     if (!strstr(rlf_error_message(), wanted)) fail_msg("\"%s\" lacks \"%s\"", rlf_error_message(), wanted);
     assert_true(loopback_start(&f->server, &f->loop));
-    assert_int_equal(toolsvc_http_new(&f->http, &f->loop), RLF_OK);
+    assert_ok(toolsvc_http_new(&f->http, &f->loop));
 }
 
 static void refused(fixture *f, const rlf_tool_config *tool, const char *wanted) { refused_as(f, RLF_INVALID, tool, wanted); }

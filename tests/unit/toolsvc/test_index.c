@@ -1,10 +1,6 @@
 /* The full-text index: corpus forms, errors with their line, hostile queries, order, cancelling, threads, and recall on real questions. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <pthread.h>
@@ -67,7 +63,7 @@ static int teardown(void **state) {
 }
 
 static void search_bytes(fixture *f, const char *query, size_t n, size_t k) {
-    assert_int_equal(toolsvc_index_search(f->index, query, n, k, NULL, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_ok(toolsvc_index_search(f->index, query, n, k, NULL, &f->arena, &f->hits, &f->count));
 }
 static void search(fixture *f, const char *query) { search_bytes(f, query, strlen(query), 3); }
 
@@ -98,8 +94,8 @@ static void values_that_are_rare_in_json_are_indexed(void **state) {
     write_corpus(f, "\xef\xbb\xbf{\"id\": \"a\", \"text\": \"one\\u0000two \\ud83d\", \"hash\": 18446744073709551615}\n");
     toolsvc_index_destroy(f->index);
     f->index = NULL;
-    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
-    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    assert_ok(toolsvc_index_build(f->corpus, f->path, &n));
+    assert_ok(toolsvc_index_open(&f->index, f->path));
     search(f, "two");
     assert_int_equal(f->count, 1);
     assert_string_equal(f->hits[0].text, "one two \xef\xbf\xbd");
@@ -170,8 +166,8 @@ static void function_word_that_is_rare_here_is_looked_up(void **state) {
     write_corpus(f, corpus.ptr);
     toolsvc_index_destroy(f->index);
     unlink(f->path);
-    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
-    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    assert_ok(toolsvc_index_build(f->corpus, f->path, &n));
+    assert_ok(toolsvc_index_open(&f->index, f->path));
     search(f, "the code IT");
     assert_string_equal(f->hits[0].id, "7");
     rlf_str_clean_up(&corpus);
@@ -237,11 +233,10 @@ static void bad_corpus_names_its_line_and_leaves_the_old_index(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t n;
         write_corpus(f, cases[i].corpus);
-        assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_INVALID);
-        assert_non_null(strstr(rlf_error_message(), cases[i].wanted));
+        assert_error(toolsvc_index_build(f->corpus, f->path, &n), RLF_INVALID, cases[i].wanted);
     }
     toolsvc_index *again;
-    assert_int_equal(toolsvc_index_open(&again, f->path), RLF_OK);
+    assert_ok(toolsvc_index_open(&again, f->path));
     assert_int_equal(toolsvc_index_passages(again), 6);
     toolsvc_index_destroy(again);
     size_t n;
@@ -253,17 +248,17 @@ static void only_an_index_is_replaced(void **state) {
     fixture *f = *state;
     rlf_str before = {0}, after = {0};
     size_t n;
-    assert_int_equal(rlf_str_read_file(&before, f->corpus, 1 << 20), RLF_OK);
-    assert_int_equal(toolsvc_index_build(f->corpus, f->corpus, &n), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "corpus.jsonl: there is something that is not an index"));
-    assert_int_equal(rlf_str_read_file(&after, f->corpus, 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&before, f->corpus, 1 << 20));
+    assert_error(toolsvc_index_build(f->corpus, f->corpus, &n), RLF_INVALID,
+                 "corpus.jsonl: there is something that is not an index");
+    assert_ok(rlf_str_read_file(&after, f->corpus, 1 << 20));
     assert_string_equal(before.ptr, after.ptr);
     assert_int_equal(toolsvc_index_build(f->corpus, f->folder, &n), RLF_INVALID);
     toolsvc_index_destroy(f->index);
     f->index = NULL;
-    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_ok(toolsvc_index_build(f->corpus, f->path, &n));
     fclose(fopen(f->path, "w")); /* empty, as mktemp leaves it */
-    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_ok(toolsvc_index_build(f->corpus, f->path, &n));
     assert_int_equal(n, 6);
     rlf_str_clean_up(&before);
     rlf_str_clean_up(&after);
@@ -272,10 +267,8 @@ static void only_an_index_is_replaced(void **state) {
 static void file_that_is_no_index_is_refused(void **state) {
     fixture *f = *state;
     toolsvc_index *index;
-    assert_int_equal(toolsvc_index_open(&index, f->corpus), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "not an index made by rlf index"));
-    assert_int_equal(toolsvc_index_open(&index, "/nonexistent/index"), RLF_IO);
-    assert_non_null(strstr(rlf_error_message(), "/nonexistent/index"));
+    assert_error(toolsvc_index_open(&index, f->corpus), RLF_INVALID, "not an index made by rlf index");
+    assert_error(toolsvc_index_open(&index, "/nonexistent/index"), RLF_IO, "/nonexistent/index");
     assert_null(index);
 }
 
@@ -284,7 +277,7 @@ static void truncated_index_is_an_error_not_a_crash(void **state) {
     toolsvc_index *index;
     char copy[128];
     rlf_str bytes = {0};
-    assert_int_equal(rlf_str_read_file(&bytes, f->path, 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&bytes, f->path, 1 << 20));
     snprintf(copy, sizeof copy, "%s/copy", f->folder);
     for (size_t n = 0; n < bytes.len; n += bytes.len / 7) {
         FILE *out = fopen(copy, "w");
@@ -304,7 +297,7 @@ static void damaged_index_is_an_error_not_a_crash(void **state) {
     toolsvc_index *index;
     char copy[128];
     rlf_str bytes = {0};
-    assert_int_equal(rlf_str_read_file(&bytes, f->path, 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&bytes, f->path, 1 << 20));
     snprintf(copy, sizeof copy, "%s/copy", f->folder);
     for (uint32_t i = 0; i < 400; i++) {
         size_t at = rlf_rng_below(3, RLF_RNG_TEST, i, 0, 0, bytes.len);
@@ -337,8 +330,8 @@ static void index_of_another_format_says_what_to_do(void **state) {
     fixture *f = *state;
     toolsvc_index *index;
     change_file(f, "PRAGMA user_version=1");
-    assert_int_equal(toolsvc_index_open(&index, f->path), RLF_UNSUPPORTED);
-    assert_non_null(strstr(rlf_error_message(), "index format 1; this program reads 2: make it again with rlf index"));
+    assert_error(toolsvc_index_open(&index, f->path), RLF_UNSUPPORTED,
+                 "index format 1; this program reads 2: make it again with rlf index");
 }
 
 static void block_that_lies_about_its_postings_is_refused(void **state) {
@@ -350,7 +343,7 @@ static void block_that_lies_about_its_postings_is_refused(void **state) {
         snprintf(sql, sizeof sql, "UPDATE posting SET bytes = %s WHERE key >> 32 = (SELECT number FROM term WHERE stem = 'lima')",
                  lies[i]);
         change_file(f, sql);
-        assert_int_equal(toolsvc_index_open(&index, f->path), RLF_OK);
+        assert_ok(toolsvc_index_open(&index, f->path));
         rlf_status status = toolsvc_index_search(index, "Lima", 4, 3, NULL, &f->arena, &f->hits, &f->count);
         if (i == 0) assert_true(status == RLF_OK && f->count == 0);
         else assert_true(status == RLF_INVALID && strstr(rlf_error_message(), "damaged index"));
@@ -382,9 +375,9 @@ static void open_world(fixture *f) {
     write_world(f);
     toolsvc_index_destroy(f->index);
     f->index = NULL;
-    assert_int_equal(toolsvc_index_build(f->corpus, f->path, &n), RLF_OK);
+    assert_ok(toolsvc_index_build(f->corpus, f->path, &n));
     assert_int_equal(n, WORLD);
-    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    assert_ok(toolsvc_index_open(&f->index, f->path));
 }
 
 /* The same passages under SQLite's own full-text index. */
@@ -448,7 +441,7 @@ static void search_is_cancelled_and_the_next_one_is_not(void **state) {
     atomic_bool cancel = true;
     assert_int_equal(toolsvc_index_search(f->index, "capital", 7, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_STOPPED);
     cancel = false;
-    assert_int_equal(toolsvc_index_search(f->index, "capital", 7, 10, &cancel, &f->arena, &f->hits, &f->count), RLF_OK);
+    assert_ok(toolsvc_index_search(f->index, "capital", 7, 10, &cancel, &f->arena, &f->hits, &f->count));
     assert_int_equal(f->count, 3);
 }
 
@@ -483,9 +476,9 @@ static void real_questions_find_their_paragraph(void **state) {
     }
     toolsvc_index_destroy(f->index);
     f->index = NULL;
-    assert_int_equal(toolsvc_index_build(RLF_SHARED "/data/xquad_passages.jsonl", f->path, &n), RLF_OK);
+    assert_ok(toolsvc_index_build(RLF_SHARED "/data/xquad_passages.jsonl", f->path, &n));
     assert_int_equal(n, 180);
-    assert_int_equal(toolsvc_index_open(&f->index, f->path), RLF_OK);
+    assert_ok(toolsvc_index_open(&f->index, f->path));
     count_recall(f, RLF_SHARED "/data/xquad_train.jsonl", &found, &total);
     print_message("recall@3 on xquad_train: %zu of %zu = %.4f\n", found, total, (double)found / (double)total);
     count_recall(f, RLF_SHARED "/data/xquad_test.jsonl", &found, &total);

@@ -1,10 +1,6 @@
 /* JSON-RPC messages: what is read of each kind, what is refused, what is written. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
 

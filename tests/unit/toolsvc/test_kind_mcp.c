@@ -1,11 +1,7 @@
 /* The kind mcp with servers that are programs (tests/peers/mcp_peer.c), from a job file on: what is offered, calls, state, crashes, secrets,
  * files of servers. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +31,7 @@ static rlf_status try_open(rig *r, const char *tools) {
 }
 
 static void open_tools(rig *r, const char *tools) {
-    if (try_open(r, tools) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(try_open(r, tools));
 }
 
 static void refused(rig *r, const char *tools, const char *message) {

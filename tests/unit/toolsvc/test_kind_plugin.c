@@ -1,11 +1,6 @@
 /* The kind "plugin" behind its dispatch, with libraries built for it: tests/peers/plugin.c in several ways, and the example
  * jobs/tools/dice.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include "tests/unit/toolsvc/tool_rig.h"
 
@@ -21,7 +16,7 @@ static rlf_tool_config tool(const char *path, const char *state) {
 
 static void open_with(void **state, rlf_tool_config t) {
     tool_rig *r = rlf_calloc(1, sizeof *r);
-    if (rig_open(r, &t) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(rig_open(r, &t));
     *state = g = r;
 }
 
@@ -151,8 +146,7 @@ static void what_is_wrong_with_a_plugin_is_told_before_the_start(void **state) {
     assert_refused(t, "tools[0] (mine): the plugin refuses to open: it was told to refuse");
     tool_rig r;
     t = tool(__FILE__, "shared");
-    assert_int_equal(rig_open(&r, &t), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "tools[0] (mine): key \"path\": it cannot be loaded: " __FILE__));
+    assert_error(rig_open(&r, &t), RLF_INVALID, "tools[0] (mine): key \"path\": it cannot be loaded: " __FILE__);
 }
 
 int main(void) {

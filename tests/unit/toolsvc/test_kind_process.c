@@ -1,10 +1,5 @@
 /* The kind "process" behind its dispatch, with a real program (tests/peers/lines_tool.c) that keeps the protocol, or breaks it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <signal.h>
 
@@ -19,7 +14,7 @@ static tool_rig *g;
 static void open_with(void **state, rlf_tool_config tool) {
     tool_rig *r = rlf_calloc(1, sizeof *r);
     if (!tool.command) tool.command = PROGRAM("describe");
-    if (rig_open(r, &tool) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(rig_open(r, &tool));
     *state = g = r;
 }
 

@@ -1,10 +1,5 @@
 /* The kind "python" behind the service: state belongs to an episode, and ends with it, with a deadline, and with the service. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include "common/config/config.h"
 #include "tests/unit/toolsvc/python_rig.h"

@@ -1,10 +1,6 @@
 /* Results of MCP calls as text. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "toolsvc/mcp/mcp_content.h"

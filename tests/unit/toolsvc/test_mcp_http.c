@@ -1,10 +1,6 @@
 /* MCP sessions over HTTP, in both forms, against a server on the same loop that follows a script: what a function does is in its name. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <jansson.h>
 
 #include "common/base/clock.h"
@@ -242,7 +238,7 @@ static int teardown(void **state) {
 }
 
 static toolsvc_mcp *begin(world *w) {
-    if (toolsvc_mcp_server_new(&w->server, &w->config, &w->loop) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(toolsvc_mcp_server_new(&w->server, &w->config, &w->loop));
     return toolsvc_mcp_new(w->server, true, false);
 }
 
@@ -449,7 +445,7 @@ static void a_notification_that_is_refused_loses_nothing(void **state) {
 
 static void a_session_with_state_does_not_begin_again(void **state) {
     world *w = *state;
-    assert_int_equal(toolsvc_mcp_server_new(&w->server, &w->config, &w->loop), RLF_OK);
+    assert_ok(toolsvc_mcp_server_new(&w->server, &w->config, &w->loop));
     toolsvc_mcp *mcp = toolsvc_mcp_new(w->server, false, true);
     expect(w, mcp, "echo", echoed); /* made before the session was there */
     expect(w, mcp, "gone", "infra mcp_sessions_lost: the server has forgotten the session");

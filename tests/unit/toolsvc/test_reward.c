@@ -1,10 +1,6 @@
 /* Rule rewards: normalisation as the reference Python does it, F1, and what counts as the answer. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 

@@ -5,12 +5,8 @@
  *
  * Bait outside: a secret in the environment and in a file of the temporary folder, a listener on the loopback device, one on an abstract
  * socket, and this very process. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

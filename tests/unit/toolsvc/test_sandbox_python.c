@@ -1,11 +1,7 @@
 /* The interpreter: state, text, limits, the pool. Each test runs with namespaces and, the same, without; where the machine lacks what a
  * mode needs, its tests are skipped and say what is missing. test_escapes.c holds what tries to get out. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -246,8 +242,7 @@ static void errors_of_the_configuration_are_told(void **state) {
     options.interpreter = "python3";
     assert_int_equal(rig_try(&options), RLF_INVALID);
     options.interpreter = "/nonexistent/python3";
-    assert_int_equal(rig_try(&options), RLF_NOT_FOUND);
-    assert_non_null(strstr(rlf_error_message(), "/nonexistent/python3"));
+    assert_error(rig_try(&options), RLF_NOT_FOUND, "/nonexistent/python3");
     options.interpreter = "/bin/false";
     if (rig_missing(g_namespaces)) skip();
     assert_int_equal(rig_try(&options), RLF_IO);

@@ -1,10 +1,6 @@
 /* The service without a transport: messages in by hand, answers caught by a callback, tools that block until the test lets them go. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
@@ -443,7 +439,7 @@ static void stop_ends_the_service_with_calls_under_way(void **state) {
     give(f, RLF_MSG_CONTROL, &(rlf_control){.kind = RLF_CONTROL_STOP, .text = {"", 0}});
     assert_true(toolsvc_service_stopped(f->service));
     assert_true(f->told_stopped);
-    assert_int_equal(toolsvc_service_status(f->service), RLF_OK);
+    assert_ok(toolsvc_service_status(f->service));
     assert_true(toolsvc_service_destroy(f->service, 5000)); /* the gate stays shut: calls end because they are cancelled */
     f->service = NULL;
     assert_int_equal(f->n, 0);

@@ -1,10 +1,6 @@
 /* The parser of server-sent events: the whole text at once and one byte at a time give the same events. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "toolsvc/http/sse.h"

@@ -1,10 +1,6 @@
 /* Tools: opening from the configuration, checking calls, answers, schemas. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +40,7 @@ static int remove_index(void **state) {
 static uv_loop_t g_loop;
 static void open_tools(toolsvc_tools *tools, const rlf_config *config) {
     assert_int_equal(uv_loop_init(&g_loop), 0);
-    assert_int_equal(toolsvc_tools_init(tools, &g_loop, config, NULL), RLF_OK);
+    assert_ok(toolsvc_tools_init(tools, &g_loop, config, NULL));
 }
 static void close_tools(toolsvc_tools *tools) {
     toolsvc_tools_clean_up(tools);
@@ -63,16 +59,16 @@ static void schemas_are_compact_and_in_fixed_order(void **state) {
     tools[0].description = "Find \"facts\".";
     rlf_config config = config_of(tools, 1);
     rlf_str out = {0};
-    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
+    assert_ok(toolsvc_describe(&config, &out));
     assert_string_equal(out.ptr, "[{\"type\":\"function\",\"function\":{\"name\":\"search\",\"description\":\"Find \\\"facts\\\".\",\"parameters\":{\"type\":\"object\","
                                  "\"properties\":{\"query\":{\"type\":\"string\",\"description\":\"what to search for\"}},\"required\":[\"query\"]}}}]");
     rlf_str_reset(&out);
     config.n_tools = 2;
-    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
+    assert_ok(toolsvc_describe(&config, &out));
     assert_non_null(strstr(out.ptr, "{\"name\":\"calc\",\"description\":\"Compute an arithmetic expression"));
     rlf_str_reset(&out);
     config.n_tools = 0;
-    assert_int_equal(toolsvc_describe(&config, &out), RLF_OK);
+    assert_ok(toolsvc_describe(&config, &out));
     assert_string_equal(out.ptr, "[]");
     rlf_str_clean_up(&out);
 }
@@ -111,7 +107,7 @@ static void bad_configuration_names_the_tool_and_key(void **state) {
     t[1].batch = 1;
     rlf_config config = config_of(t, 2);
     rlf_str schemas = {0};
-    assert_int_equal(toolsvc_describe(&config, &schemas), RLF_OK);
+    assert_ok(toolsvc_describe(&config, &schemas));
     rlf_str_clean_up(&schemas);
 }
 

@@ -1,10 +1,6 @@
 /* Caches and recorded traffic, by hand. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +66,7 @@ static void memory_keeps_what_was_used_last(void **state) {
     (void)state;
     rlf_tool_config config = {.cache_entries = 2};
     toolsvc_cache *c;
-    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_ok(toolsvc_cache_open(&c, &config));
     assert_string_equal(get(c, "f", "{}", 0), "-");
     put(c, "f", "1", 0, "one");
     put(c, "f", "2", 0, "two");
@@ -89,7 +85,7 @@ static void old_answers_are_asked_for_again(void **state) {
     (void)state;
     rlf_tool_config config = {.cache_entries = 8, .cache_ttl_s = 10};
     toolsvc_cache *c;
-    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_ok(toolsvc_cache_open(&c, &config));
     put(c, "f", "1", 100, "one");
     assert_string_equal(get(c, "f", "1", 110), "one");
     assert_string_equal(get(c, "f", "1", 111), "-");
@@ -105,7 +101,7 @@ static void disk_outlives_the_run_and_knows_versions(void **state) {
     toolsvc_cache *c;
     for (int entries = 0; entries < 2; entries++) {
         config.cache_entries = entries;
-        assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+        assert_ok(toolsvc_cache_open(&c, &config));
         if (entries == 0) put(c, "f", "1", 100, "one");
         assert_string_equal(get(c, "f", "1", 101), "one");
         assert_string_equal(get(c, "f", "1", 102), "one");
@@ -113,7 +109,7 @@ static void disk_outlives_the_run_and_knows_versions(void **state) {
         toolsvc_cache_close(c);
     }
     config.cache_version = (char *)"2";
-    assert_int_equal(toolsvc_cache_open(&c, &config), RLF_OK);
+    assert_ok(toolsvc_cache_open(&c, &config));
     assert_string_equal(get(c, "f", "1", 101), "-");
     for (int i = 0; i < 1024; i++) {
         char arguments[16];
@@ -225,7 +221,7 @@ static void job_open(job *j) {
     j->tool = (rlf_tool_config){.name = (char *)"calc", .kind = (char *)"calculator", .timeout_ms = 1000, .concurrency = 1};
     j->config = (rlf_config){.tools = &j->tool, .n_tools = 1};
     assert_int_equal(uv_loop_init(&j->loop), 0);
-    assert_int_equal(toolsvc_tools_init(&j->tools, &j->loop, &j->config, NULL), RLF_OK);
+    assert_ok(toolsvc_tools_init(&j->tools, &j->loop, &j->config, NULL));
 }
 
 static void job_close(job *j) {
@@ -237,14 +233,14 @@ static void job_close(job *j) {
 static toolsvc_traffic *record(job *j, int rank) {
     toolsvc_traffic *t;
     j->config.traffic.record = g_folder, j->config.traffic.replay = NULL;
-    assert_int_equal(toolsvc_traffic_open(&t, &j->config, rank, &j->tools), RLF_OK);
+    assert_ok(toolsvc_traffic_open(&t, &j->config, rank, &j->tools));
     return t;
 }
 
 static toolsvc_traffic *replay(job *j) {
     toolsvc_traffic *t;
     j->config.traffic.record = NULL, j->config.traffic.replay = g_folder;
-    if (toolsvc_traffic_open(&t, &j->config, 1, &j->tools) != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(toolsvc_traffic_open(&t, &j->config, 1, &j->tools));
     assert_true(toolsvc_traffic_replays(t));
     return t;
 }
@@ -262,19 +258,19 @@ static void recorded_calls_are_found_again(void **state) {
     job j;
     toolsvc_traffic *t;
     job_open(&j);
-    assert_int_equal(toolsvc_traffic_open(&t, &j.config, 1, &j.tools), RLF_OK);
+    assert_ok(toolsvc_traffic_open(&t, &j.config, 1, &j.tools));
     assert_null(t); /* not asked for */
     for (int rank = 1; rank < 3; rank++) {
         t = record(&j, rank);
         note(t, 5, rank, sum, RLF_CALL_OK, "1 \"quoted\"\n\xc3\xa4");
         note(t, 6, rank, sum, RLF_CALL_TIMEOUT, "error: late");
         note(t, 5, rank, "not even JSON", RLF_CALL_TOOL_ERROR, "");
-        assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+        assert_ok(toolsvc_traffic_close(t));
     }
     toolsvc_tools_clean_up(&j.tools);
     j.config.traffic.record = NULL, j.config.traffic.replay = g_folder;
     j.tool.kind = (char *)"index", j.tool.path = (char *)"/nonexistent"; /* is not opened */
-    assert_int_equal(toolsvc_tools_init(&j.tools, &j.loop, &j.config, NULL), RLF_OK);
+    assert_ok(toolsvc_tools_init(&j.tools, &j.loop, &j.config, NULL));
     assert_int_equal(j.tools.n_functions, 1);
     assert_string_equal(j.tools.functions[0].name, "calc");
     assert_non_null(json_object_get(json_object_get(j.tools.functions[0].parameters, "properties"), "expression"));
@@ -290,10 +286,9 @@ static void recorded_calls_are_found_again(void **state) {
     assert_false(toolsvc_traffic_find(t, 5, &other, &status, &text));
     other = call_of(1, sum);
     assert_false(toolsvc_traffic_find(t, 7, &other, &status, &text));
-    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    assert_ok(toolsvc_traffic_close(t));
     append("rank_2.jsonl", "{\"uid\": 1}\n");
-    assert_int_equal(toolsvc_traffic_open(&t, &j.config, 1, &j.tools), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "rank_2.jsonl:5: not a recorded call"));
+    assert_error(toolsvc_traffic_open(&t, &j.config, 1, &j.tools), RLF_INVALID, "rank_2.jsonl:5: not a recorded call");
     job_close(&j);
 }
 
@@ -307,16 +302,16 @@ static void a_killed_recording_loses_nothing_but_the_line_it_was_at(void **state
     append("rank_1.jsonl", "{\"version\": 1, \"uid\": 2, \"sam");
     t = replay(&j);
     expect(t, 1, 1, sum, RLF_CALL_OK, "one");
-    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
-    assert_int_equal(toolsvc_traffic_close(killed), RLF_OK);
+    assert_ok(toolsvc_traffic_close(t));
+    assert_ok(toolsvc_traffic_close(killed));
 
     t = record(&j, 1);
     note(t, 1, 2, sum, RLF_CALL_OK, "two");
-    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    assert_ok(toolsvc_traffic_close(t));
     t = replay(&j);
     expect(t, 1, 1, sum, RLF_CALL_OK, "one");
     expect(t, 1, 2, sum, RLF_CALL_OK, "two");
-    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    assert_ok(toolsvc_traffic_close(t));
     job_close(&j);
 }
 
@@ -338,7 +333,7 @@ static void a_resumed_run_has_the_last_word(void **state) {
     toolsvc_traffic *t = replay(&j);
     expect(t, 1, 1, "{}", RLF_CALL_OK, "second");
     expect(t, 1, 2, "{}", RLF_CALL_OK, "third");
-    assert_int_equal(toolsvc_traffic_close(t), RLF_OK);
+    assert_ok(toolsvc_traffic_close(t));
     job_close(&j);
 }
 

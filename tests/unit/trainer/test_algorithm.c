@@ -1,9 +1,6 @@
 /* Advantages, token losses and schedules: values by hand, derivatives by finite differences. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,9 +1,6 @@
 /* Scoring, sharing among learners, packing into micro-batches: nothing lost, the budget kept, the same plan for the same input. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <string.h>
 
 #include "common/base/rng.h"
@@ -62,7 +59,7 @@ static void nothing_is_lost_and_the_budget_is_kept(void **state) {
         trainer_plan plan;
         int seen[MANY] = {0};
         int64_t tokens = 0;
-        assert_int_equal(trainer_plan_init(&plan, sequences, MANY, learners, BUDGET, &arena), RLF_OK);
+        assert_ok(trainer_plan_init(&plan, sequences, MANY, learners, BUDGET, &arena));
         for (int l = 0; l < learners; l++) check_share(&plan.share[l], seen, &tokens);
         for (int i = 0; i < MANY; i++) assert_int_equal(seen[i], 1);
         assert_int_equal(tokens, plan.tokens);
@@ -78,7 +75,7 @@ static void denominators_are_those_of_the_whole_batch(void **state) {
     for (int i = 0; i < MANY; i++) model += trainer_model_tokens(&sequences[i]);
     for (int learners = 1; learners <= 4; learners++) {
         trainer_plan plan;
-        assert_int_equal(trainer_plan_init(&plan, sequences, MANY, learners, BUDGET, &arena), RLF_OK);
+        assert_ok(trainer_plan_init(&plan, sequences, MANY, learners, BUDGET, &arena));
         for (int l = 0; l < learners; l++) {
             assert_true(plan.share[l].total_tokens == (double)model);
             assert_true(plan.share[l].total_sequences == MANY);
@@ -97,7 +94,7 @@ static void learners_get_nearly_the_same(void **state) {
     (void)state;
     rlf_arena arena = {0};
     trainer_plan plan;
-    assert_int_equal(trainer_plan_init(&plan, many_sequences(&arena), MANY, 4, BUDGET, &arena), RLF_OK);
+    assert_ok(trainer_plan_init(&plan, many_sequences(&arena), MANY, 4, BUDGET, &arena));
     for (int l = 0; l < 4; l++) assert_in_range(tokens_of(&plan.share[l]), plan.tokens / 4 * 99 / 100, plan.tokens / 4 * 101 / 100);
     rlf_arena_clean_up(&arena);
 }
@@ -106,7 +103,7 @@ static void more_learners_than_sequences_leaves_some_empty(void **state) {
     (void)state;
     rlf_arena arena = {0};
     trainer_plan plan;
-    assert_int_equal(trainer_plan_init(&plan, many_sequences(&arena), 2, 5, BUDGET, &arena), RLF_OK);
+    assert_ok(trainer_plan_init(&plan, many_sequences(&arena), 2, 5, BUDGET, &arena));
     for (int l = 0; l < 5; l++) assert_int_equal(plan.share[l].sequences.n, l < 2);
     assert_int_equal(plan.share[4].micros, 0);
     rlf_arena_clean_up(&arena);
@@ -116,8 +113,7 @@ static void sequence_over_the_budget_is_refused(void **state) {
     (void)state;
     rlf_arena arena = {0};
     trainer_plan plan;
-    assert_int_equal(trainer_plan_init(&plan, many_sequences(&arena), MANY, 1, 64, &arena), RLF_LIMIT);
-    assert_non_null(strstr(rlf_error_message(), "train.micro_tokens"));
+    assert_error(trainer_plan_init(&plan, many_sequences(&arena), MANY, 1, 64, &arena), RLF_LIMIT, "train.micro_tokens");
     rlf_arena_clean_up(&arena);
 }
 

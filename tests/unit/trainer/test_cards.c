@@ -1,9 +1,5 @@
 /* Ranks on cards, on nodes made up here. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <string.h>
 
@@ -22,7 +18,7 @@ static void job_of(a_job *job, int rollouts, int size) {
     job->config.mode = "rl";
     job->config.ranks.tool = 1;
     job->config.ranks.rollout = rollouts;
-    assert_int_equal(trainer_topology_init(&job->topology, &job->config, size), RLF_OK);
+    assert_ok(trainer_topology_init(&job->topology, &job->config, size));
     for (int i = 0; i < size; i++) job->near[i].rank = i;
 }
 
@@ -63,7 +59,7 @@ static void without_cards_there_is_no_card(void **state) {
     int cards;
     job_of(&job, 2, 5);
     job.config.device = "cpu";
-    assert_int_equal(trainer_cards(&job.config, &cards), RLF_OK);
+    assert_ok(trainer_cards(&job.config, &cards));
     assert_int_equal(cards, 0);
     assert_cards(&job, 0, 5, 0, (int[]){-1, -1, -1, -1, -1});
 }

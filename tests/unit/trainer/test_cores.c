@@ -1,9 +1,5 @@
 /* Threads and bindings, on nodes made up here: 4 cores, a coordinator, a tool rank, then rollout ranks and learners. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include <string.h>
 
@@ -25,7 +21,7 @@ static void node_of(a_node *node, int rollouts, size_t n, const unsigned cores[]
     node->config.mode = "rl";
     node->config.ranks.tool = 1;
     node->config.ranks.rollout = rollouts;
-    assert_int_equal(trainer_topology_init(&node->topology, &node->config, (int)n), RLF_OK);
+    assert_ok(trainer_topology_init(&node->topology, &node->config, (int)n));
     node->n = n;
     for (size_t i = 0; i < n; i++) {
         node->near[i].rank = (int)i;

@@ -1,9 +1,6 @@
 /* The run folder: one job at a time, and whose results are in it. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +31,13 @@ static int remove_folder(void **state) {
 static void job_of(const folder *f, const char *mode, const char *model, const char *eval, rlf_config *config) {
     char text[512];
     snprintf(text, sizeof text, "mode: %s\noutput: %s\nmodel: {path: %s}\ndata: {train: t.jsonl, eval: %s}\n", mode, f->path, model, eval);
-    assert_int_equal(rlf_config_parse(config, text, strlen(text), "job.yaml", NULL, 0), RLF_OK);
+    assert_ok(rlf_config_parse(config, text, strlen(text), "job.yaml", NULL, 0));
 }
 
 static void put(const folder *f, const char *name, const char *text) {
     char path[128];
     snprintf(path, sizeof path, "%s/%s", f->path, name);
-    assert_int_equal(rlf_outfile_put(path, text, strlen(text)), RLF_OK);
+    assert_ok(rlf_outfile_put(path, text, strlen(text)));
 }
 
 static void put_config(const folder *f, const char *mode, const char *model, const char *eval) {
@@ -68,22 +65,17 @@ static rlf_status read_as(const folder *f, const char *mode, const char *model, 
     return status;
 }
 
-static void assert_error(const char *words) {
-    if (!strstr(rlf_error_message(), words)) fail_msg("'%s' does not say '%s'", rlf_error_message(), words);
-}
-
 static void a_second_job_is_refused_until_the_first_has_ended(void **state) {
     const folder *f = *state;
     int first = -1, second = -1;
-    assert_int_equal(trainer_folder_lock(f->path, &first), RLF_OK);
+    assert_ok(trainer_folder_lock(f->path, &first));
     assert_true(first >= 0);
-    assert_int_equal(trainer_folder_lock(f->path, &first), RLF_OK);
-    assert_int_equal(trainer_folder_lock(f->path, &second), RLF_INVALID);
-    assert_error("another job is running");
+    assert_ok(trainer_folder_lock(f->path, &first));
+    assert_error(trainer_folder_lock(f->path, &second), RLF_INVALID, "another job is running");
     close(second);
     close(first);
     second = -1;
-    assert_int_equal(trainer_folder_lock(f->path, &second), RLF_OK);
+    assert_ok(trainer_folder_lock(f->path, &second));
     close(second);
 }
 
@@ -92,7 +84,7 @@ static void a_folder_that_is_not_there_is_not_locked(void **state) {
     char path[96];
     int fd = -1;
     snprintf(path, sizeof path, "%s/none", f->path);
-    assert_int_equal(trainer_folder_lock(path, &fd), RLF_OK);
+    assert_ok(trainer_folder_lock(path, &fd));
     assert_int_equal(fd, -1);
     assert_false(trainer_file_exists(path));
 }
@@ -100,22 +92,20 @@ static void a_folder_that_is_not_there_is_not_locked(void **state) {
 static void an_evaluation_is_replaced_by_the_same_one_alone(void **state) {
     const folder *f = *state;
     put_config(f, "eval", "m", "e.jsonl");
-    assert_int_equal(read_as(f, "eval", "other", "e.jsonl"), RLF_OK); /* it was stopped: there are no results */
+    assert_ok(read_as(f, "eval", "other", "e.jsonl")); /* it was stopped: there are no results */
     put(f, "summary.json", "{}");
-    assert_int_equal(read_as(f, "eval", "m", "e.jsonl"), RLF_OK);
-    assert_int_equal(read_as(f, "eval", "other", "e.jsonl"), RLF_INVALID);
-    assert_error("the evaluation of m with e.jsonl");
+    assert_ok(read_as(f, "eval", "m", "e.jsonl"));
+    assert_error(read_as(f, "eval", "other", "e.jsonl"), RLF_INVALID, "the evaluation of m with e.jsonl");
     assert_int_equal(read_as(f, "eval", "m", "other.jsonl"), RLF_INVALID);
-    assert_int_equal(read_as(f, "rl", "m", "e.jsonl"), RLF_INVALID);
-    assert_error("mode eval");
+    assert_error(read_as(f, "rl", "m", "e.jsonl"), RLF_INVALID, "mode eval");
 }
 
 static void results_without_a_readable_config_refuse_nothing(void **state) {
     const folder *f = *state;
     put(f, "summary.json", "{}");
-    assert_int_equal(read_as(f, "eval", "m", "e.jsonl"), RLF_OK);
+    assert_ok(read_as(f, "eval", "m", "e.jsonl"));
     put(f, "config.yaml", "a_key_of_another_version: 1\n");
-    assert_int_equal(read_as(f, "eval", "m", "e.jsonl"), RLF_OK);
+    assert_ok(read_as(f, "eval", "m", "e.jsonl"));
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)

@@ -1,9 +1,6 @@
 /* metrics.jsonl is cut to the checkpoint on resume; event files are framed as TensorBoard reads them. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,11 +76,11 @@ static void damaged_line_takes_no_other_with_it(void **state) {
 
 static void write_steps(const char *folder, int64_t start, int64_t end) {
     trainer_metrics metrics;
-    assert_int_equal(trainer_metrics_open(&metrics, folder, start, true), RLF_OK);
+    assert_ok(trainer_metrics_open(&metrics, folder, start, true));
     for (int64_t step = start + 1; step <= end; step++) {
         json_t *object = json_pack("{s:I, s:{s:f}}", "step", (json_int_t)step, "finish", "answer", 0.5);
         trainer_put_real(object, "loss", step == 2 ? (double)NAN : 1.0 / (double)step);
-        assert_int_equal(trainer_metrics_write(&metrics, step, object), RLF_OK);
+        assert_ok(trainer_metrics_write(&metrics, step, object));
     }
     trainer_metrics_close(&metrics);
 }
@@ -93,7 +90,7 @@ static void resumed_run_leaves_every_step_once(void **state) {
     rlf_str_printf(&path, "%s/metrics.jsonl", (char *)*state);
     write_steps(*state, 0, 5);
     write_steps(*state, 3, 6);
-    assert_int_equal(rlf_str_read_file(&text, path.ptr, 1 << 20), RLF_OK);
+    assert_ok(rlf_str_read_file(&text, path.ptr, 1 << 20));
     int64_t step = 0;
     for (const char *line = text.ptr; *line; line = strchr(line, '\n') + 1) {
         json_t *object = json_loads(line, JSON_DISABLE_EOF_CHECK, NULL);
@@ -146,10 +143,10 @@ static void event_file_holds_framed_scalars(void **state) {
     trainer_events events;
     rlf_str file = {0};
     size_t n;
-    assert_int_equal(trainer_events_open(&events, *state, 300), RLF_OK);
+    assert_ok(trainer_events_open(&events, *state, 300));
     trainer_events_add(&events, "loss", 0.5);
-    assert_int_equal(trainer_events_flush(&events, 300), RLF_OK);
-    assert_int_equal(rlf_str_read_file(&file, events.path, 1 << 20), RLF_OK);
+    assert_ok(trainer_events_flush(&events, 300));
+    assert_ok(rlf_str_read_file(&file, events.path, 1 << 20));
     trainer_events_close(&events);
     const char *version = record(&file, 0, &n);
     assert_memory_equal(version + 9, "\x1a\x0d" "brain.Event:2", 15); /* behind the wall time */

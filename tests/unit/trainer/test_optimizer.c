@@ -1,10 +1,7 @@
 /* The optimizer's state in checkpoints: master weights are whole there, and two bytes beside the weights in memory. One learner, on the
  * CPU. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +12,6 @@
 #include "common/model/safetensors.h"
 #include "trainer/files.h"
 #include "trainer/optimizer.h"
-
-#define must(expr)                                                                       \
-    do {                                                                                 \
-        if ((expr) != RLF_OK) fail_msg("%s: %s", rlf_error_where(), rlf_error_message()); \
-    } while (0)
 
 enum { SLABS = 3 };
 static const char *const names[SLABS] = {"exp_avg", "exp_avg_sq", "master"};
@@ -55,10 +47,10 @@ static void fill(rig *r) {
 /* The weights become what masters round to. */
 static void round_masters(const rig *r) {
     kern_buf *wide;
-    must(kern_buf_new(&wide, r->device, r->layout.total * sizeof(float)));
+    assert_ok(kern_buf_new(&wide, r->device, r->layout.total * sizeof(float)));
     kern_upload(r->queue, kern_view(wide, KERN_F32), r->slab[SLABS - 1], r->layout.total);
     kern_convert(r->queue, kern_model_params(r->model), kern_view(wide, KERN_F32), r->layout.total);
-    must(kern_sync(r->queue));
+    assert_ok(kern_sync(r->queue));
     kern_buf_destroy(wide);
 }
 
@@ -68,10 +60,10 @@ static int set_up(void **state) {
                                    .vocab = 70001, .max_positions = 64, .rope_theta = 1e6, .rms_eps = 1e-6, .tied = true, .qk_norm = true};
     snprintf(r->path, sizeof r->path, "/tmp/rlf-optimizer-XXXXXX");
     if (!mkdtemp(r->path)) return -1;
-    must(kern_device_open(&r->device, &(kern_device_options){.name = "cpu", .threads = 1}));
-    must(kern_queue_new(&r->queue, r->device));
+    assert_ok(kern_device_open(&r->device, &(kern_device_options){.name = "cpu", .threads = 1}));
+    assert_ok(kern_queue_new(&r->queue, r->device));
     rlf_model_layout_init(&r->layout, &shape);
-    must(kern_model_new(&r->model, r->queue, &r->layout, (kern_precision){RLF_DTYPE_BF16, RLF_DTYPE_BF16}, 64));
+    assert_ok(kern_model_new(&r->model, r->queue, &r->layout, (kern_precision){RLF_DTYPE_BF16, RLF_DTYPE_BF16}, 64));
     fill(r);
     round_masters(r);
     *state = r;
@@ -93,7 +85,7 @@ static int tear_down(void **state) {
 static const char *folder(const rig *r, const char *name) {
     static char path[96];
     snprintf(path, sizeof path, "%s/%s", r->path, name);
-    must(trainer_make_folder(path));
+    assert_ok(trainer_make_folder(path));
     return path;
 }
 
@@ -110,22 +102,22 @@ static void write_slabs(const rig *r, const char *name) {
         out[i].shape[0] = t->vector ? t->cols : t->rows;
         out[i].shape[1] = t->vector ? 0 : t->cols;
     }
-    must(rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder(r, name)), out, SLABS * n, NULL, NULL));
-    must(trainer_json_write(folder(r, name), "optimizer.json", json_pack("{s:i}", "updates", 7), 9));
+    assert_ok(rlf_safetensors_write(rlf_arena_printf(&arena, "%s/optimizer.safetensors", folder(r, name)), out, SLABS * n, NULL, NULL));
+    assert_ok(trainer_json_write(folder(r, name), "optimizer.json", json_pack("{s:i}", "updates", 7), 9));
     rlf_arena_clean_up(&arena);
 }
 
 static trainer_optimizer *optimizer_of(const rig *r) {
     trainer_optimizer *o;
-    must(trainer_optimizer_new(&o, r->queue, r->model, &(trainer_learners){.count = 1}));
+    assert_ok(trainer_optimizer_new(&o, r->queue, r->model, &(trainer_learners){.count = 1}));
     return o;
 }
 
 /* Reads one checkpoint and writes another. */
 static void read_and_write(const rig *r, const char *from, const char *to) {
     trainer_optimizer *o = optimizer_of(r);
-    must(trainer_optimizer_read(o, folder(r, from)));
-    must(trainer_optimizer_write(o, folder(r, to)));
+    assert_ok(trainer_optimizer_read(o, folder(r, from)));
+    assert_ok(trainer_optimizer_write(o, folder(r, to)));
     trainer_optimizer_destroy(o);
 }
 
@@ -165,8 +157,7 @@ static void masters_of_other_weights_are_refused(void **state) {
     write_slabs(r, "a");
     r->slab[SLABS - 1][1500000] += 0.25f;
     round_masters(r);
-    assert_int_equal(trainer_optimizer_read(o, folder(r, "a")), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "does not round to the model's"));
+    assert_error(trainer_optimizer_read(o, folder(r, "a")), RLF_INVALID, "does not round to the model's");
     trainer_optimizer_destroy(o);
 }
 
@@ -182,7 +173,7 @@ static void masters_begin_as_the_weights(void **state) {
         memcpy(&r->slab[2][i], &bits, sizeof bits);
     }
     write_slabs(r, "expected");
-    must(trainer_optimizer_write(o, folder(r, "new")));
+    assert_ok(trainer_optimizer_write(o, folder(r, "new")));
     same_file(r, "new", "expected", "optimizer.safetensors");
     trainer_optimizer_destroy(o);
     free(weights);

@@ -1,9 +1,6 @@
 /* The order of data rows: a permutation an epoch, a function of seed and position alone. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <stdlib.h>
 
 #include "common/base/mem.h"

@@ -1,9 +1,5 @@
 /* Rows to episodes: what a message is on the wire. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include "tests/unit/rollout/byte_tokenizer.h"
 #include "trainer/job.h"
@@ -17,8 +13,8 @@ static void an_empty_reasoning_is_told_from_a_missing_one(void **state) {
     trainer_job job = {.config = &config, .tokenizer = byte_tokenizer()};
     rlf_arena arena = {0};
     rlf_episode episode;
-    assert_int_equal(rlf_chat_new(&job.chat, job.tokenizer, "", (rlf_chat_options){.name = "qwen3"}), RLF_OK);
-    assert_int_equal(trainer_episode_of(&job, &row, "rows.jsonl", 1, 1, (trainer_sampling){1, 1, 0}, &arena, &episode), RLF_OK);
+    assert_ok(rlf_chat_new(&job.chat, job.tokenizer, "", (rlf_chat_options){.name = "qwen3"}));
+    assert_ok(trainer_episode_of(&job, &row, "rows.jsonl", 1, 1, (trainer_sampling){1, 1, 0}, &arena, &episode));
     assert_int_equal(episode.prompt.n, 4);
     for (size_t i = 0; i < 4; i++) assert_int_equal(episode.prompt.v[i].reasoned, i == 1);
     rlf_arena_clean_up(&arena);

@@ -1,9 +1,6 @@
 /* Checkpoint folders: found, finished, pruned; a half-written one is never taken. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -86,7 +83,7 @@ static bool exists(const folder *f, const char *name) {
 static int64_t found(const folder *f) {
     int64_t step = -1;
     rlf_str dir = {0};
-    assert_int_equal(trainer_resume_find(&f->config, &step, &dir), RLF_OK);
+    assert_ok(trainer_resume_find(&f->config, &step, &dir));
     assert_int_equal(step == 0, dir.len == 0);
     rlf_str_clean_up(&dir);
     return step;
@@ -98,7 +95,7 @@ static void newest_complete_one_is_found_by_number(void **state) {
     folder *f = *state;
     f->config.train.keep = 0;
     static const int64_t steps[] = {9, 10, 2};
-    for (int i = 0; i < 3; i++) assert_int_equal(save(f, steps[i]), RLF_OK);
+    for (int i = 0; i < 3; i++) assert_ok(save(f, steps[i]));
     assert_int_equal(found(f), 10);
     f->config.train.resume = false;
     assert_int_equal(found(f), 0);
@@ -107,23 +104,23 @@ static void newest_complete_one_is_found_by_number(void **state) {
 static void half_written_one_is_passed_over_and_removed(void **state) {
     folder *f = *state;
     rlf_str path = {0};
-    assert_int_equal(save(f, 3), RLF_OK);
-    assert_int_equal(trainer_checkpoint_begin(&f->config, 6, &path), RLF_OK);
+    assert_ok(save(f, 3));
+    assert_ok(trainer_checkpoint_begin(&f->config, 6, &path));
     rlf_str_reset(&path);
     rlf_str_printf(&path, "%s/checkpoints/step_9", f->path); /* a folder without run_state.json */
-    assert_int_equal(trainer_make_folder(path.ptr), RLF_OK);
+    assert_ok(trainer_make_folder(path.ptr));
     assert_int_equal(found(f), 3);
     assert_true(exists(f, "step_6.tmp"));
-    assert_int_equal(trainer_checkpoint_tidy(&f->config), RLF_OK);
+    assert_ok(trainer_checkpoint_tidy(&f->config));
     assert_false(exists(f, "step_6.tmp"));
-    assert_int_equal(save(f, 9), RLF_OK);
+    assert_ok(save(f, 9));
     assert_int_equal(found(f), 9);
     rlf_str_clean_up(&path);
 }
 
 static void only_the_newest_are_kept(void **state) {
     folder *f = *state;
-    for (int64_t step = 1; step <= 12; step++) assert_int_equal(save(f, step), RLF_OK);
+    for (int64_t step = 1; step <= 12; step++) assert_ok(save(f, step));
     assert_false(exists(f, "step_9"));
     assert_false(exists(f, "step_10"));
     assert_true(exists(f, "step_11") && exists(f, "step_12"));
@@ -132,8 +129,8 @@ static void only_the_newest_are_kept(void **state) {
 static void kill_while_an_old_one_is_removed_leaves_no_part_of_it(void **state) {
     folder *f = *state;
     for (int64_t step = 3; step <= 5; step++) {
-        assert_int_equal(save(f, 10 * step), RLF_OK);
-        assert_int_equal(save(f, 10 * step + 1), RLF_OK);
+        assert_ok(save(f, 10 * step));
+        assert_ok(save(f, 10 * step + 1));
         removals_left = (int)step - 3; /* of its two files and itself */
         assert_int_equal(save(f, 10 * step + 2), RLF_IO);
         removals_left = INT_MAX;
@@ -142,16 +139,15 @@ static void kill_while_an_old_one_is_removed_leaves_no_part_of_it(void **state) 
         snprintf(tmp, sizeof tmp, "step_%d.tmp", 10 * (int)step);
         assert_true(!exists(f, name) && exists(f, tmp));
         assert_int_equal(found(f), 10 * step + 2);
-        assert_int_equal(trainer_checkpoint_tidy(&f->config), RLF_OK);
+        assert_ok(trainer_checkpoint_tidy(&f->config));
         assert_false(exists(f, tmp));
     }
 }
 
 static void complete_one_is_never_overwritten(void **state) {
     folder *f = *state;
-    assert_int_equal(save(f, 4), RLF_OK);
-    assert_int_equal(save(f, 4), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "step_4"));
+    assert_ok(save(f, 4));
+    assert_error(save(f, 4), RLF_INVALID, "step_4");
 }
 
 static void state_is_read_back_exactly(void **state) {
@@ -159,10 +155,10 @@ static void state_is_read_back_exactly(void **state) {
     rlf_str dir = {0};
     int64_t step;
     trainer_state run;
-    assert_int_equal(save(f, 7), RLF_OK);
-    assert_int_equal(trainer_resume_find(&f->config, &step, &dir), RLF_OK);
+    assert_ok(save(f, 7));
+    assert_ok(trainer_resume_find(&f->config, &step, &dir));
     trainer_state_init(&run);
-    assert_int_equal(trainer_checkpoint_read(&f->config, dir.ptr, &run), RLF_OK);
+    assert_ok(trainer_checkpoint_read(&f->config, dir.ptr, &run));
     assert_int_equal(run.step, 7);
     assert_int_equal(run.tokens, 700);
     assert_true(run.logprob_diff_max == 0.1);
@@ -190,13 +186,13 @@ static const char *warning(const folder *f, int64_t rows, uint64_t checksum) {
     text[fread(text, 1, sizeof text - 1, log)] = '\0';
     fclose(log);
     trainer_state_clean_up(&run);
-    assert_int_equal(status, RLF_OK);
+    assert_ok(status);
     return text;
 }
 
 static void other_rows_are_warned_of(void **state) {
     folder *f = *state;
-    assert_int_equal(save(f, 7), RLF_OK);
+    assert_ok(save(f, 7));
     assert_string_equal(warning(f, 50, CHECKSUM), "");
     assert_non_null(strstr(warning(f, 51, CHECKSUM), "was written with 50 rows in data.train, now there are 51"));
     assert_non_null(strstr(warning(f, 50, CHECKSUM + 1), "was written with other rows in data.train, of the same number"));
@@ -206,12 +202,11 @@ static void checkpoint_of_another_mode_is_refused(void **state) {
     folder *f = *state;
     char path[160];
     trainer_state run;
-    assert_int_equal(save(f, 7), RLF_OK);
+    assert_ok(save(f, 7));
     snprintf(path, sizeof path, "%s/checkpoints/step_7", f->path);
     snprintf(f->mode, sizeof f->mode, "sft");
     trainer_state_init(&run);
-    assert_int_equal(trainer_checkpoint_read(&f->config, path, &run), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "mode rl"));
+    assert_error(trainer_checkpoint_read(&f->config, path, &run), RLF_INVALID, "mode rl");
     trainer_state_clean_up(&run);
 }
 
@@ -219,16 +214,14 @@ static void damaged_state_is_an_error_with_its_path(void **state) {
     folder *f = *state;
     char dir[160], path[192];
     trainer_state run;
-    assert_int_equal(save(f, 7), RLF_OK);
+    assert_ok(save(f, 7));
     snprintf(dir, sizeof dir, "%s/checkpoints/step_7", f->path);
     snprintf(path, sizeof path, "%s/run_state.json", dir);
     trainer_state_init(&run);
-    assert_int_equal(rlf_outfile_put(path, "{\"step\": 7", 10), RLF_OK);
-    assert_int_equal(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "run_state.json"));
-    assert_int_equal(rlf_outfile_put(path, "{\"step\": 7}", 11), RLF_OK);
-    assert_int_equal(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "format"));
+    assert_ok(rlf_outfile_put(path, "{\"step\": 7", 10));
+    assert_error(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID, "run_state.json");
+    assert_ok(rlf_outfile_put(path, "{\"step\": 7}", 11));
+    assert_error(trainer_checkpoint_read(&f->config, dir, &run), RLF_INVALID, "format");
     trainer_state_clean_up(&run);
 }
 
@@ -236,14 +229,14 @@ static void link_is_replaced_but_a_file_is_not(void **state) {
     folder *f = *state;
     char path[96], target[64] = "";
     snprintf(path, sizeof path, "%s/final", f->path);
-    assert_int_equal(trainer_link(path, "checkpoints/step_1"), RLF_OK);
-    assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_OK);
+    assert_ok(trainer_link(path, "checkpoints/step_1"));
+    assert_ok(trainer_link(path, "checkpoints/step_2"));
     assert_true(readlink(path, target, sizeof target - 1) > 0);
     assert_string_equal(target, "checkpoints/step_2");
-    assert_int_equal(trainer_unlink(path), RLF_OK);
+    assert_ok(trainer_unlink(path));
     assert_false(trainer_file_exists(path));
-    assert_int_equal(trainer_unlink(path), RLF_OK);
-    assert_int_equal(trainer_make_folder(path), RLF_OK);
+    assert_ok(trainer_unlink(path));
+    assert_ok(trainer_make_folder(path));
     assert_int_equal(trainer_link(path, "checkpoints/step_2"), RLF_INVALID);
     assert_int_equal(trainer_unlink(path), RLF_INVALID);
 }

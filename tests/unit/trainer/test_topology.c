@@ -1,9 +1,6 @@
 /* Roles by rank in each mode, and the errors of a world too small. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <string.h>
 
 #include "trainer/topology.h"
@@ -26,7 +23,7 @@ static void rl_has_all_roles_in_order(void **state) {
                                           TRAINER_LEARNER};
     rlf_config config = config_of("rl", "", 2, 1);
     trainer_topology top;
-    assert_int_equal(trainer_topology_init(&top, &config, 6), RLF_OK);
+    assert_ok(trainer_topology_init(&top, &config, 6));
     for (int rank = 0; rank < 6; rank++) assert_int_equal(trainer_topology_role(&top, rank), wanted[rank]);
     assert_int_equal(top.learner_first, 4);
     assert_int_equal(top.learners, 2);
@@ -36,7 +33,7 @@ static void supervised_training_without_evaluation_is_all_learners(void **state)
     (void)state;
     rlf_config config = config_of("sft", "", 1, 1);
     trainer_topology top;
-    assert_int_equal(trainer_topology_init(&top, &config, 3), RLF_OK);
+    assert_ok(trainer_topology_init(&top, &config, 3));
     assert_int_equal(top.tools + top.rollouts, 0);
     assert_int_equal(top.learners, 2);
     assert_int_equal(trainer_topology_least(&config), 2);
@@ -48,7 +45,7 @@ static void evaluation_has_no_learners_and_uses_every_rank(void **state) {
     (void)state;
     rlf_config config = config_of("eval", "rows.jsonl", 1, 2);
     trainer_topology top;
-    assert_int_equal(trainer_topology_init(&top, &config, 6), RLF_OK);
+    assert_ok(trainer_topology_init(&top, &config, 6));
     assert_int_equal(top.rollouts, 4);
     assert_int_equal(top.learners, 0);
 }
@@ -69,8 +66,7 @@ static void generation_without_tool_or_rollout_ranks_is_refused(void **state) {
     (void)state;
     rlf_config config = config_of("rl", "", 0, 2);
     trainer_topology top;
-    assert_int_equal(trainer_topology_init(&top, &config, 8), RLF_INVALID);
-    assert_non_null(strstr(rlf_error_message(), "ranks.tool"));
+    assert_error(trainer_topology_init(&top, &config, 8), RLF_INVALID, "ranks.tool");
 }
 
 int main(void) {

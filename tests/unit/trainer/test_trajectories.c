@@ -1,9 +1,6 @@
 /* Trajectories: checked before they are believed, counted, and written as JSON that reads back. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/test.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
@@ -48,7 +45,7 @@ static void sound_trajectory_is_accepted(void **state) {
     (void)state;
     sample s;
     sample_init(&s);
-    assert_int_equal(trainer_trajectory_check(&s.t, 3, VOCAB), RLF_OK);
+    assert_ok(trainer_trajectory_check(&s.t, 3, VOCAB));
 }
 
 static void stale_weights_are_refused(void **state) {
@@ -158,7 +155,7 @@ static void line_holds_spans_turns_and_question(void **state) {
     rlf_row row = {.data_source = "set", .messages = messages, .n_messages = 2, .targets = targets, .n_targets = 1, .extra = "", .id = "7"};
     sample_init(&s);
     byte_tokenizer_json(&line);
-    if (rlf_tokenizer_parse(&tokenizer, line.ptr, line.len, "test") != RLF_OK) fail_msg("%s", rlf_error_message());
+    assert_ok(rlf_tokenizer_parse(&tokenizer, line.ptr, line.len, "test"));
     rlf_str_reset(&line);
     trainer_trajectory_line(&s.t, &row, tokenizer, &advantage, &line);
     assert_int_equal(line.ptr[line.len - 1], '\n');
