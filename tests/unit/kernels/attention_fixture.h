@@ -236,35 +236,67 @@ static inline void run_paged(fixture *fx, const problem *p, int page_size, int c
     fx_release(fx, mark);
 }
 
+/* ---- cases of both tests ----------------------------------------------------------------------------------------------------------- */
+
+static inline void check_alone(fixture *fx, kern_attn_shape shape, const int *lengths, int seqs) {
+    const size_t width = (size_t)kern_qkv_width(shape), heads = (size_t)shape.heads, o = heads * (size_t)shape.head_dim;
+    problem p = problem_new(shape, lengths, seqs);
+    result all = run_packed(fx, &p);
+    for (int s = 0; s < seqs; s++) {
+        const size_t row = (size_t)p.begin[s];
+        problem alone = {.shape = shape, .seqs = 1, .rows = lengths[s], .begin = {0, lengths[s]}, .qkv = p.qkv + row * width, .dout = p.dout + row * o};
+        result r = run_packed(fx, &alone);
+        same_results(&alone, &r, &(result){all.out + row * o, all.lse + row * heads, all.dqkv + row * width});
+        result_free(&r);
+    }
+    result_free(&all);
+    problem_free(&p);
+}
+
 /* All rows in one step, in an order far from theirs: the bits of packed rows. */
-static inline void check_any_order(fixture *fx, const problem *p, const float *packed) {
-    float *out = zero_floats(out_size(p));
-    int *order = malloc((size_t)p->rows * sizeof *order);
-    for (int i = 0; i < p->rows; i++) order[i] = (i * 10 + 7) % p->rows; /* 10 and the number of rows have no divisor in common */
-    cache c = cache_new(fx, p, 16);
-    paged_step(fx, p, &c, order, p->rows, out);
-    same_bits("paged", out, packed, out_size(p));
+static inline void check_any_order(kern_attn_shape shape, const int *lengths, int seqs) {
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    problem p = problem_new(shape, lengths, seqs);
+    result packed = run_forward(&fx, &p);
+    float *out = zero_floats(out_size(&p));
+    int *order = malloc((size_t)p.rows * sizeof *order);
+    for (int i = 0; i < p.rows; i++) order[i] = (i * 10 + 7) % p.rows; /* 10 and the number of rows have no divisor in common */
+    cache c = cache_new(&fx, &p, 16);
+    paged_step(&fx, &p, &c, order, p.rows, out);
+    same_bits("paged", out, packed.out, out_size(&p));
     free(c.table);
     free(order);
     free(out);
+    result_free(&packed);
+    problem_free(&p);
+    fx_close(&fx);
 }
 
-/* Of one sequence of 21 rows: the last one reads the second page where it was copied to. */
-static inline void check_copied_page(fixture *fx, const problem *p, const float *packed) {
-    const size_t o = (size_t)(p->shape.heads * p->shape.head_dim);
-    float *out = zero_floats(out_size(p));
-    int order[21];
-    for (int i = 0; i < 21; i++) order[i] = i;
-    cache c = cache_new(fx, p, 16);
-    paged_step(fx, p, &c, order, 20, out);
+/* Of one sequence: the last row reads the second page where it was copied to. */
+static inline void check_copied_page(kern_attn_shape shape) {
+    enum { ROWS = 21 };
+    const size_t o = (size_t)(shape.heads * shape.head_dim);
+    fixture fx;
+    assert_true(fx_open(&fx, NULL, 2));
+    problem p = problem_new(shape, (const int[]){ROWS}, 1);
+    result packed = run_forward(&fx, &p);
+    float *out = zero_floats(out_size(&p));
+    int order[ROWS];
+    for (int i = 0; i < ROWS; i++) order[i] = i;
+    cache c = cache_new(&fx, &p, 16);
+    paged_step(&fx, &p, &c, order, ROWS - 1, out);
     const int copy = c.table[1] == 0 ? 1 : 0;
     assert_int_not_equal(copy, c.table[0]);
-    kern_kv_copy_page(fx->queue, c.kv, c.shape, copy, c.table[1]);
+    kern_kv_copy_page(fx.queue, c.kv, c.shape, copy, c.table[1]);
     c.table[1] = copy;
-    paged_step(fx, p, &c, order + 20, 1, out);
-    same_bits("row after the copy", out + 20 * o, packed + 20 * o, o);
+    paged_step(&fx, &p, &c, order + ROWS - 1, 1, out);
+    same_bits("row after the copy", out + (ROWS - 1) * o, packed.out + (ROWS - 1) * o, o);
     free(c.table);
     free(out);
+    result_free(&packed);
+    problem_free(&p);
+    fx_close(&fx);
 }
 
 #endif

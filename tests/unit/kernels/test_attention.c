@@ -73,21 +73,7 @@ static void a_packed_sequence_gives_the_bits_it_gives_alone(void **state) {
     (void)state;
     fixture fx;
     assert_true(fx_open(&fx, NULL, 3));
-    for (int i = 0; i < 4; i++) {
-        problem p = problem_new(SHAPES[i], (const int[]){5, 300, 1, 64, 33}, 5);
-        result all = run_packed(&fx, &p);
-        for (int s = 0; s < p.seqs; s++) {
-            const size_t row = (size_t)p.begin[s], width = (size_t)kern_qkv_width(p.shape), o = (size_t)(p.shape.heads * p.shape.head_dim);
-            problem alone = {.shape = p.shape, .seqs = 1, .rows = p.begin[s + 1] - p.begin[s], .qkv = p.qkv + row * width,
-                             .dout = p.dout + row * o};
-            alone.begin[1] = alone.rows;
-            result r = run_packed(&fx, &alone);
-            same_results(&alone, &r, &(result){all.out + row * o, all.lse + row * (size_t)p.shape.heads, all.dqkv + row * width});
-            result_free(&r);
-        }
-        result_free(&all);
-        problem_free(&p);
-    }
+    for (int i = 0; i < 4; i++) check_alone(&fx, SHAPES[i], (const int[]){5, 300, 1, 64, 33}, 5);
     fx_close(&fx);
 }
 
@@ -150,33 +136,19 @@ static void paged_attention_is_the_same_on_every_instruction_set(void **state) {
 
 static void rows_of_a_step_may_come_in_any_order(void **state) {
     (void)state;
-    problem p = problem_new(SHAPES[0], (const int[]){20, 33}, 2);
-    fixture fx;
-    assert_true(fx_open(&fx, NULL, 2));
-    result packed = run_packed(&fx, &p);
-    check_any_order(&fx, &p, packed.out);
-    result_free(&packed);
-    fx_close(&fx);
-    problem_free(&p);
+    check_any_order(SHAPES[0], (const int[]){20, 33}, 2);
 }
 
 static void a_copied_page_serves_like_the_original(void **state) {
     (void)state;
-    problem p = problem_new(SHAPES[0], (const int[]){21}, 1);
-    fixture fx;
-    assert_true(fx_open(&fx, NULL, 2));
-    result packed = run_packed(&fx, &p);
-    check_copied_page(&fx, &p, packed.out);
-    result_free(&packed);
-    fx_close(&fx);
-    problem_free(&p);
+    check_copied_page(SHAPES[0]);
 }
 
 static unsigned char *cache_bytes(fixture *fx, const cache *c) {
     const size_t n = kern_kv_bytes(fx->device, c->shape);
     unsigned char *bytes = rlf_calloc(n, 1);
     kern_download(fx->queue, bytes, c->kv, n);
-    must(kern_sync(fx->queue));
+    assert_ok(kern_sync(fx->queue));
     return bytes;
 }
 
