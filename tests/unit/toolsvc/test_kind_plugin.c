@@ -1,12 +1,8 @@
 /* The kind "plugin" behind its dispatch, with libraries built for it: tests/peers/plugin.c in several ways, and the example
  * jobs/tools/dice.c. */
-#include "tests/test.h"
-
 #include "tests/unit/toolsvc/tool_rig.h"
 
 #define PLUGIN(name) (RLF_PLUGINS "/lib" name ".so")
-
-static tool_rig *g;
 
 static rlf_tool_config tool(const char *path, const char *state) {
     rlf_tool_config t = rig_tool("mine", "plugin");
@@ -14,49 +10,31 @@ static rlf_tool_config tool(const char *path, const char *state) {
     return t;
 }
 
-static void open_with(void **state, rlf_tool_config t) {
-    tool_rig *r = rlf_calloc(1, sizeof *r);
-    assert_ok(rig_open(r, &t));
-    *state = g = r;
-}
-
-static int teardown(void **state) {
-    int left = *state ? rig_close(*state) : 0;
-    free(*state);
-    *state = NULL;
-    return left;
-}
-
-static void assert_call(int i, rlf_call_status status, const char *text) {
-    assert_string_equal(g->calls[i].text, text);
-    assert_int_equal(g->calls[i].status, status);
-}
-
 static void a_plugin_offers_its_functions_and_answers(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin_stateless"), "shared");
     t.options = "{\"a\": [1]}";
-    open_with(state, t);
+    rig_start(state, t);
     assert_int_equal(g->tools.n_functions, 2);
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"h\\u00e9llo\"}"), "h\xc3\xa9llo");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"options\"}"), "{\"a\": [1]}");
     rig_ask(g, 0, 0, "{\"what\": \"fail\"}");
-    assert_call(0, RLF_CALL_TOOL_ERROR, "error: no such thing");
+    rig_assert(0, RLF_CALL_TOOL_ERROR, "error: no such thing");
     rig_ask(g, 0, 0, "{\"what\": \"infra\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: out of order");
+    rig_assert(0, RLF_CALL_INFRA, "error: out of order");
     rig_ask(g, 0, 0, "{\"what\": \"odd\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: ");
+    rig_assert(0, RLF_CALL_INFRA, "error: ");
 }
 
 static void an_answer_that_is_too_long_is_an_infrastructure_error(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin_stateless"), "shared");
     t.max_bytes = 100000;
-    open_with(state, t);
+    rig_start(state, t);
     rig_ask(g, 0, 0, "{\"what\": \"long\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: the answer has more than 100000 bytes");
+    rig_assert(0, RLF_CALL_INFRA, "error: the answer has more than 100000 bytes");
 }
 
 static void many_calls_run_at_once(void **state) {
-    open_with(state, tool(PLUGIN("plugin_stateless"), "shared"));
+    rig_start(state, tool(PLUGIN("plugin_stateless"), "shared"));
     char arguments[64];
     for (int i = 0; i < 300; i++) {
         snprintf(arguments, sizeof arguments, "{\"what\": \"echo\", \"text\": \"%d\"}", i);
@@ -68,7 +46,7 @@ static void many_calls_run_at_once(void **state) {
 
 static void an_episode_has_state_with_its_row(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin"), "episode");
-    open_with(state, t);
+    rig_start(state, t);
     for (int e = 0; e < RIG_EPISODES; e++) rig_submit(g, e, e, "{\"what\": \"extra\"}");
     rig_await(g, 0, RIG_EPISODES);
     for (int e = 0; e < RIG_EPISODES; e++) {
@@ -81,13 +59,13 @@ static void an_episode_has_state_with_its_row(void **state) {
 static void an_episode_that_cannot_open_is_an_infrastructure_error(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin"), "episode");
     t.options = "\"no episodes\"";
-    open_with(state, t);
+    rig_start(state, t);
     rig_ask(g, 0, 0, "{\"what\": \"echo\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: there is no room");
+    rig_assert(0, RLF_CALL_INFRA, "error: there is no room");
 }
 
 static void a_call_given_up_is_told_so(void **state) {
-    open_with(state, tool(PLUGIN("plugin"), "episode"));
+    rig_start(state, tool(PLUGIN("plugin"), "episode"));
     rig_submit(g, 0, 0, "{\"what\": \"wait\"}");
     rig_turn(g, 20);
     toolsvc_dispatch_leave(&g->calls[0].waiter, true);
@@ -98,7 +76,7 @@ static void an_answer_holds_no_secret(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin_stateless"), "shared");
     setenv("KEY", "correct-horse", 1);
     t.secrets = "[\"KEY\"]";
-    open_with(state, t);
+    rig_start(state, t);
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"env\"}"), "[secret]");
 }
 
@@ -108,49 +86,43 @@ static void the_example_works(void **state) {
     for (int attempt = 0; attempt < 2; attempt++) {
         rlf_tool_config t = tool(PLUGIN("dice"), "episode");
         t.options = "{\"sides\":1000}";
-        open_with(state, t);
+        rig_start(state, t);
         for (int i = 0; i < 3; i++) {
             rig_ask(g, 0, 1, "{}");
             if (attempt == 0) memcpy(first[i], g->calls[0].text, 64);
             else assert_string_equal(g->calls[0].text, first[i]);
         }
         assert_memory_equal(first[2], "throw 3: ", 9);
-        assert_int_equal(teardown(state), 0);
+        assert_int_equal(rig_end(state), 0);
     }
     assert_string_not_equal(strchr(first[0], ':'), strchr(first[1], ':'));
-}
-
-static void assert_refused(rlf_tool_config t, const char *message) {
-    tool_rig r;
-    assert_true(rig_open(&r, &t) != RLF_OK);
-    assert_string_equal(rlf_error_message(), message);
 }
 
 static void what_is_wrong_with_a_plugin_is_told_before_the_start(void **state) {
     char message[1024];
     (void)state;
-    assert_refused(tool("libnothing.so", "shared"), "tools[0] (mine): key \"path\": libnothing.so: No such file or directory");
-    assert_refused(tool(PLUGIN("plugin"), "shared"),
-                   "tools[0] (mine): key \"state\": the plugin keeps state per episode; episode was expected");
-    assert_refused(tool(PLUGIN("plugin_stateless"), "episode"), "tools[0] (mine): key \"state\": the plugin keeps no state per episode");
-    assert_refused(tool(PLUGIN("plugin_no_run"), "episode"),
-                   "tools[0] (mine): key \"path\": the plugin lacks describe, run, or one of episode_open and episode_close");
+    rig_refuses(tool("libnothing.so", "shared"), "tools[0] (mine): key \"path\": libnothing.so: No such file or directory");
+    rig_refuses(tool(PLUGIN("plugin"), "shared"),
+                "tools[0] (mine): key \"state\": the plugin keeps state per episode; episode was expected");
+    rig_refuses(tool(PLUGIN("plugin_stateless"), "episode"), "tools[0] (mine): key \"state\": the plugin keeps no state per episode");
+    rig_refuses(tool(PLUGIN("plugin_no_run"), "episode"),
+                "tools[0] (mine): key \"path\": the plugin lacks describe, run, or one of episode_open and episode_close");
     snprintf(message, sizeof message,
              "tools[0] (mine): key \"path\": %s is built for version 2 of toolsvc/plugin.h, and this program has version 1", PLUGIN("plugin_other_abi"));
-    assert_refused(tool(PLUGIN("plugin_other_abi"), "episode"), message);
+    rig_refuses(tool(PLUGIN("plugin_other_abi"), "episode"), message);
     snprintf(message, sizeof message,
              "tools[0] (mine): key \"path\": %s has no function rlf_plugin_entry that gives a plugin (toolsvc/plugin.h)", PLUGIN("no_plugin"));
-    assert_refused(tool(PLUGIN("no_plugin"), "shared"), message);
+    rig_refuses(tool(PLUGIN("no_plugin"), "shared"), message);
     rlf_tool_config t = tool(PLUGIN("plugin"), "episode");
     t.options = "\"refuse\"";
-    assert_refused(t, "tools[0] (mine): the plugin refuses to open: it was told to refuse");
+    rig_refuses(t, "tools[0] (mine): the plugin refuses to open: it was told to refuse");
     tool_rig r;
     t = tool(__FILE__, "shared");
     assert_error(rig_open(&r, &t), RLF_INVALID, "tools[0] (mine): key \"path\": it cannot be loaded: " __FILE__);
 }
 
 int main(void) {
-#define CASE(f) cmocka_unit_test_teardown(f, teardown)
+#define CASE(f) cmocka_unit_test_teardown(f, rig_end)
     const struct CMUnitTest tests[] = {
         CASE(a_plugin_offers_its_functions_and_answers),
         CASE(an_answer_that_is_too_long_is_an_infrastructure_error),

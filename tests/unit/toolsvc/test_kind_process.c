@@ -1,6 +1,4 @@
 /* The kind "process" behind its dispatch, with a real program (tests/peers/lines_tool.c) that keeps the protocol, or breaks it. */
-#include "tests/test.h"
-
 #include <signal.h>
 
 #include "tests/unit/toolsvc/tool_rig.h"
@@ -9,52 +7,35 @@
 #define PROGRAM(how) "[\"" RLF_LINES_TOOL "\", \"" how "\"]"
 #define SCHEMA "{\"type\": \"object\", \"properties\": {\"what\": {\"type\": \"string\"}}, \"required\": [\"what\"]}"
 
-static tool_rig *g;
-
-static void open_with(void **state, rlf_tool_config tool) {
-    tool_rig *r = rlf_calloc(1, sizeof *r);
-    if (!tool.command) tool.command = PROGRAM("describe");
-    assert_ok(rig_open(r, &tool));
-    *state = g = r;
-}
-
-static int teardown(void **state) {
-    int left = *state ? rig_close(*state) : 0;
-    free(*state);
-    *state = NULL;
-    return left;
-}
-
-static rlf_tool_config tool(void) { return rig_tool("mine", "process"); }
-
-static void assert_call(int i, rlf_call_status status, const char *text) {
-    assert_string_equal(g->calls[i].text, text);
-    assert_int_equal(g->calls[i].status, status);
+static rlf_tool_config tool(void) {
+    rlf_tool_config t = rig_tool("mine", "process");
+    t.command = PROGRAM("describe");
+    return t;
 }
 
 static void a_program_tells_its_functions_and_answers(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     assert_int_equal(g->tools.n_functions, 3);
     assert_string_equal(g->tools.functions[1].name, "do_too");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"h\\u00e9llo \\n\"}"), "h\xc3\xa9llo \n");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": [0.1, {\"a\": null}]}"), "[0.1,{\"a\":null}]");
     rig_ask(g, 0, 0, "{\"what\": \"fail\"}");
-    assert_call(0, RLF_CALL_TOOL_ERROR, "error: no such thing");
+    rig_assert(0, RLF_CALL_TOOL_ERROR, "error: no such thing");
     rig_ask(g, 0, 0, "{\"what\": \"infra\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: out of order");
+    rig_assert(0, RLF_CALL_INFRA, "error: out of order");
 }
 
 static void the_configuration_may_tell_the_function(void **state) {
     rlf_tool_config t = tool();
     t.schema = SCHEMA, t.command = PROGRAM("silent"), t.description = "Does it.";
-    open_with(state, t);
+    rig_start(state, t);
     assert_string_equal(g->tools.functions[0].name, "mine");
     assert_string_equal(g->tools.functions[0].description, "Does it.");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"yes\"}"), "yes");
 }
 
 static void many_calls_in_flight_are_answered_in_any_order(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     char arguments[64];
     for (int i = 0; i < 400; i++) {
         snprintf(arguments, sizeof arguments, "{\"what\": \"keep\", \"text\": \"%d\"}", i);
@@ -69,10 +50,10 @@ static void many_calls_in_flight_are_answered_in_any_order(void **state) {
 static void calls_go_out_together_where_the_configuration_says_so(void **state) {
     rlf_tool_config t = tool();
     t.batch = 16, t.batch_ms = 1000;
-    open_with(state, t);
+    rig_start(state, t);
     for (int i = 0; i < 48; i++) rig_submit(g, i, 0, "{\"what\": \"echo\", \"text\": \"x\"}");
     rig_await(g, 0, 48);
-    for (int i = 0; i < 48; i++) assert_call(i, RLF_CALL_OK, "x");
+    for (int i = 0; i < 48; i++) rig_assert(i, RLF_CALL_OK, "x");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"count\"}"),
                         "{\"opens\":0,\"closes\":0,\"cancels\":0,\"batches\":3,\"largest\":16,\"alive\":0}");
 }
@@ -80,7 +61,7 @@ static void calls_go_out_together_where_the_configuration_says_so(void **state) 
 static void an_episode_has_state_with_its_seed_and_row(void **state) {
     rlf_tool_config t = tool();
     t.state = "episode", t.workers = 3;
-    open_with(state, t);
+    rig_start(state, t);
     rig_turn(g, 100); /* all three are up */
     for (int turn = 1; turn <= 3; turn++) {
         for (int e = 0; e < RIG_EPISODES; e++) rig_submit(g, e, e, "{\"what\": \"add\"}");
@@ -102,18 +83,18 @@ static void an_episode_has_state_with_its_seed_and_row(void **state) {
 static void calls_of_one_episode_keep_their_order(void **state) {
     rlf_tool_config t = tool();
     t.state = "episode", t.batch = 8, t.batch_ms = 100;
-    open_with(state, t);
+    rig_start(state, t);
     for (int i = 0; i < 10; i++) rig_submit(g, i, 0, "{\"what\": \"add\"}");
     rig_await(g, 0, 10);
     for (int i = 0; i < 10; i++) assert_int_equal(atoi(g->calls[i].text + strlen("{\"n\":")), i + 1);
 }
 
 static void a_death_fails_what_was_under_way_and_the_program_is_back(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     for (int i = 0; i < 5; i++) rig_submit(g, i, 0, "{\"what\": \"keep\", \"text\": \"\"}");
     rig_submit(g, 5, 0, "{\"what\": \"die\"}");
     rig_await(g, 0, 6);
-    for (int i = 0; i < 6; i++) assert_call(i, RLF_CALL_INFRA, "error: the program ended with status 3; its last words: no more");
+    for (int i = 0; i < 6; i++) rig_assert(i, RLF_CALL_INFRA, "error: the program ended with status 3; its last words: no more");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"back\"}"), "back");
     assert_int_equal(rig_count(g, "programs_ended"), 1);
     assert_int_equal(rig_count(g, "infra_errors"), 6);
@@ -122,7 +103,7 @@ static void a_death_fails_what_was_under_way_and_the_program_is_back(void **stat
 static void a_retry_meets_the_new_program(void **state) {
     rlf_tool_config t = tool();
     t.retries = 2;
-    open_with(state, t);
+    rig_start(state, t);
     pid_t process = atoi(rig_ask(g, 1, 0, "{\"what\": \"pid\"}"));
     rig_submit(g, 0, 0, "{\"what\": \"keep\", \"text\": \"kept\"}");
     rig_turn(g, 20);
@@ -130,29 +111,29 @@ static void a_retry_meets_the_new_program(void **state) {
     while (rig_count(g, "runs") < 3) rig_turn(g, 1);
     rig_ask(g, 2, 0, "{\"what\": \"release\"}");
     rig_await(g, 0, 1);
-    assert_call(0, RLF_CALL_OK, "kept");
+    rig_assert(0, RLF_CALL_OK, "kept");
     assert_int_equal(rig_count(g, "programs_ended"), 1);
 }
 
 static void a_death_takes_the_state_of_its_episodes_along(void **state) {
     rlf_tool_config t = tool();
     t.state = "episode";
-    open_with(state, t);
+    rig_start(state, t);
     rig_ask(g, 0, 1, "{\"what\": \"add\"}");
     rig_ask(g, 0, 2, "{\"what\": \"die\"}");
     rig_ask(g, 0, 1, "{\"what\": \"add\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: the program that kept this episode's state ended with status 3; its last words: no more");
+    rig_assert(0, RLF_CALL_INFRA, "error: the program that kept this episode's state ended with status 3; its last words: no more");
     assert_int_equal(rig_count(g, "state_lost"), 1);
     assert_string_equal(rig_ask(g, 0, 3, "{\"what\": \"add\"}"), "{\"n\":301,\"extra\":{\"row\":3}}");
 }
 
 static void garbage_is_an_infrastructure_error_and_counted(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     rig_submit(g, 0, 0, "{\"what\": \"keep\", \"text\": \"\"}");
     rig_submit(g, 1, 0, "{\"what\": \"garbage\"}");
     rig_await(g, 0, 2);
     for (int i = 0; i < 2; i++)
-        assert_call(i, RLF_CALL_INFRA, "error: the program wrote a line that is no answer: Traceback: \xef\xbf\xbd oh");
+        rig_assert(i, RLF_CALL_INFRA, "error: the program wrote a line that is no answer: Traceback: \xef\xbf\xbd oh");
     rig_ask(g, 0, 0, "{\"what\": \"stranger\"}");
     assert_int_equal(g->calls[0].status, RLF_CALL_INFRA);
     assert_int_equal(rig_count(g, "garbage_lines"), 2);
@@ -160,30 +141,30 @@ static void garbage_is_an_infrastructure_error_and_counted(void **state) {
 }
 
 static void a_program_that_closes_its_output_or_never_ends_a_line_is_started_again(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     rig_ask(g, 0, 0, "{\"what\": \"mute\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: the program closed its standard output");
+    rig_assert(0, RLF_CALL_INFRA, "error: the program closed its standard output");
     rig_ask(g, 0, 0, "{\"what\": \"endless\"}");
-    assert_call(0, RLF_CALL_INFRA, "error: the program wrote a line of more than 1048576 bytes");
+    rig_assert(0, RLF_CALL_INFRA, "error: the program wrote a line of more than 1048576 bytes");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"back\"}"), "back");
 }
 
 static void a_program_that_hangs_is_started_again_when_a_call_runs_out_of_time(void **state) {
     rlf_tool_config t = tool();
     t.timeout_ms = 100;
-    open_with(state, t);
+    rig_start(state, t);
     rig_submit(g, 0, 0, "{\"what\": \"deaf\"}");
     rig_submit(g, 1, 0, "{\"what\": \"echo\", \"text\": \"\"}");
     rig_turn(g, 150);
     toolsvc_dispatch_leave(&g->calls[0].waiter, true);
     rig_await(g, 1, 2);
-    assert_call(1, RLF_CALL_INFRA, "error: the program gave no answer in time");
+    rig_assert(1, RLF_CALL_INFRA, "error: the program gave no answer in time");
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"echo\", \"text\": \"back\"}"), "back");
     assert_int_equal(rig_count(g, "programs_stuck"), 1);
 }
 
 static void a_call_given_up_is_cancelled_and_its_late_answer_is_not_garbage(void **state) {
-    open_with(state, tool());
+    rig_start(state, tool());
     rig_submit(g, 0, 0, "{\"what\": \"keep\", \"text\": \"late\"}");
     rig_turn(g, 20);
     toolsvc_dispatch_leave(&g->calls[0].waiter, false);
@@ -195,7 +176,7 @@ static void a_call_given_up_is_cancelled_and_its_late_answer_is_not_garbage(void
 static void while_no_program_stays_up_calls_fail(void **state) {
     rlf_tool_config t = tool();
     t.schema = SCHEMA, t.command = PROGRAM("ends");
-    open_with(state, t);
+    rig_start(state, t);
     rig_ask(g, 0, 0, "{\"what\": \"echo\"}");
     assert_int_equal(g->calls[0].status, RLF_CALL_INFRA);
     assert_non_null(strstr(g->calls[0].text, "ended with status 2; its last words: cannot load the model"));
@@ -206,31 +187,25 @@ static void an_answer_holds_no_secret(void **state) {
     rlf_tool_config t = tool();
     setenv("RLF_TEST_KEY", "correct-horse", 1);
     t.secrets = "[\"RLF_TEST_KEY\"]", t.env = "{\"KEY\": \"${RLF_TEST_KEY}\"}";
-    open_with(state, t);
+    rig_start(state, t);
     assert_string_equal(rig_ask(g, 0, 0, "{\"what\": \"key\"}"), "[secret]");
-}
-
-static void assert_refused(rlf_tool_config t, const char *message) {
-    tool_rig r;
-    assert_true(rig_open(&r, &t) != RLF_OK);
-    assert_string_equal(rlf_error_message(), message);
 }
 
 static void what_is_wrong_with_a_program_is_told_before_the_start(void **state) {
     rlf_tool_config t = tool();
-    *state = NULL;
+    (void)state;
     t.command = "[\"./nothing\"]";
-    assert_refused(t, "tools[0] (mine): key \"command\": ./nothing: No such file or directory");
+    rig_refuses(t, "tools[0] (mine): key \"command\": ./nothing: No such file or directory");
     t.command = PROGRAM("ends");
-    assert_refused(t, "tools[0] (mine): key \"command\": asked for its functions, the program ended with status 2; its last words: cannot "
-                   "load the model");
+    rig_refuses(t, "tools[0] (mine): key \"command\": asked for its functions, the program ended with status 2; its last words: cannot "
+                "load the model");
     t.command = PROGRAM("none");
-    assert_refused(t, "tools[0] (mine): key \"command\": the program offers no function");
+    rig_refuses(t, "tools[0] (mine): key \"command\": the program offers no function");
     t.command = PROGRAM("refuses"), t.start_ms = 60000;
-    assert_refused(t, "tools[0] (mine): key \"command\": asked for its functions, the program wrote a line that is no answer: "
+    rig_refuses(t, "tools[0] (mine): key \"command\": asked for its functions, the program wrote a line that is no answer: "
                    "{\"id\":1,\"error\":\"not today\"}");
     t.command = PROGRAM("silent"), t.start_ms = 200;
-    assert_refused(t, "tools[0] (mine): key \"command\": the program did not tell its functions within 200 ms (key start_ms)");
+    rig_refuses(t, "tools[0] (mine): key \"command\": the program did not tell its functions within 200 ms (key start_ms)");
 }
 
 /* ---- lines ------------------------------------------------------------------------------------------------------------------------- */
@@ -294,7 +269,7 @@ static void anything_else_is_garbage(void **state) {
 }
 
 int main(void) {
-#define CASE(f) cmocka_unit_test_teardown(f, teardown)
+#define CASE(f) cmocka_unit_test_teardown(f, rig_end)
     const struct CMUnitTest tests[] = {
         CASE(a_program_tells_its_functions_and_answers),
         CASE(the_configuration_may_tell_the_function),

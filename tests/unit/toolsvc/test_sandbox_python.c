@@ -1,5 +1,5 @@
 /* The interpreter: state, text, limits, the pool. Each test runs with namespaces and, the same, without; where the machine lacks what a
- * mode needs, its tests are skipped and say what is missing. test_escapes.c holds what tries to get out. */
+ * mode needs, its tests are skipped and say what is missing. test_sandbox_escapes.c holds what tries to get out. */
 #include "tests/test.h"
 
 #include <sched.h>

@@ -3,6 +3,8 @@
 #ifndef RLF_TESTS_TOOLSVC_TOOL_RIG_H
 #define RLF_TESTS_TOOLSVC_TOOL_RIG_H
 
+#include "tests/test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +70,28 @@ static inline int rig_close(tool_rig *r) {
     return uv_loop_close(&r->loop);
 }
 
+static tool_rig *g; /* of the case that runs */
+
+static inline void rig_start(void **state, rlf_tool_config tool) {
+    g = rlf_calloc(1, sizeof *g);
+    assert_ok(rig_open(g, &tool));
+    *state = g;
+}
+
+/* The teardown of every case. */
+static inline int rig_end(void **state) {
+    int left = *state ? rig_close(*state) : 0;
+    free(*state);
+    *state = NULL;
+    return left;
+}
+
+static inline void rig_refuses(rlf_tool_config tool, const char *message) {
+    tool_rig r;
+    assert_true(rig_open(&r, &tool) != RLF_OK);
+    assert_string_equal(rlf_error_message(), message);
+}
+
 /* Call i of function 0, in episode e (0 to RIG_EPISODES - 1). */
 static inline void rig_submit(tool_rig *r, int i, int e, const char *arguments) {
     char extra[32];
@@ -100,6 +124,11 @@ static inline const char *rig_ask(tool_rig *r, int i, int e, const char *argumen
     rig_submit(r, i, e, arguments);
     rig_await(r, i, i + 1);
     return r->calls[i].text;
+}
+
+static inline void rig_assert(int i, rlf_call_status status, const char *text) {
+    assert_string_equal(g->calls[i].text, text);
+    assert_int_equal(g->calls[i].status, status);
 }
 
 typedef struct rig_counter {
