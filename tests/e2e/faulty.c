@@ -64,7 +64,7 @@ static int serve(void) {
     if (uv_loop_init(&loop) != 0 || !loopback_start(&server, &loop)) die("no server");
     server.choose = choose;
     signal(SIGPIPE, SIG_IGN); /* of callers that hang up in the middle of 1 GB */
-    printf("%d\n", server.port);
+    printf("%d\n", server.http.port);
     fflush(stdout);
     return uv_run(&loop, UV_RUN_DEFAULT);
 }

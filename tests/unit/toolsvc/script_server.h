@@ -1,5 +1,6 @@
-/* An HTTP server on the loop of the test that does what a function of the test says: `answer` gets every request whole, and writes raw bytes
- * with script_put, now or later; script_drop ends a connection. */
+/* An HTTP server on the loop of the test, on a free port of 127.0.0.1, that does what a function of the test says: `answer` gets every request
+ * whole, and writes raw bytes with script_put, now or later; script_drop ends a connection. Connections are kept; a request has at
+ * most 1 MiB. */
 #ifndef RLF_TESTS_SCRIPT_SERVER_H
 #define RLF_TESTS_SCRIPT_SERVER_H
 
@@ -14,8 +15,11 @@
 typedef struct script_server script_server;
 typedef struct script_client {
     uv_tcp_t tcp;
+    uv_timer_t timer; /* for answers that come later */
     script_server *server;
     rlf_str in;
+    size_t left; /* for `written`: what there is still to write */
+    int handles; /* not yet closed */
 } script_client;
 
 /* head: from the method on, ended by an empty line; NUL terminated as body is. */
@@ -24,8 +28,9 @@ typedef void script_fn(script_client *client, void *user, const char *head, cons
 struct script_server {
     uv_tcp_t listener;
     int port;
-    size_t open;
+    size_t connections, open; /* accepted, not yet closed */
     script_fn *answer;
+    void (*written)(script_client *client); /* after each script_put; may be NULL */
     void *user;
 };
 
@@ -36,37 +41,52 @@ typedef struct script_write {
 
 static void script_gone(uv_handle_t *handle) {
     script_client *c = handle->data;
+    if (--c->handles) return;
     c->server->open--;
     rlf_str_clean_up(&c->in);
     free(c);
 }
 
 static void script_drop(script_client *c) {
-    if (!uv_is_closing((uv_handle_t *)&c->tcp)) uv_close((uv_handle_t *)&c->tcp, script_gone);
+    if (uv_is_closing((uv_handle_t *)&c->tcp)) return;
+    uv_close((uv_handle_t *)&c->tcp, script_gone);
+    uv_close((uv_handle_t *)&c->timer, script_gone);
 }
 
 static void script_written(uv_write_t *request, int status) {
     script_write *w = (script_write *)request;
-    (void)status;
+    script_client *c = request->data;
     free(w->bytes);
     free(w);
+    if (status != 0) script_drop(c);
+    else if (c->server->written) c->server->written(c);
 }
 
-static void script_put(script_client *c, const char *text) {
+static void script_put_bytes(script_client *c, const char *bytes, size_t n) {
     script_write *w = calloc(1, sizeof *w);
-    w->bytes = rlf_strdup(text);
-    uv_buf_t buffer = uv_buf_init(w->bytes, (unsigned)strlen(text));
+    w->bytes = rlf_calloc(n + 1, 1);
+    memcpy(w->bytes, bytes, n);
+    w->request.data = c;
+    uv_buf_t buffer = uv_buf_init(w->bytes, (unsigned)n);
     if (uv_write(&w->request, (uv_stream_t *)&c->tcp, &buffer, 1, script_written) == 0) return;
     free(w->bytes);
     free(w);
+    script_drop(c);
 }
 
+static void script_put(script_client *c, const char *text) { script_put_bytes(c, text, strlen(text)); }
+
 /* A whole answer. headers: each ended by CR LF. */
-static void script_reply(script_client *c, int code, const char *headers, const char *body) {
+static void script_reply_bytes(script_client *c, int code, const char *headers, const char *body, size_t n) {
     rlf_str out = {0};
-    rlf_str_printf(&out, "HTTP/1.1 %d x\r\n%sContent-Length: %zu\r\n\r\n%s", code, headers, strlen(body), body);
-    script_put(c, out.ptr);
+    rlf_str_printf(&out, "HTTP/1.1 %d x\r\n%sContent-Length: %zu\r\n\r\n", code, headers, n);
+    rlf_str_append(&out, body, n);
+    script_put_bytes(c, out.ptr, out.len);
     rlf_str_clean_up(&out);
+}
+
+static inline void script_reply(script_client *c, int code, const char *headers, const char *body) {
+    script_reply_bytes(c, code, headers, body, strlen(body));
 }
 
 static void script_parse(script_client *c) {
@@ -102,9 +122,12 @@ static void script_accept(uv_stream_t *listener, int status) {
     if (status != 0) return;
     script_client *c = calloc(1, sizeof *c);
     c->server = s;
+    c->handles = 2;
+    s->connections++;
     s->open++;
     uv_tcp_init(listener->loop, &c->tcp);
-    c->tcp.data = c;
+    uv_timer_init(listener->loop, &c->timer);
+    c->tcp.data = c->timer.data = c;
     if (uv_accept(listener, (uv_stream_t *)&c->tcp) != 0) script_drop(c);
     else uv_read_start((uv_stream_t *)&c->tcp, script_room, script_read);
 }
@@ -117,18 +140,18 @@ static bool script_start(script_server *s, uv_loop_t *loop, script_fn *answer, v
     uv_tcp_init(loop, &s->listener);
     s->listener.data = s;
     if (uv_tcp_bind(&s->listener, (struct sockaddr *)&address, 0) != 0 ||
-        uv_listen((uv_stream_t *)&s->listener, 128, script_accept) != 0) return false;
+        uv_listen((uv_stream_t *)&s->listener, 4096, script_accept) != 0) return false;
     if (uv_tcp_getsockname(&s->listener, (struct sockaddr *)&address, &size) != 0) return false;
     s->port = ntohs(address.sin_port);
     return true;
 }
 
-static void script_stop_one(uv_handle_t *handle, void *user) {
+static inline void script_stop_one(uv_handle_t *handle, void *user) {
     if (handle->type == UV_TCP && handle != user && handle->data) script_drop(handle->data);
 }
 
 /* Closes all connections; no other TCP handle may be on the loop. */
-static void script_stop(script_server *s) {
+static inline void script_stop(script_server *s) {
     uv_walk(s->listener.loop, script_stop_one, &s->listener);
     uv_close((uv_handle_t *)&s->listener, NULL);
     while (s->open) uv_run(s->listener.loop, UV_RUN_NOWAIT);

@@ -40,7 +40,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     fixture *f = *state;
     toolsvc_http_close(f->http);
-    loopback_stop(&f->server);
+    script_stop(&f->server.http);
     for (int i = 0; i < 1000 && uv_loop_alive(&f->loop); i++) uv_run(&f->loop, UV_RUN_NOWAIT);
     int left = uv_loop_close(&f->loop);
     bool clean = count_descriptors() == f->descriptors;
@@ -75,7 +75,7 @@ static void await(fixture *f, const int *done, int n) {
 
 static toolsvc_http_request request_of(const fixture *f, const char *method, const char *path, const char *body) {
     static char url[128];
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", f->server.port, path);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", f->server.http.port, path);
     return (toolsvc_http_request){.method = method, .url = url, .body = rlf_slice_of(body), .timeout_ms = 20000, .max_bytes = 1 << 20};
 }
 
@@ -109,7 +109,7 @@ static void answers_come_back_over_a_kept_connection(void **state) {
     exchange(f, request_of(f, "GET", "/status/404", ""), TOOLSVC_HTTP_OK, &r);
     assert_int_equal(r.code, 404);
     rlf_str_clean_up(&r.body);
-    assert_int_equal(f->server.connections, 1);
+    assert_int_equal(f->server.http.connections, 1);
 }
 
 static void broken_services_have_names(void **state) {
@@ -175,16 +175,16 @@ static void private_address_must_be_named(void **state) {
     char url[128];
     toolsvc_http_request request = request_of(f, "POST", "/echo", "x");
     request.url = url;
-    snprintf(url, sizeof url, "http://inside.localhost:%d/echo", f->server.port);
+    snprintf(url, sizeof url, "http://inside.localhost:%d/echo", f->server.http.port);
     exchange(f, request, TOOLSVC_HTTP_PRIVATE, &r);
-    assert_int_equal(f->server.connections, 0);
+    assert_int_equal(f->server.http.connections, 0);
     request.allow_private = true;
     exchange(f, request, TOOLSVC_HTTP_OK, &r);
     rlf_str_clean_up(&r.body);
     request.allow_private = false;
     static const char *const named[] = {"localhost", "127.0.0.1", "127.1", "0x7f000001", "2130706433"};
     for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
-        snprintf(url, sizeof url, "http://%s:%d/echo", named[i], f->server.port);
+        snprintf(url, sizeof url, "http://%s:%d/echo", named[i], f->server.http.port);
         exchange(f, request, TOOLSVC_HTTP_OK, &r);
         rlf_str_clean_up(&r.body);
     }
@@ -233,7 +233,7 @@ typedef struct bench {
 
 static bench *bench_of(fixture *f, const char *kind, const char *path) {
     bench *b = calloc(1, sizeof *b);
-    snprintf(b->url, sizeof b->url, "\"http://127.0.0.1:%d%s\"", f->server.port, path);
+    snprintf(b->url, sizeof b->url, "\"http://127.0.0.1:%d%s\"", f->server.http.port, path);
     b->tool = (rlf_tool_config){.name = "t", .kind = (char *)kind, .url = b->url, .timeout_ms = 10000, .concurrency = 64, .queue = 1000,
                                 .batch = 1, .backoff_ms = 1, .method = "POST", .max_bytes = 1 << 20, .top_k = 1,
                                 .schema = strcmp(kind, "http") == 0 ? "{\"type\": \"object\"}" : ""};
@@ -251,7 +251,7 @@ static void bench_open(fixture *f, bench *b) {
 static void bench_close(fixture *f, bench *b) {
     for (int i = 0; i < CALLS; i++) toolsvc_dispatch_leave(&b->w[i].waiter, false);
     while (!toolsvc_dispatch_destroy(b->dispatch)) uv_run(&f->loop, UV_RUN_NOWAIT);
-    loopback_stop(&f->server);
+    script_stop(&f->server.http);
     toolsvc_http_close(f->http);
     f->http = NULL;
     toolsvc_tools_clean_up(&b->tools);
@@ -469,7 +469,7 @@ static void refused_as(fixture *f, rlf_status status, const rlf_tool_config *too
     rlf_config config = {.tools = (rlf_tool_config *)(uintptr_t)tool, .n_tools = 1};
     toolsvc_tools tools;
     toolsvc_http_close(f->http); /* a failed opening runs the loop dry */
-    loopback_stop(&f->server);
+    script_stop(&f->server.http);
     assert_int_equal(toolsvc_tools_init(&tools, &f->loop, &config, NULL), status);
     if (!strstr(rlf_error_message(), wanted)) fail_msg("\"%s\" lacks \"%s\"", rlf_error_message(), wanted);
     assert_true(loopback_start(&f->server, &f->loop));
@@ -505,13 +505,13 @@ static void replicas_share_the_load(void **state) {
     loopback second;
     bench *b = bench_of(f, "http", "/slow");
     assert_true(loopback_start(&second, &f->loop));
-    snprintf(b->url, sizeof b->url, "[\"http://127.0.0.1:%d/slow\", \"http://127.0.0.1:%d/slow\"]", f->server.port, second.port);
+    snprintf(b->url, sizeof b->url, "[\"http://127.0.0.1:%d/slow\", \"http://127.0.0.1:%d/slow\"]", f->server.http.port, second.http.port);
     bench_open(f, b);
     for (int i = 0; i < 40; i++) call(b, i, json_object());
     await(f, &b->done, 40);
     assert_int_equal(f->server.requests, 20);
     assert_int_equal(second.requests, 20);
-    uv_close((uv_handle_t *)&second.listener, NULL);
+    uv_close((uv_handle_t *)&second.http.listener, NULL);
     bench_close(f, b);
 }
 
