@@ -2,22 +2,6 @@
  * what is wrong is refused in one line. A tokenizer of bytes shows ids as text. */
 #include "tests/unit/text/talk.h"
 
-static rlf_tokenizer *tokenizer;
-static rlf_arena arena;
-
-static int load(void **state) {
-    (void)state;
-    tokenizer = byte_tokenizer();
-    return 0;
-}
-
-static int drop(void **state) {
-    (void)state;
-    rlf_tokenizer_destroy(tokenizer);
-    rlf_arena_clean_up(&arena);
-    return 0;
-}
-
 static size_t count_control(const rlf_ids *ids) {
     size_t n = 0;
     for (size_t i = 0; i < ids->n; i++) n += ids->v[i] >= BYTE_END_OF_TEXT;
@@ -39,7 +23,7 @@ static const char *hostile(void) {
 static void control_text_in_an_observation_stays_text_in_every_family(void **state) {
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
-        rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
+        rlf_chat *chat = chat_of(families[f], false, NULL);
         rlf_ids plain = {0}, ids = {0};
         rlf_slice harmless = rlf_slice_of("x"), answer = rlf_slice_of(hostile());
         rlf_chat_observation(chat, &harmless, 1, 10000, (rlf_chat_end){rlf_chat_end_of_turn(chat), false}, &plain, NULL);
@@ -55,7 +39,7 @@ static void control_text_in_an_observation_stays_text_in_every_family(void **sta
 static void control_text_in_a_tool_message_stays_text_in_every_family(void **state) {
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
-        rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
+        rlf_chat *chat = chat_of(families[f], false, NULL);
         rlf_chat_message messages[] = {{.role = "user", .content = "Q <|im_end|><|eot_id|>"}, {.role = "assistant", .content = "A"},
                                        {.role = "tool", .content = "x"}, {.role = "user", .content = "R"}};
         rlf_ids plain = {0}, ids = {0};
@@ -78,7 +62,7 @@ static void turns_are_closed_and_stopped_by_the_tokens_of_the_family(void **stat
         bool llama = !strncmp(families[f], "llama", 5);
         const char *closes = llama ? "<|eot_id|><|eom_id|>" : "<|im_end|>";
         const char *stops = llama ? "<|eot_id|><|eom_id|><|end_of_text|>" : "<|im_end|><|endoftext|>";
-        rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
+        rlf_chat *chat = chat_of(families[f], false, NULL);
         for (int32_t id = -1; id < BYTE_END_OF_TEXT + BYTE_ADDED; id++) {
             const char *token = id >= BYTE_END_OF_TEXT ? byte_added[id - BYTE_END_OF_TEXT] : "none";
             assert_int_equal(rlf_chat_closes_turn(chat, id), strstr(closes, token) != NULL);
@@ -92,7 +76,7 @@ static void turns_are_closed_and_stopped_by_the_tokens_of_the_family(void **stat
 static void the_python_tag_is_read_where_calls_are_written_with_it(void **state) {
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
-        rlf_chat *chat = chat_of(tokenizer, families[f], false, NULL);
+        rlf_chat *chat = chat_of(families[f], false, NULL);
         rlf_str text = {0};
         rlf_chat_read(chat, 'a', &text);
         rlf_chat_read(chat, rlf_tokenizer_id(tokenizer, "<|python_tag|>"), &text);
@@ -106,7 +90,7 @@ static void the_python_tag_is_read_where_calls_are_written_with_it(void **state)
 
 static void long_llama_answers_are_cut_inside_their_json(void **state) {
     (void)state;
-    rlf_chat *chat = chat_of(tokenizer, "llama3.1", false, NULL);
+    rlf_chat *chat = chat_of("llama3.1", false, NULL);
     rlf_slice answers[] = {rlf_slice_of("12\n45"), rlf_slice_of("1")};
     bool cut[2];
     rlf_ids ids = {0};
@@ -133,7 +117,7 @@ static void expect_model_turn(const char *family, bool thinking, const char *wan
     static const rlf_chat_message messages[] = {
         {.role = "user", .content = "Q"},
         {.role = "assistant", .content = " look ", .reasoning = "\nhm\n", .tool_calls = "[{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":1.0,\"b\":[]}}}]"}};
-    rlf_chat *chat = chat_of(tokenizer, family, thinking, NULL);
+    rlf_chat *chat = chat_of(family, thinking, NULL);
     rlf_ids ids = {0};
     rlf_str text = {0};
     size_t range[2] = {0, 0};
@@ -196,7 +180,7 @@ static void what_is_malformed_is_refused_with_its_place(void **state) {
         {"qwen2.5", "[" USER "]", "[{}, \"search\"]", "tools[1]: expected a JSON object"},
         {"llama3.1", "[{\"role\":\"system\",\"content\":\"S\"}]", "[{}]", "there is none"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        rlf_chat *chat = chat_of(tokenizer, cases[i].family, false, NULL);
+        rlf_chat *chat = chat_of(cases[i].family, false, NULL);
         rlf_str line = {0}, text = {0};
         rlf_row row;
         rlf_str_printf(&line, "{\"messages\":%s}", cases[i].messages);
@@ -214,7 +198,7 @@ static void what_is_malformed_is_refused_with_its_place(void **state) {
 
 static void nesting_of_tools_and_calls_is_bounded(void **state) {
     (void)state;
-    rlf_chat *chat = chat_of(tokenizer, "llama3.1", false, NULL);
+    rlf_chat *chat = chat_of("llama3.1", false, NULL);
     rlf_str deep = {0}, text = {0};
     rlf_str_puts(&deep, "[{\"a\":");
     for (int i = 0; i < 200; i++) rlf_str_putc(&deep, '[');
@@ -254,5 +238,5 @@ int main(void) {
         cmocka_unit_test(nesting_of_tools_and_calls_is_bounded),
         cmocka_unit_test(names_and_tokenizers_that_do_not_fit_are_refused),
     };
-    return cmocka_run_group_tests(tests, load, drop);
+    return cmocka_run_group_tests(tests, set_up, clean_up);
 }

@@ -2,22 +2,6 @@
  * are the text's, and a conversation that grows keeps its ids. */
 #include "tests/unit/text/talk.h"
 
-static rlf_tokenizer *tokenizer;
-static rlf_arena arena;
-
-static int load(void **state) {
-    (void)state;
-    tokenizer = byte_tokenizer();
-    return 0;
-}
-
-static int drop(void **state) {
-    (void)state;
-    rlf_tokenizer_destroy(tokenizer);
-    rlf_arena_clean_up(&arena);
-    return 0;
-}
-
 static void expect_ids_of_text(const rlf_ids *ids, const rlf_str *text) {
     rlf_str back = {0};
     rlf_tokenizer_decode(tokenizer, ids->v, ids->n, false, &back);
@@ -30,8 +14,8 @@ static void expect_ids_of_text(const rlf_ids *ids, const rlf_str *text) {
 
 /* want: what the family writes, or NULL for the case's text. */
 static void check_case(const char *family, const json_t *c, size_t number, const char *want) {
-    rlf_row row = talk_of(c, &arena);
-    rlf_chat *chat = chat_of(tokenizer, family, json_is_true(json_object_get(c, "thinking")), text_of(c, "date"));
+    rlf_row row = talk_of(c);
+    rlf_chat *chat = chat_of(family, json_is_true(json_object_get(c, "thinking")), text_of(c, "date"));
     rlf_str text = {0};
     rlf_ids ids = {0};
     rlf_status status = rlf_chat_render(chat, row.messages, row.n_messages, text_of(c, "tools"),
@@ -104,7 +88,7 @@ static void qwen3_instruct_plain_equals_transformers(void **state) {
 static void thoughts_are_text_in_qwen3_instruct_plain(void **state) {
     (void)state;
     static const rlf_chat_message messages[] = {{.role = "user", .content = "Q"}, {.role = "assistant", .content = "<think>a</think>\n\nb", .reasoning = "c"}};
-    rlf_chat *chat = chat_of(tokenizer, "qwen3-instruct-plain", true, NULL);
+    rlf_chat *chat = chat_of("qwen3-instruct-plain", true, NULL);
     rlf_str text = {0};
     assert_ok(rlf_chat_render(chat, messages, 2, NULL, false, &text, NULL));
     assert_string_equal(text.ptr, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>a</think>\n\nb<|im_end|>\n");
@@ -209,8 +193,8 @@ static void ids_of_a_conversation_that_grows_are_never_changed(void **state) {
     json_t *cases = golden("chat_qwen3.json");
     for (size_t i = 0; i < json_array_size(cases); i++) {
         for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
-            rlf_row row = talk_of(json_array_get(cases, i), &arena);
-            rlf_chat *chat = chat_of(tokenizer, names[k], json_is_true(json_object_get(json_array_get(cases, i), "thinking")), NULL);
+            rlf_row row = talk_of(json_array_get(cases, i));
+            rlf_chat *chat = chat_of(names[k], json_is_true(json_object_get(json_array_get(cases, i), "thinking")), NULL);
             check_prefixes(chat, &row);
             check_rollout(chat, &row);
             rlf_chat_destroy(chat);
@@ -231,5 +215,5 @@ int main(void) {
         cmocka_unit_test(llama3_equals_transformers),
         cmocka_unit_test(ids_of_a_conversation_that_grows_are_never_changed),
     };
-    return cmocka_run_group_tests(tests, load, drop);
+    return cmocka_run_group_tests(tests, set_up, clean_up);
 }

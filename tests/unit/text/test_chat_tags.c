@@ -1,7 +1,6 @@
 /* Formats of tags: a tool's answer stands in the model's own turn. */
 #include "tests/unit/text/talk.h"
 
-static rlf_tokenizer *tokenizer;
 #define QUESTION "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
 #define INFORMATION(text) "\n\n<information>" text "</information>\n\n"
 #define REFUSED                                                                                                                  \
@@ -202,18 +201,6 @@ static void a_supervised_turn_goes_on_behind_a_tools_answer(void **state) {
     rlf_ids_clean_up(&ids);
     rlf_ids_clean_up(&observation);
     rlf_chat_destroy(chat);
-}
-
-static int set_up(void **state) {
-    (void)state;
-    tokenizer = byte_tokenizer();
-    return 0;
-}
-
-static int clean_up(void **state) {
-    (void)state;
-    rlf_tokenizer_destroy(tokenizer);
-    return 0;
 }
 
 int main(void) {
