@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels/kern.h"
+
 /* What a process takes on a card beside its tensors: a device's own work space, 304 MB (kernels/cuda/cuda.h), and the CUDA context with the
  * kernels' code, taken to be 500 MB (not measured). */
 #define PROCESS_BYTES 800e6

@@ -5,8 +5,9 @@
 #ifndef RLF_TRAINER_CARDS_H
 #define RLF_TRAINER_CARDS_H
 
-#include "kernels/kern.h"
+#include "common/msg/transport.h"
 #include "trainer/memory.h"
+#include "trainer/topology.h"
 
 /* Cards of this node for the key `device`: 0 for cpu, and for auto where there are none. cuda without a card is an error. */
 rlf_status trainer_cards(const rlf_config *config, int *cards) RLF_MUST_USE;

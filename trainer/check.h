@@ -2,7 +2,7 @@
 #ifndef RLF_TRAINER_CHECK_H
 #define RLF_TRAINER_CHECK_H
 
-#include "common/model/model.h"
+#include "common/msg/transport.h"
 #include "trainer/memory.h"
 
 typedef struct trainer_check_options {

@@ -9,7 +9,6 @@
 
 #include "common/base/log.h"
 #include "trainer/files.h"
-#include "trainer/trainer.h"
 
 enum { MAX_STATE_BYTES = 64 << 20 };
 
@@ -71,7 +70,7 @@ static rlf_status list_steps(const char *folder, step_list *list) {
 
 static void checkpoints_folder(const rlf_config *config, rlf_str *path) { rlf_str_printf(path, "%s/checkpoints", config->output); }
 
-rlf_status trainer_resume_find(const rlf_config *config, int64_t *step, rlf_str *dir) {
+rlf_status trainer_checkpoint_newest(const rlf_config *config, int64_t *step, rlf_str *dir) {
     rlf_status status = RLF_OK;
     rlf_str folder = {0};
     step_list list = {0};

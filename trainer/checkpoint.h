@@ -20,7 +20,7 @@ typedef struct trainer_state {
     int64_t rows;              /* of data.train, which are drawn in an order that follows from their number */
     uint64_t rows_checksum;    /* rlf_dataset.checksum of them */
     double logprob_diff_max;   /* over the run */
-    json_t *evals;             /* owned array of evaluation results (eval.h) */
+    json_t *evals;             /* owned array of evaluation results (eval.c) */
 } trainer_state;
 
 void trainer_state_init(trainer_state *state);
@@ -38,6 +38,9 @@ rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_
 /* Reads DIR/run_state.json into a state already initialised, with `rows` and their checksum set. Refuses one of another mode; warns of other rows
  * (of keys that have changed: trainer_folder_compare). */
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) RLF_MUST_USE;
+/* The newest complete checkpoint, where train.resume says so: *step and its path, else 0 and "". Every rank that goes on from it looks for
+ * itself. */
+rlf_status trainer_checkpoint_newest(const rlf_config *config, int64_t *step, rlf_str *dir) RLF_MUST_USE;
 /* Complete checkpoints in OUTPUT/checkpoints. */
 rlf_status trainer_checkpoint_count(const rlf_config *config, size_t *n) RLF_MUST_USE;
 

@@ -15,6 +15,7 @@
 #include "trainer/folder.h"
 #include "trainer/job.h"
 #include "trainer/signals.h"
+#include "trainer/trainer.h"
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #ifndef RLF_TRAINER_CORES_H
 #define RLF_TRAINER_CORES_H
 
+#include "common/msg/transport.h"
 #include "trainer/topology.h"
 
 /* Threads of `rank`, which is one of the n neighbours: `threads` of the config or, where that is 0, the cores it may run on shared by the

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "trainer/job.h"
 

@@ -69,7 +69,7 @@ rlf_status trainer_folder_read(const rlf_config *config, trainer_state *state, r
         RLF_FAIL(INVALID, "output %s holds checkpoints and train.resume is false: choose another output", config->output);
     RLF_TRY(check_results(config));
     if (checkpoints == 0) goto out;
-    RLF_TRY(trainer_resume_find(config, &step, checkpoint));
+    RLF_TRY(trainer_checkpoint_newest(config, &step, checkpoint));
     RLF_TRY(trainer_checkpoint_read(config, checkpoint->ptr, state));
     if (state->step != step) RLF_FAIL(INVALID, "%s says it is step %lld", checkpoint->ptr, (long long)state->step);
 out:

@@ -14,8 +14,10 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "trainer/algorithm.h"
+#include "trainer/checkpoint.h"
 #include "trainer/memory.h"
 #include "trainer/optimizer.h"
+#include "trainer/topology.h"
 #include "trainer/trainer.h"
 
 /* Host arrays of one packed micro-batch, by row; row i predicts the token after it. */
@@ -269,7 +271,7 @@ out:
 static rlf_status load_weights(learner *l) {
     rlf_status status = RLF_OK;
     rlf_str resume = {0};
-    RLF_TRY(trainer_resume_find(l->config, &l->version, &resume));
+    RLF_TRY(trainer_checkpoint_newest(l->config, &l->version, &resume));
     const char *from = l->version > 0 ? resume.ptr : l->config->model.path;
     RLF_TRY(kern_model_read(l->model, from));
     if (l->version > 0) RLF_TRY(trainer_optimizer_read(l->optimizer, from));

@@ -17,6 +17,7 @@
 #include "trainer/cores.h"
 #include "trainer/signals.h"
 #include "trainer/startup.h"
+#include "trainer/trainer.h"
 
 enum { GOODBYE_MS = 10000, CHECK_WAIT_MS = 3600 * 1000, STARTUP_S = 120 /* where no job file says */ };
 

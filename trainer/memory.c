@@ -5,6 +5,7 @@
 
 #include "kernels/transformer/transformer.h"
 #include "trainer/optimizer.h"
+#include "trainer/topology.h"
 
 static kern_precision precision_of(const rlf_config *config) {
     kern_precision precision = {RLF_DTYPE_F32, RLF_DTYPE_F32};

@@ -2,9 +2,8 @@
 #ifndef RLF_TRAINER_MEMORY_H
 #define RLF_TRAINER_MEMORY_H
 
+#include "common/config/config.h"
 #include "common/model/model.h"
-#include "common/model/safetensors.h"
-#include "trainer/topology.h"
 
 /* Bytes of work space of a rollout rank, beside weights and cache, on "cpu" or "cuda": rollout_work_bytes. */
 typedef size_t trainer_work_fn(const rlf_config *config, const rlf_model_layout *layout, const char *device);

@@ -7,6 +7,7 @@
 #ifndef RLF_TRAINER_SIGNALS_H
 #define RLF_TRAINER_SIGNALS_H
 
+#include "common/msg/transport.h"
 #include "trainer/topology.h"
 
 /* Ignores what would end the process before it has a role. Called first. */

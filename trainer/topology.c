@@ -1,5 +1,4 @@
-/* Which rank does what. Rank 0 coordinates; then tool service, rollout, learners. A mode that has no use for a role has no ranks of it:
- * supervised training without evaluation is all learners, evaluation is all rollout ranks. */
+/* Roles by rank (topology.h). */
 #include "trainer/topology.h"
 
 #include <string.h>

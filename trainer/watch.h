@@ -8,6 +8,7 @@
 #ifndef RLF_TRAINER_WATCH_H
 #define RLF_TRAINER_WATCH_H
 
+#include "common/msg/transport.h"
 #include "trainer/topology.h"
 
 enum { TRAINER_MAX_PHASES = 16 };

@@ -11,7 +11,6 @@
 #include "common/base/outfile.h"
 #include "trainer/checkpoint.h"
 #include "trainer/files.h"
-#include "trainer/trainer.h"
 
 #define CHECKSUM UINT64_C(0x0123456789abcdef)
 
@@ -83,7 +82,7 @@ static bool exists(const folder *f, const char *name) {
 static int64_t found(const folder *f) {
     int64_t step = -1;
     rlf_str dir = {0};
-    assert_ok(trainer_resume_find(&f->config, &step, &dir));
+    assert_ok(trainer_checkpoint_newest(&f->config, &step, &dir));
     assert_int_equal(step == 0, dir.len == 0);
     rlf_str_clean_up(&dir);
     return step;
@@ -156,7 +155,7 @@ static void state_is_read_back_exactly(void **state) {
     int64_t step;
     trainer_state run;
     assert_ok(save(f, 7));
-    assert_ok(trainer_resume_find(&f->config, &step, &dir));
+    assert_ok(trainer_checkpoint_newest(&f->config, &step, &dir));
     trainer_state_init(&run);
     assert_ok(trainer_checkpoint_read(&f->config, dir.ptr, &run));
     assert_int_equal(run.step, 7);
