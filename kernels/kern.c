@@ -383,7 +383,6 @@ static bool norm_linear(kern_queue *queue, kern_tensor y, kern_tensor x, kern_te
                                        .w = weights(w, (gated ? 2 : 1) * area(n, k)),
                                        .bias = bias.buf ? weights(bias, (size_t)n) : NULL,
                                        .norm_dtype = norm.dtype,
-                                       .w_dtype = w.dtype,
                                        .bias_dtype = bias.dtype,
                                        .factors = factors,
                                        .eps = eps,

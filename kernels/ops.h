@@ -84,7 +84,7 @@ typedef struct kern_norm_product {
     kern_dtype y_dtype;
     const float *x;
     const void *norm, *w, *bias; /* (k), (n or 2n, k), (n) or NULL */
-    kern_dtype norm_dtype, w_dtype, bias_dtype, factors;
+    kern_dtype norm_dtype, bias_dtype, factors; /* w: bfloat16, as factors are */
     float eps;
     int m, n, k;
     bool gated;

@@ -11,7 +11,6 @@
 #include <time.h>
 
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "common/text/json_text.h"
 #include "toolsvc/map.h"
 #include "toolsvc/policy.h"
@@ -35,7 +34,7 @@ typedef struct toolsvc_job {
     struct toolsvc_place *place; /* while running */
     int64_t queued_ns, attempt;
     job_state state;
-    bool mergeable, late, timer_made, timer_closed;
+    bool mergeable, late, timer_made;
     uv_timer_t timer;           /* of the backoff */
     uv_work_t work;
 } job;

@@ -40,7 +40,7 @@ static void normed_to(const bench *b, int rows, bool gated) {
     enum { N = 68, K = 200 };
     const float *x = (const float *)(const void *)b->a;
     uint16_t *const between = b->b + ELEMENTS / 2;
-    const kern_norm_product p = {.y = b->to, .y_dtype = KERN_F32, .x = x, .norm = b->b, .w = b->b, .norm_dtype = KERN_BF16, .w_dtype = KERN_BF16,
+    const kern_norm_product p = {.y = b->to, .y_dtype = KERN_F32, .x = x, .norm = b->b, .w = b->b, .norm_dtype = KERN_BF16,
                                  .factors = KERN_BF16, .eps = 1e-6f, .m = rows, .n = N, .k = K, .gated = gated};
     if (kern_cuda_norm_linear(b->ctx, &p)) return;
     kern_cuda_rmsnorm(b->ctx, between, KERN_BF16, x, p.norm, KERN_BF16, p.eps, rows, K);
