@@ -1,4 +1,4 @@
-/* Episodes: the state machine of design.md section 4 over the engine. One set per rollout rank.
+/* Episodes: a state machine over the engine. One set per rollout rank.
  *
  *     generating --end of turn with calls--> calling --all answered--> generating …
  *         |                                     |  (a tool said done, or infrastructure failed)

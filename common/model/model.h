@@ -77,7 +77,7 @@ typedef struct rlf_model_layout {
 rlf_status rlf_model_shape_read(rlf_model_shape *shape, const char *dir) RLF_MUST_USE;
 /* The same from memory; `label` stands for the file name in messages. */
 rlf_status rlf_model_shape_parse(rlf_model_shape *shape, const char *text, size_t n, const char *label) RLF_MUST_USE;
-/* The shapes `rlf init --shape` knows (models.md and the quickstart's), or RLF_NOT_FOUND with the list of names. */
+/* The shapes `rlf init --shape` knows; RLF_NOT_FOUND lists their names. */
 rlf_status rlf_model_shape_named(rlf_model_shape *shape, const char *name) RLF_MUST_USE;
 
 void rlf_model_layout_init(rlf_model_layout *layout, const rlf_model_shape *shape);

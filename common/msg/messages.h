@@ -100,7 +100,7 @@ const char *rlf_finish_text(int64_t finish);
     I64(R, status, "c") /* rlf_call_status */ F64(R, reward, "r") I64(R, done, "d") F64(R, latency_ms, "l")
 #define RLF_FIELDS_reward(R, I64, F64, STR, I32S, F32S, LIST)                                                                  \
     I64(R, uid, "u") I64(R, sample, "s") I64(R, attempt, "a") I64(R, status, "c") LIST(R, component, components, "p")
-/* rollout -> coordinator: one finished episode (design.md section 4). logprobs are 0 where the model did not choose. */
+/* rollout -> coordinator: one finished episode. logprobs are 0 where the model did not choose. */
 #define RLF_FIELDS_trajectory(R, I64, F64, STR, I32S, F32S, LIST)                                                              \
     I64(R, uid, "u") I64(R, sample, "s") I64(R, attempt, "a") I64(R, version, "v") I32S(R, tokens, "t") F32S(R, logprobs, "l") \
     LIST(R, span, spans, "p") LIST(R, turn, turns, "n") LIST(R, component, components, "r") F64(R, reward, "w")                \

@@ -1,5 +1,4 @@
-/* What the tests of attention share: packed problems, a naive reference in double, and what the operations give, packed and paged. Include
- * nothing before it. */
+/* What the tests of attention share: packed problems, a naive reference in double, and what the operations give, packed and paged. */
 #ifndef RLF_TESTS_UNIT_KERNELS_ATTENTION_FIXTURE_H
 #define RLF_TESTS_UNIT_KERNELS_ATTENTION_FIXTURE_H
 

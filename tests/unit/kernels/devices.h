@@ -1,8 +1,9 @@
 /* Every device a test compares: each instruction set this machine has, with 1 to 4 threads, or every card (device.h); and tensors with
- * known contents on them.
- * Include after cmocka.h. */
+ * known contents on them. */
 #ifndef RLF_TESTS_UNIT_KERNELS_DEVICES_H
 #define RLF_TESTS_UNIT_KERNELS_DEVICES_H
+
+#include "tests/test.h"
 
 #include "common/base/rng.h"
 #include "tests/unit/kernels/device.h"

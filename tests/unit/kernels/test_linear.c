@@ -1,7 +1,5 @@
 /* Matrix products against their definition: one chain per element. Every comparison is of bits, for every instruction set and 1 to 4
  * threads; weights are stored as float32 and as bfloat16, and factors are either (but for cards those of bfloat16: test_tensor.c). */
-#include "tests/test.h"
-
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,5 @@
 /* The one-pass operations against plain loops: bits where the definition fixes them, a tolerance in double for AdamW; and
  * buffers and devices. */
-#include "tests/test.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

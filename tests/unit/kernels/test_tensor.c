@@ -1,7 +1,5 @@
 /* Products with bfloat16 weights: close to the sums in double on every device, and on tensor cores in one order whatever the kernel, the
  * number of rows and the card. What is compared with a sum has factors that bfloat16 holds; what is compared with bits need not. */
-#include "tests/test.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
