@@ -291,7 +291,7 @@ static void close_model(rlf_bench *b) {
     kern_model_destroy(b->model);
     rlf_model_layout_clean_up(&b->layout);
     kern_queue_destroy(b->queue);
-    if (b->device) kern_device_close(b->device);
+    kern_device_close(b->device);
 }
 
 static rlf_status measure_device(rlf_bench *b, const options *o, json_t *report) {
@@ -405,7 +405,8 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
     return false;
 }
 
-int rlf_bench_among_ranks(int argc, char **argv, rlf_transport **transport, rlf_bench_step *body, void (*tear_down)(void *ctx), void *ctx) {
+int rlf_bench_among_ranks(int argc, char **argv, rlf_transport **transport, rlf_bench_step *body, void (*tear_down)(void *ctx),
+                          void *ctx) {
     enum { GOODBYE_MS = 10000 };
     if (rlf_transport_new(transport, &argc, &argv) != RLF_OK) return rlf_cli_fail("bench");
     rlf_status status = body(ctx);

@@ -58,9 +58,10 @@ enum { RLF_BENCH_DRAWN = 128 }; /* tokens that decoding draws for each sequence 
 rlf_status rlf_bench_decode(const rlf_bench *b, int sequences, int context, json_t **out) RLF_MUST_USE;
 rlf_status rlf_bench_prefill(const rlf_bench *b, int length, json_t **out) RLF_MUST_USE;
 
-/* The end of a command that is run among ranks: makes the transport, in *transport, runs the body, tears down. A rank that fails ends the others, which
- * would wait for it. Returns the exit status. */
-int rlf_bench_among_ranks(int argc, char **argv, rlf_transport **transport, rlf_bench_step *body, void (*tear_down)(void *ctx), void *ctx);
+/* The end of a command that is run among ranks: makes the transport, in *transport, runs the body, tears down. A rank that fails ends
+ * the others, which would wait for it. Returns the exit status. */
+int rlf_bench_among_ranks(int argc, char **argv, rlf_transport **transport, rlf_bench_step *body, void (*tear_down)(void *ctx),
+                          void *ctx);
 
 /* Commands of their own; argv[0] is the name. They return the exit status, as those of cli.h do. */
 int rlf_bench_handover(int argc, char **argv);

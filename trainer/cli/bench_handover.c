@@ -142,7 +142,7 @@ static void tear_down(void *ctx) {
     kern_buf_destroy(b->weights);
     kern_comm_destroy(b->comm);
     kern_queue_destroy(b->queue);
-    if (b->device) kern_device_close(b->device);
+    kern_device_close(b->device);
     rlf_model_layout_clean_up(&b->layout);
 }
 

@@ -297,7 +297,8 @@ static rlf_status open_model(bench *b) {
     rlf_model_layout_init(&b->model.layout, &shape);
     RLF_TRY(rlf_cli_device_open(&b->model.device, &device));
     RLF_TRY(kern_queue_new(&b->model.queue, b->model.device));
-    RLF_TRY(rlf_cli_model_random(&b->model.model, b->model.queue, &b->model.layout, (kern_precision){RLF_DTYPE_F32, RLF_DTYPE_F32}, LONGEST));
+    RLF_TRY(kern_model_new(&b->model.model, b->model.queue, &b->model.layout, (kern_precision){RLF_DTYPE_F32, RLF_DTYPE_F32}, LONGEST));
+    RLF_TRY(kern_model_random(b->model.model, 1, 0.02));
     RLF_TRY(byte_tokenizer(&b->model.tokenizer));
     RLF_TRY(rlf_chat_new(&b->chat, b->model.tokenizer, "", (rlf_chat_options){.name = "chatml"}));
 out:

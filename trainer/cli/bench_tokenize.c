@@ -13,7 +13,6 @@
 #include "common/text/tokenizer.h"
 #include "trainer/cli/bench.h"
 #include "trainer/cli/cli.h"
-#include "trainer/cli/model.h"
 
 enum { MAX_TEXT = 1 << 30 };
 

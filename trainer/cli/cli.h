@@ -7,6 +7,8 @@
 #ifndef RLF_TRAINER_CLI_CLI_H
 #define RLF_TRAINER_CLI_CLI_H
 
+#include <stdbool.h>
+
 int rlf_cmd_tokenize(int argc, char **argv);
 int rlf_cmd_render(int argc, char **argv);
 int rlf_cmd_bench(int argc, char **argv);
@@ -24,5 +26,7 @@ int rlf_cli_fail(const char *command);
 /* For `--help` of a command (usage on standard output, returns 0) and for a wrong command line (one line on standard error, returns 2). */
 int rlf_cli_help(const char *usage);
 int rlf_cli_misuse(const char *command, const char *what);
+/* The value of an option: a number in [low, high], or false. */
+bool rlf_cli_number(const char *text, double low, double high, double *out);
 
 #endif

@@ -1,5 +1,6 @@
 /* rlf: runs one command of the table below. One process, one machine, no MPI, but for `bench handover` and `bench reduce`. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/log.h"
@@ -41,6 +42,12 @@ int rlf_cli_help(const char *usage) {
 int rlf_cli_misuse(const char *command, const char *what) {
     fprintf(stderr, "rlf %s: %s (see rlf %s --help)\n", command, what, command);
     return 2;
+}
+
+bool rlf_cli_number(const char *text, double low, double high, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    return end != text && !*end && *out >= low && *out <= high;
 }
 
 static int help(void) {

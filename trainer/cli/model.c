@@ -44,14 +44,6 @@ out:
     return status;
 }
 
-rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision, int positions) {
-    rlf_status status = RLF_OK;
-    RLF_TRY(kern_model_new(out, queue, layout, precision, positions));
-    RLF_TRY(kern_model_random(*out, 1, 0.02));
-out:
-    return status;
-}
-
 void rlf_cli_model_clean_up(rlf_cli_model *model) {
     kern_model_destroy(model->model);
     kern_queue_destroy(model->queue);
@@ -89,12 +81,6 @@ out:
 void rlf_cli_texts_clean_up(rlf_cli_texts *texts) {
     for (size_t i = 0; i < texts->n; i++) rlf_ids_clean_up(&texts->ids[i]);
     free(texts->ids);
-}
-
-bool rlf_cli_number(const char *text, double low, double high, double *out) {
-    char *end;
-    *out = strtod(text, &end);
-    return end != text && !*end && *out >= low && *out <= high;
 }
 
 void rlf_cli_print_ids(const rlf_ids *ids) {

@@ -34,9 +34,6 @@ rlf_status rlf_cli_model_open(rlf_cli_model *model, const char *dir, const kern_
 /* Reads the weights, to be stored as `precision` says whatever the files have; RLF_DTYPE_OTHER: as rlf_checkpoint_dtype says, for the factors:
  * as they are stored. `positions`: length of the longest sequence to come. Refuses one longer than the model has positions. */
 rlf_status rlf_cli_model_read(rlf_cli_model *model, const char *dir, kern_precision precision, size_t positions) RLF_MUST_USE;
-/* A model of `layout` with random weights (rlf_checkpoint_random with seed 1): for benchmarks. */
-rlf_status rlf_cli_model_random(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
-                                int positions) RLF_MUST_USE;
 void rlf_cli_model_clean_up(rlf_cli_model *model);
 
 /* Calls `encode` for each text (without its newline) in order; `text` NULL: the lines of standard input. */
@@ -46,8 +43,5 @@ void rlf_cli_texts_clean_up(rlf_cli_texts *texts);
 
 /* One line: a JSON array. */
 void rlf_cli_print_ids(const rlf_ids *ids);
-
-/* A number in [low, high], or false. */
-bool rlf_cli_number(const char *text, double low, double high, double *out);
 
 #endif
