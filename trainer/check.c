@@ -140,8 +140,8 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     RLF_TRY(check_output(&job, out));
     RLF_TRY(check_plan(o, &layout, out));
 out:
-    if (job.chat) rlf_chat_destroy(job.chat);
-    if (job.tokenizer) rlf_tokenizer_destroy(job.tokenizer);
+    rlf_chat_destroy(job.chat);
+    rlf_tokenizer_destroy(job.tokenizer);
     rlf_dataset_clean_up(&job.train);
     rlf_dataset_clean_up(&job.eval);
     rlf_arena_clean_up(&job.arena);

@@ -163,8 +163,8 @@ static void close_job(trainer_job *job) {
     trainer_order_clean_up(&job->order);
     trainer_state_clean_up(&job->state);
     if (job->lock >= 0) close(job->lock);
-    if (job->chat) rlf_chat_destroy(job->chat);
-    if (job->tokenizer) rlf_tokenizer_destroy(job->tokenizer);
+    rlf_chat_destroy(job->chat);
+    rlf_tokenizer_destroy(job->tokenizer);
     rlf_dataset_clean_up(&job->train);
     rlf_dataset_clean_up(&job->eval);
     rlf_arena_clean_up(&job->arena);

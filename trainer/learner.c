@@ -328,14 +328,14 @@ out:
 
 static void tear_down(learner *l) {
     trainer_optimizer_destroy(l->optimizer);
-    if (l->trainer) kern_trainer_destroy(l->trainer);
-    if (l->reference) kern_model_destroy(l->reference);
-    if (l->model) kern_model_destroy(l->model);
+    kern_trainer_destroy(l->trainer);
+    kern_model_destroy(l->reference);
+    kern_model_destroy(l->model);
     kern_buf_destroy(l->grads);
     kern_handover_destroy(l->handover);
     kern_comm_destroy(l->comm);
-    if (l->queue) kern_queue_destroy(l->queue);
-    if (l->device) kern_device_close(l->device);
+    kern_queue_destroy(l->queue);
+    kern_device_close(l->device);
     pack_clean_up(&l->pack);
     rlf_model_layout_clean_up(&l->layout);
 }

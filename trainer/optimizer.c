@@ -318,7 +318,7 @@ rlf_status trainer_optimizer_read(trainer_optimizer *o, const char *folder) {
     if (o->state[MASTER]) RLF_TRY(read_masters(o, file, window));
 out:
     kern_window_destroy(window);
-    if (file) rlf_safetensors_destroy(file);
+    rlf_safetensors_destroy(file);
     rlf_str_clean_up(&path);
     return status;
 }
