@@ -1,4 +1,4 @@
-/* Time: one monotonic clock, in milliseconds or nanoseconds, and deadlines made of it. */
+/* Time: one monotonic clock. */
 #ifndef RLF_COMMON_BASE_CLOCK_H
 #define RLF_COMMON_BASE_CLOCK_H
 

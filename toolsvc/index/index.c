@@ -263,8 +263,8 @@ static rlf_status next_block(search *s, sqlite3_stmt *stmt, toolsvc_block *block
     return RLF_OK;
 }
 
-static void bind_keys(sqlite3_stmt *stmt, const term *t, uint32_t first, uint32_t last) {
-    sqlite3_bind_int64(stmt, 1, (int64_t)((uint64_t)t->number << 32 | first));
+static void bind_keys(sqlite3_stmt *stmt, const term *t, uint32_t last) {
+    sqlite3_bind_int64(stmt, 1, (int64_t)((uint64_t)t->number << 32));
     sqlite3_bind_int64(stmt, 2, (int64_t)((uint64_t)t->number << 32 | last));
 }
 
@@ -291,7 +291,7 @@ static rlf_status merge(search *s, const term *t, bool admit) {
     size_t from = 0, to = 0, room = c->n + (admit ? t->passages : 0);
     bool got = true;
     make_room(c, room);
-    bind_keys(c->blocks, t, 0, UINT32_MAX);
+    bind_keys(c->blocks, t, UINT32_MAX);
     while (got) {
         RLF_TRY(next_block(s, c->blocks, &block, &got));
         while (got && toolsvc_block_next(&block, &p)) {
@@ -314,7 +314,7 @@ out:
 static rlf_status seek(search *s, const term *t, uint32_t wanted, toolsvc_block *block, toolsvc_posting *p) {
     bool got;
     sqlite3_reset(s->c->block);
-    bind_keys(s->c->block, t, 0, wanted);
+    bind_keys(s->c->block, t, wanted);
     rlf_status status = next_block(s, s->c->block, block, &got);
     if (status != RLF_OK) return status;
     if (!got) *block = (toolsvc_block){0};

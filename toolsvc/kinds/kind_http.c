@@ -188,11 +188,11 @@ static const json_t *point(const json_t *value, const char *pointer) {
     return value;
 }
 
-static void finish_text(toolsvc_call *call, rlf_call_status status, const char *text, size_t n) {
+static void finish_text(toolsvc_call *call, const char *text, size_t n) {
     const http_tool *tool = call->state;
     rlf_str clean = {0};
     toolsvc_remote_blot(tool->remote, text, n, &clean);
-    toolsvc_call_finish(call, status, clean.ptr, clean.len);
+    toolsvc_call_finish(call, RLF_CALL_OK, clean.ptr, clean.len);
     rlf_str_clean_up(&clean);
 }
 
@@ -210,11 +210,11 @@ static void finish_pointed(toolsvc_call *call, rlf_slice body) {
     } else if (!value) {
         finish_infra(call, "invalid_answer", "the service's answer lacks what key \"answer\" points to");
     } else if (json_is_string(value)) {
-        finish_text(call, RLF_CALL_OK, json_string_value(value), json_string_length(value));
+        finish_text(call, json_string_value(value), json_string_length(value));
     } else {
         rlf_str text = {0};
         rlf_json_write(value, RLF_JSON_TIGHT, &text);
-        finish_text(call, RLF_CALL_OK, text.ptr, text.len);
+        finish_text(call, text.ptr, text.len);
         rlf_str_clean_up(&text);
     }
     json_decref(root);
@@ -239,7 +239,7 @@ static void on_answer(void *user, const toolsvc_http_answer *answer) {
     if (toolsvc_remote_failed(answer, &count, &why)) finish_infra(call, count, why.ptr);
     else if (answer->code / 100 != 2) finish_refused(call, answer);
     else if (call->config->answer && *call->config->answer) finish_pointed(call, answer->body);
-    else finish_text(call, RLF_CALL_OK, answer->body.ptr, answer->body.len);
+    else finish_text(call, answer->body.ptr, answer->body.len);
     rlf_str_clean_up(&why);
 }
 
