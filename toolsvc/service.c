@@ -16,18 +16,32 @@
 #include "common/base/log.h"
 #include "common/base/rng.h"
 #include "toolsvc/dispatch.h"
-#include "toolsvc/episodes.h"
+#include "toolsvc/map.h"
 #include "toolsvc/reward.h"
 
 enum { MAX_OUTSTANDING = 65536, COORDINATOR = 0 };
 
 typedef enum request_state { REQUEST_WAITING, REQUEST_DELAYED, REQUEST_OVER } request_state;
 
+typedef struct episode_key {
+    int64_t uid, sample, attempt;
+} episode_key;
+
+/* One that is open. */
+typedef struct episode {
+    episode_key key;
+    int64_t seed, version;     /* as OPEN had them */
+    size_t calls;              /* not yet answered */
+    char *extra;               /* of its OPEN; owned */
+    unsigned char *allowed;    /* which functions it may use (tools.h), owned; NULL: all */
+    toolsvc_session *sessions; /* state of tools that keep one (dispatch.h); NULL if none */
+} episode;
+
 typedef struct request {
     toolsvc_waiter waiter;          /* first: on_result casts back */
     toolsvc_service *service;
     struct request *prev, *next;    /* on service->requests while not over */
-    toolsvc_episode_key episode;
+    episode_key episode;
     int64_t version, turn, index;
     int from;
     const rlf_tool_config *tool;
@@ -50,7 +64,7 @@ struct toolsvc_service {
     toolsvc_traffic *traffic; /* borrowed; NULL: neither recorded nor replayed */
     request *requests;
     size_t outstanding, alive; /* not answered; not freed */
-    toolsvc_episodes episodes;
+    toolsvc_map episodes; /* by the bytes of their key */
     uv_timer_t heartbeat;
     bool heartbeat_closed, stopped;
     rlf_status status;
@@ -73,7 +87,7 @@ static void send_record(toolsvc_service *s, int to, rlf_message_type type, const
 
 static rlf_slice slice_of(const rlf_str *text) { return (rlf_slice){text->ptr ? text->ptr : "", text->len}; }
 
-static void send_observation(toolsvc_service *s, int to, toolsvc_episode_key key, int64_t turn, int64_t index,
+static void send_observation(toolsvc_service *s, int to, episode_key key, int64_t turn, int64_t index,
                              const rlf_str *text, rlf_call_status status, double latency_ms) {
     s->counts.bad_calls += status == RLF_CALL_BAD_CALL;
     s->counts.timeouts += status == RLF_CALL_TIMEOUT;
@@ -118,6 +132,21 @@ static void send_heartbeat(toolsvc_service *s) {
 /* With nothing to do too: the coordinator asks nothing of a tool rank, and would not see otherwise that it is stuck. */
 static void on_heartbeat(uv_timer_t *timer) { send_heartbeat(timer->data); }
 
+/* ---- episodes ------------------------------------------------------------------------------------------------------------------------ */
+
+static rlf_slice bytes_of(const episode_key *key) { return (rlf_slice){(const char *)key, sizeof *key}; }
+
+/* NULL: it is not open. */
+static episode *find_episode(const toolsvc_service *s, episode_key key) { return toolsvc_map_get(&s->episodes, bytes_of(&key)); }
+
+static void end_episode(void *value) {
+    episode *e = value;
+    toolsvc_sessions_close(e->sessions);
+    free(e->extra);
+    free(e->allowed);
+    free(e);
+}
+
 /* ---- the end of a call --------------------------------------------------------------------------------------------------------------- */
 
 static void on_timer_closed(uv_handle_t *handle) {
@@ -138,8 +167,8 @@ static void end_request(request *r, bool late) {
     else s->requests = r->next;
     if (r->next) r->next->prev = r->prev;
     s->outstanding--;
-    toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, r->episode);
-    if (episode && episode->calls) episode->calls--;
+    episode *e = find_episode(s, r->episode);
+    if (e && e->calls) e->calls--;
     uv_close((uv_handle_t *)&r->timer, on_timer_closed);
 }
 
@@ -202,7 +231,7 @@ double toolsvc_latency_ms(const rlf_tool_config *tool, int64_t seed, int64_t uid
 static void refuse(toolsvc_service *s, int from, const rlf_call *m, rlf_call_status status, const char *text, size_t n) {
     rlf_str copy = {0};
     rlf_str_append(&copy, text, n);
-    send_observation(s, from, (toolsvc_episode_key){m->uid, m->sample, m->attempt}, m->turn, m->call, &copy, status, 0);
+    send_observation(s, from, (episode_key){m->uid, m->sample, m->attempt}, m->turn, m->call, &copy, status, 0);
     rlf_str_clean_up(&copy);
 }
 
@@ -229,9 +258,9 @@ static request *new_request(toolsvc_service *s, int from, const rlf_call *m, con
     return r;
 }
 
-static uint64_t seed_of(const toolsvc_episode *episode) {
+static uint64_t seed_of(const episode *e) {
     uint32_t words[4];
-    rlf_rng_block((uint64_t)episode->seed, RLF_RNG_TOOL, (uint64_t)episode->key.uid, (uint32_t)episode->key.sample, 0, words);
+    rlf_rng_block((uint64_t)e->seed, RLF_RNG_TOOL, (uint64_t)e->key.uid, (uint32_t)e->key.sample, 0, words);
     return (uint64_t)words[1] << 32 | words[0];
 }
 
@@ -247,13 +276,13 @@ static void replay(request *r, const rlf_call *m) {
 }
 
 /* arguments: a reference, taken over. */
-static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc_episode *episode, size_t function, json_t *arguments) {
+static void accept_call(toolsvc_service *s, int from, const rlf_call *m, episode *e, size_t function, json_t *arguments) {
     const rlf_tool_config *config = s->tools->v[s->tools->functions[function].tool].config;
-    double latency_ms = toolsvc_latency_ms(config, episode->seed, m->uid, m->sample, m->turn, m->call);
+    double latency_ms = toolsvc_latency_ms(config, e->seed, m->uid, m->sample, m->turn, m->call);
     request *r = new_request(s, from, m, config, latency_ms);
-    toolsvc_origin origin = {.seed = seed_of(episode), .extra = rlf_slice_of(episode->extra)};
-    episode->calls++;
-    r->version = episode->version;
+    toolsvc_origin origin = {.seed = seed_of(e), .extra = rlf_slice_of(e->extra)};
+    e->calls++;
+    r->version = e->version;
     if (s->traffic && !toolsvc_traffic_replays(s->traffic)) {
         rlf_str_append(&r->function, m->tool.ptr, m->tool.len);
         rlf_str_append(&r->arguments, m->arguments.ptr, m->arguments.len);
@@ -261,13 +290,13 @@ static void accept_call(toolsvc_service *s, int from, const rlf_call *m, toolsvc
     if (latency_ms >= (double)config->timeout_ms || s->tools->replayed) json_decref(arguments); /* never runs */
     if (s->tools->replayed) replay(r, m);
     else if (latency_ms < (double)config->timeout_ms)
-        toolsvc_dispatch_submit(s->dispatch, function, arguments, &episode->sessions, &origin, &r->waiter);
+        toolsvc_dispatch_submit(s->dispatch, function, arguments, &e->sessions, &origin, &r->waiter);
 }
 
 static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
     s->counts.calls++;
-    toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt});
-    if (!episode) {
+    episode *e = find_episode(s, (episode_key){m->uid, m->sample, m->attempt});
+    if (!e) {
         refuse_protocol(s, from, m);
         return;
     }
@@ -279,8 +308,8 @@ static void handle_call(toolsvc_service *s, int from, const rlf_call *m) {
     size_t function;
     json_t *arguments;
     rlf_str error = {0};
-    rlf_call_status status = toolsvc_tools_check(s->tools, episode->allowed, m->tool, m->arguments, &function, &arguments, &error);
-    if (status == RLF_CALL_OK) accept_call(s, from, m, episode, function, arguments);
+    rlf_call_status status = toolsvc_tools_check(s->tools, e->allowed, m->tool, m->arguments, &function, &arguments, &error);
+    if (status == RLF_CALL_OK) accept_call(s, from, m, e, function, arguments);
     else refuse(s, from, m, status, error.ptr, error.len);
     rlf_str_clean_up(&error);
 }
@@ -301,42 +330,46 @@ static unsigned char *allowed_of(const toolsvc_tools *tools, const char *extra) 
 
 static void handle_open(toolsvc_service *s, int from, const rlf_open *m) {
     (void)from;
-    toolsvc_episode *episode = toolsvc_episodes_put(&s->episodes, (toolsvc_episode_key){m->uid, m->sample, m->attempt});
-    episode->seed = m->seed;
-    episode->version = m->version;
-    if (episode->extra) return; /* open already */
-    episode->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
-    episode->allowed = allowed_of(s->tools, episode->extra);
+    const episode_key key = {m->uid, m->sample, m->attempt};
+    episode *e = find_episode(s, key);
+    if (!e) {
+        e = rlf_calloc(1, sizeof *e);
+        e->key = key;
+        e->extra = rlf_strdup(m->extra.ptr ? m->extra.ptr : "");
+        e->allowed = allowed_of(s->tools, e->extra);
+        toolsvc_map_put(&s->episodes, bytes_of(&key), e);
+    }
+    e->seed = m->seed;
+    e->version = m->version;
 }
 
 static void handle_close(toolsvc_service *s, int from, const rlf_close *m) {
     (void)from;
-    toolsvc_episode_key key = {m->uid, m->sample, m->attempt};
-    toolsvc_episode *episode = toolsvc_episodes_find(&s->episodes, key);
-    if (!episode) return;
-    for (request *r = s->requests; r && episode->calls;) { /* ending one may end others: then from the first again */
-        bool its = r->episode.uid == key.uid && r->episode.sample == key.sample && r->episode.attempt == key.attempt;
+    const episode_key key = {m->uid, m->sample, m->attempt};
+    const episode *e = find_episode(s, key);
+    if (!e) return;
+    for (request *r = s->requests; r && e->calls;) { /* ending one may end others: then from the first again */
+        bool its = memcmp(&r->episode, &key, sizeof key) == 0;
         if (its) {
             s->counts.dropped++;
             end_request(r, false);
         }
         r = its ? s->requests : r->next;
     }
-    toolsvc_sessions_close(episode->sessions);
-    toolsvc_episodes_remove(&s->episodes, key);
+    end_episode(toolsvc_map_remove(&s->episodes, bytes_of(&key)));
 }
 
 /* Answers a SCORE that gets no reward. */
-static void refuse_score(toolsvc_service *s, int from, toolsvc_episode_key key) {
+static void refuse_score(toolsvc_service *s, int from, episode_key key) {
     rlf_reward reward = {.uid = key.uid, .sample = key.sample, .attempt = key.attempt, .status = RLF_CALL_INFRA};
     s->counts.infra++;
     send_record(s, from, RLF_MSG_REWARD, &reward);
 }
 
 static void handle_score(toolsvc_service *s, int from, const rlf_score *m) {
-    toolsvc_episode_key key = {m->uid, m->sample, m->attempt};
+    episode_key key = {m->uid, m->sample, m->attempt};
     s->counts.scores++;
-    if (!toolsvc_episodes_find(&s->episodes, key)) {
+    if (!find_episode(s, key)) {
         RLF_WARN("rank %d: protocol: SCORE of episode %lld sample %lld attempt %lld, which is not open", from, (long long)m->uid,
                  (long long)m->sample, (long long)m->attempt);
         refuse_score(s, from, key);
@@ -365,7 +398,7 @@ static void handle_malformed(toolsvc_service *s, rlf_message_type type, int from
     s->counts.malformed++;
     RLF_ERROR("message dropped: %s", rlf_error_message());
     if (type != RLF_MSG_SCORE || rlf_message_decode(RLF_MSG_CLOSE, bytes, n, from, &s->arena, &key) != RLF_OK) return;
-    refuse_score(s, from, (toolsvc_episode_key){key.uid, key.sample, key.attempt});
+    refuse_score(s, from, (episode_key){key.uid, key.sample, key.attempt});
 }
 
 static bool is_ours(rlf_message_type type) {
@@ -411,11 +444,6 @@ void toolsvc_service_new(toolsvc_service **out, uv_loop_t *loop, const rlf_confi
     *out = s;
 }
 
-static void close_sessions(toolsvc_episode *episode) {
-    toolsvc_sessions_close(episode->sessions);
-    episode->sessions = NULL;
-}
-
 void toolsvc_service_use_traffic(toolsvc_service *s, toolsvc_traffic *traffic) { s->traffic = traffic; }
 
 static void on_heartbeat_closed(uv_handle_t *handle) { ((toolsvc_service *)handle->data)->heartbeat_closed = true; }
@@ -428,7 +456,7 @@ bool toolsvc_service_destroy(toolsvc_service *s, int timeout_ms) {
         s->counts.dropped++;
         end_request(s->requests, false);
     }
-    toolsvc_episodes_each(&s->episodes, close_sessions);
+    toolsvc_map_clean_up(&s->episodes, end_episode);
     uv_close((uv_handle_t *)&s->heartbeat, on_heartbeat_closed);
     int64_t deadline_ms = rlf_now_ms() + timeout_ms;
     for (bool idle = toolsvc_dispatch_destroy(s->dispatch); s->alive || !s->heartbeat_closed || !idle;) {
@@ -437,7 +465,6 @@ bool toolsvc_service_destroy(toolsvc_service *s, int timeout_ms) {
         if (rlf_now_ms() > deadline_ms) return false;
         if (s->alive || !s->heartbeat_closed || !idle) rlf_sleep_us(200);
     }
-    toolsvc_episodes_clean_up(&s->episodes);
     rlf_arena_clean_up(&s->arena);
     free(s);
     return true;

@@ -12,7 +12,6 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "toolsvc/episodes.h"
 #include "toolsvc/service.h"
 
 /* ---- a tool that the test holds back ------------------------------------------------------------------------------------------------- */
@@ -470,7 +469,7 @@ static void a_recording_that_cannot_be_written_stops_the_service(void **state) {
     assert_non_null(mkdtemp(folder));
     snprintf(file, sizeof file, "%s/rank_1.jsonl", folder);
     f->config.traffic.record = folder;
-    assert_int_equal(toolsvc_traffic_open(&traffic, &f->config, 1, &f->tools), RLF_OK);
+    assert_ok(toolsvc_traffic_open(&traffic, &f->config, 1, &f->tools));
     toolsvc_service_use_traffic(f->service, traffic);
     give_open(f, 7);
     give_call(f, 7, 0, "gate", "{\"text\": \"first\"}");
@@ -483,28 +482,10 @@ static void a_recording_that_cannot_be_written_stops_the_service(void **state) {
     assert_int_equal(toolsvc_service_status(f->service), RLF_IO);
     assert_non_null(strstr(rlf_error_message(), file));
     assert_int_equal(f->n, 1); /* what is not recorded is not answered */
-    assert_int_equal(toolsvc_traffic_close(traffic), RLF_OK);
+    assert_ok(toolsvc_traffic_close(traffic));
     toolsvc_service_use_traffic(f->service, NULL);
     unlink(file);
     rmdir(folder);
-}
-
-static void episode_table_finds_what_was_put(void **state) {
-    (void)state;
-    enum { N = 3000 };
-    toolsvc_episodes table = {0};
-    assert_null(toolsvc_episodes_find(&table, (toolsvc_episode_key){0, 0, 0}));
-    for (int64_t i = 0; i < N; i++) toolsvc_episodes_put(&table, (toolsvc_episode_key){i / 8, i % 8, 0})->seed = i;
-    toolsvc_episodes_put(&table, (toolsvc_episode_key){0, 0, 1})->seed = -1;
-    assert_int_equal(table.n, N + 1);
-    for (int64_t i = 0; i < N; i += 3) assert_true(toolsvc_episodes_remove(&table, (toolsvc_episode_key){i / 8, i % 8, 0}));
-    assert_false(toolsvc_episodes_remove(&table, (toolsvc_episode_key){0, 0, 0}));
-    for (int64_t i = 0; i < N; i++) {
-        toolsvc_episode *e = toolsvc_episodes_find(&table, (toolsvc_episode_key){i / 8, i % 8, 0});
-        assert_true(i % 3 ? e && e->seed == i : !e);
-    }
-    assert_int_equal(toolsvc_episodes_find(&table, (toolsvc_episode_key){0, 0, 1})->seed, -1);
-    toolsvc_episodes_clean_up(&table);
 }
 
 int main(void) {
@@ -530,7 +511,6 @@ int main(void) {
         CASE(failed_send_stops_the_service),
         CASE(a_recording_that_cannot_be_written_stops_the_service),
         cmocka_unit_test(latency_is_seeded_and_log_normal),
-        cmocka_unit_test(episode_table_finds_what_was_put),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
