@@ -258,7 +258,7 @@ static rlf_status set_up_model(rollout_rank *r, int positions) {
     RLF_TRY(kern_comm_new(&r->comm, r->queue, r->transport, KERN_WINDOW_BYTES, (int)(c->deadline.collective_s * 1000)));
     if (!evaluates(r))
         RLF_TRY(kern_handover_new(&r->handover, r->comm, first, rollouts, rlf_transport_size(r->transport) - first - rollouts, NULL,
-                                  r->layout.total, r->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32, &shared));
+                                  r->layout.total, kern_dtype_of(r->precision.stored), &shared));
     if (shared) RLF_TRY(kern_model_new_over(&r->model, r->queue, &r->layout, r->precision, positions, shared));
     else RLF_TRY(kern_model_new(&r->model, r->queue, &r->layout, r->precision, positions));
     if (shared) RLF_INFO("weights are those of a learner on the same card");

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "trainer/algorithm.h"
+#include "trainer/batch.h"
 #include "trainer/checkpoint.h"
 #include "trainer/memory.h"
 #include "trainer/optimizer.h"
@@ -100,13 +101,6 @@ static void pack_clean_up(packed *p) {
     free(p->on_policy);
 }
 
-static size_t model_tokens(const rlf_sequence *s) {
-    size_t n = 0;
-    for (size_t i = 0; i < s->spans.n; i++)
-        if (s->spans.v[i].kind == RLF_SPAN_MODEL) n += (size_t)(s->spans.v[i].end - s->spans.v[i].begin);
-    return n;
-}
-
 /* Spans come from a coordinator of the same program, yet memory safety shall not rest on that. */
 static rlf_status check_sequence(const learner *l, const rlf_sequence *s) {
     if (s->tokens.n < 2 || s->tokens.n > (size_t)l->max_tokens || s->logprobs.n != s->tokens.n)
@@ -123,7 +117,7 @@ static rlf_status check_sequence(const learner *l, const rlf_sequence *s) {
 
 /* The denominators are those of the global batch, fixed by the coordinator. */
 static double token_scale(const learner *l, const rlf_batch *batch, const rlf_sequence *s) {
-    if (strcmp(l->config->algorithm.aggregate, "sequence") == 0) return s->weight / ((double)model_tokens(s) * batch->total_sequences);
+    if (strcmp(l->config->algorithm.aggregate, "sequence") == 0) return s->weight / ((double)trainer_model_tokens(s) * batch->total_sequences);
     return s->weight / batch->total_tokens;
 }
 

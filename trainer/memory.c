@@ -33,7 +33,7 @@ trainer_memory trainer_memory_of_rollout(const rlf_config *config, const rlf_mod
     const kern_kv_shape cache = {.layers = s->layers, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
                                  .page_size = (int)config->rollout.page_size,
                                  .pages = (int)(config->rollout.cache_tokens / config->rollout.page_size),
-                                 .factors = precision_of(config).factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+                                 .factors = kern_dtype_of(precision_of(config).factors)};
     return (trainer_memory){.weights = weights_bytes(config, layout), .activations = (double)rollout_work(config, layout, device_of(on_cards)),
                             .cache = (double)kern_kv_bytes_on(device_of(on_cards), cache)};
 }

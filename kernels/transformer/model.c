@@ -85,14 +85,13 @@ rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, ke
     return RLF_RAISE(INVALID, "model.compute_dtype %s: expected auto, float32 or bfloat16", compute_dtype);
 }
 
-static rlf_status kern_dtype_of(rlf_dtype dtype, kern_dtype *out) {
-    *out = dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+static rlf_status check_dtype(rlf_dtype dtype) {
     if (dtype == RLF_DTYPE_F32 || dtype == RLF_DTYPE_BF16) return RLF_OK;
     return RLF_RAISE(UNSUPPORTED, "parameters can be stored, and multiplied, as float32 or bfloat16 only");
 }
 
 kern_dtype kern_acts_on(kern_precision precision, const char *device) {
-    return kern_activations_on(device, precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32);
+    return kern_activations_on(device, kern_dtype_of(precision.factors));
 }
 
 static rlf_status check_positions(const rlf_model_shape *s, bool card, int max_positions) {
@@ -119,21 +118,20 @@ rlf_status kern_model_check(const rlf_model_shape *s, bool card, int max_positio
 rlf_status kern_model_new(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                           int max_positions) {
     kern_buf *params;
-    kern_dtype stored;
-    rlf_status status = kern_dtype_of(precision.stored, &stored);
-    if (status == RLF_OK) status = kern_buf_new(&params, kern_queue_device(queue), layout->total * kern_dtype_size(stored));
+    rlf_status status = check_dtype(precision.stored);
+    if (status == RLF_OK) status = kern_buf_new(&params, kern_queue_device(queue), layout->total * rlf_dtype_size(precision.stored));
     return status == RLF_OK ? kern_model_new_over(out, queue, layout, precision, max_positions, params) : status;
 }
 
 rlf_status kern_model_new_over(kern_model **out, kern_queue *queue, const rlf_model_layout *layout, kern_precision precision,
                                int max_positions, kern_buf *params) {
     rlf_status status = RLF_OK;
-    kern_dtype stored, factors;
+    const kern_dtype stored = kern_dtype_of(precision.stored), factors = kern_dtype_of(precision.factors);
     const rlf_model_shape *s = &layout->shape;
     kern_model *model = rlf_calloc(1, sizeof *model);
     model->params_buf = params;
-    RLF_TRY(kern_dtype_of(precision.stored, &stored));
-    RLF_TRY(kern_dtype_of(precision.factors, &factors));
+    RLF_TRY(check_dtype(precision.stored));
+    RLF_TRY(check_dtype(precision.factors));
     if (factors == KERN_BF16 && stored == KERN_F32)
         RLF_FAIL(UNSUPPORTED, "factors of bfloat16 need parameters stored as bfloat16; these are float32");
     RLF_TRY(kern_model_check(s, kern_device_is_card(kern_queue_device(queue)), max_positions));

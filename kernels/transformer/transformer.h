@@ -22,6 +22,8 @@ typedef struct kern_model kern_model;
 typedef struct kern_precision {
     rlf_dtype stored, factors;
 } kern_precision;
+/* KERN_BF16 of RLF_DTYPE_BF16, else KERN_F32. */
+static inline kern_dtype kern_dtype_of(rlf_dtype dtype) { return dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32; }
 /* From the names that model.dtype and model.compute_dtype have: float32, bfloat16; for the second also auto, which is the first. */
 rlf_status kern_precision_parse(const char *dtype, const char *compute_dtype, kern_precision *out) RLF_MUST_USE;
 

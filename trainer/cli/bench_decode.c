@@ -119,7 +119,7 @@ static double token_bytes(const rlf_bench *b) {
                                 .head_dim = s->head_dim,
                                 .page_size = PAGE,
                                 .pages = 1,
-                                .factors = b->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+                                .factors = kern_dtype_of(b->precision.factors)};
     return (double)kern_kv_bytes(b->device, page) / PAGE;
 }
 

@@ -41,7 +41,7 @@ typedef struct bench {
 
 static int rank_of(const bench *b) { return rlf_transport_rank(b->transport); }
 static bool gives(const bench *b) { return rank_of(b) == rlf_transport_size(b->transport) - 1; }
-static kern_dtype stored(const bench *b) { return b->dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32; }
+static kern_dtype stored(const bench *b) { return kern_dtype_of(b->dtype); }
 static double bytes_of(const bench *b) { return (double)b->layout.total * (double)rlf_dtype_size(b->dtype); }
 
 static rlf_status set_up(bench *b) {

@@ -264,7 +264,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Called twice: with no buffer it counts, then it cuts. Returns the bytes. */
 static size_t lay_out(bench *b) {
     size_t at = 0;
-    kern_dtype stored = b->on->precision.stored == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
+    kern_dtype stored = kern_dtype_of(b->on->precision.stored);
     size_t wide = b->most * larger(2 * b->n.ffn, larger(b->n.width, b->n.hidden)), d = (size_t)b->attn.head_dim;
     b->matrix = larger(b->n.vocab * b->n.hidden, 2 * b->n.ffn * b->n.hidden);
     struct { kern_tensor *t; kern_dtype dtype; size_t n; } list[] = {
@@ -325,7 +325,7 @@ static rlf_status set_up(bench *b) {
     const rlf_model_shape *s = &b->on->layout.shape;
     kern_device *device = kern_queue_device(b->q);
     b->attn = (kern_attn_shape){.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim,
-                                .factors = b->on->precision.factors == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32};
+                                .factors = kern_dtype_of(b->on->precision.factors)};
     b->acts = kern_activations(device, b->attn.factors);
     b->n = (sizes){(size_t)s->hidden, (size_t)(s->heads * s->head_dim), (size_t)kern_qkv_width(b->attn), (size_t)s->ffn, (size_t)s->vocab};
     b->kv_shape = (kern_kv_shape){.layers = 1, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE,

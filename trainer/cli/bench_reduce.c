@@ -50,7 +50,6 @@ typedef struct bench {
 
 static int rank_of(const bench *b) { return rlf_transport_rank(b->transport); }
 static int ranks_of(const bench *b) { return rlf_transport_size(b->transport); }
-static kern_dtype kern_of(rlf_dtype dtype) { return dtype == RLF_DTYPE_BF16 ? KERN_BF16 : KERN_F32; }
 
 /* What a rank sends to all others in one update. */
 static double bytes_of(const bench *b) {
@@ -76,7 +75,7 @@ static rlf_status set_up(bench *b) {
     RLF_TRY(kern_comm_join(b->comm, 0, ranks_of(b)));
     RLF_TRY(kern_buf_new(&b->grads, b->device, n * sizeof(float)));
     RLF_TRY(kern_buf_new(&b->weights, b->device, n * rlf_dtype_size(b->dtype)));
-    RLF_TRY(rlf_bench_fill(b->queue, kern_view(b->weights, kern_of(b->dtype)), n, -0.035f, 0.035f, 1));
+    RLF_TRY(rlf_bench_fill(b->queue, kern_view(b->weights, kern_dtype_of(b->dtype)), n, -0.035f, 0.035f, 1));
     if (kern_device_is_card(b->device) || n / (size_t)ranks_of(b) + 16 > INT32_MAX) goto out; /* MPI counts in int */
     b->sent = rlf_calloc(n, sizeof(float));
     b->received = rlf_calloc(n + 16 * (size_t)ranks_of(b), sizeof(float)); /* parts are not all as long */
@@ -95,9 +94,9 @@ static rlf_status update(bench *b) {
     RLF_TRY(kern_sync(b->queue));
     RLF_TRY(agree(b, &all_here));
     double start = rlf_now_s();
-    RLF_TRY(kern_comm_reduce_scatter(b->comm, kern_view(b->grads, KERN_F32), n, kern_of(b->reduce_dtype)));
+    RLF_TRY(kern_comm_reduce_scatter(b->comm, kern_view(b->grads, KERN_F32), n, kern_dtype_of(b->reduce_dtype)));
     double reduced = rlf_now_s();
-    RLF_TRY(kern_comm_all_gather(b->comm, kern_view(b->weights, kern_of(b->dtype)), n));
+    RLF_TRY(kern_comm_all_gather(b->comm, kern_view(b->weights, kern_dtype_of(b->dtype)), n));
     double gathered = rlf_now_s();
     if (gathered - start < b->best.both)
         b->best = (times){.reduce = reduced - start, .gather = gathered - reduced, .both = gathered - start, .mpi = b->best.mpi};
