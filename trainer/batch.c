@@ -6,14 +6,12 @@
 
 #include "trainer/algorithm.h"
 
-static int64_t model_tokens(const rlf_span *spans, size_t n) {
+int64_t trainer_model_tokens(const rlf_span *spans, size_t n) {
     int64_t tokens = 0;
     for (size_t i = 0; i < n; i++)
         if (spans[i].kind == RLF_SPAN_MODEL) tokens += spans[i].end - spans[i].begin;
     return tokens;
 }
-
-int64_t trainer_model_tokens(const rlf_sequence *sequence) { return model_tokens(sequence->spans.v, sequence->spans.n); }
 
 static bool cut_by_limit(const rlf_trajectory *t) { return t->finish == RLF_FINISH_LENGTH_LIMIT || t->finish == RLF_FINISH_TURN_LIMIT; }
 
@@ -30,7 +28,7 @@ static void score_group(const rlf_config *config, const rlf_trajectory *t, size_
     out->flat_groups += !differ;
     for (size_t i = 0; i < samples; i++) {
         bool left_out = (config->algorithm.mask_truncated && cut_by_limit(&t[i])) || (config->algorithm.drop_zero_variance && !differ);
-        in_loss[i] = valid[i] && !left_out && model_tokens(t[i].spans.v, t[i].spans.n) > 0;
+        in_loss[i] = valid[i] && !left_out && trainer_model_tokens(t[i].spans.v, t[i].spans.n) > 0;
         out->left_out += valid[i] && !in_loss[i];
     }
 }
@@ -124,7 +122,7 @@ rlf_status trainer_plan_init(trainer_plan *plan, const rlf_sequence *sequences, 
     for (size_t i = 0; i < n; i++) {
         items[i] = (item){.index = i, .tokens = (int64_t)sequences[i].tokens.n};
         plan->tokens += items[i].tokens;
-        plan->model_tokens += trainer_model_tokens(&sequences[i]);
+        plan->model_tokens += trainer_model_tokens(sequences[i].spans.v, sequences[i].spans.n);
         if (items[i].tokens > micro_tokens)
             return RLF_RAISE(LIMIT, "a sequence of %lld tokens (uid %lld) does not fit a micro-batch: raise train.micro_tokens "
                                     "(%lld) or lower episode.max_tokens",

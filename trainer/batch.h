@@ -25,8 +25,8 @@ void trainer_score(const rlf_config *config, const rlf_trajectory *trajectories,
 rlf_sequence *trainer_sequences(const rlf_trajectory *trajectories, const trainer_scores *scores, size_t begin, size_t end,
                                 rlf_arena *arena, size_t *n);
 
-/* Tokens of the model in it: those the loss sees. */
-int64_t trainer_model_tokens(const rlf_sequence *sequence);
+/* Tokens of the model in these spans: those the loss sees. */
+int64_t trainer_model_tokens(const rlf_span *spans, size_t n);
 
 typedef struct trainer_plan {
     /* (learners), in the arena: micros, total_tokens, total_sequences, sequences set; step, update, updates, lr left to the caller */

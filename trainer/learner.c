@@ -117,8 +117,8 @@ static rlf_status check_sequence(const learner *l, const rlf_sequence *s) {
 
 /* The denominators are those of the global batch, fixed by the coordinator. */
 static double token_scale(const learner *l, const rlf_batch *batch, const rlf_sequence *s) {
-    if (strcmp(l->config->algorithm.aggregate, "sequence") == 0) return s->weight / ((double)trainer_model_tokens(s) * batch->total_sequences);
-    return s->weight / batch->total_tokens;
+    if (strcmp(l->config->algorithm.aggregate, "sequence") != 0) return s->weight / batch->total_tokens;
+    return s->weight / ((double)trainer_model_tokens(s->spans.v, s->spans.n) * batch->total_sequences);
 }
 
 static rlf_status pack_sequence(learner *l, const rlf_batch *batch, const rlf_sequence *s, bool weights_unchanged) {

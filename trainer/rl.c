@@ -41,9 +41,7 @@ out:
 }
 
 static void count_tokens(void *ctx, const rlf_trajectory *t) {
-    trainer_job *job = ctx;
-    for (size_t i = 0; i < t->spans.n; i++)
-        if (t->spans.v[i].kind == RLF_SPAN_MODEL) job->progress.tokens += t->spans.v[i].end - t->spans.v[i].begin;
+    ((trainer_job *)ctx)->progress.tokens += trainer_model_tokens(t->spans.v, t->spans.n);
 }
 
 static const rlf_row *row_of(void *ctx, size_t group) { return ((rl_step *)ctx)->rows[group]; }

@@ -72,7 +72,7 @@ static void denominators_are_those_of_the_whole_batch(void **state) {
     rlf_arena arena = {0};
     rlf_sequence *sequences = many_sequences(&arena);
     int64_t model = 0;
-    for (int i = 0; i < MANY; i++) model += trainer_model_tokens(&sequences[i]);
+    for (int i = 0; i < MANY; i++) model += trainer_model_tokens(sequences[i].spans.v, sequences[i].spans.n);
     for (int learners = 1; learners <= 4; learners++) {
         trainer_plan plan;
         assert_ok(trainer_plan_init(&plan, sequences, MANY, learners, BUDGET, &arena));
