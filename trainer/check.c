@@ -129,21 +129,14 @@ rlf_status trainer_check(const trainer_check_options *o, rlf_str *out) {
     trainer_job job = {.config = config, .tool_schemas = o->tool_schemas};
     rlf_model_layout layout = {0};
     trainer_state_init(&job.state);
-    RLF_TRY(rlf_model_shape_read(&job.shape, config->model.path));
+    RLF_TRY(trainer_text_open(&job));
     rlf_model_layout_init(&layout, &job.shape);
     RLF_TRY(check_model(config, &layout, out));
-    RLF_TRY(trainer_positions_check(&job));
-    RLF_TRY(rlf_tokenizer_load(&job.tokenizer, config->model.path));
-    RLF_TRY(trainer_chat_open(&job));
-    RLF_TRY(trainer_tags_check(&job));
     RLF_TRY(check_data(&job, out));
     RLF_TRY(check_output(&job, out));
     RLF_TRY(check_plan(o, &layout, out));
 out:
-    rlf_chat_destroy(job.chat);
-    rlf_tokenizer_destroy(job.tokenizer);
-    rlf_dataset_clean_up(&job.train);
-    rlf_dataset_clean_up(&job.eval);
+    trainer_text_close(&job);
     rlf_arena_clean_up(&job.arena);
     trainer_state_clean_up(&job.state);
     rlf_str_clean_up(&job.checkpoint);

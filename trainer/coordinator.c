@@ -19,18 +19,6 @@
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------------- */
 
-static rlf_status open_text(trainer_job *job) {
-    rlf_status status = RLF_OK;
-    const rlf_config *config = job->config;
-    RLF_TRY(rlf_model_shape_read(&job->shape, config->model.path));
-    RLF_TRY(trainer_positions_check(job));
-    RLF_TRY(rlf_tokenizer_load(&job->tokenizer, config->model.path));
-    RLF_TRY(trainer_chat_open(job));
-    RLF_TRY(trainer_tags_check(job));
-out:
-    return status;
-}
-
 static rlf_status open_data(trainer_job *job) {
     trainer_lengths train, eval;
     rlf_status status = trainer_data_load(job, &train, &eval);
@@ -143,7 +131,7 @@ static rlf_status open_job(trainer_job *job) {
         trainer_watch_expect(&job->watch, rank, 1, job->config->deadline.startup_s, "word that it is ready");
     job->train_s = rlf_calloc((size_t)topology.size, sizeof *job->train_s);
     trainer_state_init(&job->state);
-    RLF_TRY(open_text(job));
+    RLF_TRY(trainer_text_open(job));
     RLF_TRY(open_data(job));
     RLF_TRY(open_state(job));
     RLF_TRY(trainer_watch_gather(&job->watch, RLF_CONTROL_READY, note_device, job));
@@ -163,10 +151,7 @@ static void close_job(trainer_job *job) {
     trainer_order_clean_up(&job->order);
     trainer_state_clean_up(&job->state);
     if (job->lock >= 0) close(job->lock);
-    rlf_chat_destroy(job->chat);
-    rlf_tokenizer_destroy(job->tokenizer);
-    rlf_dataset_clean_up(&job->train);
-    rlf_dataset_clean_up(&job->eval);
+    trainer_text_close(job);
     rlf_arena_clean_up(&job->arena);
     rlf_str_clean_up(&job->checkpoint);
     free(job->train_s);

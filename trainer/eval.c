@@ -77,7 +77,7 @@ bool trainer_evaluated(const trainer_job *job, int64_t step) {
 rlf_status trainer_evaluate(trainer_job *job) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
-    trainer_sampling sampling = {config->eval_sampling.temperature, config->eval_sampling.top_p, config->eval_sampling.top_k};
+    rlf_sampling sampling = {config->eval_sampling.temperature, config->eval_sampling.top_p, config->eval_sampling.top_k};
     size_t samples = (size_t)config->eval_sampling.samples, rows = job->eval.n;
     trainer_collected got;
     if (config->data.eval_limit > 0 && rows > (size_t)config->data.eval_limit) rows = (size_t)config->data.eval_limit;

@@ -5,7 +5,7 @@
  *   supervise.c    one supervised step
  *   eval.c         an evaluation
  *   exchange.c     what both kinds of step say to the learners: update, hand over, save
- *   prompt.c       rows to episodes and to supervised sequences
+ *   prompt.c       the model's text side; rows to episodes and to supervised sequences
  *   summary.c      the end of the run
  *
  * The result is a function of (seed, config, tool answers): nothing here depends on which rank answered, or when. Private to trainer/. */
@@ -50,17 +50,15 @@ typedef struct trainer_job {
 
 /* ---- prompt.c ----------------------------------------------------------------------------------------------------------------------- */
 
-/* job->chat, of the tokenizer. Errors name the key. */
-rlf_status trainer_chat_open(trainer_job *job) RLF_MUST_USE;
-/* Whether what the tags of episode.tool_format call is on offer. Errors name the key. */
-rlf_status trainer_tags_check(const trainer_job *job) RLF_MUST_USE;
-typedef struct trainer_sampling { double temperature, top_p; int64_t top_k; } trainer_sampling;
-/* Whether the model has positions for episodes and rows of the length that the job allows. */
-rlf_status trainer_positions_check(const trainer_job *job) RLF_MUST_USE;
+/* Reads the model's shape, tokenizer and chat template into the job. Refuses a model without positions for episodes and rows of the length
+ * that the job allows, and a tag of episode.tool_format that calls what no tool offers, naming the key. */
+rlf_status trainer_text_open(trainer_job *job) RLF_MUST_USE;
+/* Frees that, and the data. */
+void trainer_text_close(trainer_job *job);
 /* The EPISODE record of a row, complete but for `attempt`. Refuses a prompt longer than episode.max_prompt_tokens, naming `file` and
  * line. */
 rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,
-                              trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
+                              rlf_sampling sampling, rlf_arena *arena, rlf_episode *out) RLF_MUST_USE;
 /* A row of data.train as a sequence with weight and advantage 1; its model spans are what the loss sees. Refuses one longer than
  * episode.max_tokens. */
 rlf_status trainer_supervised_of(const trainer_job *job, const rlf_row *row, int64_t uid, rlf_arena *arena, rlf_sequence *out) RLF_MUST_USE;

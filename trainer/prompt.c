@@ -1,4 +1,4 @@
-/* Rows to episodes and supervised sequences (job.h). */
+/* The model's text side, and rows to episodes and supervised sequences (job.h). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,19 +6,45 @@
 #include "common/base/json.h"
 #include "trainer/job.h"
 
-rlf_status trainer_positions_check(const trainer_job *job) {
+static rlf_status check_positions(const trainer_job *job) {
     const rlf_config *config = job->config;
     if (config->episode.max_tokens <= job->shape.max_positions) return RLF_OK;
     return RLF_RAISE(LIMIT, "episode.max_tokens is %lld, but %s has %d positions", (long long)config->episode.max_tokens, config->model.path,
                      job->shape.max_positions);
 }
 
-rlf_status trainer_chat_open(trainer_job *job) {
+static rlf_status open_chat(trainer_job *job) {
     const rlf_config *config = job->config;
     rlf_status status = rlf_chat_new(&job->chat, job->tokenizer, config->model.path, rlf_chat_options_of(config));
     if (status != RLF_OK) rlf_error_context("key 'episode.chat'");
     return status;
 }
+
+static rlf_status check_tags(const trainer_job *job) {
+    bool calls = trainer_generates(job->config) && job->config->n_tools > 0 && job->config->episode.max_turns > 0;
+    return calls ? rlf_tool_syntax_check(rlf_chat_tool_syntax(job->chat), job->tool_schemas) : RLF_OK;
+}
+
+rlf_status trainer_text_open(trainer_job *job) {
+    rlf_status status = RLF_OK;
+    const rlf_config *config = job->config;
+    RLF_TRY(rlf_model_shape_read(&job->shape, config->model.path));
+    RLF_TRY(check_positions(job));
+    RLF_TRY(rlf_tokenizer_load(&job->tokenizer, config->model.path));
+    RLF_TRY(open_chat(job));
+    RLF_TRY(check_tags(job));
+out:
+    return status;
+}
+
+void trainer_text_close(trainer_job *job) {
+    rlf_chat_destroy(job->chat);
+    rlf_tokenizer_destroy(job->tokenizer);
+    rlf_dataset_clean_up(&job->train);
+    rlf_dataset_clean_up(&job->eval);
+}
+
+/* ---- prompts ---------------------------------------------------------------------------------------------------------------------- */
 
 /* The prompt as chat messages: the row's, behind episode.system where it is set and the row brings no system message. In the arena. */
 static const rlf_chat_message *messages_of(const trainer_job *job, const rlf_row *row, rlf_arena *arena, size_t *n) {
@@ -74,11 +100,6 @@ static rlf_status tools_shown(const trainer_job *job, const rlf_row *row, rlf_ar
     return status;
 }
 
-rlf_status trainer_tags_check(const trainer_job *job) {
-    bool calls = trainer_generates(job->config) && job->config->n_tools > 0 && job->config->episode.max_turns > 0;
-    return calls ? rlf_tool_syntax_check(rlf_chat_tool_syntax(job->chat), job->tool_schemas) : RLF_OK;
-}
-
 /* What an episode of a row begins with. */
 typedef struct prompt {
     const rlf_chat_message *messages; /* (n) */
@@ -117,7 +138,7 @@ static void put_texts(rlf_episode *out, const rlf_chat_message *messages, size_t
     for (size_t i = 0; i < row->n_targets; i++) out->targets.v[i].text = rlf_slice_of(row->targets[i]);
 }
 
-static void put_limits(rlf_episode *out, const rlf_config *config, trainer_sampling sampling, rlf_arena *arena) {
+static void put_limits(rlf_episode *out, const rlf_config *config, rlf_sampling sampling, rlf_arena *arena) {
     out->limits.v = rlf_arena_alloc(arena, 1, sizeof *out->limits.v);
     out->limits.n = 1;
     out->limits.v[0] = (rlf_limits){.turns = config->episode.max_turns, .turn_tokens = config->episode.max_turn_tokens,
@@ -125,13 +146,11 @@ static void put_limits(rlf_episode *out, const rlf_config *config, trainer_sampl
                                     .timeout_ms = config->episode.timeout_s * 1000};
     out->sampling.v = rlf_arena_alloc(arena, 1, sizeof *out->sampling.v);
     out->sampling.n = 1;
-    out->sampling.v[0].temperature = sampling.temperature;
-    out->sampling.v[0].top_p = sampling.top_p;
-    out->sampling.v[0].top_k = sampling.top_k;
+    out->sampling.v[0] = sampling;
 }
 
 rlf_status trainer_episode_of(const trainer_job *job, const rlf_row *row, const char *file, int64_t uid, int64_t samples,
-                              trainer_sampling sampling, rlf_arena *arena, rlf_episode *out) {
+                              rlf_sampling sampling, rlf_arena *arena, rlf_episode *out) {
     rlf_status status = RLF_OK;
     const rlf_config *config = job->config;
     prompt p;

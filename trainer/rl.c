@@ -27,7 +27,7 @@ static rlf_status draw(rl_step *s) {
     rlf_status status = RLF_OK;
     trainer_job *job = s->job;
     const rlf_config *config = job->config;
-    trainer_sampling sampling = {config->sampling.temperature, config->sampling.top_p, config->sampling.top_k};
+    rlf_sampling sampling = {config->sampling.temperature, config->sampling.top_p, config->sampling.top_k};
     s->rows = rlf_arena_alloc(&job->arena, s->groups, sizeof *s->rows);
     s->episodes = rlf_arena_alloc(&job->arena, s->groups, sizeof *s->episodes);
     for (size_t g = 0; g < s->groups; g++) {

@@ -14,7 +14,7 @@ static void an_empty_reasoning_is_told_from_a_missing_one(void **state) {
     rlf_arena arena = {0};
     rlf_episode episode;
     assert_ok(rlf_chat_new(&job.chat, job.tokenizer, "", (rlf_chat_options){.name = "qwen3"}));
-    assert_ok(trainer_episode_of(&job, &row, "rows.jsonl", 1, 1, (trainer_sampling){1, 1, 0}, &arena, &episode));
+    assert_ok(trainer_episode_of(&job, &row, "rows.jsonl", 1, 1, (rlf_sampling){1, 1, 0}, &arena, &episode));
     assert_int_equal(episode.prompt.n, 4);
     for (size_t i = 0; i < 4; i++) assert_int_equal(episode.prompt.v[i].reasoned, i == 1);
     rlf_arena_clean_up(&arena);
