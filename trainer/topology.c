@@ -18,10 +18,6 @@ rlf_status trainer_topology_init(trainer_topology *topology, const rlf_config *c
     bool generates = trainer_generates(config), evaluates = trainer_mode_is(config, "eval");
     int least = trainer_topology_least(config);
     memset(topology, 0, sizeof *topology);
-    if (generates && (config->ranks.tool < 1 || config->ranks.rollout < 1))
-        return RLF_RAISE(INVALID, "mode %s generates, which takes at least one rank each: ranks.tool is %lld, ranks.rollout is "
-                                  "%lld", config->mode,
-                         (long long)config->ranks.tool, (long long)config->ranks.rollout);
     if (size < least)
         return RLF_RAISE(INVALID, "this job needs at least %d ranks (1 coordinator, %d tool, %d rollout, %d learner) and was "
                                   "started with %d: mpirun -np %d%s",

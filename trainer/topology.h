@@ -11,7 +11,7 @@ typedef struct trainer_topology {
     int size, tool_first, tools, rollout_first, rollouts, learner_first, learners;
 } trainer_topology;
 
-/* Refuses a world too small for the config, saying how many ranks it needs. */
+/* Refuses a world too small for the config, which has been checked (rlf_config_load), saying how many ranks it needs. */
 rlf_status trainer_topology_init(trainer_topology *topology, const rlf_config *config, int size) RLF_MUST_USE;
 trainer_role trainer_topology_role(const trainer_topology *topology, int rank);
 /* "coordinator", "tool", "rollout" or "learner". */
