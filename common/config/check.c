@@ -132,20 +132,27 @@ static rlf_status check_mcp(const rlf_config_origin *o, size_t i, const rlf_tool
     return RLF_OK;
 }
 
-static rlf_status check_tool(const rlf_config *c, const rlf_config_origin *o, size_t i) {
-    const rlf_tool_config *t = &c->tools[i];
-    if (!*t->name) return tool_fail(o, i, "name", "required: what the model calls");
-    if (!is_tool_name(t->name)) return tool_fail(o, i, "name", "expected at most 64 letters, digits, _ or -");
+/* What each kind cannot do without. */
+static rlf_status check_kind(const rlf_config_origin *o, size_t i, const rlf_tool_config *t) {
+    const bool process = strcmp(t->kind, "process") == 0;
     if (!*t->kind) return tool_fail(o, i, "kind", "required: one of index, calculator, retriever, http, python, process, plugin, mcp");
     if (strcmp(t->kind, "index") == 0 && !*t->path) return tool_fail(o, i, "path", "required for kind index: the file made by `rlf index`");
     if ((strcmp(t->kind, "retriever") == 0 || strcmp(t->kind, "http") == 0) && !*t->url)
         return tool_fail(o, i, "url", "required for kinds http and retriever: where the service is");
-    if (strcmp(t->kind, "mcp") == 0 && check_mcp(o, i, t) != RLF_OK) return RLF_INVALID;
-    bool is_process = strcmp(t->kind, "process") == 0;
+    if (strcmp(t->kind, "mcp") == 0) return check_mcp(o, i, t);
     if (strcmp(t->kind, "plugin") == 0 && !*t->path)
         return tool_fail(o, i, "path", "required for kind plugin: the shared library (toolsvc/plugin.h)");
-    if (is_process && !*t->command) return tool_fail(o, i, "command", "required for kind process: the program and its arguments");
-    if (is_process && t->workers < 1) return tool_fail(o, i, "workers", "expected at least 1 for kind process");
+    if (process && !*t->command) return tool_fail(o, i, "command", "required for kind process: the program and its arguments");
+    if (process && t->workers < 1) return tool_fail(o, i, "workers", "expected at least 1 for kind process");
+    return RLF_OK;
+}
+
+static rlf_status check_tool(const rlf_config *c, const rlf_config_origin *o, size_t i) {
+    const rlf_tool_config *t = &c->tools[i];
+    if (!*t->name) return tool_fail(o, i, "name", "required: what the model calls");
+    if (!is_tool_name(t->name)) return tool_fail(o, i, "name", "expected at most 64 letters, digits, _ or -");
+    rlf_status status = check_kind(o, i, t);
+    if (status != RLF_OK) return status;
     if (t->memory_mb > 0 && t->memory_mb < LEAST_MEMORY_MB) return tool_fail(o, i, "memory_mb", "expected 0, or at least 64");
     if (t->latency_p99_ms > 0 && t->latency_median_ms <= 0)
         return tool_fail(o, i, "latency.median_ms", "required where latency.p99_ms is set");
