@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "trainer/files.h"
 
@@ -227,17 +228,13 @@ static rlf_status state_from_json(const rlf_config *config, json_t *object, cons
 
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) {
     rlf_status status = RLF_OK;
-    rlf_str path = {0}, text = {0};
-    json_error_t error;
+    rlf_str path = {0};
     json_t *object = NULL;
     rlf_str_printf(&path, "%s/run_state.json", dir);
-    RLF_TRY(rlf_str_read_file(&text, path.ptr, MAX_STATE_BYTES));
-    object = json_loadb(text.ptr ? text.ptr : "", text.len, 0, &error);
-    if (!object) RLF_FAIL(INVALID, "%s:%d: %s", path.ptr, error.line, error.text);
+    RLF_TRY(rlf_json_read_file(path.ptr, MAX_STATE_BYTES, 0, &object));
     RLF_TRY(state_from_json(config, object, path.ptr, state));
 out:
     json_decref(object);
     rlf_str_clean_up(&path);
-    rlf_str_clean_up(&text);
     return status;
 }

@@ -41,6 +41,19 @@ json_t *rlf_json_parse(const char *text, size_t n, size_t flags, json_error_t *e
     return value;
 }
 
+rlf_status rlf_json_read_file(const char *path, size_t max_bytes, size_t flags, json_t **out) {
+    rlf_str text = {0};
+    json_error_t error;
+    *out = NULL;
+    rlf_status status = rlf_str_read_file(&text, path, max_bytes);
+    if (status == RLF_OK) {
+        *out = rlf_json_parse(text.ptr ? text.ptr : "", text.len, flags, &error);
+        if (!*out) status = RLF_RAISE(INVALID, "%s:%d: %s: %s", path, error.line, rlf_json_problem(&error), error.text);
+    }
+    rlf_str_clean_up(&text);
+    return status;
+}
+
 const char *rlf_json_problem(const json_error_t *error) {
     return json_error_code(error) == json_error_numeric_overflow ? "a number out of range" : "not JSON";
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/model/folder.h"
 #include "common/model/load.h"
@@ -88,16 +89,11 @@ out:
 static rlf_status open_indexed(shards *set) {
     rlf_status status = RLF_OK;
     char *path = rlf_folder_path(set->dir, "model.safetensors.index.json");
-    rlf_str text = {0};
-    json_error_t error;
     json_t *root = NULL;
-    RLF_TRY(rlf_str_read_file(&text, path, INDEX_MAX));
-    root = json_loadb(text.ptr, text.len, JSON_REJECT_DUPLICATES, &error);
-    if (!root) RLF_FAIL(INVALID, "%s:%d: not JSON: %s", path, error.line, error.text);
+    RLF_TRY(rlf_json_read_file(path, INDEX_MAX, JSON_REJECT_DUPLICATES, &root));
     RLF_TRY(add_indexed(set, path, json_object_get(root, "weight_map")));
 out:
     json_decref(root);
-    rlf_str_clean_up(&text);
     free(path);
     return status;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/base/outfile.h"
 #include "common/model/checkpoint.h"
@@ -61,20 +62,15 @@ static bool same_shape(const rlf_model_shape *a, const rlf_model_shape *b) {
 static rlf_status config_from_source(const char *source_dir, const rlf_model_shape *shape, rlf_dtype dtype, json_t **out) {
     rlf_status status = RLF_OK;
     rlf_model_shape theirs;
-    rlf_str text = {0};
-    json_error_t error;
     char *path = rlf_folder_path(source_dir, "config.json");
     RLF_TRY(rlf_model_shape_read(&theirs, source_dir));
     if (!same_shape(&theirs, shape)) RLF_FAIL(INVALID, "%s: describes another model than the weights to be written", path);
-    RLF_TRY(rlf_str_read_file(&text, path, CONFIG_MAX));
-    *out = json_loadb(text.ptr, text.len, 0, &error);
-    if (!*out) RLF_FAIL(INVALID, "%s:%d: not JSON: %s", path, error.line, error.text);
+    RLF_TRY(rlf_json_read_file(path, CONFIG_MAX, 0, out));
     bool both = json_object_get(*out, "dtype") && json_object_get(*out, "torch_dtype");
     bool newer = json_object_get(*out, "dtype") != NULL;
     if (newer) json_object_set_new(*out, "dtype", json_string(rlf_dtype_torch_name(dtype)));
     if (both || !newer) json_object_set_new(*out, "torch_dtype", json_string(rlf_dtype_torch_name(dtype)));
 out:
-    rlf_str_clean_up(&text);
     free(path);
     return status;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "trainer/cli/cli.h"
 
@@ -36,18 +37,14 @@ typedef struct run {
 
 static rlf_status read_summary(const char *folder, json_t **summary) {
     rlf_status status = RLF_OK;
-    rlf_str path = {0}, text = {0};
-    json_error_t error;
+    rlf_str path = {0};
     rlf_str_printf(&path, "%s/summary.json", folder);
-    status = rlf_str_read_file(&text, path.ptr, SUMMARY_BYTES);
+    status = rlf_json_read_file(path.ptr, SUMMARY_BYTES, 0, summary);
     if (status == RLF_IO) rlf_error_context("no finished run");
     RLF_TRY(status);
-    *summary = json_loadb(text.ptr ? text.ptr : "", text.len, 0, &error);
-    if (!*summary) RLF_FAIL(INVALID, "%s:%d: %s", path.ptr, error.line, error.text);
     if (!json_is_object(*summary)) RLF_FAIL(INVALID, "%s: expected a JSON object", path.ptr);
 out:
     rlf_str_clean_up(&path);
-    rlf_str_clean_up(&text);
     return status;
 }
 

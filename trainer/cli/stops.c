@@ -23,19 +23,14 @@ static void push_id(const json_t *value, rlf_ids *out) {
 /* eos_token_id of a file, a number or a list; nothing where there is no such file or key. */
 static rlf_status read_stops(const char *path, rlf_ids *out) {
     rlf_status status = RLF_OK;
-    rlf_str text = {0};
-    json_error_t error;
     json_t *root = NULL;
     if (access(path, F_OK) != 0) return RLF_OK;
-    RLF_TRY(rlf_str_read_file(&text, path, MAX_CONFIG));
-    root = rlf_json_parse(text.ptr ? text.ptr : "", text.len, 0, &error);
-    if (!root) RLF_FAIL(INVALID, "%s:%d: not JSON: %s", path, error.line, error.text);
+    RLF_TRY(rlf_json_read_file(path, MAX_CONFIG, 0, &root));
     const json_t *stops = json_object_get(root, "eos_token_id");
     push_id(stops, out);
     for (size_t i = 0; i < json_array_size(stops); i++) push_id(json_array_get(stops, i), out);
 out:
     json_decref(root);
-    rlf_str_clean_up(&text);
     return status;
 }
 

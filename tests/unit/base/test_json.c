@@ -1,7 +1,9 @@
 /* JSON from outside: what jansson refuses by default and is JSON all the same, and what stays refused. */
 #include "tests/test.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/json.h"
 
@@ -62,12 +64,32 @@ static void what_is_wrong_is_told(void **state) {
     assert_null(rlf_json_parse("[1e999]", 7, 0, NULL));
 }
 
+static void a_file_that_is_no_json_is_refused_with_its_line(void **state) {
+    (void)state;
+    char path[] = "/tmp/rlf_json_XXXXXX";
+    json_t *value;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_error(rlf_json_read_file(path, 100, 0, &value), RLF_INVALID, ":1: not JSON");
+    assert_int_equal(write(fd, "{\"a\":\n7", 7), 7);
+    assert_error(rlf_json_read_file(path, 100, 0, &value), RLF_INVALID, ":2: not JSON");
+    assert_null(value);
+    assert_int_equal(write(fd, "}", 1), 1);
+    assert_error(rlf_json_read_file(path, 7, 0, &value), RLF_LIMIT, path);
+    assert_ok(rlf_json_read_file(path, 8, 0, &value));
+    assert_int_equal(json_integer_value(json_object_get(value, "a")), 7);
+    json_decref(value);
+    close(fd);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_beyond_64_bits_become_reals_and_others_stay),
         cmocka_unit_test(a_text_may_hold_a_nul),
         cmocka_unit_test(a_value_ends_where_it_does_in_the_text),
         cmocka_unit_test(what_is_wrong_is_told),
+        cmocka_unit_test(a_file_that_is_no_json_is_refused_with_its_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
