@@ -90,13 +90,14 @@ static void thoughts_are_not_searched(void **state) {
     assert_string_equal(calls[0].error, "The tool call is not closed with </tool_call>.");
 }
 
-static void expect_error(const char *text, const char *name, const char *part) {
-    assert_true(parse(text) >= 1);
-    assert_non_null(calls[0].error);
+static void expect_error_as(rlf_tool_format format, const char *text, const char *name, const char *part) {
+    if (parse_as(format, text) != 1 || !calls[0].error) fail_msg("%s: not one call, or a good one", text);
     if (!strstr(calls[0].error, part)) fail_msg("%s: %s", text, calls[0].error);
     assert_string_equal(calls[0].name, name);
     assert_string_equal(calls[0].arguments, "{}");
 }
+
+static void expect_error(const char *text, const char *name, const char *part) { expect_error_as(RLF_TOOLS_HERMES, text, name, part); }
 
 static void malformed_calls_say_what_is_wrong(void **state) {
     (void)state;
@@ -175,7 +176,8 @@ static void other_llama_turns_are_no_calls(void **state) {
     (void)state;
     static const char *const texts[] = {"", " ", "Lima", "I say {\"name\": \"a\"}", "[{\"name\": \"a\"}]", "<think>{\"name\":\"x\"}", "\"{\"",
                                         "<tool_call>{\"name\":\"a\"}</tool_call>", "<think><|python_tag|>{\"name\":\"a\"}</think> no"};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) assert_int_equal(parse_llama(texts[i]), 0);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (parse_llama(texts[i]) != 0) fail_msg("%s: a call", texts[i]);
 }
 
 static void several_llama_calls_keep_their_order(void **state) {
@@ -198,13 +200,8 @@ static void malformed_llama_calls_say_what_is_wrong(void **state) {
         {"<|python_tag|>search(\"Lima\")", "", "not valid JSON"}, {"<|python_tag|>[1]", "", "\"name\" and \"parameters\""},
         {"{\"parameters\":{}}", "", "no \"name\""}, {"{\"name\":\"\"}", "", "no \"name\""}, {"{\"name\":\"a\",\"parameters\":[1]}", "a", "\"parameters\""},
         {"{\"name\":\"a\"} and more", "a", "other text"}, {"{\"name\":\"a\"} ; and more", "a", "other text"}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_int_equal(parse_llama(cases[i].text), 1);
-        assert_non_null(calls[0].error);
-        if (!strstr(calls[0].error, cases[i].part)) fail_msg("%s: %s", cases[i].text, calls[0].error);
-        assert_string_equal(calls[0].name, cases[i].name);
-        assert_string_equal(calls[0].arguments, "{}");
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_error_as(RLF_TOOLS_LLAMA, cases[i].text, cases[i].name, cases[i].part);
     assert_int_equal(parse_llama("{\"a\":1}{\"name\":\"b\"}"), 2);
     assert_non_null(calls[0].error);
     assert_null(calls[1].error);
