@@ -16,7 +16,7 @@
 
 #include "rollout/pages.h"
 
-enum { MEMORY = 64 }; /* ended sequences, about, that tell how long the next one will be */
+enum { MEMORY = 64 }; /* window of mean_pages, in ended sequences */
 
 struct rollout_prompt {
     rollout_engine *engine;
@@ -28,10 +28,10 @@ struct rollout_prompt {
     bool in_step;
 };
 
-/* Who a step that was queued draws for. */
+/* A queued step: the sequences that it draws a token for. */
 typedef struct flight {
-    bool going;          /* queued, and its draws not handed out */
-    rollout_seq **owner; /* (batch) of each output; NULL: nobody any more */
+    bool going;          /* queued, and its tokens not handed out */
+    rollout_seq **owner; /* (batch) of each output; NULL: the sequence no longer wants it */
     int outputs;
 } flight;
 
@@ -47,12 +47,12 @@ struct rollout_seq {
     int32_t *pages;  /* (max_pages) the first n_pages are held */
     int n_pages;
     size_t cached;
-    const flight *flight; /* that draws its next token; NULL: none */
+    const flight *flight; /* the step that draws its next token; NULL: none */
     int output;           /* which output of it */
     bool attached;   /* holds the prompt's pages; false: cached is 0 */
     bool paused, seated, started, in_step;
     int64_t rounds;  /* times it was resumed */
-    int64_t ready;   /* when it was opened or resumed last, counted in such events */
+    int64_t ready;   /* number of the event that opened or last resumed it */
     size_t age;      /* its place among all sequences, while a step is built */
 };
 
@@ -65,9 +65,9 @@ struct rollout_engine {
     rollout_seq **seqs; /* by age, oldest first */
     size_t n_seqs, cap_seqs;
     int seated;
-    int64_t events;    /* of sequences that became ready */
+    int64_t events;    /* sequences opened or resumed so far */
     int started;       /* sequences that had a seat and are open */
-    double mean_pages; /* of ended ones, the last counting most; at first the most there can be */
+    double mean_pages; /* moving average over ended sequences; begins at max_pages */
     rollout_prompt **prompts;
     size_t n_prompts, cap_prompts;
     /* the step being built */
@@ -95,7 +95,7 @@ rollout_model rollout_model_of(kern_decoder *decoder) {
                            .copy_page = decoder_copy_page, .ahead = kern_decoder_runs_ahead(decoder)};
 }
 
-/* That hold the longest episode. */
+/* Pages of the longest episode. */
 static int max_pages_of(const rollout_engine_options *o) { return (o->max_tokens + o->page_size - 1) / o->page_size; }
 
 static kern_decoder_options decoder_options(const rollout_engine_options *o) {
@@ -245,7 +245,7 @@ static void leave_seat(rollout_seq *s) {
     s->seated = false;
 }
 
-/* It was one of those whose length tells that of others. */
+/* Its length goes into mean_pages. */
 static void count_ended(rollout_engine *e, const rollout_seq *s) {
     size_t size = (size_t)e->options.page_size;
     if (!s->started) return;
@@ -253,7 +253,7 @@ static void count_ended(rollout_engine *e, const rollout_seq *s) {
     e->mean_pages += ((double)((s->ids.n + size - 1) / size) - e->mean_pages) / MEMORY;
 }
 
-/* What is being drawn for it is not wanted any more; the row it is drawn from is to be taken again. */
+/* The token being drawn for it is dropped; the row it is drawn from is computed again. */
 static void disown(rollout_seq *s) {
     if (!s->flight) return;
     s->flight->owner[s->output] = NULL;
@@ -309,7 +309,7 @@ static size_t prompt_age(const rollout_engine *e, const rollout_prompt *p, bool 
     return i;
 }
 
-/* A prompt that everyone has shares in holds only its partial page for itself. */
+/* Frees the pages of a prompt that all its sequences are attached to: they hold the full ones themselves. */
 static bool give_up_idle_prompt(rollout_engine *e) {
     for (size_t i = 0; i < e->n_prompts; i++) {
         rollout_prompt *p = e->prompts[i];
@@ -419,7 +419,7 @@ static void give_seats(rollout_engine *e) {
     }
 }
 
-/* With the token that is being drawn for it. */
+/* Its tokens, with the one that is being drawn. */
 static size_t length(const rollout_seq *s) { return s->ids.n + (s->flight != NULL); }
 
 /* Whether it has room to go on; one that is drawing its last token has not. */
@@ -506,8 +506,8 @@ static rollout_seq *oldest_seated(const rollout_engine *e) {
     return oldest;
 }
 
-/* Decodes first, then prefill chunks: before all others the oldest's, whose pages nobody takes. Else those who go first could fill every step
- * with what the next step takes from them. */
+/* Decodes first, then prefill chunks. The oldest sequence's chunk comes before all others, since nobody takes its pages: others could fill
+ * every step with rows whose pages the next step takes away, and none would finish. */
 static void build_step(rollout_engine *e) {
     e->rows = e->places = e->outputs = 0;
     e->kind = NULL;

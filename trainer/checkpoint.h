@@ -1,7 +1,7 @@
 /* Checkpoints of a run: OUTPUT/checkpoints/step_N/, a Hugging Face folder with the optimizer's state and run_state.json beside it.
  *
  * A checkpoint is written as step_N.tmp, and exists once that folder has been renamed: run_state.json is its last file, and everything
- * is on disk before the rename. One that is removed is renamed back first. So a folder step_N is complete or it is not there.
+ * is on disk before the rename. One that is to be removed is renamed to step_N.tmp first. So a folder step_N is complete or it is not there.
  * run_state.json holds only what follows from (seed, config, tool answers), no times: a resumed run writes the same bytes. Rank 0 alone
  * writes here; learners put their files into the folder they are told. Private to trainer/. */
 #ifndef RLF_TRAINER_CHECKPOINT_H
