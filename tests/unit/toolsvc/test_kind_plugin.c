@@ -116,7 +116,7 @@ static void what_is_wrong_with_a_plugin_is_told_before_the_start(void **state) {
     rlf_tool_config t = tool(PLUGIN("plugin"), "episode");
     t.options = "\"refuse\"";
     rig_refuses(t, "tools[0] (mine): the plugin refuses to open: it was told to refuse");
-    tool_rig r;
+    static tool_rig r;
     t = tool(__FILE__, "shared");
     assert_error(rig_open(&r, &t), RLF_INVALID, "tools[0] (mine): key \"path\": it cannot be loaded: " __FILE__);
 }

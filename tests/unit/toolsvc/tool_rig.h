@@ -87,7 +87,7 @@ static inline int rig_end(void **state) {
 }
 
 static inline void rig_refuses(rlf_tool_config tool, const char *message) {
-    tool_rig r;
+    static tool_rig r; /* 2 MB */
     assert_true(rig_open(&r, &tool) != RLF_OK);
     assert_string_equal(rlf_error_message(), message);
 }
