@@ -5,7 +5,7 @@
  *         and the same of up. A third warp group has one thread that does nothing but start copies, as far ahead as there are stages; a
  *         stage is STEP of depth of A and B. Blocks stay: each takes every n-th tile, and the copies for the next tile begin while this
  *         one is stored. Tiles go down GROUP before the next columns, so that those at work together share their factors in the cache
- * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 128 rows of x its columns; gated, 32
+ * some    65 to 256 rows: C transposed, so that 64 lines of weights are the 64 rows of wgmma, and 96 or 128 rows of x its columns; gated, 32
  *         lines of gate and the same of up, 8 of each in turn
  * few     up to 64 rows, as in decoding: C transposed too, by mma.sync: a warp has 16 lines of weights and all rows; gated, 8 of gate and
  *         the same 8 of up, so that a thread has both of an element. Weights stream through the card once; copies run ahead by 200 KiB a
@@ -35,7 +35,8 @@ enum {
     MIDDLE = 192,
     NARROW = 128,
     GROUP = 8,     /* tiles */
-    SOME_ROWS = ROWS, SOME_LINES = 64,
+    SOME_ROWS = 96, /* or ROWS */
+    SOME_LINES = 64,
     SOME_STAGES = 8,
     STAGES_WIDE = 4,
     STAGES_MIDDLE = 5,
@@ -359,32 +360,33 @@ KERN_DEVICE void store_lines(const product_work *p, float c[][4], const int frag
 
 /* ---- some rows ------------------------------------------------------------------------------------------------------------------------ */
 
-KERN_BOTH few_shape some_shape(int sides) {
+KERN_BOTH few_shape some_shape(int rows, int sides) {
     const int lines = SOME_LINES / sides;
-    const few_shape s = {SOME_ROWS, lines, sides, sides == 1 ? lines : 8, STEP, SOME_STAGES, false};
+    const few_shape s = {rows, lines, sides, sides == 1 ? lines : 8, STEP, SOME_STAGES, false};
     return s;
 }
 
 KERN_DEVICE void multiply_some(const uint16_t *memory, ring_gates *gates, const product_work *p, const few_shape s, int tiles) {
-    const int down = (p->rows + SOME_ROWS - 1) / SOME_ROWS, lane = kern_thread() % 32, warp = kern_thread() / 32;
-    const group_shape shape = {true, true, SOME_LINES, SOME_ROWS, 1, 0};
-    float c[SOME_ROWS / 8][4];
+    const int down = (p->rows + s.rows - 1) / s.rows, lane = kern_thread() % 32, warp = kern_thread() / 32;
+    const group_shape shape = {true, true, SOME_LINES, s.rows, 1, 0};
+    float c[ROWS / 8][4];
     ring_place at = {0, 0};
     for (int tile = kern_block(); tile < tiles; tile += kern_blocks()) {
-        const int line = tile / down * s.lines + warp * (MMA_ROWS / s.sides) + lane / 4, row = tile % down * SOME_ROWS + lane % 4 * 2;
-        begin_from_zero(c, SOME_ROWS / 8);
+        const int line = tile / down * s.lines + warp * (MMA_ROWS / s.sides) + lane / 4, row = tile % down * s.rows + lane % 4 * 2;
+        begin_from_zero(c, s.rows / 8);
         multiply_depth(c, memory, gates, &at, SOME_STAGES, shape, p->depth);
         KERN_UNROLL
-        for (int j = 0; j < SOME_ROWS / 8; j += STORED_TOGETHER) store_lines(p, c + j, STORED_TOGETHER, s.sides, line, row + 8 * j);
+        for (int j = 0; j < s.rows / 8; j += STORED_TOGETHER)
+            store_lines(p, c + j, stored_from(j, s.rows / 8), s.sides, line, row + 8 * j);
     }
 }
 
-KERN_DEVICE void some_of_product(char *memory, const hopper_product *h, const int sides) {
-    const few_shape shape = some_shape(sides);
+KERN_DEVICE void some_of_product(char *memory, const hopper_product *h, const int rows, const int sides) {
+    const few_shape shape = some_shape(rows, sides);
     const product_work work = h->work;
     uint16_t *ring = (uint16_t *)KERN_TILE_START(memory);
     ring_gates *gates = (ring_gates *)(ring + SOME_STAGES * few_stage(shape));
-    const int tiles = (work.rows + SOME_ROWS - 1) / SOME_ROWS * ((work.cols + shape.lines - 1) / shape.lines);
+    const int tiles = (work.rows + rows - 1) / rows * ((work.cols + shape.lines - 1) / shape.lines);
     kern_next_may_start();
     fetch_maps(h);
     ring_open(gates, SOME_STAGES, 1, GROUP_THREADS / 32);
@@ -397,14 +399,16 @@ KERN_DEVICE void some_of_product(char *memory, const hopper_product *h, const in
     }
 }
 
-#define HOPPER_SOME(name, sides)                          \
+#define HOPPER_SOME(name, rows, sides)                    \
     typedef hopper_product name##_args;                   \
     KERN_KERNEL_WITH_MAPS(name, 2 * GROUP_THREADS, 1) {   \
         KERN_SHARED_BYTES(char, memory);                  \
-        some_of_product(memory, &a, sides);               \
+        some_of_product(memory, &a, rows, sides);         \
     }
-HOPPER_SOME(hopper_some, 1)
-HOPPER_SOME(hopper_some_gated, 2)
+HOPPER_SOME(hopper_some_96, SOME_ROWS, 1)
+HOPPER_SOME(hopper_some_128, ROWS, 1)
+HOPPER_SOME(hopper_some_gated_96, SOME_ROWS, 2)
+HOPPER_SOME(hopper_some_gated_128, ROWS, 2)
 
 /* ---- few rows ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -729,34 +733,43 @@ static void run_few(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
         }
 }
 
-static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h) {
-    const few_shape s = some_shape(sides_of(p));
+static void run_some(kern_ctx *ctx, const tensor_product *p, hopper_product *h, int rows) {
+    const few_shape s = some_shape(rows, sides_of(p));
     const int blocks = tiles_of(p, s.rows, s.lines), elements = s.stages * few_stage(s);
     const tensor_operand weights = weights_of(p);
     map_operand(ctx, &h->a, &p->a, p->depth, s.rows);
     map_operand(ctx, &h->b, &weights, p->depth, s.together);
-    if (p->gated)
-        LAUNCH_HOPPER(ctx, hopper_some_gated, blocks, 2 * GROUP_THREADS, elements, *h);
+    if (p->gated && rows == SOME_ROWS)
+        LAUNCH_HOPPER(ctx, hopper_some_gated_96, blocks, 2 * GROUP_THREADS, elements, *h);
+    else if (p->gated)
+        LAUNCH_HOPPER(ctx, hopper_some_gated_128, blocks, 2 * GROUP_THREADS, elements, *h);
+    else if (rows == SOME_ROWS)
+        LAUNCH_HOPPER(ctx, hopper_some_96, blocks, 2 * GROUP_THREADS, elements, *h);
     else
-        LAUNCH_HOPPER(ctx, hopper_some, blocks, 2 * GROUP_THREADS, elements, *h);
+        LAUNCH_HOPPER(ctx, hopper_some_128, blocks, 2 * GROUP_THREADS, elements, *h);
 }
 
-/* Columns of a tile, of all it takes of B: those with the least of rounds that the card's processors go, by what a tile takes, which is guessed to
- * grow with its columns and by a quarter of WIDE besides. SOME_LINES: those of `some`. */
-static int choose_columns(kern_ctx *ctx, const tensor_product *p) {
-    const int part = WIDE / 4;
-    const bool forward = p->b.along_depth;
-    const int least = forward && p->a.lines <= 2 * SOME_ROWS ? SOME_LINES : NARROW, step = forward ? part : NARROW;
-    int best = WIDE, best_cost = INT_MAX;
-    if (ctx->tile_columns) return ctx->tile_columns;
-    for (int cols = WIDE; cols >= least; cols -= step) {
-        const int tiles = tiles_of(p, ROWS, cols / sides_of(p));
-        const int cost = kern_blocks_for((size_t)tiles, (size_t)kern_card_processors(ctx->card)) * (cols / part + 1);
-        if (cost < best_cost) {
-            best = cols;
-            best_cost = cost;
-        }
+/* Rows of A and lines of B that a tile takes. */
+typedef struct tile_sides {
+    int rows, cols;
+} tile_sides;
+
+/* Rounds of tiles that the card's processors go, by what a tile takes, which is guessed to grow with both of its sides. */
+static int cost_of(kern_ctx *ctx, const tensor_product *p, tile_sides t) {
+    const int tiles = tiles_of(p, t.rows, t.cols / sides_of(p));
+    return kern_blocks_for((size_t)tiles, (size_t)kern_card_processors(ctx->card)) * (t.rows + t.cols - WIDE / 4);
+}
+
+/* The tile of the least cost; of SOME_LINES columns: of `some`. */
+static tile_sides choose_tile(kern_ctx *ctx, const tensor_product *p) {
+    static const tile_sides all[] = {{ROWS, WIDE}, {ROWS, MIDDLE}, {ROWS, NARROW}, {ROWS, SOME_LINES}, {SOME_ROWS, SOME_LINES}};
+    const bool forward = p->b.along_depth, some = forward && p->a.lines <= 2 * ROWS;
+    tile_sides best = all[0];
+    for (size_t i = 1; i < sizeof all / sizeof *all; i++) {
+        if ((all[i].cols == SOME_LINES && !some) || (all[i].cols == MIDDLE && !forward)) continue;
+        if (cost_of(ctx, p, all[i]) < cost_of(ctx, p, best)) best = all[i];
     }
+    if (ctx->tile_columns) best.rows = ROWS, best.cols = ctx->tile_columns;
     return best;
 }
 
@@ -818,10 +831,10 @@ bool kern_cuda_hopper_product(kern_ctx *ctx, const tensor_product *p) {
         run_few(ctx, p, &h);
         return true;
     }
-    const int cols = choose_columns(ctx, p);
-    if (cols == SOME_LINES)
-        run_some(ctx, p, &h);
+    const tile_sides tile = choose_tile(ctx, p);
+    if (tile.cols == SOME_LINES)
+        run_some(ctx, p, &h, tile.rows);
     else
-        run_hopper_tiles(ctx, p, &h, cols);
+        run_hopper_tiles(ctx, p, &h, tile.cols);
     return true;
 }

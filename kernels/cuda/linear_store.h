@@ -9,6 +9,7 @@
 #include "kernels/cuda/linear.h"
 
 enum { STORED_TOGETHER = 8 };
+KERN_DEVICE int stored_from(int j, int fragments) { return fragments - j < STORED_TOGETHER ? fragments - j : STORED_TOGETHER; }
 
 /* What a thread knows of a product besides where its factors are. */
 typedef struct product_work {
@@ -114,7 +115,7 @@ KERN_DEVICE void store_sums(const product_work *p, float c[][4], const int fragm
     if (!from_c && p->to.bias) add_bias(c, p, fragments, col);
     KERN_UNROLL
     for (int j = 0; j < fragments; j += STORED_TOGETHER) {
-        const int n = fragments - j < STORED_TOGETHER ? fragments - j : STORED_TOGETHER;
+        const int n = stored_from(j, fragments);
         if (!p->fours || first + 8 * (j + n) > p->cols)
             store_each(p, c + j, n, row, col + 8 * j);
         else if (!from_c && p->to.dtype == KERN_BF16)
