@@ -102,18 +102,20 @@ static void disk_put(toolsvc_cache *c, rlf_slice key, const rlf_str *answer, int
     if (++c->puts % PRUNE_EVERY == 0) run(c, c->prune);
 }
 
+static rlf_status failed(const toolsvc_cache *c) {
+    return RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+}
+
 /* Of two that read the file and both want to change it SQLite sends one away at once, whatever the busy timeout: it comes again. */
 static rlf_status sql(toolsvc_cache *c, const char *text) {
     int64_t deadline_ms = rlf_now_ms() + OPEN_MS;
     int result;
     while ((result = sqlite3_exec(c->db, text, NULL, NULL, NULL)) == SQLITE_BUSY && rlf_now_ms() < deadline_ms) rlf_sleep_us(BUSY_US);
-    if (result == SQLITE_OK) return RLF_OK;
-    return RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+    return result == SQLITE_OK ? RLF_OK : failed(c);
 }
 
 static rlf_status prepare(toolsvc_cache *c, const char *text, sqlite3_stmt **out) {
-    if (sqlite3_prepare_v3(c->db, text, -1, SQLITE_PREPARE_PERSISTENT, out, NULL) == SQLITE_OK) return RLF_OK;
-    return RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+    return sqlite3_prepare_v3(c->db, text, -1, SQLITE_PREPARE_PERSISTENT, out, NULL) == SQLITE_OK ? RLF_OK : failed(c);
 }
 
 /* A file of another program is refused, not written to. */
@@ -124,7 +126,7 @@ static rlf_status check_owner(toolsvc_cache *c) {
     RLF_TRY(prepare(c, "SELECT count(*) FROM sqlite_master", &tables));
     bool readable = sqlite3_step(id) == SQLITE_ROW && sqlite3_step(tables) == SQLITE_ROW;
     if (sqlite3_errcode(c->db) == SQLITE_BUSY)
-        status = RLF_RAISE(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+        status = failed(c);
     else if (!readable || (sqlite3_column_int(id, 0) != APPLICATION_ID && sqlite3_column_int(tables, 0) != 0))
         status = RLF_RAISE(INVALID, "key \"cache.path\": %s is not a cache of tool answers", c->config->cache_path);
 out:
@@ -135,8 +137,7 @@ out:
 
 static rlf_status open_disk(toolsvc_cache *c) {
     rlf_status status = RLF_OK;
-    if (sqlite3_open_v2(c->config->cache_path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
-        RLF_FAIL(IO, "key \"cache.path\": %s: %s", c->config->cache_path, sqlite3_errmsg(c->db));
+    if (sqlite3_open_v2(c->config->cache_path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) return failed(c);
     sqlite3_busy_timeout(c->db, BUSY_MS);
     RLF_TRY(check_owner(c));
     RLF_TRY(sql(c, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA application_id = 1919706723;"
