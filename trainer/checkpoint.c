@@ -204,9 +204,9 @@ static rlf_status state_from_json(const rlf_config *config, json_t *object, cons
     json_t *evals;
     json_error_t error;
     write_checksum(checksum, state->rows_checksum);
-    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s?I, s?s, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode, "step",
-                       &step, "rows", &rows, "rows_checksum", &checksum_then, "episodes", &episodes, "tokens", &tokens, "infra", &infra, "retried", &retried,
-                       "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:s, s:I, s?I, s?s, s:I, s:I, s:I, s:I, s:F, s:o}", "format", &format, "mode", &mode,
+                       "step", &step, "rows", &rows, "rows_checksum", &checksum_then, "episodes", &episodes, "tokens", &tokens, "infra", &infra,
+                       "retried", &retried, "logprob_diff_max", &state->logprob_diff_max, "evals", &evals) != 0)
         return RLF_RAISE(INVALID, "%s: %s", path, error.text);
     if (format != 1 || !json_is_array(evals)) return RLF_RAISE(INVALID, "%s: expected format 1 and a list of evals", path);
     if (strcmp(mode, config->mode) != 0)

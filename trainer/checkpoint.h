@@ -35,8 +35,8 @@ rlf_status trainer_checkpoint_begin(const rlf_config *config, int64_t step, rlf_
 rlf_status trainer_checkpoint_commit(const rlf_config *config, const trainer_state *state, rlf_str *path) RLF_MUST_USE;
 /* Writes DIR/run_state.json, whole or not at all: that of a complete checkpoint too, once its step has been evaluated. */
 rlf_status trainer_checkpoint_put_state(const rlf_config *config, const trainer_state *state, const char *dir) RLF_MUST_USE;
-/* Reads DIR/run_state.json into a state already initialised, with `rows` and their checksum set. Refuses one of another mode; warns of other rows
- * (of keys that have changed: trainer_folder_compare). */
+/* Reads DIR/run_state.json into a state already initialised, with `rows` and their checksum set. Refuses one of another mode; warns of
+ * other rows (of keys that have changed: trainer_folder_compare). */
 rlf_status trainer_checkpoint_read(const rlf_config *config, const char *dir, trainer_state *state) RLF_MUST_USE;
 /* The newest complete checkpoint, where train.resume says so: *step and its path, else 0 and "". Every rank that goes on from it looks for
  * itself. */
