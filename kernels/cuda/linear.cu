@@ -42,6 +42,9 @@ KERN_DEVICE void load_tile(float tile[DEPTH][SIDE + PAD], const operand *x, int 
     }
 }
 
+/* What the chain of C's element i begins with. */
+KERN_DEVICE float first_of_chain(const product_out *to, size_t i) { return to->start == FROM_C ? ((const float *)to->c)[i] : 0.0f; }
+
 /* Thread (ty, tx) of 16 x 16 has rows ty + 16 i and columns tx + 16 j. */
 KERN_KERNEL(product) {
     KERN_SHARED(product_tiles, tiles);

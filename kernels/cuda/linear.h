@@ -38,9 +38,6 @@ KERN_DEVICE void store_gated(const product_out *to, size_t i, float gate, float 
     kern_set_element(to->c, to->dtype, i, gated_of(to, gate, up));
 }
 
-/* What the chain of C's element i begins with. */
-KERN_DEVICE float first_of_chain(const product_out *to, size_t i) { return to->start == FROM_C ? ((const float *)to->c)[i] : 0.0f; }
-
 /* ---- products on tensor cores ----------------------------------------------------------------------------------------------------- */
 
 /* THE ORDER. An element is one chain of kern_mma_bf16 over depth, ascending, 16 at a time from 0 on, as many as reach the depth; what is
@@ -113,17 +110,6 @@ KERN_DEVICE void load_fragment(uint32_t r[4], const uint16_t *piece, const bool 
         kern_ldmatrix_x4(r, piece + piece_chunk(low_line + lane % 8, low_d / CHUNK, ROW_CHUNKS) * CHUNK);
     else
         kern_ldmatrix_x4_trans(r, piece + piece_chunk(low_d + lane % 8, low_line / CHUNK, lines / CHUNK) * CHUNK);
-}
-
-/* The 16 x 8 elements of C that a warp's c[4] are, from (row, col) on. */
-KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int row, int col) {
-    const int lane = kern_thread() % 32;
-    KERN_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const int at_row = row + lane / 4 + i / 2 * 8, at_col = col + lane % 4 * 2 + i % 2;
-        if (at_row >= p->a.lines || at_col >= p->b.lines) continue;
-        store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col, c[i], at_col);
-    }
 }
 
 #ifdef __cplusplus

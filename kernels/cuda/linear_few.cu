@@ -66,6 +66,17 @@ KERN_DEVICE tensor_operand side_of(const tensor_operand *b, int side) {
     return x;
 }
 
+/* The 16 x 8 elements of C that a warp's c[4] are, from (row, col) on. */
+KERN_DEVICE void store_fragment(const tensor_product *p, const float c[4], int row, int col) {
+    const int lane = kern_thread() % 32;
+    KERN_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const int at_row = row + lane / 4 + i / 2 * 8, at_col = col + lane % 4 * 2 + i % 2;
+        if (at_row >= p->a.lines || at_col >= p->b.lines) continue;
+        store_element(&p->to, (size_t)at_row * (size_t)p->b.lines + (size_t)at_col, c[i], at_col);
+    }
+}
+
 /* As store_fragment, of gate and up. */
 KERN_DEVICE void store_gated_fragment(const tensor_product *p, const float gate[4], const float up[4], int row, int col) {
     const int lane = kern_thread() % 32;

@@ -109,16 +109,17 @@ KERN_DEVICE void multiply_stage(float c[][4], const uint16_t *stage, const group
     KERN_UNROLL
     for (int side = 0; side < g.sides; side++) {
         const kern_wgmma_factor b = factor_at(stage + (g.lines + side * cols) * STEP, g.b_along, 0, d);
+        float(*const sums)[4] = c + side * (cols / 8);
         if (cols == WIDE)
-            kern_wgmma_256(c, a, !g.a_along, b, !g.b_along);
+            kern_wgmma_256(sums, a, !g.a_along, b, !g.b_along);
         else if (cols == MIDDLE)
-            kern_wgmma_192(c, a, !g.a_along, b, !g.b_along);
+            kern_wgmma_192(sums, a, !g.a_along, b, !g.b_along);
         else if (cols == NARROW)
-            kern_wgmma_128(c + side * (NARROW / 8), a, !g.a_along, b, !g.b_along);
+            kern_wgmma_128(sums, a, !g.a_along, b, !g.b_along);
         else if (cols == MIDDLE / 2)
-            kern_wgmma_96(c + side * (MIDDLE / 16), a, !g.a_along, b, !g.b_along);
+            kern_wgmma_96(sums, a, !g.a_along, b, !g.b_along);
         else
-            kern_wgmma_64(c + side * (NARROW / 16), a, !g.a_along, b, !g.b_along);
+            kern_wgmma_64(sums, a, !g.a_along, b, !g.b_along);
     }
 }
 
