@@ -146,6 +146,7 @@ static rlf_status choose_device(const rlf_config *config, const trainer_topology
     int cards;
     RLF_TRY(trainer_cards(config, &cards));
     *out = (kern_device_options){.name = cards ? "cuda" : "cpu", .threads = trainer_threads(config, topology, near, n, rank),
+                                 .isa = strcmp(config->isa, "auto") ? config->isa : NULL,
                                  .card = trainer_card_of(topology, near, n, cards, rank)};
     if (cards == 0) goto out;
     RLF_TRY(rlf_model_shape_read(&shape, config->model.path));

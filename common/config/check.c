@@ -44,6 +44,14 @@ static rlf_status check_ranks(const rlf_config *c, const rlf_config_origin *o) {
     return RLF_OK;
 }
 
+/* With device: auto the machine says. */
+static rlf_status check_isa(const rlf_config *c, const rlf_config_origin *o) {
+    const bool of_cards = !strcmp(c->isa, "hopper") || !strcmp(c->isa, "ampere");
+    if (strcmp(c->isa, "auto") && !strcmp(c->device, of_cards ? "cpu" : "cuda"))
+        return fail(o, "isa", "%s is not for device: %s", c->isa, c->device);
+    return RLF_OK;
+}
+
 static rlf_status check_dtypes(const rlf_config *c, const rlf_config_origin *o) {
     if (!strcmp(c->model.compute_dtype, "bfloat16") && strcmp(c->model.dtype, "bfloat16"))
         return fail(o, "model.compute_dtype", "bfloat16 is for model.dtype: bfloat16, found %s", c->model.dtype);
@@ -167,6 +175,7 @@ rlf_status rlf_config_check(const rlf_config *config, const rlf_config_origin *o
     rlf_status status = RLF_OK;
     RLF_TRY(check_required(config, origin));
     RLF_TRY(check_ranks(config, origin));
+    RLF_TRY(check_isa(config, origin));
     RLF_TRY(check_dtypes(config, origin));
     RLF_TRY(check_recompute(config, origin));
     RLF_TRY(check_lengths(config, origin));

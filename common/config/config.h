@@ -68,6 +68,7 @@ typedef struct rlf_config {
     char *output;  /* run folder */
     char *mode;    /* rl | sft | eval */
     char *device;  /* auto | cpu | cuda */
+    char *isa;     /* auto | hopper | ampere | avx512bf16 | avx512 | avx2 | portable */
     int64_t threads; /* per rank; 0: cores of the node / its ranks of the same role, at least 1 */
     struct {
         char *path;  /* Hugging Face folder to start from */

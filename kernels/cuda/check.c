@@ -127,7 +127,7 @@ static rlf_status finish(kern_ctx *ctx, const char *what) {
     const double end = rlf_now_s() + PATIENCE_MS * 1e-3;
     while (!kern_card_idle(ctx->card)) {
         if (rlf_now_s() > end)
-            return RLF_RAISE(DEVICE, "%s: %s has not ended after %d s; \"ampere\" for the instructions leaves it out", kern_card_name(ctx->card),
+            return RLF_RAISE(DEVICE, "%s: %s has not ended after %d s; isa: ampere (rlf bench: --isa ampere) leaves it out", kern_card_name(ctx->card),
                              what, PATIENCE_MS / 1000);
         rlf_sleep_us(50);
     }

@@ -61,6 +61,8 @@ done
 # More ranks than cards.
 rl bfloat16 10 "${tiny[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16
 exact_log_probs "$work/bfloat16" 2
+rl ampere 10 "${tiny[@]}" ranks.rollout=4 device=cuda model.dtype=bfloat16 isa=ampere
+same_checkpoint "$work/bfloat16/checkpoints/step_2" "$work/ampere/checkpoints/step_2"
 stored=("${tiny[@]}" model.dtype=bfloat16 model.compute_dtype=float32)
 rl stored_cpu 6 "${stored[@]}" device=cpu
 rl stored_cuda 6 "${stored[@]}" device=cuda train.steps=1

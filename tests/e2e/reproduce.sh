@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The same job over 4, 6 and 9 ranks, with other numbers of rollout and tool ranks, a tool that answers at random moments and activations computed twice,
-# with and without attention, leaves the same bytes; and on every token of every step the learner's log-prob is the rollout's. Then the same for two
-# updates a step with a reference model.
+# The same job over 4, 6 and 9 ranks, with other numbers of rollout and tool ranks, a tool that answers at random moments, other instructions and
+# activations computed twice, with and without attention, leaves the same bytes; and on every token of every step the learner's log-prob is the
+# rollout's. Then the same for two updates a step with a reference model.
 source "$(dirname "$0")/lib.sh"
 fresh_work reproduce
-steps=6
+steps=6 isa=portable
+grep -qw avx2 /proc/cpuinfo && isa=avx2
 compare() { # prefix, overrides of the job...
     local prefix=$1 late=(tools.0.latency.median_ms=15 tools.0.latency.p99_ms=120)
     shift
     rl "${prefix}_4" 4 ranks.rollout=1 ranks.tool=1 train.steps=$steps "$@"
-    rl "${prefix}_6" 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps train.recompute=true "${late[@]}" "$@"
+    rl "${prefix}_6" 6 ranks.rollout=2 ranks.tool=2 train.steps=$steps train.recompute=true isa=$isa "${late[@]}" "$@"
     rl "${prefix}_9" 9 ranks.rollout=4 ranks.tool=3 train.steps=$steps train.recompute=true train.keep_attention=true "${late[@]}" \
         rollout.seats=3 rollout.prefill_chunk=8 rollout.batch=20 "$@"
     numbers "$work/${prefix}_9/metrics.jsonl" episode_tool_ms | awk '$1 < 15 {exit 1}' || fail "the tool was not late"

@@ -176,6 +176,10 @@ static void keys_that_contradict_each_other_are_refused(void **state) {
     line_refused("ranks: {tool: 0}", "job.yaml:5: key 'ranks.tool': expected at least 1, since answers are scored there");
     line_refused("episode: {max_tokens: 100}", "job.yaml:5: key 'episode.max_tokens': expected more than episode.max_prompt_tokens (2048), found 100");
     line_refused("train: {micro_tokens: 64}", "job.yaml:5: key 'train.micro_tokens': expected at least episode.max_tokens (4096), found 64");
+    line_refused("device: cpu\nisa: hopper", "job.yaml:6: key 'isa': hopper is not for device: cpu");
+    line_refused("device: cuda\nisa: avx2", "job.yaml:6: key 'isa': avx2 is not for device: cuda");
+    line_refused("isa: free",
+                 "job.yaml:5: key 'isa': expected one of auto, hopper, ampere, avx512bf16, avx512, avx2, portable, found 'free'");
     line_refused("train: {keep_attention: true}",
                  "job.yaml:5: key 'train.keep_attention': expected train.recompute: true beside it, since all is kept without it");
     line_refused("rollout: {page_size: 24}", "job.yaml:5: key 'rollout.page_size': expected a multiple of 16, found 24");
