@@ -92,11 +92,34 @@ static size_t count_assistant(const rlf_row *row) {
     return n;
 }
 
+/* A row of a data set of questions (FlashRAG, NQ-open), which has no messages. */
+static const json_t *lone_question(const json_t *root) {
+    return json_object_get(root, "prompt") || json_object_get(root, "messages") ? NULL : json_object_get(root, "question");
+}
+
+static bool is_space(char c) { return c != '\0' && strchr(" \t\r\n", c); }
+
+/* As one message of the user, without white space around it and with a question mark at its end (Search-R1's preparation of NQ). */
+static rlf_status parse_question(const place *at, rlf_row *row, const json_t *question) {
+    if (!rlf_json_is_text(question)) return expected(at, "question", TEXT);
+    const char *text = json_string_value(question), *end = text + json_string_length(question);
+    while (is_space(*text)) text++;
+    while (end > text && is_space(end[-1])) end--;
+    if (end == text) return expected(at, "question", "a question");
+    rlf_chat_message *message = rlf_arena_alloc(at->arena, 1, sizeof *message);
+    *message = (rlf_chat_message){.role = "user"};
+    message->content = rlf_arena_printf(at->arena, "%.*s%s", (int)(end - text), text, end[-1] == '?' ? "" : "?");
+    row->messages = message;
+    row->n_messages = 1;
+    return RLF_OK;
+}
+
 static rlf_status parse_conversation(const place *at, rlf_row *row, const json_t *root, bool supervised) {
     rlf_status status = RLF_OK;
     const json_t *prompt = json_object_get(root, "prompt"), *messages = json_object_get(root, "messages");
     if (supervised && !messages) return expected(at, "messages", "the whole conversation, a list of chat messages; the key is missing");
-    if (!prompt && !messages) return expected(at, "prompt", "a list of chat messages; the key is missing");
+    if (lone_question(root)) return parse_question(at, row, lone_question(root));
+    if (!prompt && !messages) return expected(at, "prompt", "a list of chat messages (or 'question', a text); the key is missing");
     const char *key = supervised || !prompt ? "messages" : "prompt";
     RLF_TRY(parse_messages(at, row, key, supervised || !prompt ? messages : prompt));
     if (supervised && count_assistant(row) == 0) return expected(at, key, "at least one message of the assistant");
@@ -108,28 +131,40 @@ out:
     return status;
 }
 
-static rlf_status parse_target_list(const place *at, rlf_row *row, const json_t *list) {
+static rlf_status parse_target_list(const place *at, rlf_row *row, const char *key, const json_t *list) {
     size_t n = json_array_size(list);
-    if (n == 0 || n > TARGETS_MAX) return expected(at, "reward_model.ground_truth", "at least one accepted answer");
+    if (n == 0 || n > TARGETS_MAX) return expected(at, key, "at least one accepted answer");
     row->targets = rlf_arena_alloc(at->arena, n, sizeof *row->targets);
     for (size_t i = 0; i < n; i++) {
         const json_t *target = json_array_get(list, i);
-        if (!rlf_json_is_text(target)) return expected(at, "reward_model.ground_truth", "a list of texts only, without NUL");
+        if (!rlf_json_is_text(target)) return expected(at, key, "a list of texts only, without NUL");
         row->targets[i] = copy(at, target);
     }
     row->n_targets = n;
     return RLF_OK;
 }
 
+/* *key is where the accepted answers are, or would be. */
+static const json_t *find_targets(const json_t *root, const char **key) {
+    static const char *const beside_question[] = {"golden_answers", "answers", "answer"};
+    for (size_t i = 0; lone_question(root) && i < sizeof beside_question / sizeof *beside_question; i++) {
+        *key = beside_question[i];
+        if (json_object_get(root, *key)) return json_object_get(root, *key);
+    }
+    *key = "reward_model.ground_truth";
+    return json_object_get(json_object_get(root, "reward_model"), "ground_truth");
+}
+
 static rlf_status parse_targets(const place *at, rlf_row *row, const json_t *root, bool required) {
-    const json_t *model = json_object_get(root, "reward_model"), *truth = json_object_get(model, "ground_truth");
+    const json_t *model = json_object_get(root, "reward_model");
+    const char *key;
+    const json_t *truth = find_targets(root, &key);
     if (model && !json_is_object(model)) return expected(at, "reward_model", "a map with ground_truth");
     if (!truth && !required) return RLF_OK;
-    if (!truth) return expected(at, "reward_model.ground_truth", "the accepted answers; the key is missing");
+    if (!truth) return expected(at, key, "the accepted answers; the key is missing");
     if (json_is_object(truth)) truth = json_object_get(truth, "target");
-    if (json_is_array(truth)) return parse_target_list(at, row, truth);
-    if (!rlf_json_is_text(truth))
-        return expected(at, "reward_model.ground_truth", "{\"target\": [...]}, a list of texts, or a text, without NUL");
+    if (json_is_array(truth)) return parse_target_list(at, row, key, truth);
+    if (!rlf_json_is_text(truth)) return expected(at, key, "{\"target\": [...]}, a list of texts, or a text, without NUL");
     row->targets = rlf_arena_alloc(at->arena, 1, sizeof *row->targets);
     row->targets[0] = copy(at, truth);
     row->n_targets = 1;
@@ -152,6 +187,7 @@ static rlf_status parse_tools(const place *at, rlf_row *row, const json_t *list)
 static rlf_status parse_extra(const place *at, rlf_row *row, const json_t *root) {
     const json_t *extra = json_object_get(root, "extra_info"), *index = json_object_get(extra, "index");
     row->extra = "";
+    if (!index && lone_question(root)) index = json_object_get(root, "id");
     if (rlf_json_is_text(index)) row->id = copy(at, index);
     else if (json_is_integer(index)) row->id = rlf_arena_printf(at->arena, "%lld", (long long)json_integer_value(index));
     else row->id = rlf_arena_printf(at->arena, "%zu", at->line);

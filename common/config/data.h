@@ -3,9 +3,13 @@
  *   {"data_source":"nq","prompt":[{"role":"user","content":"…"}],"reward_model":{"ground_truth":{"target":["…"]}},"extra_info":{…}}
  *
  * extra_info.tools, where it is there, lists the functions that the row's episodes may use: those alone are shown and answered.
- * ground_truth may be {"target":[…]}, a list of strings, or one string. For supervised training a row has "messages" instead of
- * "prompt": the whole conversation, roles system, user, assistant, tool; assistant contents are the exact text the model shall
- * produce, tool contents what the tool answered. An assistant's "tool_calls" (with them "content" may be null or missing) and
+ * ground_truth may be {"target":[…]}, a list of strings, or one string. A row of FlashRAG's or of NQ-open's is read as it is, its
+ * question being the only message:
+ *
+ *   {"id":"test_0","question":"who got the first nobel prize in physics","golden_answers":["…"]}   (or "answers", "answer")
+ *
+ * For supervised training a row has "messages" instead of "prompt": the whole conversation, roles system, user, assistant, tool;
+ * assistant contents are the exact text the model shall produce, tool contents what the tool answered. An assistant's "tool_calls" (with them "content" may be null or missing) and
  * "reasoning_content" are put as its chat template puts them. Errors name file, line, and what was expected; every line is checked at load.
  * Keys that are not named here are ignored, blank lines are skipped, and a line has at most 16 MiB. */
 #ifndef RLF_COMMON_CONFIG_DATA_H

@@ -41,6 +41,31 @@ static void a_row_of_the_schema_is_read(void **state) {
     rlf_arena_clean_up(&arena);
 }
 
+/* FlashRAG's and NQ-open's. */
+static void a_lone_question_is_a_row(void **state) {
+    (void)state;
+    static const char *const lines[] = {"{\"id\":\"test_0\",\"question\":\" who wrote it \\n\",\"golden_answers\":[\"a\",\"b\"],\"answer\":7}",
+                                        "{\"id\":\"test_0\",\"question\":\"who wrote it?\",\"answers\":[\"a\",\"b\"]}",
+                                        "{\"id\":\"test_0\",\"question\":\"who wrote it?\",\"answer\":[\"a\",\"b\"]}"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        rlf_arena arena = {0};
+        rlf_row row;
+        assert_ok(parse(&row, lines[i], false, &arena));
+        assert_int_equal(row.n_messages, 1);
+        assert_string_equal(row.messages[0].role, "user");
+        assert_string_equal(row.messages[0].content, "who wrote it?");
+        assert_int_equal(row.n_targets, 2);
+        assert_string_equal(row.targets[0], "a");
+        assert_string_equal(row.id, "test_0");
+        rlf_arena_clean_up(&arena);
+    }
+    refused("{\"question\":\" \",\"answer\":\"a\"}", false, "d.jsonl:7: 'question': expected a question");
+    refused("{\"question\":5,\"answer\":\"a\"}", false, "d.jsonl:7: 'question': expected text without NUL");
+    refused("{\"question\":\"q\",\"golden_answers\":[]}", false, "d.jsonl:7: 'golden_answers': expected at least one accepted answer");
+    refused("{\"question\":\"q\"}", false, "d.jsonl:7: 'reward_model.ground_truth': expected the accepted answers; the key is missing");
+    refused("{\"question\":\"q\",\"answer\":\"a\"}", true, "d.jsonl:7: 'messages': expected the whole conversation");
+}
+
 static void a_row_may_name_its_tools(void **state) {
     (void)state;
     rlf_arena arena = {0};
@@ -114,7 +139,7 @@ static void broken_rows_say_where_and_what(void **state) {
     refused("{\"prompt\":[{\"role\":\"user\",\"content\":\"a\\u0000b\"}]}", false, "d.jsonl:7: 'prompt[0].content': expected text without NUL");
     refused("{\"prompt\":[{\"role\":\"user\\u0000\",\"content\":\"a\"}]}", false, "d.jsonl:7: 'prompt[0].role': expected one of");
     refused("{\"data_source\":1}", false, "d.jsonl:7: 'data_source': expected text");
-    refused("{}", false, "d.jsonl:7: 'prompt': expected a list of chat messages; the key is missing");
+    refused("{}", false, "d.jsonl:7: 'prompt': expected a list of chat messages (or 'question', a text); the key is missing");
     refused("{\"prompt\":\"text\"}", false, "d.jsonl:7: 'prompt': expected a list of at least one chat message");
     refused("{\"prompt\":[]}", false, "d.jsonl:7: 'prompt': expected a list of at least one chat message");
     refused("{\"prompt\":[\"x\"]}", false, "d.jsonl:7: 'prompt[0]': expected a map with role and content");
@@ -206,11 +231,17 @@ static void real_questions_are_read(void **state) {
     assert_string_equal(data.rows[0].targets[0], "Proving that any of these classes are unequal");
     assert_string_equal(data.rows[0].id, "56e1ee4de3433e1400423214");
     rlf_dataset_clean_up(&data);
+    assert_ok(rlf_dataset_load(&data, RLF_SHARED "/data/nq_open_dev_1500.jsonl", false));
+    assert_int_equal(data.n, 1500);
+    assert_string_equal(data.rows[0].messages[0].content, "when was the last time anyone was on the moon?");
+    assert_string_equal(data.rows[0].targets[1], "December 1972");
+    rlf_dataset_clean_up(&data);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_of_the_schema_is_read),
+        cmocka_unit_test(a_lone_question_is_a_row),
         cmocka_unit_test(a_row_may_name_its_tools),
         cmocka_unit_test(ground_truth_may_be_a_map_a_list_or_a_text),
         cmocka_unit_test(a_conversation_is_read_for_supervised_training),
