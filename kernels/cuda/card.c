@@ -119,9 +119,10 @@ int kern_card_processors(const kern_card *card) { return card->processors; }
 
 void kern_card_map(kern_card *card, kern_map *map, const uint16_t *matrix, int rows, int cols, size_t ld, int box_rows) {
     enum { WIDE = 64 };
-    CUtensorMap made;
+    CUtensorMap made = {0};
     const cuuint64_t sizes[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, strides[1] = {ld * sizeof *matrix};
     const cuuint32_t box[2] = {WIDE, (cuuint32_t)box_rows}, steps[2] = {1, 1};
+    cudaSetDevice(card->number);
     CUresult result = card->encode(&made, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)matrix, sizes, strides, box, steps,
                                    CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -226,7 +227,7 @@ bool kern_card_idle(kern_card *card) {
     cudaSetDevice(card->number);
     cudaError_t result = cudaStreamQuery(card->stream);
     if (result == cudaErrorNotReady) return false;
-    note(card, result, "exchange");
+    note(card, result, "sync");
     return true;
 }
 
@@ -293,4 +294,5 @@ void *kern_card_stream(kern_card *card) {
     return card->stream;
 }
 
+bool kern_card_well(const kern_card *card) { return card->failure == cudaSuccess; }
 void kern_card_launched(kern_card *card, const char *kernel) { note(card, cudaGetLastError(), kernel); }

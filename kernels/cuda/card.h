@@ -87,6 +87,7 @@ void kern_card_close_shared(kern_card *card, void *ptr);
 /* For KERN_LAUNCH (dialect.h): makes the card the calling thread's and returns its cudaStream_t; and sees whether the launch of `kernel`,
  * a literal, went well. */
 void *kern_card_stream(kern_card *card);
+bool kern_card_well(const kern_card *card); /* nothing has failed: else nothing is launched */
 void kern_card_launched(kern_card *card, const char *kernel);
 
 #ifdef __cplusplus

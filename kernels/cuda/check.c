@@ -10,6 +10,10 @@
 
 enum { ELEMENTS = 1 << 17, FACTORS = 2 * ELEMENTS, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
 
+/* Of up to 128 rows: columns of products and of gate, and their depth. One block of threads, where there is no more, goes more than twice round the
+ * stages of its ring for them. */
+enum { COLUMNS = 264, DEPTH = 584 };
+
 /* FACTORS in bfloat16, a and b, and ELEMENTS of results in float32. */
 typedef struct bench {
     kern_ctx *ctx;
@@ -23,29 +27,30 @@ typedef struct checked {
     void (*run)(const bench *b, int rows);
     int rows; /* which the choice of a kernel depends on */
     int columns; /* of tiles: kern_ctx.tile_columns */
+    int processors; /* that are used; 0: all */
 } checked;
 
 static const int32_t seq_begin[SEQUENCES + 1] = {0, 50, ROWS_MOST};
 
 static void forward(const bench *b, int rows) {
-    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, 136, 200, false);
+    kern_cuda_linear(b->ctx, b->to, KERN_F32, b->a, KERN_BF16, b->b, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, COLUMNS, DEPTH, false);
 }
 /* Gate and up, where they are stored, lie behind what cases take of a. */
 static void gated_of(const bench *b, const uint16_t *x, const uint16_t *w, kern_dtype dtype, int rows, int f, int depth) {
     kern_cuda_linear_swiglu(b->ctx, b->to, b->a + ELEMENTS, dtype, x, KERN_BF16, w, KERN_BF16, KERN_BF16, rows, f, depth);
 }
-static void gated(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_F32, rows, 68, 200); }
-/* Two elements of a are one of x; in one kernel, or by the norm and the product, with b's second half between them. */
+static void gated(const bench *b, int rows) { gated_of(b, b->a, b->b, KERN_F32, rows, COLUMNS / 2, DEPTH); }
+/* Two elements of a are one of x; in one kernel, or by the norm and the product, with what b has more than weights between them. */
 static void normed_to(const bench *b, int rows, bool gated) {
-    enum { N = 68, K = 200 };
+    const int n = gated ? COLUMNS / 2 : COLUMNS;
     const float *x = (const float *)(const void *)b->a;
-    uint16_t *const between = b->b + ELEMENTS / 2;
+    uint16_t *const between = b->b + COLUMNS * DEPTH;
     const kern_norm_product p = {.y = b->to, .y_dtype = KERN_F32, .x = x, .norm = b->b, .w = b->b, .norm_dtype = KERN_BF16,
-                                 .factors = KERN_BF16, .eps = 1e-6f, .m = rows, .n = N, .k = K, .gated = gated};
+                                 .factors = KERN_BF16, .eps = 1e-6f, .m = rows, .n = n, .k = DEPTH, .gated = gated};
     if (kern_cuda_norm_linear(b->ctx, &p)) return;
-    kern_cuda_rmsnorm(b->ctx, between, KERN_BF16, x, p.norm, KERN_BF16, p.eps, rows, K);
-    if (gated) gated_of(b, between, b->b, KERN_F32, rows, N, K);
-    else kern_cuda_linear(b->ctx, b->to, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, N, K, false);
+    kern_cuda_rmsnorm(b->ctx, between, KERN_BF16, x, p.norm, KERN_BF16, p.eps, rows, DEPTH);
+    if (gated) gated_of(b, between, b->b, KERN_F32, rows, n, DEPTH);
+    else kern_cuda_linear(b->ctx, b->to, KERN_F32, between, KERN_BF16, p.w, KERN_BF16, NULL, KERN_F32, KERN_BF16, rows, n, DEPTH, false);
 }
 static void normed(const bench *b, int rows) { normed_to(b, rows, false); }
 static void normed_gated(const bench *b, int rows) { normed_to(b, rows, true); }
@@ -107,20 +112,21 @@ static void decode_some(const bench *b, int d) {
 }
 
 static const checked CASES[] = {
-    {"a product of few rows", forward, 5, 0}, {"a product of 16 rows", forward, 16, 0}, {"a product of 32 rows", forward, 32, 0},
-    {"a product of 64 rows", forward, 64, 0}, {"SwiGLU of few rows", gated, 5, 0}, {"SwiGLU of 16 rows", gated, 16, 0},
-    {"SwiGLU of 32 rows", gated, 32, 0}, {"SwiGLU of 64 rows", gated, 64, 0}, {"SwiGLU of 80 rows", gated, 80, 0},
-    {"SwiGLU of 100 rows", gated, 100, 64}, {"a product of a norm", normed, 7, 0}, {"SwiGLU of a norm", normed_gated, 8, 0},
-    {"a product of 80 rows", forward, 80, 0}, {"a product of 100 rows", forward, 100, 64},
-    {"a product of narrow tiles", forward_tiles, 136, 128}, {"a product of middle tiles", forward_tiles, 136, 192},
-    {"a product of wide tiles", forward_tiles, 136, 256}, {"SwiGLU of narrow tiles", gated_tiles, 136, 128},
-    {"SwiGLU of middle tiles", gated_tiles, 136, 192}, {"SwiGLU of wide tiles", gated_tiles, 136, 256},
-    {"a gradient by inputs, of narrow tiles", grad_input, 136, 128}, {"a gradient by inputs, of wide tiles", grad_input, 136, 256},
-    {"a gradient by weights, of narrow tiles", grad_weight, 136, 128}, {"a gradient by weights, of wide tiles", grad_weight, 136, 256},
-    {"attention, D 64", attention, 64, 0}, {"attention, D 128", attention, 128, 0}, {"its gradient, D 64", attention_grad, 64, 0},
-    {"its gradient, D 128", attention_grad, 128, 0}, {"prefill, D 64", prefill, 64, 0}, {"prefill, D 128", prefill, 128, 0},
-    {"decoding of one row, D 64", decode_one, 64, 0}, {"decoding of one row, D 128", decode_one, 128, 0},
-    {"decoding of some rows, D 64", decode_some, 64, 0}, {"decoding of some rows, D 128", decode_some, 128, 0}};
+    {"a product of few rows, a warp a block", forward, 5, 0, 0}, {"a product of few rows", forward, 5, 0, 1},
+    {"a product of 16 rows", forward, 16, 0, 1}, {"a product of 32 rows", forward, 32, 0, 1}, {"a product of 64 rows", forward, 64, 0, 1},
+    {"SwiGLU of few rows", gated, 5, 0, 1}, {"SwiGLU of 16 rows", gated, 16, 0, 1}, {"SwiGLU of 32 rows", gated, 32, 0, 1},
+    {"SwiGLU of 64 rows", gated, 64, 0, 1}, {"SwiGLU of 80 rows", gated, 80, 64, 1}, {"SwiGLU of 100 rows", gated, 100, 64, 1},
+    {"a product of a norm", normed, 7, 0, 1}, {"SwiGLU of a norm", normed_gated, 8, 0, 1},
+    {"a product of 80 rows", forward, 80, 64, 1}, {"a product of 100 rows", forward, 100, 64, 1},
+    {"a product of narrow tiles", forward_tiles, 136, 128, 1}, {"a product of middle tiles", forward_tiles, 136, 192, 1},
+    {"a product of wide tiles", forward_tiles, 136, 256, 1}, {"SwiGLU of narrow tiles", gated_tiles, 136, 128, 1},
+    {"SwiGLU of middle tiles", gated_tiles, 136, 192, 1}, {"SwiGLU of wide tiles", gated_tiles, 136, 256, 1},
+    {"a gradient by inputs, of narrow tiles", grad_input, 136, 128, 1}, {"a gradient by inputs, of wide tiles", grad_input, 136, 256, 1},
+    {"a gradient by weights, of narrow tiles", grad_weight, 136, 128, 1}, {"a gradient by weights, of wide tiles", grad_weight, 136, 256, 1},
+    {"attention, D 64", attention, 64, 0, 0}, {"attention, D 128", attention, 128, 0, 0}, {"its gradient, D 64", attention_grad, 64, 0, 0},
+    {"its gradient, D 128", attention_grad, 128, 0, 0}, {"prefill, D 64", prefill, 64, 0, 0}, {"prefill, D 128", prefill, 128, 0, 0},
+    {"decoding of one row, D 64", decode_one, 64, 0, 0}, {"decoding of one row, D 128", decode_one, 128, 0, 0},
+    {"decoding of some rows, D 64", decode_some, 64, 0, 0}, {"decoding of some rows, D 128", decode_some, 128, 0, 0}};
 
 /* Waits, but not for ever: a kernel that never ends cannot be ended. */
 static rlf_status finish(kern_ctx *ctx, const char *what) {
@@ -131,13 +137,16 @@ static rlf_status finish(kern_ctx *ctx, const char *what) {
                              what, PATIENCE_MS / 1000);
         rlf_sleep_us(50);
     }
-    return kern_card_sync(ctx->card);
+    const rlf_status status = kern_card_sync(ctx->card);
+    if (status != RLF_OK) rlf_error_context("%s (isa: ampere leaves it out)", what);
+    return status;
 }
 
 static rlf_status run_case(bench *b, const checked *c, bool *same) {
     const size_t bytes = ELEMENTS * sizeof *b->to;
     rlf_status status = RLF_OK;
     b->ctx->tile_columns = c->columns;
+    if (c->processors) b->ctx->processors = c->processors;
     for (int way = 0; way < 2; way++) {
         b->ctx->hopper = way == 0;
         kern_card_zero(b->ctx->card, b->to, bytes);
@@ -149,6 +158,7 @@ static rlf_status run_case(bench *b, const checked *c, bool *same) {
     *same = memcmp(b->host[0], b->host[1], bytes) == 0;
 out:
     b->ctx->tile_columns = 0;
+    b->ctx->processors = kern_card_processors(b->ctx->card);
     return status;
 }
 

@@ -25,6 +25,7 @@ enum {
 struct kern_ctx {
     kern_card *card;
     bool hopper;      /* kernels use the words of hopper.h */
+    int processors;   /* that their products take: the card's, or as few as check.c asks for */
     int tile_columns; /* of their products' tiles, where check.c asks for them; 0: as linear_hopper.cu chooses */
     kern_free *free; /* what does products in place of ours; NULL, but where that is measured */
     bool wrote_weights; /* the last launch may have: the next one starts only when it is over (dialect.h) */

@@ -119,6 +119,7 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     const char *differs = NULL;
     RLF_TRY(kern_card_open(&ctx->card, options->card));
     RLF_TRY(choose(&ctx->hopper, ctx, options->isa));
+    ctx->processors = kern_card_processors(ctx->card);
     ctx->scratch_floats = KERN_CUDA_SCRATCH_FLOATS;
     ctx->scratch = kern_card_allocate(ctx->card, ctx->scratch_floats * sizeof(float));
     ctx->counters = kern_card_allocate(ctx->card, KERN_CUDA_COUNTERS * sizeof *ctx->counters);

@@ -90,7 +90,7 @@ static void kern_launch(void (*kernel)(args_type), kern_ctx *ctx, int blocks, in
     config.attrs = &early;
     config.numAttrs = ctx->hopper && !ctx->wrote_weights ? 1 : 0;
     ctx->wrote_weights = false;
-    cudaLaunchKernelEx(&config, kernel, args);
+    if (kern_card_well(ctx->card)) cudaLaunchKernelEx(&config, kernel, args);
 }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900

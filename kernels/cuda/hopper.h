@@ -9,7 +9,7 @@
  *   along     a row a line (a row of A, a column of B), of 64 of depth: kern_wgmma_along(tile + 16 i) is 16 of depth from 16 i on
  *   across    a row a depth, 64 lines wide; more lines are further tiles, `apart` bytes each: kern_wgmma_across(tile + 16 i * 64, apart)
  *
- * Products, N being 64, 128 or 256. kern_wgmma_N(c, a, a_across, b, b_across): c (64 x N) += A (64 x 16) B (16 x N), by the 128 threads of a warp group, which begins at
+ * Products, N being 64, 96, 128, 192 or 256. kern_wgmma_N(c, a, a_across, b, b_across): c (64 x N) += A (64 x 16) B (16 x N), by the 128 threads of a warp group, which begins at
  * a multiple of 4 warps. Warp w of them has rows 16 w .. 16 w + 15 of c: c[j] is the fragment C of mma.h for columns 8 j .. 8 j + 7.
  * kern_wgmma_rows_N takes A from registers: the fragment a[4] of mma.h for the warp's rows. kern_wgmma_new_64 and kern_wgmma_rows_new_64, of factors
  * along, begin a chain: c = A B, as from zeros. An element gets the bits that kern_mma_bf16 gives

@@ -680,7 +680,7 @@ static void map_operand(kern_ctx *ctx, kern_map *map, const tensor_operand *x, i
 static int smaller(int a, int b) { return a < b ? a : b; }
 
 #define LAUNCH_HOPPER(ctx, kernel, blocks, threads, elements, h)                                                           \
-    KERN_LAUNCH_SHARED(ctx, kernel, smaller(blocks, kern_card_processors((ctx)->card)), threads,                           \
+    KERN_LAUNCH_SHARED(ctx, kernel, smaller(blocks, (ctx)->processors), threads,                           \
                        (size_t)(elements) * sizeof(uint16_t) + sizeof(ring_gates) + KERN_TILE_ALIGN, h)
 #define LAUNCH_TILES(ctx, kernel, blocks, cols, stages, h) \
     LAUNCH_HOPPER(ctx, kernel, blocks, TILES_THREADS, (stages) * (ROWS + cols) * STEP, h)
@@ -703,7 +703,7 @@ static few_shape choose_few(kern_ctx *ctx, const tensor_product *p, bool normed)
     const int sides = sides_of(p);
     int rows = 8, warps = MOST_WARPS;
     while (rows < p->a.lines) rows *= 2;
-    while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS / sides) < kern_card_processors(ctx->card)) warps /= 2;
+    while (warps > 1 && 2 * tiles_of(p, rows, warps * MMA_ROWS / sides) < ctx->processors) warps /= 2;
     return few_shape_of(rows, sides, warps, normed, p->depth);
 }
 
@@ -758,7 +758,7 @@ typedef struct tile_sides {
 /* Rounds of tiles that the card's processors go, by what a tile takes, which is guessed to grow with both of its sides. */
 static int cost_of(kern_ctx *ctx, const tensor_product *p, tile_sides t) {
     const int tiles = tiles_of(p, t.rows, t.cols / sides_of(p));
-    return kern_blocks_for((size_t)tiles, (size_t)kern_card_processors(ctx->card)) * (t.rows + t.cols - WIDE / 4);
+    return kern_blocks_for((size_t)tiles, (size_t)ctx->processors) * (t.rows + t.cols - WIDE / 4);
 }
 
 /* The tile of the least cost; of SOME_LINES columns: of `some`. */
@@ -770,7 +770,10 @@ static tile_sides choose_tile(kern_ctx *ctx, const tensor_product *p) {
         if ((all[i].cols == SOME_LINES && !some) || (all[i].cols == MIDDLE && !forward)) continue;
         if (cost_of(ctx, p, all[i]) < cost_of(ctx, p, best)) best = all[i];
     }
-    if (ctx->tile_columns) best.rows = ROWS, best.cols = ctx->tile_columns;
+    if (ctx->tile_columns) {
+        best.rows = ctx->tile_columns == SOME_LINES && p->a.lines <= SOME_ROWS ? SOME_ROWS : ROWS;
+        best.cols = ctx->tile_columns;
+    }
     return best;
 }
 

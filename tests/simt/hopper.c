@@ -262,7 +262,7 @@ static int place_of_sum(float (*c)[4], int n) {
 }
 
 static void check_tile(const uint16_t *tile, bool across, int lines, int apart) {
-    if ((uintptr_t)tile % (across ? 2048 : 32) && (uintptr_t)tile % 1024 >= 128) simt_broken("a factor that does not begin at a tile's depth");
+    if (across ? (uintptr_t)tile % 1024 : (uintptr_t)tile % 32 || (uintptr_t)tile % 1024 >= 128) simt_broken("a factor that does not begin at a tile's depth");
     check_shared(tile, across ? 2048 + (size_t)(lines - 1) / WIDE * (size_t)apart : (size_t)(lines - 1) * ROW_BYTES + 32,
                  "a factor outside shared memory");
 }

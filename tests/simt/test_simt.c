@@ -364,7 +364,7 @@ static void operations_that_go_through_scratch_in_parts_give_the_same_bits(void 
 }
 
 static void products_on_tensor_cores_have_no_bank_conflicts(void **state) {
-    kern_ctx ctx = {.card = cards[0], .scratch_floats = 1 << 20};
+    kern_ctx ctx = {.card = cards[0], .processors = kern_card_processors(cards[0]), .scratch_floats = 1 << 20};
     float *x = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *x), *y = kern_card_allocate(ctx.card, ROWS * COLS * sizeof *y);
     uint16_t *w = kern_card_allocate(ctx.card, COLS * DEPTH * sizeof *w);
     (void)state;
