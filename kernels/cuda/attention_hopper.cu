@@ -259,10 +259,14 @@ KERN_DEVICE void shrink_values(attend_state *t, const float shrink[2], int j, in
 
 KERN_DEVICE uint16_t *values_of(attend_state *t, int j, int d) { return stage_of(t->stages, j, d) + d / KERN_TILE_WIDE * TILE; }
 
-/* The products of a block's powers. */
-KERN_DEVICE void begin_values(attend_state *t, int j, int d) {
+/* The products of a block's powers; and, when they have ended, the powers' sum. */
+KERN_DEVICE void begin_values(attend_state *t, int j, int d) { begin_sum(t->r.values, t->p, values_of(t, j, d), d); }
+KERN_DEVICE void end_values(attend_state *t, int j, int d) {
     const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
-    begin_sum(t->r.values, t->p, values_of(t, j, d), d);
+    kern_wgmma_wait(0);
+    hold(t->r.values, d / 8);
+    hold_factor(t->p, KEYS / 16);
+    ring_leave(t->ring, j % STAGES);
     KERN_UNROLL for (int k = 0; k < KEYS / 16; k++) kern_mma_bf16(t->r.sum, t->p[k], ones);
 }
 
@@ -321,10 +325,7 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, const hopper_tile *t
         kern_wgmma_wait(1); /* the scores of j+1 */
         hold(t.s, KEYS / 8);
         take_powers(&t, next, shrink, j + 1, d);
-        kern_wgmma_wait(0); /* the values of j */
-        hold(t.r.values, d / 8);
-        hold_factor(t.p, KEYS / 16);
-        ring_leave(t.ring, j % STAGES);
+        end_values(&t, j, d);
         copy_factor(t.p, next);
     }
     const int last = blocks - 1;
@@ -333,10 +334,7 @@ KERN_DEVICE void attend_blocks(const attend_hopper_args *a, const hopper_tile *t
     shrink_values(&t, shrink, last, d);
     if (left < KEYS) clear_rows(values_of(&t, last, d), group, left, d);
     begin_values(&t, last, d);
-    kern_wgmma_wait(0);
-    hold(t.r.values, d / 8);
-    hold_factor(t.p, KEYS / 16);
-    ring_leave(t.ring, last % STAGES);
+    end_values(&t, last, d);
     if (blocks > SPLIT / KEYS) add_waiting(&t, d);
     const share own = share_of(group * ROWS + first_row_of_warp(), 0, d / 8);
     place at[2];

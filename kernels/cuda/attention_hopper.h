@@ -109,7 +109,7 @@ KERN_DEVICE void hold_factor(uint32_t a[][4], int n) {
     KERN_UNROLL for (int k = 0; k < n; k++) asm volatile("" : "+r"(a[k][0]), "+r"(a[k][1]), "+r"(a[k][2]), "+r"(a[k][3])::"memory");
 }
 #else
-#define hold(c, tiles) ((void)(c))
+#define hold(c, tiles) ((void)(c), (void)(tiles))
 #define hold_factor(a, n) ((void)(a))
 #endif
 

@@ -63,8 +63,8 @@ KERN_DEVICE void kern_gate_wait(kern_gate *gate, int parity) {
                     ".reg .pred over;\n"
                     "again:\n"
                     "mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
-                    "@over bra.uni done;\n"
-                    "bra.uni again;\n"
+                    "@over bra done;\n"
+                    "bra again;\n"
                     "done:\n"
                     "}" ::"r"(kern_shared_address(gate)),
                     "r"(parity)

@@ -167,7 +167,8 @@ typedef struct product {
     int sum, n, group;
     const uint16_t *a_tile, *b_tile;
     int b_apart;
-    bool a_across, b_across, from_rows;
+    bool a_across, b_across;
+    uint32_t *from_rows; /* the thread's fragment of A, or NULL; and what is really in it */
     uint32_t a_rows[4];
 } product;
 
@@ -261,6 +262,23 @@ static int place_of_sum(float (*c)[4], int n) {
     return free_place;
 }
 
+static const product *under_way_from(const uint32_t *rows) {
+    for (int i = 0; i < threads[simt_at.thread]->n; i++)
+        if (threads[simt_at.thread]->products[i].from_rows == rows) return &threads[simt_at.thread]->products[i];
+    return NULL;
+}
+
+/* A fragment that a product under way has is the card's pattern for the thread: it may neither be read nor written. */
+static void take_rows(product *p, const uint32_t *rows) {
+    const product *other = under_way_from(rows);
+    memcpy(p->a_rows, other ? other->a_rows : rows, sizeof p->a_rows);
+    p->from_rows = (uint32_t *)(uintptr_t)rows;
+    simt_poison(p->from_rows, sizeof p->a_rows);
+}
+static void give_rows_back(const product *p) {
+    if (p->from_rows && !under_way_from(p->from_rows)) memcpy(p->from_rows, p->a_rows, sizeof p->a_rows);
+}
+
 static void check_tile(const uint16_t *tile, bool across, int lines, int apart) {
     if (across ? (uintptr_t)tile % 1024 : (uintptr_t)tile % 32 || (uintptr_t)tile % 1024 >= 128) simt_broken("a factor that does not begin at a tile's depth");
     check_shared(tile, across ? 2048 + (size_t)(lines - 1) / WIDE * (size_t)apart : (size_t)(lines - 1) * ROW_BYTES + 32,
@@ -291,9 +309,10 @@ void simt_wgmma(float (*c)[4], int n, const uint16_t *a_tile, const uint32_t *a_
     if (threads[thread]->n == MAX_PRODUCTS) simt_broken("more products under way than the shim keeps of a thread");
     if (a_tile) check_tile(a_tile, a_across, 64, 0);
     check_tile(b_tile, b_across, n, b_apart);
-    product *p = &threads[thread]->products[threads[thread]->n++];
-    *p = (product){place_of_sum(c, n), n, threads[thread]->groups, a_tile, b_tile, b_apart, a_across, b_across, a_rows != NULL, {0}};
-    if (a_rows) memcpy(p->a_rows, a_rows, sizeof p->a_rows);
+    product *p = &threads[thread]->products[threads[thread]->n];
+    *p = (product){place_of_sum(c, n), n, threads[thread]->groups, a_tile, b_tile, b_apart, a_across, b_across, NULL, {0}};
+    if (a_rows) take_rows(p, a_rows);
+    threads[thread]->n++;
     threads[thread]->sums[p->sum].products++;
     read_factors(p, race_factor_begins);
 }
@@ -306,15 +325,17 @@ void simt_wgmma_wait(int groups) {
     const int thread = simt_at.thread;
     int done = 0;
     if (!threads[thread]) return;
-    product *products = threads[thread]->products;
+    product *products = threads[thread]->products, ended[MAX_PRODUCTS];
     for (; done < threads[thread]->n && products[done].group < threads[thread]->groups - groups; done++) {
         sums *s = &threads[thread]->sums[products[done].sum];
         multiply(s->value, &products[done]);
         read_factors(&products[done], race_factor_ends);
         if (--s->products == 0) memcpy(s->c, s->value, (size_t)s->n / 8 * sizeof *s->c);
     }
+    memcpy(ended, products, (size_t)done * sizeof *ended);
     threads[thread]->n -= done;
     if (done) memmove(products, products + done, (size_t)threads[thread]->n * sizeof *products);
+    for (int i = 0; i < done; i++) give_rows_back(&ended[i]);
     for (int i = 0; done && i < threads[thread]->n; i++) read_factors(&products[i], race_factor_begins);
 }
 

@@ -20,6 +20,7 @@ typedef struct product_args {
     kern_map a, b;
     float *c;
     bool across, rows; /* rows: A from registers */
+    bool peeks;        /* at those while the products have them */
     const uint16_t *a_rows;
     fault_kind fault;
 } product_args;
@@ -62,7 +63,9 @@ KERN_KERNEL_WITH_MAPS(product, THREADS, 1) {
     }
     kern_wgmma_commit();
     if (a.fault == NOT_WAITED_FOR) return;
+    const uint32_t seen = a.peeks ? r[0][0] : 0;
     kern_wgmma_wait(0);
+    if (a.peeks && seen != r[0][0]) c[0][0] += 1;
     const int lane = kern_thread() % 32, row = kern_thread() / 32 * 16 + lane / 4;
     for (int j = 0; j < SIDE / 8; j++)
         for (int e = 0; e < 4; e++) a.c[(row + e / 2 * 8) * SIDE + 8 * j + lane % 4 * 2 + e % 2] = c[j][e];
@@ -71,10 +74,10 @@ KERN_KERNEL_WITH_MAPS(product, THREADS, 1) {
 /* Small whole numbers, so that sums are exact: element (line, d). */
 static int value_of(int which, int line, int d) { return (line * 7 + d * 3 + which * 5) % 11 - 5; }
 
-static void run(int card, bool across, bool rows, fault_kind fault, float c[SIDE * SIDE]) {
+static void run(int card, bool across, bool rows, fault_kind fault, bool peeks, float c[SIDE * SIDE]) {
     kern_ctx ctx = {.card = cards[card], .hopper = true};
     uint16_t host[SIDE * SIDE], *factors[2];
-    product_args args = {.across = across, .rows = rows, .fault = fault};
+    product_args args = {.across = across, .rows = rows, .peeks = peeks, .fault = fault};
     for (int which = 0; which < 2; which++) {
         for (int line = 0; line < SIDE; line++)
             for (int d = 0; d < SIDE; d++) host[across ? d * SIDE + line : line * SIDE + d] = kern_bf16_of_float((float)value_of(which, line, d));
@@ -95,7 +98,7 @@ static void a_warp_group_multiplies_what_boxes_bring(void **state) {
     static float c[SIDE * SIDE];
     for (int card = 0; card < SIMT_ORDERS; card++)
         for (int way = 0; way < 3; way++) {
-            run(card, way == 1, way == 2, NONE, c);
+            run(card, way == 1, way == 2, NONE, false, c);
             for (int i = 0; i < SIDE; i++)
                 for (int j = 0; j < SIDE; j++) {
                     int sum = 1;
@@ -105,6 +108,14 @@ static void a_warp_group_multiplies_what_boxes_bring(void **state) {
         }
 }
 
+static void a_fragment_is_the_products_until_they_are_waited_for(void **state) {
+    (void)state;
+    static float c[SIDE * SIDE], peeked[SIDE * SIDE];
+    run(0, false, true, NONE, false, c);
+    run(0, false, true, NONE, true, peeked);
+    assert_memory_not_equal(c, peeked, sizeof c);
+}
+
 static bool ends_the_program(fault_kind fault) {
     pid_t pid = fork();
     assert_true(pid >= 0);
@@ -112,7 +123,7 @@ static bool ends_the_program(fault_kind fault) {
         static float c[SIDE * SIDE];
         signal(SIGABRT, SIG_DFL);
         if (!freopen("/dev/null", "w", stderr)) _exit(1);
-        run(0, false, false, fault, c);
+        run(0, false, false, fault, false, c);
         _exit(0);
     }
     int status;
@@ -145,6 +156,7 @@ static void a_card_with_other_bits_is_used_without_wgmma(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_warp_group_multiplies_what_boxes_bring),
+        cmocka_unit_test(a_fragment_is_the_products_until_they_are_waited_for),
         cmocka_unit_test(misuse_ends_the_program),
         cmocka_unit_test(a_card_with_other_bits_is_used_without_wgmma),
     };
