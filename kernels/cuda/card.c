@@ -11,6 +11,7 @@
 #include "common/base/mem.h"
 
 enum {
+    ALLOWED = 256,            /* kernels that ask for shared memory, at most; a power of two */
     COMPUTE_MAJOR = 8,        /* bfloat16 on tensor cores */
     HOPPER_MAJOR = 9,
     SHARED_BYTES = 160 << 10 /* what a block of the hungriest kernel takes: linear_few.cu */
@@ -30,6 +31,10 @@ struct kern_card {
     bool hopper;
     int processors;
     encode_fn encode; /* of maps; NULL: there are none */
+    struct {
+        const void *kernel;
+        size_t bytes;
+    } allowed[ALLOWED]; /* shared memory a block: a hash table */
 };
 
 static void note(kern_card *card, cudaError_t result, const char *what) {
@@ -92,6 +97,7 @@ rlf_status kern_card_open(kern_card **out, int number) {
     card->number = number;
     RLF_TRY(kern_card_describe(number, card->name, sizeof card->name, &bytes));
     cudaError_t result = cudaSetDevice(number);
+    if (result == cudaSuccess) result = cudaSetDeviceFlags(cudaDeviceScheduleYield); /* who waits gives others its core: ranks share them */
     if (result == cudaSuccess) result = cudaStreamCreateWithFlags(&card->stream, cudaStreamNonBlocking);
     if (result == cudaSuccess) result = cudaGetDeviceProperties(&p, number);
     if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
@@ -292,6 +298,16 @@ void kern_card_close_shared(kern_card *card, void *ptr) {
 void *kern_card_stream(kern_card *card) {
     cudaSetDevice(card->number);
     return card->stream;
+}
+
+void kern_card_allow(kern_card *card, const void *kernel, size_t bytes) {
+    size_t i = ((uintptr_t)kernel >> 4) % ALLOWED;
+    while (card->allowed[i].kernel && card->allowed[i].kernel != kernel) i = (i + 1) % ALLOWED;
+    if (bytes <= card->allowed[i].bytes) return;
+    card->allowed[i].kernel = kernel;
+    card->allowed[i].bytes = bytes;
+    cudaSetDevice(card->number);
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
 bool kern_card_well(const kern_card *card) { return card->failure == cudaSuccess; }

@@ -88,6 +88,9 @@ void kern_card_close_shared(kern_card *card, void *ptr);
  * a literal, went well. */
 void *kern_card_stream(kern_card *card);
 bool kern_card_well(const kern_card *card); /* nothing has failed: else nothing is launched */
+/* Lets blocks of a kernel have so many bytes of shared memory, or as many as they had been let before: a graph may hold them to it. A refusal
+ * comes back from the launch. */
+void kern_card_allow(kern_card *card, const void *kernel, size_t bytes);
 void kern_card_launched(kern_card *card, const char *kernel);
 
 #ifdef __cplusplus

@@ -65,12 +65,10 @@
         kern_launch(name, (ctx), (blocks), (threads), 0, args);                                            \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)
-/* More than 48 KiB must be asked for; a refusal comes back from the launch. */
 #define KERN_LAUNCH_SHARED(ctx, name, blocks, threads, bytes, args)                                        \
     do {                                                                                                   \
         if ((blocks) <= 0) break;                                                                          \
-        kern_card_stream((ctx)->card); /* of this card the attribute is, too */                            \
-        cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes));             \
+        kern_card_allow((ctx)->card, (const void *)(name), (bytes));                                       \
         kern_launch(name, (ctx), (blocks), (threads), (bytes), args);                                      \
         kern_card_launched((ctx)->card, #name);                                                            \
     } while (0)

@@ -54,7 +54,7 @@ struct kern_free {
 static rlf_status load(kern_free *f) {
     char name[32];
     snprintf(name, sizeof name, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
-    f->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    f->library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!f->library) return RLF_RAISE(UNSUPPORTED, "isa \"free\": %s", dlerror());
 #define LOAD_(call)                                                                            \
     f->call = (__typeof__(f->call))dlsym(f->library, "cublasLt" #call);                        \

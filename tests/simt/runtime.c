@@ -174,6 +174,10 @@ cudaError_t cudaIpcCloseMemHandle(void *ptr) {
 
 /* ---- streams, events, graphs: what is queued is over --------------------------------------------------------------------------------- */
 
+cudaError_t cudaSetDeviceFlags(unsigned flags) {
+    (void)flags;
+    return cudaSuccess;
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     (void)flags;
     *stream = (cudaStream_t)(uintptr_t)(FIRST_STREAM + g_current);
@@ -262,6 +266,7 @@ cudaError_t cudaFuncSetAttribute(const void *host, enum cudaFuncAttribute attrib
     kernel *k = kernel_of(host);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || (size_t)value > g_cards.shared_bytes)
         return fault(cudaErrorInvalidValue, "shared memory that no block has", k->name);
+    if (value < k->granted[g_current]) return fault(cudaErrorInvalidValue, "less shared memory than graphs may hold it to", k->name);
     k->granted[g_current] = value;
     return cudaSuccess;
 }
