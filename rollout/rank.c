@@ -194,7 +194,6 @@ out:
 
 static rlf_status serve(rollout_rank *r) {
     rlf_status status = RLF_OK;
-    rlf_alive_tell(on_alive, r);
     while (!r->stop) {
         double begin = rlf_now_s(), handover = r->seconds[HANDOVER];
         rank_phase phase = rollout_engine_ready(r->engine) ? GENERATE : rollout_episodes_alive(r->episodes) ? TOOL_WAIT : IDLE;
@@ -207,7 +206,6 @@ static rlf_status serve(rollout_rank *r) {
         RLF_TRY(heartbeat(r));
     }
 out:
-    rlf_alive_tell(NULL, NULL);
     return status;
 }
 
@@ -289,6 +287,7 @@ static rlf_status set_up(rollout_rank *r, const kern_device_options *device) {
     RLF_TRY(set_up_engine(r, device));
     r->episodes = rollout_episodes_new(r->engine, r->chat, &options, (rollout_port){r, port_send});
     r->version = -1;
+    rlf_alive_tell(on_alive, r);
     if (evaluates(r)) RLF_TRY(read_weights(r));
     RLF_INFO("%s, %.1f MB, %zu parameters, cache of %lld tokens", kern_device_name(r->device),
              (double)kern_device_bytes(r->device) * 1e-6, r->layout.total, (long long)c->rollout.cache_tokens);
@@ -298,6 +297,7 @@ out:
 }
 
 static void clean_up_engine(rollout_rank *r) {
+    rlf_alive_tell(NULL, NULL); /* what it tells is the engine's */
     rollout_episodes_destroy(r->episodes);
     rollout_engine_destroy(r->engine);
     kern_decoder_destroy(r->decoder);

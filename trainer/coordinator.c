@@ -11,6 +11,7 @@
 
 #include "common/base/log.h"
 #include "common/base/outfile.h"
+#include "kernels/kern.h"
 #include "trainer/files.h"
 #include "trainer/folder.h"
 #include "trainer/job.h"
@@ -104,6 +105,13 @@ out:
     return status;
 }
 
+/* A driver that does not work is no reason to compute on CPUs in silence. */
+static void note_idle_cards(const trainer_job *job) {
+    kern_card_facts facts;
+    if (strcmp(job->config->device, "auto") || access("/dev/nvidiactl", F_OK) || kern_cards() > 0) return;
+    if (kern_card_find(&facts, 0) != RLF_OK) RLF_WARN("computing on CPUs, though there is a driver of NVIDIA's: %s", rlf_error_message());
+}
+
 /* Ranks on cards and ranks on the CPU do not give the same bits where weights are bfloat16: a job is on one kind of device. */
 static rlf_status note_device(void *ctx, int rank, const rlf_control *ready) {
     trainer_job *job = ctx;
@@ -115,6 +123,7 @@ static rlf_status note_device(void *ctx, int rank, const rlf_control *ready) {
     }
     if (first && card)
         RLF_WARN("computing on CUDA cards: some of these kernels have been tested on a CPU only, no card has run them yet (kernels/cuda/README.md)");
+    if (first && !card) note_idle_cards(job);
     if (card == job->on_cards) return RLF_OK;
     return RLF_RAISE(INVALID, "rank %d computes on %s, but rank %d on %s: set device to cpu, or start the job where every node has cards",
                      rank, ready->text.ptr, job->device_rank, card ? "the CPU" : "a card");

@@ -368,8 +368,9 @@ rlf_status trainer_learner_run(rlf_transport *transport, const rlf_config *confi
     rlf_received message = {0};
     rlf_arena arena = {0};
     bool stop = false;
+    l.doing = "starting";
+    rlf_alive_tell(on_alive, &l); /* weights and state of the optimizer may be minutes of reading */
     RLF_TRY(set_up(&l, device));
-    rlf_alive_tell(on_alive, &l);
     while (!stop) {
         bool got = false;
         RLF_TRY(rlf_receive(transport, &message, 1000, &got));

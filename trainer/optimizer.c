@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/alive.h"
 #include "common/model/safetensors.h"
 #include "kernels/scalar.h"
 #include "trainer/files.h"
@@ -281,6 +282,7 @@ static rlf_status read_masters(trainer_optimizer *o, const rlf_safetensors *file
         n = o->end - at < MASTERS ? o->end - at : MASTERS;
         RLF_TRY(read_range(file, o->layout, state_names[MASTER], at, at + n, masters));
         RLF_TRY(keep_rest(o, window, masters, at, n));
+        rlf_alive();
     }
 out:
     free(masters);

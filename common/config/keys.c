@@ -104,7 +104,7 @@ const rlf_key rlf_config_keys[] = {
     REAL(optimizer.min_lr_ratio, "", "0.0", 0, 1, "Cosine falls towards lr times this, which the step after the last would have"),
     INT(deadline.message_s, "s", "300", 1, 1e6, "A rank that is silent for longer ends the job, with its name"),
     INT(deadline.collective_s, "s", "300", 1, 1e6, "Longest wait in a collective operation"),
-    INT(deadline.startup_s, "s", "120", 1, 1e6, "Longest wait for all ranks to come (MPI_Init), and for all to be ready"),
+    INT(deadline.startup_s, "s", "120", 1, 1e6, "Longest wait for all ranks to come (MPI_Init), and for one that starts without a sign of life"),
     TEXT(traffic.record, "", NULL, "Folder to which every answered call of a tool is written; empty: none"),
     TEXT(traffic.replay, "", NULL, "Folder of an earlier run's traffic.record: calls are answered from there, and no tool is opened"),
     TEXT(log.level, "info", "debug|info|warn|error", "Lowest level printed"),
