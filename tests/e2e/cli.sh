@@ -174,12 +174,16 @@ measured() { # part, a key, the launcher and its arguments
     every_line "$out" 1 "^$number\$"
 }
 sizes=(--dtype bfloat16 --sequences 2 --length 32 --batch 1,3 --context 20)
-measured sgemm matrix_gflops
+measured sgemm copy_gb_per_s
 measured kernels kernels.20.share_of_matrix
 measured train train.tokens_per_s
 measured decode decode.1.share_of_copy
 measured prefill prefill.tokens_per_s
 measured all decode.1.bytes_per_step
+sizes+=(--rates "$work/bench_sgemm/summary.json")
+measured decode matrix_gflops
+[ "$(cat "$out")" = "$("$rlf" report "$work/bench_sgemm" --get matrix_gflops)" ] || fail "rlf bench --rates: another rate"
+refused 1 'nowhere has no sgemm_gflops' bench train --shape tiny --device cpu --rates "$work/nowhere"
 sizes=()
 measured handover bytes_per_s mpirun -q --bind-to none --oversubscribe -np 2
 sizes=(--dtype bfloat16 --reduce-dtype bfloat16)

@@ -1,7 +1,7 @@
 /* rlf bench: what this machine does with a model of a named shape and random weights.
  *
- *   sgemm    a large square product in float32, and one of the factors' dtype: the rates all others are given a share of,
- *            measured in the same run
+ *   sgemm    a large square product in float32, one of the factors' dtype, and a copy: the rates all others are given a share of,
+ *            measured in the same run, or before (--rates)
  *   kernels  each operation by itself (bench_kernels.c)
  *   train    8 sequences of 256 tokens: forward, loss, backward, global norm, AdamW (bench_train.c)
  *   decode   1, 16 and 32 sequences, 128 tokens of context each, 128 tokens drawn for each (bench_decode.c)
@@ -38,7 +38,7 @@ static const char USAGE[] =
     "rlf bench sgemm|kernels|train|decode|prefill|all [--shape bench-42m] [--dtype float32|bfloat16] [--threads N]\n"
     "                 [--device auto|cpu|cuda] [--isa avx512|avx2|portable|hopper|ampere|free] [--recompute [--keep-attention]]\n"
     "                 [--seconds 4] [--cpu-time] [--json] [--sequences 8] [--length N] [--micro-tokens N] [--batch 1,16,32]\n"
-    "                 [--context 128] [--compute-dtype float32|bfloat16]\n"
+    "                 [--context 128] [--compute-dtype float32|bfloat16] [--rates FILE]\n"
     "mpirun -np 2 rlf bench handover [options]: see rlf bench handover --help\n"
     "mpirun -np 2 rlf bench reduce [options]: see rlf bench reduce --help\n"
     "rlf bench rollout [options]: see rlf bench rollout --help\n"
@@ -56,10 +56,11 @@ static const char USAGE[] =
     "  --recompute  train keeps each layer's input alone (train.recompute)\n"
     "  --keep-attention  beside that, train keeps what attention gives (train.keep_attention)\n"
     "  --seconds  how long each measurement is repeated (an eighth of it for each of kernels)\n"
+    "  --rates    what sgemm gave with --json on this device, for the same dtypes: not measured again\n"
     "  --cpu-time count the process's CPU seconds divided by --threads, not the clock's: for a machine busy with other work";
 
 typedef struct options {
-    const char *what, *shape_name, *device_name, *isa;
+    const char *what, *shape_name, *device_name, *isa, *rates;
     int sequences, length, micro_tokens; /* length 0: each measurement's own */
     int batches[MOST_BATCHES], n_batches, context;
     bool json;
@@ -294,13 +295,30 @@ static void close_model(rlf_bench *b) {
     kern_device_close(b->device);
 }
 
+/* What it could do by an earlier report. */
+static rlf_status read_rates(rlf_bench *b, const char *path, json_t *report) {
+    const struct { const char *key; double *rate; } rates[] = {
+        {"sgemm_gflops", &b->sgemm_flops}, {"matrix_gflops", &b->matrix_flops}, {"copy_gb_per_s", &b->copy_bytes}};
+    rlf_status status = RLF_OK;
+    json_t *earlier = json_load_file(path, 0, NULL);
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        json_t *rate = json_object_get(earlier, rates[i].key);
+        *rates[i].rate = json_number_value(rate) * 1e9;
+        if (!(*rates[i].rate > 0)) RLF_FAIL(INVALID, "--rates: %s has no %s: expected what rlf bench sgemm --json printed", path, rates[i].key);
+        json_object_set(report, rates[i].key, rate);
+    }
+out:
+    json_decref(earlier);
+    return status;
+}
+
 static rlf_status measure_device(rlf_bench *b, const options *o, json_t *report) {
     rlf_status status = RLF_OK;
     RLF_TRY(measure_product(b, report, "sgemm", KERN_F32, &b->sgemm_flops));
     b->matrix_flops = b->sgemm_flops;
     if (b->precision.factors == RLF_DTYPE_BF16) RLF_TRY(measure_product(b, report, "matrix", KERN_BF16, &b->matrix_flops));
     else json_object_set_new(report, "matrix_gflops", json_real(b->matrix_flops * 1e-9));
-    if (!strcmp(o->what, "kernels") || asked(o, "decode")) RLF_TRY(measure_copy(b, report));
+    if (!strcmp(o->what, "sgemm") || !strcmp(o->what, "kernels") || asked(o, "decode")) RLF_TRY(measure_copy(b, report));
 out:
     return status;
 }
@@ -309,8 +327,9 @@ out:
 static rlf_status run(rlf_bench *b, const options *o, json_t *report) {
     rlf_status status = RLF_OK;
     json_t *part;
+    if (o->rates) RLF_TRY(read_rates(b, o->rates, report));
     RLF_TRY(open_model(b, o, report));
-    RLF_TRY(measure_device(b, o, report));
+    if (!o->rates) RLF_TRY(measure_device(b, o, report));
     if (!strcmp(o->what, "kernels")) {
         RLF_TRY(rlf_bench_kernels(b, o->sequences, train_length(o), &part));
         json_object_set_new(report, "kernels", part);
@@ -372,6 +391,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
                                           {"micro-tokens", required_argument, NULL, 'm'},
                                           {"batch", required_argument, NULL, 'b'},
                                           {"context", required_argument, NULL, 'x'},
+                                          {"rates", required_argument, NULL, 'R'},
                                           {NULL, 0, NULL, 0}};
     int c;
     opterr = 0;
@@ -379,6 +399,7 @@ static bool parse(rlf_bench *b, options *o, int argc, char **argv, bool *help) {
         if (c == 's') o->shape_name = optarg;
         else if (c == 't' && parse_int(optarg, 0, 256, &b->threads)) continue;
         else if (c == 'i') o->isa = optarg;
+        else if (c == 'R') o->rates = optarg;
         else if (c == 'd' && rlf_dtype_parse(optarg, &b->precision.stored)) continue;
         else if (c == 'C' && rlf_dtype_parse(optarg, &b->precision.factors)) continue;
         else if (c == 'D' && rlf_cli_device_parse(optarg, &o->device_name)) continue;
