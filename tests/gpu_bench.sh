@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # What a CUDA card does with Qwen3's shapes in bfloat16, as one table: rlf bench beside PyTorch and transformers
-# (tests/bench/torch_model.py, where python3 has both), and what is asked of it. Theirs come after all of ours, as long as there
-# is time. A measurement that fails, or takes longer than it may, is a line of the table; what each printed stays in
-# BUILD/gpu_bench/NAME (summary.json, error). No verdict: it asserts nothing.
+# (tests/bench/torch_model.py, where python3 has both), and what is asked of it. What is wanted most is measured first: operations by
+# themselves, hand-over; of the first two shapes, at the first context and length, training and decoding, what exactness costs them,
+# and PyTorch; then the rest, as long as there is time. A measurement that fails, or takes longer than it may, is a line of the
+# table; what each printed stays in BUILD/gpu_bench/NAME (summary.json, error). No verdict: it asserts nothing.
 #
 #   tests/gpu_bench.sh BUILD
 #
 # From the environment, for other cards and for a try without one:
 #   RLF (BUILD/trainer/rlf)   DEVICE (cuda)   SHAPES   BATCHES   CONTEXTS   TOKENS, of a training step   LENGTHS, of its sequences
 #   REPEAT (1), seconds a measurement is repeated   LIMIT (90), seconds one may take   TOTAL (480), seconds all may take
+#   OUT (BUILD), the folder of gpu_bench
 # A try: DEVICE=cpu SHAPES=tiny BATCHES="1 4" CONTEXTS="64 128" TOKENS=512 LENGTHS="64 256" REPEAT=0 tests/gpu_bench.sh build
 set -uo pipefail
 export LC_ALL=C OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 [ $# -eq 1 ] || { echo "gpu_bench.sh: expected BUILD" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd) work=$(realpath "$1")/gpu_bench
-rlf=${RLF:-$(realpath "$1")/trainer/rlf} device=${DEVICE:-cuda} shapes=${SHAPES:-qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b}
+here=$(cd "$(dirname "$0")" && pwd) work=$(realpath "${OUT:-$1}")/gpu_bench model=$(realpath "$1")/gpu_bench_model
+rlf=${RLF:-$(realpath "$1")/trainer/rlf} device=${DEVICE:-cuda} shapes=${SHAPES:-qwen3-4b qwen3-0.6b qwen3-1.7b qwen3-8b}
 batches=${BATCHES:-1 16 64 256} contexts=${CONTEXTS:-1024 8192} tokens=${TOKENS:-32768} lengths=${LENGTHS:-1024 4096 16384}
 repeat=${REPEAT:-1} limit=${LIMIT:-90} end=$((SECONDS + ${TOTAL:-480}))
-one_shape=qwen3-4b # of the rows with one shape
-case " $shapes " in *" $one_shape "*) ;; *) one_shape=${shapes%% *} ;; esac
+read -ra list <<<"$shapes"
+compared=${list[*]:0:2} one_shape=${list[0]} first_context=${contexts%% *} first_length=${lengths%% *}
 longest=${lengths##* } kernel_length=8192
 [ "$tokens" -ge $kernel_length ] || kernel_length=$longest
 
@@ -31,63 +33,85 @@ run() { # NAME, command...: what it prints is NAME's summary
     [ $left -gt 0 ] || { echo "no time left" >"$work/$name/error"; return 1; }
     timeout -k 5 $((left < limit ? left : limit)) "$@" >"$work/$name/summary.json" 2>"$work/$name/error"
     status=$?
-    [ $status -ne 124 ] || echo "stopped, out of time" >>"$work/$name/error"
+    case $status in 124 | 137) echo "stopped, out of time" >>"$work/$name/error" ;; esac
     return $status
 }
-ours=(--device "$device" --dtype bfloat16 --seconds "$repeat" --json)
-bench() { run "$1" "$rlf" bench "${@:2}" "${ours[@]}"; }
-theirs() { # NAME, arguments of torch_model.py
-    run "$1" python3 "$here/bench/torch_model.py" "${@:2}" --device "$device" --dtype bfloat16 --seconds "$repeat"
+done_before() { [ -e "$work/$1" ]; } # NAME
+ours=(--device "$device" --dtype bfloat16 --seconds "$repeat" --json) rates=()
+bench() { run "$1" "$rlf" bench "${@:2}" "${ours[@]}" "${rates[@]}"; }
+
+decode() { # SHAPE, CONTEXT, what the name begins with, options
+    local name=${3:-}decode.$1.$2
+    done_before "$name" || bench "$name" decode --shape "$1" --batch "${batches// /,}" --context "$2" "${@:4}"
 }
 
-train() { # NAME, options: whatever fits: all at once, a quarter, recomputed but for attention, recomputed, a quarter and recomputed
-    local quarter="--micro-tokens $((tokens / 4))" how
-    for how in "" "$quarter" "--recompute --keep-attention" --recompute "--recompute $quarter"; do bench "$1" train "${@:2}" $how && return; done
+# Whatever fits: all at once, a quarter, recomputed but for attention, recomputed, a quarter and recomputed. A step has as many tokens at
+# every length, so what had no room at one is not tried at the next.
+quarter="--micro-tokens $((tokens / 4))"
+ways=("" "$quarter" "--recompute --keep-attention" --recompute "--recompute $quarter")
+declare -A way # of a shape: the first that may have room
+train() { # SHAPE, LENGTH, what the name begins with, options
+    local name=${3:-}train.$1.$2 i
+    done_before "$name" && return
+    for ((i = ${way[$1]:-0}; i < ${#ways[@]}; i++)); do
+        way[$1]=$i
+        bench "$name" train --shape "$1" --sequences $((tokens / $2)) --length "$2" "${@:4}" ${ways[i]} && return
+        grep -q "cannot allocate" "$work/$name/error" || return
+    done
+    way[$1]=$i
+    mkdir -p "$work/$name"
+    [ -e "$work/$name/error" ] || echo "no room, as at another length" >"$work/$name/error"
+}
+
+twice() { # train or decode, SHAPE, LENGTH or CONTEXT: products in the one order, and in whatever is fastest
+    "$@"
+    [ "$device" != cuda ] || "$@" free. --isa free
+}
+
+theirs() { # SHAPE
+    local how=(--shape "$1" --device "$device" --dtype bfloat16 --seconds "$repeat") torch=$here/bench/torch_model.py
+    python3 -c 'from importlib.util import find_spec as found; exit(not (found("torch") and found("transformers")))' 2>/dev/null || return
+    done_before "torch.train.$1.$first_length" && return
+    run "torch.train.$1.$first_length" python3 "$torch" train "${how[@]}" --sequences $((tokens / first_length)) --length "$first_length"
+    run "torch.decode.$1.$first_context" python3 "$torch" generate "${how[@]}" --batch "${batches// /,}" --context "$first_context"
+}
+
+# A checkpoint, of which start is measured: a minute of one core's work, while the card does something else.
+write_model() {
+    limit=200 run init "$rlf" init --shape "$one_shape" --dtype bfloat16 --tokenizer "$here/../jobs/quickstart/tokenizer.json" -o "$model"
 }
 
 # From the start of the process to the first token, of a checkpoint that was just written, and so is in the page cache.
 measure_start() {
-    local model=$work/model begin
-    run init "$rlf" init --shape "$one_shape" --dtype bfloat16 --tokenizer "$here/../jobs/quickstart/tokenizer.json" -o "$model" || return
-    begin=$EPOCHREALTIME
+    local begin=$EPOCHREALTIME
     run start "$rlf" generate "$model" --raw --prompt Who --max-tokens 1 --device "$device" &&
         awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }' >"$work/start/seconds"
     rm -rf "$model"
 }
 
-measure_ours() {
-    local shape context length
-    for shape in $shapes; do
-        for context in $contexts; do
-            bench "decode.$shape.$context" decode --shape "$shape" --batch "${batches// /,}" --context "$context"
-        done
-        for length in $lengths; do train "train.$shape.$length" --shape "$shape" --sequences $((tokens / length)) --length "$length"; done
-    done
-    if [ "$device" = cuda ]; then # products in whatever order is fastest
-        context=${contexts%% *} length=${lengths%% *}
-        bench "free.decode.$one_shape.$context" decode --isa free --shape "$one_shape" --batch "${batches// /,}" --context "$context"
-        train "free.train.$one_shape.$length" --isa free --shape "$one_shape" --sequences $((tokens / length)) --length "$length"
-    fi
+measure() {
+    local shape context length writing
+    bench rates sgemm --shape tiny && rates=(--rates "$work/rates/summary.json")
+    write_model &
+    writing=$!
     bench kernels kernels --shape "$one_shape" --sequences 1 --length "$kernel_length"
-    measure_start
     run handover mpirun -q --bind-to none --oversubscribe -np 2 "$rlf" bench handover --shape "$one_shape" "${ours[@]}"
-}
-
-measure_theirs() { # at the first context and the first length
-    local shape context=${contexts%% *} length=${lengths%% *}
-    python3 -c 'import torch, transformers' 2>/dev/null || return
-    for shape in $shapes; do
-        theirs "torch.decode.$shape.$context" generate --shape "$shape" --batch "${batches// /,}" --context "$context"
-        theirs "torch.train.$shape.$length" train --shape "$shape" --sequences $((tokens / length)) --length "$length"
-    done
+    for shape in $compared; do twice train "$shape" "$first_length"; done
+    wait $writing && measure_start
+    for shape in $compared; do twice decode "$shape" "$first_context"; done
+    for shape in $compared; do theirs "$shape"; done
+    for shape in $shapes; do train "$shape" "$first_length"; decode "$shape" "$first_context"; done
+    for context in $contexts; do for shape in $shapes; do decode "$shape" "$context"; done; done
+    for length in $lengths; do for shape in $shapes; do train "$shape" "$length"; done; done
+    for shape in $shapes; do theirs "$shape"; done
 }
 
 # ---- the table
 
 value() { "$rlf" report "$work/$1" --get "$2" 2>/dev/null; } # NAME, KEY: nothing where it was not measured
-any() { # what NAMEs begin with, KEY: of the first that has it
+torch_gflops() { # of the first measurement that has it
     local folder
-    for folder in "$work/$1".*; do value "$(basename "$folder")" "$2" && return; done
+    for folder in "$work"/torch.*; do value "$(basename "$folder")" matrix_gflops && return; done
 }
 why() { tail -n 1 "$work/$1/error" 2>/dev/null | cut -c 1-90; } # NAME: the last word of what failed
 larger() { printf '%s\n' "$@" | sort -g | tail -n 1; }
@@ -96,7 +120,7 @@ line() { printf '%-36s | %-40s | %-16s | %7s | %s\n' "$@"; } # row, ours, theirs
 # Shares of the matrix rate that rlf measured, as shares of the larger of that and PyTorch's.
 of_larger() { # SHARE
     local ours theirs
-    ours=$(any decode matrix_gflops) theirs=$(any torch matrix_gflops)
+    ours=$(value rates matrix_gflops) theirs=$(torch_gflops)
     [ -z "$1" ] || awk -v x="$1" -v a="${ours:-0}" -v b="${theirs:-0}" 'BEGIN { print (b > a && a > 0 ? x * a / b : x) }'
 }
 rate() { # ROW, NAME, its tokens/s and share, what that is of, their tokens/s, ASKED; what was not measured is empty
@@ -153,24 +177,25 @@ exact_row() { # ROW, NAME, KEY: what exactness costs
     rate "exactness: $1" "$2" "$ours" "" "" "$theirs" "0.9 x cuBLASLt's own choice"
 }
 
-exact_rows() {
-    local batch i=0 context=${contexts%% *} length=${lengths%% *}
-    [ "$device" = cuda ] || return 0
+exact_rows() { # SHAPE
+    local batch i=0
     for batch in $batches; do
-        exact_row "decode $one_shape, $batch at $context" "decode.$one_shape.$context" "decode.$i.tokens_per_s"
+        exact_row "decode $1, $batch at $first_context" "decode.$1.$first_context" "decode.$i.tokens_per_s"
         i=$((i + 1))
     done
-    exact_row "train $one_shape, $((tokens / length)) x $length" "train.$one_shape.$length" train.tokens_per_s
+    exact_row "train $1, $((tokens / first_length)) x $first_length" "train.$1.$first_length" train.tokens_per_s
 }
 
 table() {
     local shape ms start
-    echo "on $(any decode device)"
-    echo "GFLOP/s of a large product in bfloat16: $(any decode matrix_gflops), torch's $(any torch matrix_gflops)"
-    echo "GB/s of a copy, read and written: $(any decode copy_gb_per_s)"
+    echo "on $(value rates device || why rates)"
+    echo "GFLOP/s of a large product in bfloat16: $(value rates matrix_gflops), torch's $(torch_gflops)"
+    echo "GB/s of a copy, read and written: $(value rates copy_gb_per_s)"
     line "" ours theirs ratio asked
     for shape in $shapes; do decode_rows "$shape"; train_rows "$shape"; done
-    exact_rows
+    if [ "$device" = cuda ]; then for shape in $compared; do exact_rows "$shape"; done; fi
+    kernel "product of gate and up, $one_shape, $kernel_length" gate_up "$kernel_length" share_of_matrix matrix ""
+    kernel "product of gate and up, $one_shape, 1" gate_up 1 share_of_copy copy ""
     kernel "attention forward, $one_shape, $kernel_length" attention "$kernel_length" share_of_matrix matrix "60 % of matrix"
     kernel "attention backward, $one_shape, $kernel_length" "attention grad" "$kernel_length" share_of_matrix matrix \
         "50 % of matrix"
@@ -183,7 +208,7 @@ table() {
     line "hand-over $one_shape" "${ms:-not measured: $(why handover)}" "" "" "20 ms on one card"
 }
 
-rm -rf "$work"
-trap table EXIT # what there is, when it is stopped too
-measure_ours
-measure_theirs
+rm -rf "$work" "$model"
+mkdir -p "$work"
+trap 'rm -rf "$model"; table | tee "$work/table"' EXIT # what there is, when it is stopped too
+measure
