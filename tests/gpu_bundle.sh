@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# For a machine that has a CUDA card and its driver, but where nothing can be installed or built: makes a folder (about 40 MB) of the
+# For a machine that has a CUDA card and its driver, but where nothing can be installed or built: makes a folder (about 15 MB) of the
 # programs built here, the shared libraries they need, Open MPI, and run.sh, which does there what tests/gpu.sh does after building. The
-# folder and a checkout of this tree are all that has to be carried. C and C++ runtime libraries, NCCL and the driver are that
+# folder and a checkout of this tree are all that has to be carried. C and C++ runtime libraries, NCCL, cuBLASLt and the driver are that
 # machine's; its C library may be newer than this one's, not older.
 #
-#   tests/gpu_bundle.sh BUILD FOLDER        here: BUILD is a finished build with RLF_CUDA and BUILD_TESTING
-#   FOLDER/run.sh TREE [ops|job|bench|all]  there, as a user who may write to /: Open MPI looks for its parts where they were here
+#   tests/gpu_bundle.sh BUILD FOLDER           here: BUILD is a finished build with RLF_CUDA and BUILD_TESTING
+#   FOLDER/run.sh TREE [ops|job|bench|all]...  there, as a user who may write to /: Open MPI looks for its parts where they were here
 set -euo pipefail
 [ $# -eq 2 ] || { echo "gpu_bundle.sh: expected BUILD FOLDER" >&2; exit 2; }
 build=$(realpath "$1") tests="simple norm linear tensor attention attention_tiles head exact transformer"
@@ -31,15 +31,19 @@ cat >"$folder/run.sh" <<'RUN'
 #!/usr/bin/env bash
 # Made by tests/gpu_bundle.sh, which says what for.
 set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd) tree=$(realpath "$1") what=${2:-all} root=${RLF_BUNDLE_ROOT:-/tmp/rlf}
+here=$(cd "$(dirname "$0")" && pwd) tree=$(realpath "$1") root=${RLF_BUNDLE_ROOT:-/tmp/rlf}
 mkdir -p "$root" && tar -C "$root" -xJf "$here/bundle.tar.xz" || exit
 for part in libraries mpi; do tar -C / --skip-old-files --keep-directory-symlink -xf "$root/$part.tar"; done
 [ -e /usr/bin/mpirun ] || ln -s orterun /usr/bin/mpirun
 command -v ssh >/dev/null || export OMPI_MCA_plm_rsh_agent=/bin/false
 ldconfig
-nccl=$(find / -name libnccl.so.2 -not -path '/proc/*' 2>/dev/null | head -n 1)
-[ -z "$nccl" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(dirname "$nccl")
-cd "$tree" && RLF_GPU_BUILT=1 tests/gpu.sh "$root/build" "$what"
+for library in libnccl.so.2 libcublasLt.so.13; do # pip has each in a folder of its own; --isa free opens the second by this name
+    found=$(find / -path /proc -prune -o -name $library -print -quit 2>/dev/null)
+    [ -z "$found" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(dirname "$found")
+done
+missing=$(ldd "$root/build/trainer/rlf" 2>&1 | grep 'not found')
+[ -z "$missing" ] || { echo "run.sh: the programs cannot start on this machine:" $missing >&2; exit 1; }
+cd "$tree" && RLF_GPU_BUILT=1 tests/gpu.sh "$root/build" "${@:2}"
 RUN
 chmod +x "$folder/run.sh"
 du -sh "$folder"
