@@ -43,7 +43,7 @@ rlf_status kern_comm_join(kern_comm *c, int first, int count) {
     c->count = count;
     if (count == 1) goto out;
     RLF_TRY(kern_buf_new(&c->parts, kern_queue_device(c->queue), kern_comm_bytes(c->piece_bytes, count)));
-    RLF_TRY(kern_member_init(&me, c, rlf_transport_rank(c->transport) == first));
+    kern_member_init(&me, c, rlf_transport_rank(c->transport) == first);
     RLF_TRY(kern_members_meet(c, first, count, &me, all));
     for (int i = 0; i < count; i++) chosen[i] = true;
     RLF_TRY(kern_members_link(c, all, chosen, count, rlf_transport_rank(c->transport) - first, 0, &c->link));

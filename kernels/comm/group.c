@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 const kern_link_ops *kern_comm_links(const kern_comm *c) { return kern_queue_device(c->queue)->backend->link; }
@@ -17,10 +18,13 @@ int kern_comm_left_ms(const kern_comm *c, int64_t deadline_ms) {
     return left > 0 ? (int)left : 0;
 }
 
-rlf_status kern_member_init(kern_member *me, const kern_comm *c, bool makes) {
+/* An id that cannot be made ends no job: where every rank is on one card nobody asks for it. */
+void kern_member_init(kern_member *me, const kern_comm *c, bool makes) {
     *me = (kern_member){.card = kern_device_is_card(kern_queue_device(c->queue)), .links = kern_comm_links(c) != NULL};
     memcpy(me->identity, kern_queue_device(c->queue)->identity, sizeof me->identity);
-    return me->links && makes ? kern_comm_links(c)->id(me->link_id) : RLF_OK;
+    if (!me->links || !makes || kern_comm_links(c)->id(me->link_id) == RLF_OK) return;
+    me->links = false;
+    RLF_WARN("nothing goes from card to card, but through the host: %s", rlf_error_message());
 }
 
 rlf_status kern_members_meet(const kern_comm *c, int first, int count, const kern_member *me, kern_member *all) {

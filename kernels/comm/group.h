@@ -22,8 +22,8 @@ typedef struct kern_member {
     unsigned char identity[KERN_IDENTITY_BYTES], link_id[KERN_LINK_ID_BYTES], share[KERN_SHARE_BYTES];
 } kern_member;
 
-/* This rank; with an id for a link, where it is the one that `makes` it. */
-rlf_status kern_member_init(kern_member *me, const kern_comm *comm, bool makes) RLF_MUST_USE;
+/* This rank; with an id for a link, where it is the one that `makes` it. Without an id it cannot be linked, and says so in the log. */
+void kern_member_init(kern_member *me, const kern_comm *comm, bool makes);
 /* Collective over ranks first..first+count-1: all[i] is what rank first+i tells. Cards and CPUs together are an error: they do not
  * promise the same bits. */
 rlf_status kern_members_meet(const kern_comm *comm, int first, int count, const kern_member *me, kern_member *all) RLF_MUST_USE;

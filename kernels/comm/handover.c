@@ -32,7 +32,7 @@ static const kern_member *giver_beside(const kern_handover *h, const kern_member
 static rlf_status meet(kern_handover *h, kern_buf *buf, kern_member *all) {
     rlf_status status = RLF_OK;
     kern_member me;
-    RLF_TRY(kern_member_init(&me, h->comm, sends(h)));
+    kern_member_init(&me, h->comm, sends(h));
     if (gives(h) && me.card) me.shares = kern_buf_share(buf, me.share) == RLF_OK;
     if (gives(h) && me.card && !me.shares) RLF_INFO("weights are copied to other ranks on this card too: %s", rlf_error_message());
     RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));

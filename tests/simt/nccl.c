@@ -45,6 +45,7 @@ struct simt_comm {
 static ncclComm_t comms;
 static int groups; /* that have been started and not ended */
 ncclResult_t simt_nccl_state;
+bool simt_nccl_without_id;
 
 /* The id says whose file it is, which others find in /proc; it stays open until the process ends. */
 typedef struct meeting_name {
@@ -53,6 +54,7 @@ typedef struct meeting_name {
 } meeting_name;
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
+    if (simt_nccl_without_id) return ncclInvalidUsage;
     const meeting_name name = {getpid(), memfd_create("nccl", MFD_CLOEXEC)};
     memset(id, 0, sizeof *id);
     memcpy(id, &name, sizeof name);
