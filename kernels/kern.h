@@ -84,10 +84,12 @@ static inline kern_tensor kern_at(kern_tensor t, size_t elements) { t.offset += 
 
 /* CUDA cards that can be used, numbered from 0 on; 0 where there is no driver, or the build has no CUDA backend. */
 int kern_cards(void);
-/* What a card is called, "NVIDIA H200, 139 GiB", and its memory. Errors as those of kern_device_open; makes nothing on the card. */
+/* What a card is called, "NVIDIA H200, 139 GiB", its memory, and whether this build can link it with those of other processes. Errors as those
+ * of kern_device_open; makes nothing on the card. */
 typedef struct kern_card_facts {
     char name[128];
     size_t bytes;
+    bool links;
 } kern_card_facts;
 rlf_status kern_card_find(kern_card_facts *out, int card) RLF_MUST_USE;
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels/kern.h"
+#include "kernels/comm/comm.h"
 
 /* What a process takes on a card beside its tensors: a device's own work space, 304 MB (kernels/cuda/cuda.h), and the CUDA context with the
  * kernels' code, taken to be 500 MB (not measured). */
@@ -56,9 +56,50 @@ static double taken_by(const cards_job *j, int rank) {
     return PROCESS_BYTES + trainer_memory_sum(j->rollout) - (has_learner(j, card_of(j, rank)) ? j->rollout->weights : 0);
 }
 
+/* ---- links (kernels/comm): ranks on this node that have one, and what it takes ------------------------------------------------------- */
+
+static bool is_first_of_its_role(const cards_job *j, int rank) {
+    for (size_t i = 0; i < j->n; i++) {
+        int other = j->near[i].rank;
+        if (other < rank && learns(j, other) == learns(j, rank) && card_of(j, other) == card_of(j, rank)) return false;
+    }
+    return true;
+}
+
+/* Learners exchange gradients so where there are several, each with a card of its own. */
+static int linked_learners(const cards_job *j) {
+    int n = 0;
+    for (size_t i = 0; i < j->n; i++) {
+        if (!learns(j, j->near[i].rank)) continue;
+        if (!is_first_of_its_role(j, j->near[i].rank)) return 0;
+        n++;
+    }
+    return j->topology->learners > 1 ? n : 0;
+}
+
+/* The first learner hands weights so to a rollout rank on each card that no learner is on. */
+static bool takes_by_link(const cards_job *j, int rank) {
+    int card = card_of(j, rank);
+    return j->topology->learners > 0 && card >= 0 && !has_learner(j, card) && is_first_of_its_role(j, rank);
+}
+
+static int linked_takers(const cards_job *j) {
+    int n = 0;
+    for (size_t i = 0; i < j->n; i++) n += takes_by_link(j, j->near[i].rank);
+    return n;
+}
+
+static double links_of(const cards_job *j, int rank) {
+    const int learners = linked_learners(j), takers = linked_takers(j), neighbours = takers < 2 ? takers : 2; /* a broadcast goes round a ring */
+    double bytes = 0;
+    if (learners && learns(j, rank)) bytes += (double)kern_comm_link_bytes(learners - 1);
+    if (takers && (rank == j->topology->learner_first || takes_by_link(j, rank))) bytes += (double)kern_comm_link_bytes(neighbours);
+    return bytes;
+}
+
 static rlf_status plan_card(const cards_job *j, int card, rlf_str *out) {
-    double taken = 0;
-    kern_card_facts facts;
+    double taken = 0, links = 0;
+    kern_card_facts facts = {0};
     rlf_str ranks = {0};
     rlf_status status = kern_card_find(&facts, card);
     for (size_t i = 0; i < j->n; i++) {
@@ -66,7 +107,10 @@ static rlf_status plan_card(const cards_job *j, int card, rlf_str *out) {
         if (card_of(j, rank) != card) continue;
         rlf_str_printf(&ranks, "%srank %d %s", ranks.len ? ", " : "", rank, trainer_role_name(trainer_topology_role(j->topology, rank)));
         taken += taken_by(j, rank);
+        if (facts.links) links += links_of(j, rank);
     }
+    if (links > 0) rlf_str_printf(&ranks, ", NCCL (%.1f MB)", MB(links));
+    taken += links;
     if (status == RLF_OK && ranks.len)
         rlf_str_printf(out, "card %d      %s: %.1f of %.1f MB taken by %s\n", card, facts.name, MB(taken), MB(facts.bytes), ranks.ptr);
     if (status == RLF_OK && taken > (double)facts.bytes)

@@ -14,7 +14,8 @@ rlf_status trainer_cards(const rlf_config *config, int *cards) RLF_MUST_USE;
 /* The card of `rank`, which is one of the n neighbours; -1 for one that does not compute, and without cards. */
 int trainer_card_of(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards, int rank);
 /* Appends a line for each card with ranks on it: which, and how much they take, each rank as much as memory says of its role; but
- * a rollout rank on a learner's card shares its weights. Cards with too little memory are an error. */
+ * a rollout rank on a learner's card shares its weights. What NCCL takes for links between cards is named apart: the ranks' own figures do not
+ * have it. Cards with too little memory are an error. */
 rlf_status trainer_cards_plan(const trainer_topology *topology, const rlf_neighbour *near, size_t n, int cards,
                               const trainer_memory *rollout, const trainer_memory *learner, rlf_str *out) RLF_MUST_USE;
 

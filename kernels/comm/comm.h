@@ -22,10 +22,13 @@ typedef struct kern_comm kern_comm;
 rlf_status kern_comm_new(kern_comm **out, kern_queue *queue, rlf_transport *transport, size_t piece_bytes, int timeout_ms) RLF_MUST_USE;
 void kern_comm_destroy(kern_comm *comm);
 
-/* Ranks first..first+count-1 join in the two collectives below; itself collective over them. Once for a comm. */
+/* Ranks first..first+count-1 join in the two collectives below; itself collective over them. Once for a comm. What the ways between them
+ * take of the device they take now, and not with the first collective. */
 rlf_status kern_comm_join(kern_comm *comm, int first, int count) RLF_MUST_USE;
-/* Bytes of the device that this takes: for the memory plan. */
+/* For the memory plan: bytes of the device in buffers of ours; and, beside those, what NCCL takes of a card for a link with `peers` other
+ * cards of its node. */
 size_t kern_comm_bytes(size_t piece_bytes, int count);
+size_t kern_comm_link_bytes(int peers);
 /* Reduce-scatter: x (n) float32 of every rank; rank first+i ends with the sum over ranks of part i in place, the parts being
  * rlf_shard(n, count, i). `wire` KERN_BF16: every rank's x, that of the rank itself too, is rounded to the nearest bfloat16 (of two the
  * even one), and the rounded ones are added in float32, in the same order. All-gather: the inverse, for any dtype; part i is taken from
@@ -41,7 +44,7 @@ rlf_status kern_comm_receive(kern_comm *comm, int from, kern_tensor x, size_t n,
 /* One tensor that is handed over again and again, to ranks first..first+takers-1. The `givers` ranks after them all hold it: any of them
  * shares it with takers on its card, and the first of them sends it to the other takers. */
 typedef struct kern_handover kern_handover;
-/* Collective over all those ranks. buf holds n elements of dtype from its start: a giver's tensor. A taker gives NULL; where it is
+/* Collective over all those ranks; as above, all memory of the device is taken now. buf holds n elements of dtype from its start: a giver's tensor. A taker gives NULL; where it is
  * on a giver's card, *shared is that giver's buffer, which the taker owns (else NULL: the taker makes one of its own). */
 rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int takers, int givers, kern_buf *buf, size_t n,
                              kern_dtype dtype, kern_buf **shared) RLF_MUST_USE;

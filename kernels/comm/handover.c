@@ -40,6 +40,19 @@ out:
     return status;
 }
 
+/* Has NCCL connect the cards now, as in comm.c; the takers have no tensor yet. */
+static rlf_status broadcast_first(const kern_handover *h) {
+    enum { BYTES = 16 };
+    rlf_status status = RLF_OK;
+    kern_buf *buf = NULL;
+    RLF_TRY(kern_buf_new(&buf, kern_queue_device(h->comm->queue), BYTES));
+    RLF_TRY(kern_comm_links(h->comm)->broadcast(h->link, kern_address(kern_view(buf, KERN_U8)), BYTES, (int)h->n_to, h->comm->timeout_ms,
+                                                "first broadcast"));
+out:
+    if (status != RLF_TIMEOUT) kern_buf_destroy(buf);
+    return status;
+}
+
 /* Who shares, and a link for the rest. */
 static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_buf **shared) {
     rlf_status status = RLF_OK;
@@ -54,6 +67,7 @@ static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_bu
     h->shares = !gives(h) && !chosen[h->me];
     if (h->shares) RLF_TRY(kern_buf_open(shared, kern_queue_device(h->comm->queue), giver_beside(h, all, h->me)->share, bytes));
     if (chosen[h->me]) RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->takers, &h->link));
+    if (h->link) RLF_TRY(broadcast_first(h));
 out:
     free(chosen);
     if (status != RLF_TIMEOUT) free(all); /* transport.h */

@@ -90,6 +90,7 @@ static const kern_ops cuda_ops = {KERN_OP_TABLE(ENTRY_)};
 
 int kern_cards(void) { return kern_card_count(); }
 rlf_status kern_card_find(kern_card_facts *out, int card) {
+    out->links = cuda_backend.link != NULL;
     return kern_card_describe(card, out->name, sizeof out->name, &out->bytes);
 }
 

@@ -74,14 +74,15 @@ same_checkpoint "$work/stored_cpu/checkpoints/step_2" "$work/stored_cuda/checkpo
 grep -q "rank 6 learner .* 4 ranks exchange gradients and weights through the host" "$work/bfloat16.log" || fail "four learners on three cards"
 grep -q "rank 6 learner .* weights go to 0 of 4 rollout ranks through the host" "$work/bfloat16.log" || fail "four rollout ranks on the cards of four learners"
 launch 6 --check "${rl_job[@]}" "${tiny[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
-grep -q "^card 0 .* MB taken by rank 3 rollout, rank 4 learner$" "$work/check.log" || fail "--check does not say what is on card 0: $(grep card "$work/check.log")"
+# NCCL: the link of the two learners, with a peer each, and that of the first and rank 2: 600 MB and 32 channels of 12 MiB each.
+grep -q "^card 0 .* MB taken by rank 3 rollout, rank 4 learner, NCCL (2005.3 MB)$" "$work/check.log" && grep -q "^card 1 .* taken by rank 5 learner, NCCL (1002.7 MB)$" "$work/check.log" || fail "--check does not say what is on cards 0 and 1: $(grep card "$work/check.log")"
 for rank in "2 rollout" "4 learner"; do
     planned=$(sed -n "s/^rank .* ${rank#* } *\([0-9.]*\) MB each.*/\1/p" "$work/check.log")
     taken=$(sed -n "s/.*rank $rank .*order, \([0-9.]*\) MB, .*/\1/p" "$work/on_cards.log")
     awk -v p="$planned" -v t="$taken" 'BEGIN {exit !(p > 0 && t > 0 && p < 1.05 * t && t < 1.05 * p)}' || fail "rank $rank: $planned MB planned, $taken taken"
 done
 launch 5 "${rl_job[@]}" "${tiny[@]}" output="$work/large" device=cuda rollout.cache_tokens=50000000 >"$work/large.log" 2>&1 && fail "a cache of more than a card"
-own_lines "$work/large.log" | grep -q "card 1, .* MB are planned for rank 2 rollout, but it has" || fail "expected a line about card 1: $(tail -n 3 "$work/large.log")"
+own_lines "$work/large.log" | grep -q "card 1, .* MB are planned for rank 2 rollout, NCCL .*, but it has" || fail "expected a line about card 1: $(tail -n 3 "$work/large.log")"
 
 # A learner that is stopped: the one that waits for its card says so, by its own deadline.
 start_job "$work/stopped.log" 6 "${rl_job[@]}" "${tiny[@]}" output="$work/stopped" device=cuda train.steps=500 deadline.collective_s=20

@@ -94,6 +94,23 @@ static bool goes(const handing *h, const char *way) {
 
 /* ---- cases ------------------------------------------------------------------------------------------------------------------------ */
 
+/* What that takes of a card is taken then. */
+static bool linked_cards_are_connected_at_the_start(void) {
+    kern_comm *comm = NULL;
+    handing h;
+    simt_nccl_connections = 0;
+    bool ok = join(&comm) == RLF_OK && (comm->link != NULL) == (size() <= kern_cards());
+    ok = ok && simt_nccl_connections == (comm->link ? size() - 1 : 0);
+    ok = adds_up(comm) && ok && simt_nccl_connections == (comm->link ? size() - 1 : 0);
+    simt_nccl_connections = 0;
+    ok = handing_open(&h, 1) && ok;
+    const int connected = simt_nccl_connections;
+    ok = hands_over(&h, 1) && ok && connected == (strcmp(kern_handover_way(h.handover), "from card to card") == 0) && simt_nccl_connections == connected;
+    ok = handing_close(&h) && ok;
+    kern_comm_destroy(comm);
+    return ok;
+}
+
 static bool without_an_id_ranks_go_through_the_host(void) {
     kern_comm *comm = NULL;
     handing h;
@@ -108,6 +125,7 @@ static bool without_an_id_ranks_go_through_the_host(void) {
 
 int main(int argc, char **argv) {
     static const struct { const char *name; bool (*run)(void); } cases[] = {
+        {"linked_cards_are_connected_at_the_start", linked_cards_are_connected_at_the_start},
         {"without_an_id_ranks_go_through_the_host", without_an_id_ranks_go_through_the_host},
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||

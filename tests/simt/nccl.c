@@ -39,12 +39,14 @@ struct simt_comm {
     meeting *meeting;
     size_t mapped;
     int rank, count, polls;
+    bool *peers, ring; /* what is connected; peers: (count), owned */
     transfer *first, **last;
 };
 
 static ncclComm_t comms;
 static int groups; /* that have been started and not ended */
 ncclResult_t simt_nccl_state;
+int simt_nccl_connections;
 bool simt_nccl_without_id;
 
 /* The id says whose file it is, which others find in /proc; it stays open until the process ends. */
@@ -73,7 +75,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int count, ncclUniqueId id
     if (fd >= 0) close(fd);
     if (at == MAP_FAILED) return ncclSystemError;
     *comm = rlf_calloc(1, sizeof **comm);
-    **comm = (struct simt_comm){.next = comms, .meeting = at, .mapped = mapped, .rank = rank, .count = count, .polls = POLLS};
+    **comm = (struct simt_comm){.next = comms, .meeting = at, .mapped = mapped, .rank = rank, .count = count, .polls = POLLS,
+                                .peers = rlf_calloc((size_t)count, sizeof(bool))};
     (*comm)->last = &(*comm)->first;
     comms = *comm;
     atomic_fetch_add(&(*comm)->meeting->come, 1);
@@ -90,6 +93,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
         free(t);
     }
     munmap(comm->meeting, comm->mapped);
+    free(comm->peers);
     free(comm);
     return ncclSuccess;
 }
@@ -126,22 +130,31 @@ static ncclResult_t queue(ncclComm_t comm, transfer t) {
     return ncclInProgress;
 }
 
+static void connect_first(bool *connected) {
+    simt_nccl_connections += !*connected;
+    *connected = true;
+}
+
 ncclResult_t ncclSend(const void *data, size_t n, ncclDataType_t type, int to, ncclComm_t comm, cudaStream_t stream) {
     (void)type, (void)stream;
+    connect_first(&comm->peers[to]);
     return queue(comm, (transfer){.send = data, .peer = to, .bytes = n});
 }
 
 ncclResult_t ncclRecv(void *data, size_t n, ncclDataType_t type, int from, ncclComm_t comm, cudaStream_t stream) {
     (void)type, (void)stream;
+    connect_first(&comm->peers[from]);
     return queue(comm, (transfer){.receive = data, .peer = from, .bytes = n});
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t n, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream) {
     ncclResult_t result = ncclInProgress;
-    if (comm->rank != root) return ncclRecv(to, n, type, root, comm, stream);
+    (void)type, (void)stream;
+    connect_first(&comm->ring);
+    if (comm->rank != root) return queue(comm, (transfer){.receive = to, .peer = root, .bytes = n});
     ncclGroupStart();
     for (int i = 0; i < comm->count && result == ncclInProgress; i++)
-        if (i != root) result = ncclSend(from, n, type, i, comm, stream);
+        if (i != root) result = queue(comm, (transfer){.send = from, .peer = i, .bytes = n});
     ncclGroupEnd();
     return result;
 }

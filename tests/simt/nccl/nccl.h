@@ -30,6 +30,7 @@ const char *ncclGetLastError(ncclComm_t comm);
 /* ---- the stand-in's own */
 
 extern ncclResult_t simt_nccl_state; /* what communicators say of themselves, if a test sets it */
+extern int simt_nccl_connections;    /* made by this process: as NCCL does, with the first that goes to or comes from a peer; one for broadcasts */
 extern bool simt_nccl_without_id;    /* as where no network interface is as NCCL was told to have it */
 /* Moves what can be moved, of all this process has queued; true when nothing is left. For tests/simt/card.c. */
 bool simt_nccl_idle(void);
