@@ -44,8 +44,9 @@ rlf_status kern_comm_receive(kern_comm *comm, int from, kern_tensor x, size_t n,
 /* One tensor that is handed over again and again, to ranks first..first+takers-1. The `givers` ranks after them all hold it: any of them
  * shares it with takers on its card, and the first of them sends it to the other takers. */
 typedef struct kern_handover kern_handover;
-/* Collective over all those ranks; as above, all memory of the device is taken now. buf holds n elements of dtype from its start: a giver's tensor. A taker gives NULL; where it is
- * on a giver's card, *shared is that giver's buffer, which the taker owns (else NULL: the taker makes one of its own). */
+/* Collective over all those ranks; as above, all memory of the device is taken now. buf holds n elements of dtype from its start: a giver's
+ * tensor. A taker gives NULL; where it is on a giver's card, and can open that giver's buffer, *shared is it, and the taker's own (else NULL:
+ * the taker makes one of its own). */
 rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, int takers, int givers, kern_buf *buf, size_t n,
                              kern_dtype dtype, kern_buf **shared) RLF_MUST_USE;
 void kern_handover_destroy(kern_handover *handover);

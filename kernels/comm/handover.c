@@ -1,7 +1,8 @@
-/* A tensor handed over again and again (comm.h). Takers on a giver's card share its memory. The others are linked with the first
+/* A tensor handed over again and again (comm.h). Takers on a giver's card share its memory, where they can open it. The others are linked with the first
  * giver where all of them can be, each on a card of its own; else MPI brings it to them. */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -22,7 +23,7 @@ struct kern_handover {
 static bool gives(const kern_handover *h) { return h->me >= h->takers; }
 static bool sends(const kern_handover *h) { return h->me == h->takers; }
 
-/* The giver whose memory a taker looks into: the first on its card that shares; NULL: none. */
+/* The giver whose memory a taker would look into: the first on its card that shares; NULL: none. */
 static const kern_member *giver_beside(const kern_handover *h, const kern_member *all, int taker) {
     for (int i = h->takers; i < h->count; i++)
         if (all[i].shares && kern_same_card(&all[i], &all[taker])) return &all[i];
@@ -38,6 +39,31 @@ static rlf_status meet(kern_handover *h, kern_buf *buf, kern_member *all) {
     RLF_TRY(kern_members_meet(h->comm, h->first, h->count, &me, all));
 out:
     return status;
+}
+
+/* Each tells all others a byte; told: (count), or NULL where it is only a matter of having come. */
+static rlf_status tell(const kern_handover *h, char mine, char *told, const char *what) {
+    char *words = rlf_calloc((size_t)h->count, 1);
+    rlf_exchange *with = rlf_calloc((size_t)h->count, sizeof *with);
+    for (int i = 0; i < h->count; i++) with[i] = (rlf_exchange){&mine, &words[i], 1, 1};
+    rlf_status status = rlf_exchange_all(h->comm->transport, h->first, h->count, with, h->comm->timeout_ms, what);
+    words[h->me] = mine;
+    if (status == RLF_OK && told) memcpy(told, words, (size_t)h->count);
+    free(with);
+    if (status != RLF_TIMEOUT) free(words); /* transport.h */
+    return status;
+}
+
+/* Takers beside a giver open its memory; looks (count): which of them do. A handle that can be made need not open elsewhere: in a container with
+ * processes of its own, say. */
+static rlf_status look(kern_handover *h, const kern_member *all, size_t bytes, kern_buf **shared, char *looks) {
+    const kern_member *giver = gives(h) ? NULL : giver_beside(h, all, h->me);
+    bool any = false;
+    for (int i = h->takers; i < h->count; i++) any |= all[i].shares;
+    if (!any) return RLF_OK;
+    if (giver && kern_buf_open(shared, kern_queue_device(h->comm->queue), giver->share, bytes) != RLF_OK)
+        RLF_INFO("weights are copied to this rank, which cannot look into those of a learner on its card: %s", rlf_error_message());
+    return tell(h, *shared != NULL, looks, "acquaintance of the ranks that share weights");
 }
 
 /* Has NCCL connect the cards now, as in comm.c; the takers have no tensor yet. */
@@ -58,17 +84,23 @@ static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_bu
     rlf_status status = RLF_OK;
     kern_member *all = rlf_calloc((size_t)h->count, sizeof *all);
     bool *chosen = rlf_calloc((size_t)h->count, sizeof *chosen);
+    char *looks = rlf_calloc((size_t)h->count, sizeof *looks);
     RLF_TRY(meet(h, buf, all));
+    RLF_TRY(look(h, all, bytes, shared, looks));
     for (int i = 0; i < h->takers; i++) {
-        chosen[i] = !giver_beside(h, all, i);
+        chosen[i] = !looks[i];
         if (chosen[i]) h->to[h->n_to++] = h->first + i;
     }
     chosen[h->takers] = true;
-    h->shares = !gives(h) && !chosen[h->me];
-    if (h->shares) RLF_TRY(kern_buf_open(shared, kern_queue_device(h->comm->queue), giver_beside(h, all, h->me)->share, bytes));
+    h->shares = *shared != NULL;
     if (chosen[h->me]) RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->takers, &h->link));
     if (h->link) RLF_TRY(broadcast_first(h));
 out:
+    if (status != RLF_OK) {
+        kern_buf_destroy(*shared);
+        *shared = NULL;
+    }
+    free(looks);
     free(chosen);
     if (status != RLF_TIMEOUT) free(all); /* transport.h */
     return status;
@@ -117,13 +149,7 @@ out:
 
 rlf_status kern_handover_part(kern_handover *h) {
     if (kern_queue_device(h->comm->queue)->backend->host_memory) return RLF_OK;
-    char word = 0, *words = rlf_calloc((size_t)h->count, 1);
-    rlf_exchange *with = rlf_calloc((size_t)h->count, sizeof *with);
-    for (int i = 0; i < h->count; i++) with[i] = (rlf_exchange){&word, &words[i], 1, 1};
-    rlf_status status = rlf_exchange_all(h->comm->transport, h->first, h->count, with, h->comm->timeout_ms, "end of shared weights");
-    free(with);
-    if (status != RLF_TIMEOUT) free(words); /* transport.h */
-    return status;
+    return tell(h, 0, NULL, "end of shared weights");
 }
 
 rlf_status kern_handover_run(kern_handover *h, kern_tensor x, const char *what) {

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "kernels/comm/group.h"
+#include "tests/simt/card.h"
 #include "tests/simt/nccl/nccl.h"
 
 enum { WAIT_MS = 20000, PIECE = 1 << 20, N = 100000 };
@@ -123,10 +124,22 @@ static bool without_an_id_ranks_go_through_the_host(void) {
     return ok;
 }
 
+/* Of five ranks the first two are on the cards of the last two, who give. */
+static bool what_a_taker_cannot_open_is_copied_to_it(void) {
+    handing h;
+    simt_opens_nothing = rank() == 0;
+    bool ok = handing_open(&h, 2) && (h.shared != NULL) == (size() == 5 && rank() == 1);
+    ok = hands_over(&h, 2) && ok;
+    ok = handing_close(&h) && ok;
+    simt_opens_nothing = false;
+    return ok;
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; bool (*run)(void); } cases[] = {
         {"linked_cards_are_connected_at_the_start", linked_cards_are_connected_at_the_start},
         {"without_an_id_ranks_go_through_the_host", without_an_id_ranks_go_through_the_host},
+        {"what_a_taker_cannot_open_is_copied_to_it", what_a_taker_cannot_open_is_copied_to_it},
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||
         kern_device_open(&g_device, &(kern_device_options){.name = "cuda", .card = rlf_transport_rank(g_t) % kern_cards()}) != RLF_OK ||
