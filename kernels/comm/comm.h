@@ -42,7 +42,9 @@ rlf_status kern_comm_send(kern_comm *comm, const int *to, size_t n_to, kern_tens
 rlf_status kern_comm_receive(kern_comm *comm, int from, kern_tensor x, size_t n, const char *what) RLF_MUST_USE;
 
 /* One tensor that is handed over again and again, to ranks first..first+takers-1. The `givers` ranks after them all hold it: any of them
- * shares it with takers on its card, and the first of them sends it to the other takers. */
+ * shares it with takers on its card, and the first of them sends it to the other takers: from card to card to one on each card, by MPI to
+ * those which are not alone there. These do not look into that one's memory: they would have to be told when it has the tensor, and it would
+ * have to keep it for them. */
 typedef struct kern_handover kern_handover;
 /* Collective over all those ranks; as above, all memory of the device is taken now. buf holds n elements of dtype from its start: a giver's
  * tensor. A taker gives NULL; where it is on a giver's card, and can open that giver's buffer, *shared is it, and the taker's own (else NULL:
@@ -54,7 +56,8 @@ void kern_handover_destroy(kern_handover *handover);
  * giver writes it: takers look at x only after the call, and no more once a giver may be writing again. The caller sees to both: here, by
  * generation and training that take turns. */
 rlf_status kern_handover_run(kern_handover *handover, kern_tensor x, const char *what) RLF_MUST_USE;
-/* How it comes to this taker: "as the giver's own memory", "from card to card" or "through the host". Of the first giver: how it sends. */
+/* How it comes to this taker: "as the giver's own memory", "from card to card" or "through the host". Of the first giver: "from card to
+ * card" where it goes so to any. */
 const char *kern_handover_way(const kern_handover *handover);
 /* The orderly end, collective likewise: takers call it when they have destroyed what they shared, givers before they destroy their
  * buffers. */

@@ -1,5 +1,5 @@
-/* A tensor handed over again and again (comm.h). Takers on a giver's card share its memory, where they can open it. The others are linked with the first
- * giver where all of them can be, each on a card of its own; else MPI brings it to them. */
+/* A tensor handed over again and again (comm.h). Takers on a giver's card share its memory, where they can open it. Of the others the first on each
+ * card is linked with the first giver, where all of those can be; to the rest MPI brings it. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +15,10 @@ struct kern_handover {
     int first, takers, count, me; /* place among all; givers' are behind takers' */
     size_t n;
     bool shares;          /* this taker looks into a giver's memory */
-    int *to;              /* (n_to) ranks that do not; owned */
+    kern_link *link;      /* of takers and, as the last, the first giver; NULL: this is none of them */
+    int linked;           /* takers in it */
+    int *to;              /* (n_to) of the first giver: ranks that take by MPI; owned */
     size_t n_to;
-    kern_link *link;      /* of the first giver and those; NULL: they take by MPI, or this is none of them */
 };
 
 static bool gives(const kern_handover *h) { return h->me >= h->takers; }
@@ -72,14 +73,24 @@ static rlf_status broadcast_first(const kern_handover *h) {
     rlf_status status = RLF_OK;
     kern_buf *buf = NULL;
     RLF_TRY(kern_buf_new(&buf, kern_queue_device(h->comm->queue), BYTES));
-    RLF_TRY(kern_comm_links(h->comm)->broadcast(h->link, kern_address(kern_view(buf, KERN_U8)), BYTES, (int)h->n_to, h->comm->timeout_ms,
+    RLF_TRY(kern_comm_links(h->comm)->broadcast(h->link, kern_address(kern_view(buf, KERN_U8)), BYTES, h->linked, h->comm->timeout_ms,
                                                 "first broadcast"));
 out:
     if (status != RLF_TIMEOUT) kern_buf_destroy(buf);
     return status;
 }
 
-/* Who shares, and a link for the rest. */
+/* Of the takers that do not look the first on each card but the first giver's: NCCL has one rank a card. */
+static void choose(const kern_handover *h, const kern_member *all, const char *looks, bool *chosen) {
+    chosen[h->takers] = true;
+    for (int i = 0; i < h->takers; i++) {
+        chosen[i] = !looks[i] && !kern_same_card(&all[i], &all[h->takers]);
+        for (int j = 0; j < i; j++)
+            if (chosen[j] && kern_same_card(&all[i], &all[j])) chosen[i] = false;
+    }
+}
+
+/* Who shares, a link for some of the rest, and what the first giver sends by MPI. */
 static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_buf **shared) {
     rlf_status status = RLF_OK;
     kern_member *all = rlf_calloc((size_t)h->count, sizeof *all);
@@ -87,13 +98,13 @@ static rlf_status arrange(kern_handover *h, kern_buf *buf, size_t bytes, kern_bu
     char *looks = rlf_calloc((size_t)h->count, sizeof *looks);
     RLF_TRY(meet(h, buf, all));
     RLF_TRY(look(h, all, bytes, shared, looks));
-    for (int i = 0; i < h->takers; i++) {
-        chosen[i] = !looks[i];
-        if (chosen[i]) h->to[h->n_to++] = h->first + i;
-    }
-    chosen[h->takers] = true;
+    choose(h, all, looks, chosen);
     h->shares = *shared != NULL;
     if (chosen[h->me]) RLF_TRY(kern_members_link(h->comm, all, chosen, h->count, h->me, h->takers, &h->link));
+    for (int i = 0; i < h->takers; i++) {
+        if (h->link && chosen[i]) h->linked++;
+        else if (sends(h) && !looks[i]) h->to[h->n_to++] = h->first + i;
+    }
     if (h->link) RLF_TRY(broadcast_first(h));
 out:
     if (status != RLF_OK) {
@@ -117,7 +128,8 @@ rlf_status kern_handover_new(kern_handover **out, kern_comm *comm, int first, in
     assert(gives(h) == (buf != NULL));
     RLF_TRY(arrange(h, buf, n * kern_dtype_size(dtype), shared));
     if (sends(h) && !kern_queue_device(comm->queue)->backend->host_memory)
-        RLF_INFO("weights go to %zu of %d rollout ranks %s; the others look into a learner's", h->n_to, takers, kern_comm_way(h->link));
+        RLF_INFO("weights go to %d of %d rollout ranks from card to card, to %zu through the host; the others look into a learner's", h->linked,
+                 takers, h->n_to);
     *out = h;
     h = NULL;
 out:
@@ -141,7 +153,7 @@ static rlf_status broadcast(kern_handover *h, kern_tensor x, const char *what) {
     int64_t deadline = kern_comm_deadline_ms(h->comm);
     for (size_t at = 0; at < bytes; at += BUCKET_BYTES) {
         size_t k = bytes - at < BUCKET_BYTES ? bytes - at : BUCKET_BYTES;
-        RLF_TRY(links->broadcast(h->link, (char *)kern_address(x) + at, k, (int)h->n_to, kern_comm_left_ms(h->comm, deadline), what));
+        RLF_TRY(links->broadcast(h->link, (char *)kern_address(x) + at, k, h->linked, kern_comm_left_ms(h->comm, deadline), what));
     }
 out:
     return status;
@@ -152,10 +164,13 @@ rlf_status kern_handover_part(kern_handover *h) {
     return tell(h, 0, NULL, "end of shared weights");
 }
 
+/* Those that take by MPI wait until the linked ones have it. */
 rlf_status kern_handover_run(kern_handover *h, kern_tensor x, const char *what) {
-    if (h->shares || (gives(h) && !sends(h))) return RLF_OK;
-    if (h->link) return broadcast(h, x, what);
-    if (gives(h) && h->n_to == 0) return RLF_OK;
-    if (gives(h)) return kern_comm_send(h->comm, h->to, h->n_to, x, h->n, what);
-    return kern_comm_receive(h->comm, h->first + h->takers, x, h->n, what);
+    rlf_status status = RLF_OK;
+    if (h->shares || (gives(h) && !sends(h))) goto out;
+    if (h->link) RLF_TRY(broadcast(h, x, what));
+    if (h->n_to) RLF_TRY(kern_comm_send(h->comm, h->to, h->n_to, x, h->n, what));
+    if (!gives(h) && !h->link) RLF_TRY(kern_comm_receive(h->comm, h->first + h->takers, x, h->n, what));
+out:
+    return status;
 }

@@ -72,7 +72,7 @@ same_checkpoint "$work/stored_cpu/checkpoints/step_2" "$work/stored_cuda/checkpo
 
 [ "$cards" = "$shim" ] || exit 0
 grep -q "rank 6 learner .* 4 ranks exchange gradients and weights through the host" "$work/bfloat16.log" || fail "four learners on three cards"
-grep -q "rank 6 learner .* weights go to 0 of 4 rollout ranks through the host" "$work/bfloat16.log" || fail "four rollout ranks on the cards of four learners"
+grep -q "rank 6 learner .* weights go to 0 of 4 rollout ranks from card to card, to 0 through the host;" "$work/bfloat16.log" || fail "four rollout ranks on the cards of four learners"
 launch 6 --check "${rl_job[@]}" "${tiny[@]}" output="$work/checked" device=cuda >"$work/check.log" 2>&1 || fail "--check: $(tail -n 3 "$work/check.log")"
 # NCCL: the link of the two learners, with a peer each, and that of the first and rank 2: 600 MB and 32 channels of 12 MiB each.
 grep -q "^card 0 .* MB taken by rank 3 rollout, rank 4 learner, NCCL (2005.3 MB)$" "$work/check.log" && grep -q "^card 1 .* taken by rank 5 learner, NCCL (1002.7 MB)$" "$work/check.log" || fail "--check does not say what is on cards 0 and 1: $(grep card "$work/check.log")"

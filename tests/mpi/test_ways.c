@@ -129,16 +129,26 @@ static bool what_a_taker_cannot_open_is_copied_to_it(void) {
     handing h;
     simt_opens_nothing = rank() == 0;
     bool ok = handing_open(&h, 2) && (h.shared != NULL) == (size() == 5 && rank() == 1);
-    ok = hands_over(&h, 2) && ok;
+    ok = hands_over(&h, 2) && ok && (size() < 5 || rank() > 0 || goes(&h, "through the host"));
     ok = handing_close(&h) && ok;
     simt_opens_nothing = false;
     return ok;
+}
+
+/* Of five ranks the first and the fourth are on a card without one that gives, the second on that of the last, which gives. */
+static bool one_taker_a_card_is_linked(void) {
+    static const char *const ways[] = {"from card to card", "as the giver's own memory", "from card to card", "through the host", "from card to card"};
+    handing h;
+    bool ok = handing_open(&h, 1);
+    ok = hands_over(&h, 1) && ok && (size() < 5 || goes(&h, ways[rank()]));
+    return handing_close(&h) && ok;
 }
 
 int main(int argc, char **argv) {
     static const struct { const char *name; bool (*run)(void); } cases[] = {
         {"linked_cards_are_connected_at_the_start", linked_cards_are_connected_at_the_start},
         {"without_an_id_ranks_go_through_the_host", without_an_id_ranks_go_through_the_host},
+        {"one_taker_a_card_is_linked", one_taker_a_card_is_linked},
         {"what_a_taker_cannot_open_is_copied_to_it", what_a_taker_cannot_open_is_copied_to_it},
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||
