@@ -152,6 +152,7 @@ struct kern_device {
     size_t bytes;   /* in buffers */
     char name[160];
     unsigned char identity[KERN_IDENTITY_BYTES]; /* of a card: the same in all processes that use it, and no other's */
+    int major;      /* of a card: of its compute capability */
 };
 
 /* Address of the tensor's first element where device memory is the host's, else NULL. */
@@ -181,7 +182,7 @@ rlf_status kern_buf_open(kern_buf **out, kern_device *device, const unsigned cha
 /* Where a tensor lies, as its backend addresses it. */
 void *kern_address(kern_tensor t);
 
-/* Each fills backend, ops, ctx and name, and of a card the identity. */
+/* Each fills backend, ops, ctx and name, and of a card identity and major. */
 /* kv_bytes of each. */
 size_t kern_cpu_kv_bytes(kern_kv_shape shape);
 #ifdef __cplusplus

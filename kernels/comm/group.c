@@ -1,6 +1,7 @@
 /* Members of a group and their cards (group.h). */
 #include "kernels/comm/group.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,9 +23,21 @@ int kern_comm_left_ms(const kern_comm *c, int64_t deadline_ms) {
 void kern_member_init(kern_member *me, const kern_comm *c, bool makes) {
     *me = (kern_member){.card = kern_device_is_card(kern_queue_device(c->queue)), .links = kern_comm_links(c) != NULL};
     memcpy(me->identity, kern_queue_device(c->queue)->identity, sizeof me->identity);
+    me->major = kern_queue_device(c->queue)->major;
+    snprintf(me->name, sizeof me->name, "%.95s", kern_device_name(kern_queue_device(c->queue)));
     if (!me->links || !makes || kern_comm_links(c)->id(me->link_id) == RLF_OK) return;
     me->links = false;
     RLF_WARN("nothing goes from card to card, but through the host: %s", rlf_error_message());
+}
+
+/* Tensor cores of different generations keep different bits of a sum of products of bfloat16: of an A100 and an H100, say. */
+static void warn_of_cards(int first, int count, const kern_member *all) {
+    for (int i = 1; i < count; i++) {
+        if (all[i].major == all[0].major) continue;
+        RLF_WARN("rank %d computes on %s (compute capability %d), rank %d on %s (%d): with compute_dtype bfloat16 their bits may "
+                 "differ, and logprob_diff_max then is not 0; with float32 they are the same", first, all[0].name, all[0].major, first + i, all[i].name, all[i].major);
+        return;
+    }
 }
 
 rlf_status kern_members_meet(const kern_comm *c, int first, int count, const kern_member *me, kern_member *all) {
@@ -38,6 +51,7 @@ rlf_status kern_members_meet(const kern_comm *c, int first, int count, const ker
         if (all[i].card != me->card)
             RLF_FAIL(INVALID, "rank %d computes on %s, rank %d on %s: set device to cpu, or start the job where every node has cards", rank,
                      me->card ? "a card" : "the CPU", first + i, me->card ? "the CPU" : "a card");
+    if (rank == first) warn_of_cards(first, count, all);
 out:
     free(with);
     return status;

@@ -19,13 +19,16 @@ struct kern_comm {
 /* What a rank tells of itself. */
 typedef struct kern_member {
     bool card, links, shares; /* it is on a card; can be linked; gives a handle to its tensor */
+    int major;                /* of the card's compute capability */
+    char name[96];            /* of the device */
     unsigned char identity[KERN_IDENTITY_BYTES], link_id[KERN_LINK_ID_BYTES], share[KERN_SHARE_BYTES];
 } kern_member;
 
 /* This rank; with an id for a link, where it is the one that `makes` it. Without an id it cannot be linked, and says so in the log. */
 void kern_member_init(kern_member *me, const kern_comm *comm, bool makes);
 /* Collective over ranks first..first+count-1: all[i] is what rank first+i tells. Cards and CPUs together are an error: they do not
- * promise the same bits. */
+ * promise the same bits. Nor do cards whose major numbers differ, but for float32 factors, and factors are not known here: that is a warning
+ * from rank `first`. */
 rlf_status kern_members_meet(const kern_comm *comm, int first, int count, const kern_member *me, kern_member *all) RLF_MUST_USE;
 bool kern_same_card(const kern_member *a, const kern_member *b);
 /* Links those of n members that are chosen, of which this rank is one, where they can: all have links, each has a card of its

@@ -29,7 +29,7 @@ struct kern_card {
     char name[128];
     unsigned char identity[16];
     bool hopper;
-    int processors;
+    int major, processors;
     encode_fn encode; /* of maps; NULL: there are none */
     struct {
         const void *kernel;
@@ -102,6 +102,7 @@ rlf_status kern_card_open(kern_card **out, int number) {
     if (result == cudaSuccess) result = cudaGetDeviceProperties(&p, number);
     if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
     memcpy(card->identity, &p.uuid, sizeof card->identity);
+    card->major = p.major;
     card->processors = p.multiProcessorCount;
     card->encode = p.major == HOPPER_MAJOR ? find_encode() : NULL;
     card->hopper = card->encode != NULL;
@@ -120,6 +121,7 @@ void kern_card_close(kern_card *card) {
 
 const char *kern_card_name(const kern_card *card) { return card->name; }
 
+int kern_card_major(const kern_card *card) { return card->major; }
 bool kern_card_hopper(const kern_card *card) { return card->hopper; }
 int kern_card_processors(const kern_card *card) { return card->processors; }
 

@@ -30,6 +30,8 @@ const char *kern_card_name(const kern_card *card);
 /* Memory that nobody has taken. */
 size_t kern_card_free_bytes(kern_card *card);
 
+/* The first number of its compute capability, which is its generation. */
+int kern_card_major(const kern_card *card);
 /* Whether kernels may use the words of hopper.h. */
 bool kern_card_hopper(const kern_card *card);
 /* Multiprocessors: how many blocks of a hungry kernel run at a time. Speed may depend on it, and no bit. */

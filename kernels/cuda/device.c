@@ -137,6 +137,7 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     snprintf(device->name, sizeof device->name, "cuda card %d, %s%s%s%s", options->card, kern_card_name(ctx->card),
              differs ? ", without wgmma, which gives other bits for " : "", differs ? differs : "", ctx->free ? ", products by cuBLASLt" : "");
     kern_card_identity(ctx->card, device->identity);
+    device->major = kern_card_major(ctx->card);
     device->backend = &cuda_backend;
     device->ops = &cuda_ops;
     device->ctx = ctx;

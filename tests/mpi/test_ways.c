@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -144,12 +145,49 @@ static bool one_taker_a_card_is_linked(void) {
     return handing_close(&h) && ok;
 }
 
+/* What this rank logs while all join. */
+static bool join_says(const char *what, bool wanted) {
+    char line[2000];
+    kern_comm *comm = NULL;
+    FILE *lines = tmpfile();
+    const int err = dup(STDERR_FILENO);
+    bool ok = lines && dup2(fileno(lines), STDERR_FILENO) >= 0, said = false;
+    rlf_log_init(rank(), "test", RLF_LOG_WARN);
+    ok = join(&comm) == RLF_OK && ok;
+    rlf_log_init(rank(), "test", RLF_LOG_ERROR);
+    dup2(err, STDERR_FILENO);
+    close(err);
+    rewind(lines);
+    while (fgets(line, sizeof line, lines)) said |= strstr(line, what) != NULL;
+    fclose(lines);
+    kern_comm_destroy(comm);
+    return ok && said == wanted;
+}
+
+static bool cards_of_two_generations_are_told_apart_once(void) {
+    kern_device *device = g_device;
+    kern_queue *queue = g_queue;
+    bool ok = join_says("compute capability", false);
+    simt_major = rank() == size() - 1 ? 8 : 9;
+    ok = kern_device_open(&g_device, &(kern_device_options){.name = "cuda", .card = rank() % kern_cards()}) == RLF_OK && ok;
+    ok = kern_queue_new(&g_queue, g_device) == RLF_OK && ok;
+    ok = join_says(size() == 3 ? "rank 0 computes on cuda card 0, SIMT shim, ascending order (compute capability 9), rank 2 on cuda card 2, SIMT shim, "
+                                 "shuffled order (8): " : "(compute capability 9), rank 4 on ", rank() == 0) && ok;
+    kern_queue_destroy(g_queue);
+    kern_device_close(g_device);
+    g_device = device;
+    g_queue = queue;
+    simt_major = 9;
+    return ok;
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; bool (*run)(void); } cases[] = {
         {"linked_cards_are_connected_at_the_start", linked_cards_are_connected_at_the_start},
         {"without_an_id_ranks_go_through_the_host", without_an_id_ranks_go_through_the_host},
         {"one_taker_a_card_is_linked", one_taker_a_card_is_linked},
         {"what_a_taker_cannot_open_is_copied_to_it", what_a_taker_cannot_open_is_copied_to_it},
+        {"cards_of_two_generations_are_told_apart_once", cards_of_two_generations_are_told_apart_once},
     };
     if (rlf_transport_new(&g_t, &argc, &argv) != RLF_OK ||
         kern_device_open(&g_device, &(kern_device_options){.name = "cuda", .card = rlf_transport_rank(g_t) % kern_cards()}) != RLF_OK ||

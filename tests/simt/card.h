@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+extern int simt_major;          /* of a card's compute capability */
 extern bool simt_opens_nothing; /* of what other processes share: as between processes that do not see each other */
 
 #endif

@@ -205,6 +205,18 @@ static void a_tensor_that_cannot_be_shared_breaks_nothing_else(void **state) {
     kern_device_close(device);
 }
 
+static void a_card_says_which_generation_it_is_of(void **state) {
+    const runtime_cards cards[] = {ampere, hopper};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        kern_device *device;
+        runtime_set(cards[i]);
+        assert_ok(kern_device_open(&device, &(kern_device_options){.name = "cuda"}));
+        assert_int_equal(device->major, cards[i].major);
+        kern_device_close(device);
+    }
+}
+
 static void two_cards_are_used_in_turn(void **state) {
     kern_device *device[2];
     kern_queue *queue[2];
@@ -238,6 +250,7 @@ int main(void) {
         cmocka_unit_test(steps_of_decoding_fit_ampere),
         cmocka_unit_test(the_widest_norm_fits_ampere),
         cmocka_unit_test(a_tensor_that_cannot_be_shared_breaks_nothing_else),
+        cmocka_unit_test(a_card_says_which_generation_it_is_of),
         cmocka_unit_test(two_cards_are_used_in_turn),
     };
     return cmocka_run_group_tests_name("launches", tests, NULL, NULL);
