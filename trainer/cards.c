@@ -115,7 +115,8 @@ static rlf_status plan_card(const cards_job *j, int card, rlf_str *out) {
         rlf_str_printf(out, "card %d      %s: %.1f of %.1f MB taken by %s\n", card, facts.name, MB(taken), MB(facts.bytes), ranks.ptr);
     if (status == RLF_OK && taken > (double)facts.bytes)
         status = RLF_RAISE(LIMIT, "card %d, %s: %.1f MB are planned for %s, but it has %.1f MB; take fewer ranks, or smaller "
-                           "rollout.cache_tokens or train.micro_tokens", card, facts.name, MB(taken), ranks.ptr, MB(facts.bytes));
+                           "rollout.cache_tokens or train.micro_tokens%s", card, facts.name, MB(taken), ranks.ptr, MB(facts.bytes),
+                           j->cards == 1 ? "; ranks that were given a card each have to see all of their node's (Slurm: --gpus-per-node)" : "");
     rlf_str_clean_up(&ranks);
     return status;
 }

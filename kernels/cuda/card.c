@@ -100,7 +100,9 @@ rlf_status kern_card_open(kern_card **out, int number) {
     if (result == cudaSuccess) result = cudaSetDeviceFlags(cudaDeviceScheduleYield); /* who waits gives others its core: ranks share them */
     if (result == cudaSuccess) result = cudaStreamCreateWithFlags(&card->stream, cudaStreamNonBlocking);
     if (result == cudaSuccess) result = cudaGetDeviceProperties(&p, number);
-    if (result != cudaSuccess) RLF_FAIL(DEVICE, "CUDA card %d, %s: %s", number, card->name, cudaGetErrorString(result));
+    if (result != cudaSuccess)
+        RLF_FAIL(DEVICE, "CUDA card %d, %s: %s%s", number, card->name, cudaGetErrorString(result),
+                 result == cudaErrorDevicesUnavailable ? "; where its compute mode lets one process alone have it, ranks can share it by NVIDIA's MPS" : "");
     memcpy(card->identity, &p.uuid, sizeof card->identity);
     card->major = p.major;
     card->processors = p.multiProcessorCount;
