@@ -196,6 +196,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     rlf_log_init(rank(), "test", RLF_LOG_ERROR);
+    MPI_Barrier(MPI_COMM_WORLD); /* all cards are open */
     int failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int mine = cases[i].run(), all = 0;
