@@ -332,6 +332,7 @@ typedef struct select_memory {
     float z[LISTED];
     int32_t id[LISTED];
     uint64_t weight[DIGITS], of16[DIGITS / 16], need;
+    uint32_t low[DIGITS], high[DIGITS]; /* of weights that are being added */
     uint32_t listed;
     int digit;
 } select_memory;
@@ -378,8 +379,13 @@ KERN_DEVICE void visit_list(select_memory *memory, const candidates *c, const he
     memory->id[at] = id;
 }
 
+/* Shared memory adds words of 32 bits by itself, and none of 64. */
 KERN_DEVICE void visit_weigh(select_memory *memory, const candidates *c, const head_row *row, float z, int id, bool by_mass) {
-    kern_add_u64(&memory->weight[key_of(z, id) >> (c->shift - 8) & 255], weight_of(z, row->maximum, by_mass));
+    const int digit = (int)(key_of(z, id) >> (c->shift - 8) & 255);
+    const uint64_t weight = weight_of(z, row->maximum, by_mass);
+    const uint32_t low = (uint32_t)weight, carry = kern_take_u32(&memory->low[digit], low) > UINT32_MAX - low;
+    const uint32_t high = (uint32_t)(weight >> 32) + carry;
+    if (high) kern_add_u32(&memory->high[digit], high);
 }
 
 /* Every candidate of the row; a warp a part, but for those that have none. */
@@ -409,7 +415,7 @@ KERN_DEVICE void list_candidates(const head_args *a, select_memory *memory, cand
 
 /* Narrows the candidates by 8 more bits of their keys. */
 KERN_DEVICE void narrow(const head_args *a, select_memory *memory, candidates *c, const head_row *row) {
-    for (int d = kern_thread(); d < DIGITS; d += SELECT_THREADS) memory->weight[d] = 0;
+    for (int d = kern_thread(); d < DIGITS; d += SELECT_THREADS) memory->low[d] = memory->high[d] = 0;
     kern_barrier();
     if (c->n <= LISTED) {
         for (uint32_t i = (uint32_t)kern_thread(); i < c->n; i += SELECT_THREADS)
@@ -418,6 +424,8 @@ KERN_DEVICE void narrow(const head_args *a, select_memory *memory, candidates *c
     } else {
         FOR_CANDIDATES_OF_ROW(visit_weigh)
     }
+    kern_barrier();
+    for (int d = kern_thread(); d < DIGITS; d += SELECT_THREADS) memory->weight[d] = (uint64_t)memory->high[d] << 32 | memory->low[d];
     kern_barrier();
     c->prefix = c->prefix << 8 | (uint64_t)pick_digit(memory);
     c->shift -= 8;
@@ -446,7 +454,8 @@ KERN_DEVICE uint64_t find_need(const head_args *a, select_memory *memory) {
 }
 
 /* Sets the row's threshold to the last token of the shortest prefix whose weight reaches what is needed. */
-KERN_KERNEL_EARLY(select) {
+KERN_KERNEL_WAITS_FOR(select, SELECT_THREADS, 1) {
+    kern_wait_for_previous();
     KERN_SHARED(select_memory, memory);
     const int i = kern_block();
     head_row row = row_of(&a, i, a.narrowed);
