@@ -17,12 +17,14 @@
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=19
-#SBATCH --cpus-per-task=4
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=0
 #SBATCH --time=08:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --open-mode=append
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
+[ -x build/trainer/rlf-train ] || { echo "nq.sh: no build/trainer/rlf-train in $PWD: expected the root of the tree, built" >&2; exit 1; }
 
 # Rank 0, two tool ranks, and for each of eight cards a node a rollout rank and a learner: ranks go around the nodes, and so do both kinds.
 nodes=${SLURM_JOB_NUM_NODES:-1}

@@ -20,6 +20,9 @@ exact_log_probs "$work/runs/nq" 1
 "$rlf" report "$work/runs/nq" --get eval_end.exact_match >"$work/exact" || fail "no exact match at the end: $(tail -n 3 "$work/log")"
 grep -q 'what is the capital of [A-Z][a-z]*?' "$work"/runs/nq/rollouts/step_000001.jsonl || fail "questions do not end with their mark"
 
+SLURM_SUBMIT_DIR=$work/tools bash "$RLF_SOURCE/jobs/nq.sh" 2>"$work/err" && fail "jobs/nq.sh from another folder"
+grep -q "^nq.sh: no build/trainer/rlf-train in $work/tools" "$work/err" || fail "jobs/nq.sh from another folder: $(cat "$work/err")"
+
 cat >"$work/tools/mpirun" <<'END'
 #!/usr/bin/env bash
 echo "$*"
