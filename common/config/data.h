@@ -9,8 +9,9 @@
  *   {"id":"test_0","question":"who got the first nobel prize in physics","golden_answers":["…"]}   (or "answers", "answer")
  *
  * For supervised training a row has "messages" instead of "prompt": the whole conversation, roles system, user, assistant, tool;
- * assistant contents are the exact text the model shall produce, tool contents what the tool answered. An assistant's "tool_calls" (with them "content" may be null or missing) and
- * "reasoning_content" are put as its chat template puts them. Errors name file, line, and what was expected; every line is checked at load.
+ * assistant contents are the exact text the model shall produce, tool contents what the tool answered. An assistant's "tool_calls"
+ * (with them "content" may be null or missing) and "reasoning_content" are put as its chat template puts them. Errors name file,
+ * line, and what was expected; every line is checked at load.
  * Keys that are not named here are ignored, blank lines are skipped, and a line has at most 16 MiB. */
 #ifndef RLF_COMMON_CONFIG_DATA_H
 #define RLF_COMMON_CONFIG_DATA_H
