@@ -183,7 +183,9 @@ measured all decode.1.bytes_per_step
 sizes+=(--rates "$work/bench_sgemm/summary.json")
 measured decode matrix_gflops
 [ "$(cat "$out")" = "$("$rlf" report "$work/bench_sgemm" --get matrix_gflops)" ] || fail "rlf bench --rates: another rate"
-refused 1 'nowhere has no sgemm_gflops' bench train --shape tiny --device cpu --rates "$work/nowhere"
+refused 1 'nowhere: cannot open' bench train --shape tiny --device cpu --rates "$work/nowhere"
+echo '{"sgemm_gflops": 1}' >"$work/half_rates"
+refused 1 'half_rates has no matrix_gflops' bench train --shape tiny --device cpu --rates "$work/half_rates"
 sizes=()
 measured handover bytes_per_s mpirun -q --bind-to none --oversubscribe -np 2
 sizes=(--dtype bfloat16 --reduce-dtype bfloat16)

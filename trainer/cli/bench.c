@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "trainer/cli/bench.h"
@@ -300,7 +301,8 @@ static rlf_status read_rates(rlf_bench *b, const char *path, json_t *report) {
     const struct { const char *key; double *rate; } rates[] = {
         {"sgemm_gflops", &b->sgemm_flops}, {"matrix_gflops", &b->matrix_flops}, {"copy_gb_per_s", &b->copy_bytes}};
     rlf_status status = RLF_OK;
-    json_t *earlier = json_load_file(path, 0, NULL);
+    json_t *earlier = NULL;
+    RLF_TRY(rlf_json_read_file(path, 1 << 20, 0, &earlier));
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
         json_t *rate = json_object_get(earlier, rates[i].key);
         *rates[i].rate = json_number_value(rate) * 1e9;
