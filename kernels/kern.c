@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/alive.h"
 #include "common/base/mem.h"
@@ -126,6 +127,8 @@ rlf_status kern_cuda_open(kern_device *device, const kern_device_options *option
     return no_cuda();
 }
 #endif
+
+bool kern_card_driver(void) { return access("/dev/nvidiactl", F_OK) == 0; }
 
 static rlf_status open_backend(kern_device *device, const kern_device_options *options) {
     bool any = !strcmp(options->name, "auto"), cards = any && kern_cards() > 0;

@@ -92,6 +92,8 @@ typedef struct kern_card_facts {
     bool links;
 } kern_card_facts;
 rlf_status kern_card_find(kern_card_facts *out, int card) RLF_MUST_USE;
+/* This machine has NVIDIA's driver loaded, whether or not it works and this build has the CUDA backend. */
+bool kern_card_driver(void);
 
 enum { KERN_MAX_THREADS = 256 };
 

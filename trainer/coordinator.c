@@ -108,7 +108,7 @@ out:
 /* A driver that does not work is no reason to compute on CPUs in silence. */
 static void note_idle_cards(const trainer_job *job) {
     kern_card_facts facts;
-    if (strcmp(job->config->device, "auto") || access("/dev/nvidiactl", F_OK) || kern_cards() > 0) return;
+    if (strcmp(job->config->device, "auto") || !kern_card_driver() || kern_cards() > 0) return;
     if (kern_card_find(&facts, 0) != RLF_OK) RLF_WARN("computing on CPUs, though there is a driver of NVIDIA's: %s", rlf_error_message());
 }
 
