@@ -4,7 +4,7 @@
 # shared memory where ranks share one), a whole job held against the CPU's; then measures (tests/gpu_bench.sh), and runs under
 # compute-sanitizer's memcheck and racecheck where it is installed. Prints a line a test, and a table of figures.
 # Usage: tests/gpu.sh [BUILD_FOLDER [ops|job|bench|sanitizer|all]...]    RLF_GPU_BUILT=1: BUILD_FOLDER is finished (tests/gpu_bundle.sh)
-# Ten minutes have room for "ops job", or for "bench", not for both; "sanitizer" takes longer. What each test printed stays in OUT/gpu, the
+# Ten minutes should have room for "ops job", or for "bench", not for both; "sanitizer" takes longer. What each test printed stays in OUT/gpu, the
 # figures in OUT/gpu_bench (OUT: BUILD_FOLDER).
 set -uo pipefail
 cd "$(dirname "$0")/.."

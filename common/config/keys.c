@@ -20,7 +20,7 @@ const rlf_key rlf_config_keys[] = {
     TEXT(mode, "", "rl|sft|eval", "What to do: reinforcement learning, supervised training, or evaluation only (required)"),
     TEXT(device, "auto", "auto|cpu|cuda", "Where the arithmetic runs; auto: on CUDA cards where there are some, else on the CPU"),
     TEXT(isa, "auto", "auto|hopper|ampere|avx512bf16|avx512|avx2|portable",
-         "Instructions the arithmetic uses, the first two those of cards; auto: the best there are. Same bits, on all cards and on all CPUs"),
+         "Instructions the arithmetic uses, the first two those of cards; auto: the best there are. The choice changes no bit"),
     INT(threads, "", "0", 0, 256, "Threads of a rank; 0: cores of the node divided by its ranks of the same role, 256 at most"),
     TEXT(model.path, "", NULL, "Hugging Face checkpoint folder to start from (required)"),
     TEXT(model.dtype, "float32", "float32|bfloat16", "How weights are stored by the ranks and in checkpoints; sums are float32 either way"),

@@ -11,7 +11,7 @@
 #include "common/base/mem.h"
 
 enum {
-    ALLOWED = 256,            /* kernels that ask for shared memory, at most; a power of two */
+    ALLOWED = 256,            /* kernels that ask for shared memory, at most */
     COMPUTE_MAJOR = 8,        /* bfloat16 on tensor cores */
     HOPPER_MAJOR = 9,
     SHARED_BYTES = 160 << 10 /* what a block of the hungriest kernel takes: linear_few.cu */

@@ -1,6 +1,6 @@
 /* What a Hopper card is asked before its own instructions are used: whether they give the bits of the kernels for Ampere, on which the
  * promise of one order rests (linear.h, attention_tiles.cu), and whether they end at all. Small cases of each kernel that hopper.h makes
- * possible, a few milliseconds. */
+ * possible. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 
 enum { ELEMENTS = 1 << 17, FACTORS = 2 * ELEMENTS, PATIENCE_MS = 20000, ROWS_MOST = 136, HEADS = 2, SEQUENCES = 2 };
 
-/* Of up to 128 rows: columns of products and of gate, and their depth. One block of threads, where there is no more, goes more than twice round the
+/* Of up to 128 rows: columns of products, those of gate and up together, and their depth. One block of threads, where there is no more, goes more than twice round the
  * stages of its ring for them. */
 enum { COLUMNS = 264, DEPTH = 584 };
 
